@@ -1,0 +1,115 @@
+//! The error of everything that touches files. Every variant names the file, the thing in it and, where one is
+//! known, the fix.
+
+use std::path::{Path, PathBuf};
+
+/// What went wrong while reading or writing tensors on disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb ("read", "create").
+        action: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file is not what its format demands.
+    #[error("{}: {problem}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, naming the tensor, key or byte.
+        problem: String,
+        /// How to mend it.
+        hint: Option<String>,
+    },
+    /// One tensor of a file cannot be used.
+    #[error("{}: tensor `{tensor}`: {problem}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+        /// How to mend it.
+        hint: Option<String>,
+    },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// An [`Error::Io`].
+    pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.as_ref().to_owned(),
+            action,
+            source,
+        }
+    }
+
+    /// An [`Error::Format`] without a hint.
+    pub fn format(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self::Format {
+            path: path.as_ref().to_owned(),
+            problem: problem.into(),
+            hint: None,
+        }
+    }
+
+    /// An [`Error::Tensor`] without a hint.
+    pub fn tensor(
+        path: impl AsRef<Path>,
+        tensor: impl Into<String>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Tensor {
+            path: path.as_ref().to_owned(),
+            tensor: tensor.into(),
+            problem: problem.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds the fix to a [`Error::Format`] or [`Error::Tensor`]; other variants stay as they are.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Format { hint, .. } | Self::Tensor { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    /// The fix, where one is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Format { hint, .. } | Self::Tensor { hint, .. } => hint.as_deref(),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space or write to another disk; nothing was left behind")
+            }
+            _ => None,
+        }
+    }
+
+    /// A stable word for programs (`"code"` in JSON events).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                "disk-full"
+            }
+            Self::Io { .. } => "io",
+            Self::Format { .. } => "bad-file",
+            Self::Tensor { .. } => "bad-tensor",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,9 @@
+//! One system for many tasks: recipes and plans, every training-free merge, compression and adapter operation.
+//!
+//! Data flow: text -> [`recipe`] -> plan (all headers read, every parameter resolved for every tensor) -> run.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod merge;
+
+pub use error::{MergeError, Result};

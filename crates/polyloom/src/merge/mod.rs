@@ -1,0 +1,29 @@
+//! Merging without training: one file per method, one line in [`METHODS`].
+
+pub mod method;
+pub mod run;
+pub mod survey;
+
+/// Declares the method modules and the table of all methods, in the order of the reference page.
+macro_rules! methods {
+    ($($name:ident),* $(,)?) => {
+        $(pub mod $name;)*
+        /// Modules of methods; each offers `METHODS`, the entries it adds (a family may share one routine).
+        static FAMILIES: &[&[&dyn method::Method]] = &[$($name::METHODS),*];
+    };
+}
+
+// One line per file. (Checked by rustfmt over all tracked files: `cargo fmt` does not see modules made by a macro.)
+methods! {
+    linear,
+}
+
+/// All registered methods.
+pub fn methods() -> impl Iterator<Item = &'static dyn method::Method> {
+    FAMILIES.iter().flat_map(|f| f.iter().copied())
+}
+
+/// A method by registry name.
+pub fn find(name: &str) -> Option<&'static dyn method::Method> {
+    methods().find(|m| m.spec().name == name)
+}

@@ -1,0 +1,436 @@
+//! Drives kernels over chunks: survey rounds, then the result, with the same bytes for any thread count.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use super::method::{BLOCK, Chunk, Job, Kernel, Next, Part, Scope, TensorJob, Unit};
+use crate::error::{MergeError, Result};
+
+/// Where kernels get their numbers.
+pub trait Feed: Sync {
+    /// Fills `out` with elements from `start` on of tensor `tensor`; input `None` is the base.
+    fn read(
+        &self,
+        tensor: usize,
+        input: Option<usize>,
+        start: usize,
+        out: &mut [f32],
+        buffers: &mut polyloom_core::checkpoint::Scratch,
+    ) -> Result<()>;
+}
+
+/// Where results go.
+pub trait Sink: Sync {
+    /// Takes the final values of elements from `start` on. Called once per element, from any thread.
+    fn write(&self, tensor: usize, start: usize, values: &[f32]) -> Result<()>;
+}
+
+/// Settings of a run that do not change the result.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Elements per chunk; 0 = the default (256 Ki). Rounded up to whole blocks.
+    pub chunk: usize,
+    /// Raised to stop after the current chunk.
+    pub stop: Option<&'a AtomicBool>,
+    /// Hears of every chunk whose result was written: (tensor, elements).
+    pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
+}
+
+impl Options<'_> {
+    fn check(&self) -> Result<()> {
+        if self.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
+            return Err(polyloom_core::Error::Interrupted.into());
+        }
+        Ok(())
+    }
+
+    fn chunk(&self) -> usize {
+        let n = if self.chunk == 0 { 1 << 18 } else { self.chunk };
+        n.div_ceil(BLOCK) * BLOCK
+    }
+}
+
+/// What to do with the tensors of a group: one kernel recipe.
+pub struct Group<'a> {
+    /// Everything but `tensors` is used as it is.
+    pub job: &'a Job,
+    /// See [`super::method::Spec::deltas`].
+    pub deltas: bool,
+    /// See [`super::method::Spec::scope`].
+    pub scope: Scope,
+    /// Makes the kernel, composed of pre-steps, method and post-steps.
+    pub make: &'a (dyn Fn(&Job) -> Result<Box<dyn Kernel>> + Sync),
+}
+
+/// Tensors of at least this many elements are worked on by all threads together, smaller ones by one thread each.
+const COOPERATIVE: usize = 4 << 20;
+
+/// Runs a group: `apply` (or, with `part`, that part) of every tensor goes to `sink`.
+///
+/// # Errors
+/// Whatever feed, kernel or sink report first, in tensor order where several fail.
+pub fn run(
+    group: &Group,
+    part: Option<Part>,
+    feed: &dyn Feed,
+    sink: &dyn Sink,
+    options: &Options,
+) -> Result<()> {
+    let jobs = &group.job.tensors;
+    match group.scope {
+        Scope::Model => {
+            let kernel = surveyed(group, group.job.clone(), 0, feed, options)?;
+            let items: Vec<(usize, Range<usize>)> = jobs
+                .iter()
+                .enumerate()
+                .flat_map(|(t, job)| {
+                    pieces(job, kernel.unit(), options.chunk())
+                        .into_iter()
+                        .map(move |r| (t, r))
+                })
+                .collect();
+            items
+                .par_iter()
+                .try_for_each_init(Buffers::default, |buffers, (t, range)| {
+                    emit(
+                        group,
+                        &*kernel,
+                        part,
+                        &jobs[*t],
+                        *t,
+                        *t,
+                        range.clone(),
+                        feed,
+                        sink,
+                        options,
+                        buffers,
+                    )
+                })
+        }
+        Scope::Tensor => {
+            let (large, small): (Vec<usize>, Vec<usize>) =
+                (0..jobs.len()).partition(|t| jobs[*t].elements() >= COOPERATIVE);
+            let one = |t: usize| Job {
+                tensors: vec![jobs[t].clone()],
+                ..group.job.clone()
+            };
+            let mut whole = Vec::new();
+            for t in large {
+                let kernel = surveyed(group, one(t), t, feed, options)?;
+                if kernel.unit() == Unit::Tensor {
+                    whole.push((t, kernel));
+                    continue;
+                }
+                pieces(&jobs[t], kernel.unit(), options.chunk())
+                    .into_par_iter()
+                    .try_for_each_init(Buffers::default, |buffers, range| {
+                        emit(
+                            group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options,
+                            buffers,
+                        )
+                    })?;
+            }
+            // Decompositions hold whole tensors: two at a time, whatever the thread count.
+            for pair in whole.chunks(2) {
+                pair.par_iter().try_for_each(|(t, kernel)| {
+                    let range = 0..jobs[*t].elements();
+                    emit(
+                        group,
+                        &**kernel,
+                        part,
+                        &jobs[*t],
+                        0,
+                        *t,
+                        range,
+                        feed,
+                        sink,
+                        options,
+                        &mut Buffers::default(),
+                    )
+                })?;
+            }
+            let serial = |t: usize, buffers: &mut Buffers| -> Result<()> {
+                let kernel = surveyed_serial(group, one(t), t, feed, options, buffers)?;
+                for range in pieces(&jobs[t], kernel.unit(), options.chunk()) {
+                    emit(
+                        group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options, buffers,
+                    )?;
+                }
+                Ok(())
+            };
+            let spectral = small.first().is_some_and(|_| {
+                small
+                    .iter()
+                    .any(|t| (group.make)(&one(*t)).is_ok_and(|k| k.unit() == Unit::Tensor))
+            });
+            if spectral {
+                for pair in small.chunks(2) {
+                    pair.par_iter()
+                        .try_for_each_init(Buffers::default, |b, t| serial(*t, b))?;
+                }
+                Ok(())
+            } else {
+                small
+                    .par_iter()
+                    .with_max_len(1)
+                    .try_for_each_init(Buffers::default, |b, t| serial(*t, b))
+            }
+        }
+    }
+}
+
+/// Buffers of one thread, reused from chunk to chunk.
+#[derive(Default)]
+struct Buffers {
+    base: Vec<f32>,
+    inputs: Vec<Vec<f32>>,
+    out: Vec<f32>,
+    scratch: polyloom_core::checkpoint::Scratch,
+}
+
+fn pieces(job: &TensorJob, unit: Unit, chunk: usize) -> Vec<Range<usize>> {
+    let n = job.elements();
+    let step = match unit {
+        Unit::Chunk => chunk,
+        Unit::Row => {
+            let row = job.last_axis().max(1);
+            (chunk / row).max(1) * row
+        }
+        Unit::Tensor => n.max(1),
+    };
+    (0..n).step_by(step).map(|s| s..(s + step).min(n)).collect()
+}
+
+fn load<'b>(
+    group: &Group,
+    fed: usize,
+    range: &Range<usize>,
+    feed: &dyn Feed,
+    buffers: &'b mut Buffers,
+) -> Result<(Option<&'b [f32]>, Vec<&'b [f32]>, &'b mut Vec<f32>)> {
+    let Buffers {
+        base,
+        inputs,
+        out,
+        scratch,
+    } = buffers;
+    let n = range.len();
+    if group.job.has_base {
+        base.resize(n, 0.0);
+        feed.read(fed, None, range.start, &mut base[..n], scratch)?;
+    }
+    inputs.resize_with(group.job.experts.len(), Vec::new);
+    for (i, values) in inputs.iter_mut().enumerate() {
+        values.resize(n, 0.0);
+        feed.read(fed, Some(i), range.start, &mut values[..n], scratch)?;
+        if group.deltas && group.job.has_base {
+            for (v, b) in values.iter_mut().zip(base.iter()) {
+                *v -= *b;
+            }
+        }
+    }
+    let base = group.job.has_base.then(|| &base[..n]);
+    Ok((base, inputs.iter().map(|v| &v[..n]).collect(), out))
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call site per loop; a struct would only rename them"
+)]
+fn emit(
+    group: &Group,
+    kernel: &dyn Kernel,
+    part: Option<Part>,
+    job: &TensorJob,
+    index: usize,
+    fed: usize,
+    range: Range<usize>,
+    feed: &dyn Feed,
+    sink: &dyn Sink,
+    options: &Options,
+    buffers: &mut Buffers,
+) -> Result<()> {
+    options.check()?;
+    let (base, inputs, out) = load(group, fed, &range, feed, buffers)?;
+    out.resize(range.len(), 0.0);
+    let chunk = Chunk {
+        tensor: job,
+        index,
+        start: range.start,
+        base,
+        inputs: &inputs,
+    };
+    match part {
+        None => {
+            kernel.apply(&chunk, out)?;
+            if group.deltas
+                && let Some(base) = base
+            {
+                for (o, b) in out.iter_mut().zip(base) {
+                    *o += *b;
+                }
+            }
+        }
+        Some(part) => {
+            if !kernel.part(part, &chunk, out)? {
+                return Err(MergeError::Internal(format!("the method has no {part:?}")));
+            }
+        }
+    }
+    sink.write(fed, range.start, out)?;
+    if let Some(progress) = options.progress {
+        progress(fed, range.len());
+    }
+    Ok(())
+}
+
+/// Makes a kernel and runs its survey rounds with all threads. `shift` maps the kernel's tensor 0 to the feed's.
+pub(crate) fn surveyed(
+    group: &Group,
+    job: Job,
+    shift: usize,
+    feed: &dyn Feed,
+    options: &Options,
+) -> Result<Box<dyn Kernel>> {
+    let mut kernel = (group.make)(&job)?;
+    if !kernel.surveys() {
+        return Ok(kernel);
+    }
+    let items: Vec<(usize, Range<usize>)> = job
+        .tensors
+        .iter()
+        .enumerate()
+        .flat_map(|(t, j)| {
+            pieces(j, kernel.unit(), options.chunk())
+                .into_iter()
+                .map(move |r| (t, r))
+        })
+        .collect();
+    let wave = rayon::current_num_threads() * 4;
+    for round in 0.. {
+        for items in items.chunks(wave) {
+            let view = &*kernel;
+            let found: Vec<_> = items
+                .par_iter()
+                .with_max_len(1)
+                .map_init(Buffers::default, |buffers, (t, range)| {
+                    options.check()?;
+                    let (base, inputs, _) = load(group, t + shift, range, feed, buffers)?;
+                    let chunk = Chunk {
+                        tensor: &job.tensors[*t],
+                        index: *t,
+                        start: range.start,
+                        base,
+                        inputs: &inputs,
+                    };
+                    view.survey(round, &chunk)
+                })
+                .collect();
+            for partial in found {
+                kernel.absorb(round, partial?)?;
+            }
+        }
+        if kernel.finish(round)? == Next::Done {
+            break;
+        }
+    }
+    Ok(kernel)
+}
+
+fn surveyed_serial(
+    group: &Group,
+    job: Job,
+    fed: usize,
+    feed: &dyn Feed,
+    options: &Options,
+    buffers: &mut Buffers,
+) -> Result<Box<dyn Kernel>> {
+    let mut kernel = (group.make)(&job)?;
+    if !kernel.surveys() {
+        return Ok(kernel);
+    }
+    for round in 0.. {
+        for range in pieces(&job.tensors[0], kernel.unit(), options.chunk()) {
+            options.check()?;
+            let (base, inputs, _) = load(group, fed, &range, feed, buffers)?;
+            let chunk = Chunk {
+                tensor: &job.tensors[0],
+                index: 0,
+                start: range.start,
+                base,
+                inputs: &inputs,
+            };
+            let partial = kernel.survey(round, &chunk)?;
+            kernel.absorb(round, partial)?;
+        }
+        if kernel.finish(round)? == Next::Done {
+            break;
+        }
+    }
+    Ok(kernel)
+}
+
+/// Tensors in memory, for tests and small merges: `base[t]`, `inputs[i][t]`.
+pub struct Memory<'a> {
+    /// Base values per tensor; empty without a base.
+    pub base: Vec<&'a [f32]>,
+    /// Values per input and tensor.
+    pub inputs: Vec<Vec<&'a [f32]>>,
+}
+
+impl Feed for Memory<'_> {
+    fn read(
+        &self,
+        tensor: usize,
+        input: Option<usize>,
+        start: usize,
+        out: &mut [f32],
+        _: &mut polyloom_core::checkpoint::Scratch,
+    ) -> Result<()> {
+        let from = match input {
+            None => self.base[tensor],
+            Some(i) => self.inputs[i][tensor],
+        };
+        out.copy_from_slice(&from[start..start + out.len()]);
+        Ok(())
+    }
+}
+
+/// Collects results in memory.
+pub struct Collect(Vec<std::sync::Mutex<Vec<f32>>>);
+
+impl Collect {
+    /// Room for the tensors of a job.
+    pub fn new(tensors: &[Arc<TensorJob>]) -> Self {
+        Self(
+            tensors
+                .iter()
+                .map(|t| std::sync::Mutex::new(vec![0.0; t.elements()]))
+                .collect(),
+        )
+    }
+
+    /// The values per tensor.
+    pub fn into_values(self) -> Vec<Vec<f32>> {
+        self.0
+            .into_iter()
+            .map(|m| {
+                m.into_inner()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+            })
+            .collect()
+    }
+}
+
+impl Sink for Collect {
+    fn write(&self, tensor: usize, start: usize, values: &[f32]) -> Result<()> {
+        let mut all = self.0[tensor]
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        all[start..start + values.len()].copy_from_slice(values);
+        Ok(())
+    }
+}

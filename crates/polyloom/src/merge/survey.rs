@@ -1,0 +1,372 @@
+//! Tools for surveys: exact selection by magnitude, and sums whose value does not depend on chunking.
+
+use super::method::BLOCK;
+
+/// Sums of one chunk, kept per block of [`BLOCK`] elements: `sums[quantity]` holds one partial per block, so that the
+/// total (added in order by [`Total`]) is the same for any chunk size and thread count.
+#[derive(Debug, Clone, Default)]
+pub struct BlockSums {
+    sums: Vec<Vec<f64>>,
+}
+
+impl BlockSums {
+    /// Room for `quantities` sums.
+    pub fn new(quantities: usize) -> Self {
+        Self {
+            sums: vec![Vec::new(); quantities],
+        }
+    }
+
+    /// Adds `f(i)` for `i` in `0..len` (positions in the chunk) to quantity `q`.
+    pub fn add(&mut self, q: usize, len: usize, f: impl Fn(usize) -> f64) {
+        for from in (0..len).step_by(BLOCK) {
+            let to = (from + BLOCK).min(len);
+            // Eight running sums let the compiler use wide registers; their order is fixed.
+            let mut lanes = [0.0f64; 8];
+            for i in from..to {
+                lanes[(i - from) % 8] += f(i);
+            }
+            self.sums[q].push(lanes.iter().sum());
+        }
+    }
+
+    /// Adds the dot product of two runs to quantity `q`.
+    pub fn dot(&mut self, q: usize, a: &[f32], b: &[f32]) {
+        for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
+            let mut lanes = [0.0f64; 8];
+            let (a8, a_rest) = a.as_chunks::<8>();
+            let (b8, b_rest) = b.as_chunks::<8>();
+            for (x, y) in a8.iter().zip(b8) {
+                for k in 0..8 {
+                    lanes[k] += f64::from(x[k]) * f64::from(y[k]);
+                }
+            }
+            for (k, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
+                lanes[k] += f64::from(*x) * f64::from(*y);
+            }
+            self.sums[q].push(lanes.iter().sum());
+        }
+    }
+
+    /// Adds the L1 norm of a run to quantity `q`.
+    pub fn l1(&mut self, q: usize, a: &[f32]) {
+        for a in a.chunks(BLOCK) {
+            let mut lanes = [0.0f64; 8];
+            let (a8, rest) = a.as_chunks::<8>();
+            for x in a8 {
+                for k in 0..8 {
+                    lanes[k] += f64::from(x[k].abs());
+                }
+            }
+            for (k, x) in rest.iter().enumerate() {
+                lanes[k] += f64::from(x.abs());
+            }
+            self.sums[q].push(lanes.iter().sum());
+        }
+    }
+}
+
+/// Totals of [`BlockSums`], absorbed in chunk order.
+#[derive(Debug, Clone, Default)]
+pub struct Total(Vec<f64>);
+
+impl Total {
+    /// Room for `quantities` totals.
+    pub fn new(quantities: usize) -> Self {
+        Self(vec![0.0; quantities])
+    }
+
+    /// Adds a chunk's blocks, in order.
+    pub fn absorb(&mut self, part: &BlockSums) {
+        for (total, blocks) in self.0.iter_mut().zip(&part.sums) {
+            for b in blocks {
+                *total += b;
+            }
+        }
+    }
+
+    /// Total of quantity `q`.
+    pub fn get(&self, q: usize) -> f64 {
+        self.0[q]
+    }
+}
+
+/// Order of magnitudes as an integer: `|x|` compares like its bits; NaN sorts above infinity.
+#[inline]
+pub fn magnitude_bits(x: f32) -> u32 {
+    x.to_bits() & 0x7FFF_FFFF
+}
+
+const HIGH_SHIFT: u32 = 15;
+const HIGH_BINS: usize = 1 << 16;
+
+/// Finds order statistics of values mapped to `u32` keys (such as [`magnitude_bits`]) exactly, in two streaming
+/// rounds: a histogram of the high bits, then the keys inside the few bins that matter.
+///
+/// Ranks count from the smallest key, from 0. Ties are resolved by position: see [`Cut`].
+#[derive(Debug, Clone)]
+pub struct Selector {
+    count: u64,
+    high: Vec<u64>,
+    /// Wanted ranks, with the bin they fall into and the number of keys below that bin.
+    wanted: Vec<(u64, usize, u64)>,
+    /// Per wanted rank: sorted runs (key, count) of each chunk in order, with the chunk's identity.
+    runs: Vec<Vec<ChunkRuns>>,
+}
+
+/// Runs of equal keys inside the wanted bins of one chunk.
+#[derive(Debug, Clone)]
+struct ChunkRuns {
+    place: (usize, usize),
+    runs: Vec<(u32, u32)>,
+}
+
+/// Round 0 of a [`Selector`] over one chunk.
+#[derive(Debug)]
+pub struct High(Vec<u32>);
+
+/// Round 1 of a [`Selector`] over one chunk.
+#[derive(Debug)]
+pub struct Low {
+    place: (usize, usize),
+    /// One list of runs per wanted rank.
+    runs: Vec<Vec<(u32, u32)>>,
+}
+
+impl Default for Selector {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            high: vec![0; HIGH_BINS],
+            wanted: Vec::new(),
+            runs: Vec::new(),
+        }
+    }
+}
+
+impl Selector {
+    /// Counts the keys of a chunk by their high bits.
+    pub fn high(keys: impl Iterator<Item = u32>) -> High {
+        // Four tables, so that runs of equal keys do not wait for one counter.
+        let mut tables = vec![0u32; HIGH_BINS];
+        for key in keys {
+            tables[(key >> HIGH_SHIFT) as usize & (HIGH_BINS - 1)] += 1;
+        }
+        High(tables)
+    }
+
+    /// Takes a chunk's counts (any order).
+    pub fn absorb_high(&mut self, part: &High) {
+        for (total, n) in self.high.iter_mut().zip(&part.0) {
+            *total += u64::from(*n);
+            self.count += u64::from(*n);
+        }
+    }
+
+    /// How many keys were counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// States the ranks to find (from the smallest, from 0, each below [`Self::count`]).
+    ///
+    /// # Panics
+    /// If a rank is not below the count.
+    pub fn want(&mut self, ranks: &[u64]) {
+        for &rank in ranks {
+            assert!(rank < self.count, "rank {rank} of {} keys", self.count);
+            let mut below = 0;
+            let bin = self
+                .high
+                .iter()
+                .position(|n| {
+                    if below + n > rank {
+                        return true;
+                    }
+                    below += n;
+                    false
+                })
+                .unwrap_or(HIGH_BINS - 1);
+            self.wanted.push((rank, bin, below));
+            self.runs.push(Vec::new());
+        }
+    }
+
+    /// Collects the keys of a chunk that fall into the bins of the wanted ranks. `place` = (tensor, start).
+    pub fn low(&self, place: (usize, usize), keys: impl Iterator<Item = u32> + Clone) -> Low {
+        let runs = self
+            .wanted
+            .iter()
+            .enumerate()
+            .map(|(i, (_, bin, _))| {
+                if self.wanted[..i].iter().any(|(_, b, _)| b == bin) {
+                    return Vec::new(); // Shared with an earlier rank.
+                }
+                let mut found: Vec<u32> = keys
+                    .clone()
+                    .filter(|k| (k >> HIGH_SHIFT) as usize == *bin)
+                    .collect();
+                found.sort_unstable();
+                let mut runs: Vec<(u32, u32)> = Vec::new();
+                for key in found {
+                    match runs.last_mut() {
+                        Some((k, n)) if *k == key => *n += 1,
+                        _ => runs.push((key, 1)),
+                    }
+                }
+                runs
+            })
+            .collect();
+        Low { place, runs }
+    }
+
+    /// Takes a chunk's keys, in (tensor, chunk) order.
+    pub fn absorb_low(&mut self, part: Low) {
+        for (i, runs) in part.runs.into_iter().enumerate() {
+            if !runs.is_empty() {
+                self.runs[i].push(ChunkRuns {
+                    place: part.place,
+                    runs,
+                });
+            }
+        }
+    }
+
+    /// The cut at wanted rank number `i` (in the order given to [`Self::want`]).
+    pub fn cut(&self, i: usize) -> Cut {
+        let (rank, bin, below) = self.wanted[i];
+        let owner = self
+            .wanted
+            .iter()
+            .position(|(_, b, _)| *b == bin)
+            .unwrap_or(i);
+        let mut totals: std::collections::BTreeMap<u32, u64> = std::collections::BTreeMap::new();
+        for chunk in &self.runs[owner] {
+            for (key, n) in &chunk.runs {
+                *totals.entry(*key).or_default() += u64::from(*n);
+            }
+        }
+        let mut smaller = below;
+        let mut key = (bin as u32) << HIGH_SHIFT;
+        let mut equal = 0;
+        for (k, n) in totals {
+            key = k;
+            equal = n;
+            if smaller + n > rank {
+                break;
+            }
+            smaller += n;
+        }
+        let mut before = Vec::new();
+        let mut seen = 0;
+        for chunk in &self.runs[owner] {
+            if let Ok(at) = chunk.runs.binary_search_by_key(&key, |r| r.0) {
+                before.push((chunk.place, seen));
+                seen += u64::from(chunk.runs[at].1);
+            }
+        }
+        Cut {
+            key,
+            smaller,
+            equal,
+            larger: self.count - smaller - equal,
+            before,
+        }
+    }
+}
+
+/// An order statistic: the key at a rank, how many keys are smaller, equal and larger, and how many equal ones stand
+/// before each chunk (so that "the lowest flat index wins" costs no third pass).
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// The key at the wanted rank.
+    pub key: u32,
+    /// Keys below it.
+    pub smaller: u64,
+    /// Keys equal to it.
+    pub equal: u64,
+    /// Keys above it.
+    pub larger: u64,
+    before: Vec<((usize, usize), u64)>,
+}
+
+impl Cut {
+    /// Number of equal keys before the chunk at (tensor, start), in flat order. Exact for chunks that hold one.
+    pub fn equal_before(&self, place: (usize, usize)) -> u64 {
+        match self.before.binary_search_by_key(&place, |b| b.0) {
+            Ok(at) => self.before[at].1,
+            Err(0) => 0,
+            Err(at) if at == self.before.len() => self.equal,
+            Err(at) => self.before[at].1,
+        }
+    }
+
+    /// A test that keeps exactly the `k` largest keys of all, equal ones by lowest flat index, over the chunk at
+    /// `place` walked in order.
+    pub fn keep_largest(&self, k: u64, place: (usize, usize)) -> impl FnMut(u32) -> bool + use<> {
+        let room = k.saturating_sub(self.larger).min(self.equal);
+        let mut left = room.saturating_sub(self.equal_before(place));
+        let threshold = self.key;
+        move |key| {
+            if key == threshold {
+                let keep = left > 0;
+                left = left.saturating_sub(1);
+                keep
+            } else {
+                key > threshold
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn select(values: &[f32], k: u64, chunk: usize) -> Vec<bool> {
+        let keys = |v: &[f32]| v.iter().map(|x| magnitude_bits(*x)).collect::<Vec<_>>();
+        let mut s = Selector::default();
+        for c in values.chunks(chunk) {
+            s.absorb_high(&Selector::high(keys(c).into_iter()));
+        }
+        s.want(&[values.len() as u64 - k]);
+        for (i, c) in values.chunks(chunk).enumerate() {
+            let low = s.low((0, i * chunk), keys(c).into_iter());
+            s.absorb_low(low);
+        }
+        let cut = s.cut(0);
+        let mut out = Vec::new();
+        for (i, c) in values.chunks(chunk).enumerate() {
+            let mut keep = cut.keep_largest(k, (0, i * chunk));
+            out.extend(c.iter().map(|x| keep(magnitude_bits(*x))));
+        }
+        out
+    }
+
+    #[test]
+    fn keeps_exactly_k_lowest_index_first() {
+        let v = [1.0, -2.0, 2.0, 0.5, 2.0, -2.0, 3.0];
+        for chunk in 1..=7 {
+            assert_eq!(
+                select(&v, 3, chunk),
+                [false, true, true, false, false, false, true],
+                "{chunk}"
+            );
+        }
+    }
+
+    #[test]
+    fn agrees_with_sorting() {
+        let s = polyloom_core::rng::Stream::new(3, "t", 0);
+        let v: Vec<f32> = (0..5000)
+            .map(|i| (s.uniform(i) * 200.0).floor() / 37.0 - 2.0)
+            .collect();
+        for k in [1u64, 7, 100, 2500, 4999, 5000] {
+            let mut order: Vec<usize> = (0..v.len()).collect();
+            order.sort_by_key(|i| (std::cmp::Reverse(magnitude_bits(v[*i])), *i));
+            let mut want = vec![false; v.len()];
+            order[..k as usize].iter().for_each(|i| want[*i] = true);
+            assert_eq!(select(&v, k, 640), want, "k = {k}");
+        }
+    }
+}
