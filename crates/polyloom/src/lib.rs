@@ -5,5 +5,6 @@
 
 pub mod error;
 pub mod merge;
+pub mod recipe;
 
 pub use error::{MergeError, Result};
