@@ -577,14 +577,6 @@ impl TensorWriter {
     /// Checks that every byte was written.
     pub fn close(mut self) -> Result<()> {
         drop(self.flusher.take());
-        if let Some(error) = self
-            .error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            return Err(error);
-        }
         for shard in &self.shards {
             let left = shard.left.load(Ordering::Acquire);
             if shard.file.is_some() && left != 0 {
