@@ -12,7 +12,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::dtype::{self, DType};
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use crate::{gguf, pickle, safetensors};
 
 /// One tensor: its type, shape and place.
@@ -600,6 +600,21 @@ impl Checkpoint {
         );
         self.files[tensor.file].read_at(tensor.offset + range.start, out)
     }
+}
+
+/// Number of elements of a shape from a file. Refuses shapes whose product of non-zero axes overflows, so that later
+/// products of some of the axes cannot.
+pub(crate) fn count(name: &str, shape: &[usize]) -> Result<usize, Problem> {
+    shape
+        .iter()
+        .try_fold(1usize, |n, d| n.checked_mul((*d).max(1)))
+        .map(|n| if shape.contains(&0) { 0 } else { n })
+        .ok_or_else(|| {
+            Problem::of(
+                name,
+                format!("has shape {shape:?}, more elements than can exist"),
+            )
+        })
 }
 
 /// Reads a JSON file with a size limit, naming the file in every error.

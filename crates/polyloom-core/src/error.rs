@@ -111,5 +111,54 @@ impl Error {
     }
 }
 
+/// What is wrong with bytes that a parser saw without knowing their file; [`Problem::into_error`] adds the file.
+#[derive(Debug)]
+pub struct Problem {
+    /// The tensor, if the problem is one tensor's.
+    pub tensor: Option<String>,
+    /// What is wrong.
+    pub text: String,
+    /// The fix.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem of the whole file.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            tensor: None,
+            text: text.into(),
+            hint: None,
+        }
+    }
+
+    /// A problem of one tensor.
+    pub fn of(tensor: &str, text: impl Into<String>) -> Self {
+        Self {
+            tensor: Some(tensor.to_owned()),
+            ..Self::new(text)
+        }
+    }
+
+    /// Adds the fix.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The error about `path`.
+    pub fn into_error(self, path: &Path) -> Error {
+        let error = match self.tensor {
+            Some(tensor) => Error::tensor(path, tensor, self.text),
+            None => Error::format(path, self.text),
+        };
+        match self.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -10,6 +10,7 @@ pub mod gguf;
 pub mod pickle;
 pub mod rng;
 pub mod safetensors;
+mod source;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, StoredTensor};

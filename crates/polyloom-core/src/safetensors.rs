@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use crate::checkpoint::{Layout, OpenFile, StoredTensor};
+use crate::checkpoint::{self, Layout, OpenFile, StoredTensor};
 use crate::dtype::DType;
+pub use crate::error::Problem;
 use crate::error::{Error, Result};
 
 /// Largest header that is read, in bytes (the reference implementation's limit).
@@ -91,44 +92,12 @@ pub fn read_index(
     file.read_at(8, &mut bytes)?;
     file.header_hash = xxhash_rust::xxh3::xxh3_64(&bytes);
     let (mut tensors, metadata) = parse_header(&bytes, file.len - 8 - length)
-        .map_err(|problem| header_error(file, problem))?;
+        .map_err(|problem| problem.into_error(&file.path))?;
     for tensor in &mut tensors {
         tensor.file = index;
         tensor.offset += 8 + length;
     }
     Ok((tensors, metadata))
-}
-
-fn header_error(file: &OpenFile, problem: Problem) -> Error {
-    let error = match problem.tensor {
-        Some(tensor) => Error::tensor(&file.path, tensor, problem.text),
-        None => Error::format(&file.path, problem.text),
-    };
-    match problem.hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
-}
-
-/// What is wrong with a header; the caller adds the file.
-#[derive(Debug)]
-pub struct Problem {
-    /// The tensor, if the problem is one tensor's.
-    pub tensor: Option<String>,
-    /// What is wrong.
-    pub text: String,
-    /// The fix.
-    pub hint: Option<String>,
-}
-
-impl Problem {
-    fn of(tensor: &str, text: String) -> Self {
-        Self {
-            tensor: Some(tensor.to_owned()),
-            text,
-            hint: None,
-        }
-    }
 }
 
 /// Parses header bytes for a data section of `data` bytes. Offsets in the result count from the data section.
@@ -153,16 +122,7 @@ pub fn parse_header(
                 )
             });
         };
-        let elements = entry
-            .shape
-            .iter()
-            .try_fold(1usize, |n, d| n.checked_mul(*d))
-            .ok_or_else(|| {
-                Problem::of(
-                    &name,
-                    format!("has shape {:?}, more elements than can exist", entry.shape),
-                )
-            })?;
+        let elements = checkpoint::count(&name, &entry.shape)?;
         let want = dtype.bytes_of(elements);
         let (start, end) = entry.data_offsets;
         if end > data {
