@@ -1,5 +1,6 @@
 //! Files as other programs write them, and files as nobody should.
 
+mod gguf;
 mod torch;
 
 use std::path::PathBuf;
