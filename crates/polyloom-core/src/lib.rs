@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod dtype;
 pub mod error;
 pub mod gguf;
+pub mod hash;
 pub mod pickle;
 pub mod rng;
 pub mod safetensors;

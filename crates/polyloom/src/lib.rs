@@ -6,5 +6,6 @@
 pub mod error;
 pub mod merge;
 pub mod recipe;
+pub mod suggest;
 
 pub use error::{MergeError, Result};

@@ -1,6 +1,7 @@
 //! Merging without training: one file per method, one line in [`METHODS`].
 
 pub mod method;
+pub mod params;
 pub mod run;
 pub mod survey;
 
