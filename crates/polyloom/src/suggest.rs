@@ -5,7 +5,13 @@ pub fn nearest<'a>(typed: &str, names: &[&'a str], count: usize) -> Vec<&'a str>
     let mut found: Vec<(usize, usize, &str)> = names
         .iter()
         .enumerate()
-        .map(|(i, name)| (distance(&typed.to_lowercase(), &name.to_lowercase()), i, *name))
+        .map(|(i, name)| {
+            (
+                distance(&typed.to_lowercase(), &name.to_lowercase()),
+                i,
+                *name,
+            )
+        })
         .filter(|(d, _, name)| {
             *d <= (name.chars().count().max(typed.chars().count()) / 3).max(1)
                 || (typed.len() >= 3 && name.contains(typed))
@@ -28,7 +34,9 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let same = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + same);
+            let mut best = (rows[i - 1][j] + 1)
+                .min(rows[i][j - 1] + 1)
+                .min(rows[i - 1][j - 1] + same);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }

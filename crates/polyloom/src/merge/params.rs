@@ -30,7 +30,13 @@ pub fn complete(params: &[Param], given: &Map<String, Value>, yaml: bool) -> Res
 /// The error for a parameter that is not declared.
 pub fn unknown_name(name: &str, params: &[Param]) -> MergeError {
     let names: Vec<&str> = params.iter().map(|p| p.name).collect();
-    let mut error = MergeError::plan("unknown-key", format!("unknown parameter `{name}`; expected one of: {}", names.join(", ")));
+    let mut error = MergeError::plan(
+        "unknown-key",
+        format!(
+            "unknown parameter `{name}`; expected one of: {}",
+            names.join(", ")
+        ),
+    );
     if let Some(near) = suggest::nearest(name, &names, 1).first() {
         error = error.hint(format!("did you mean `{near}`?"));
     }
@@ -49,11 +55,19 @@ fn default(param: &Param, yaml: bool) -> Result<Option<Value>> {
 }
 
 fn missing(param: &Param) -> MergeError {
-    MergeError::plan("missing-parameter", format!("required parameter `{}` is missing", param.name)).hint(param.doc)
+    MergeError::plan(
+        "missing-parameter",
+        format!("required parameter `{}` is missing", param.name),
+    )
+    .hint(param.doc)
 }
 
 fn number(param: &Param, x: f64) -> Value {
-    if matches!(param.kind, Kind::Integer(..)) { Value::from(x as i64) } else { Value::from(x) }
+    if matches!(param.kind, Kind::Integer(..)) {
+        Value::from(x as i64)
+    } else {
+        Value::from(x)
+    }
 }
 
 /// Checks one value and brings it to its canonical form.
@@ -62,7 +76,10 @@ fn number(param: &Param, x: f64) -> Value {
 /// Wrong kind or out of range.
 pub fn check(param: &Param, value: &Value) -> Result<Value> {
     let wrong = |what: String| {
-        MergeError::plan("bad-value", format!("`{}` is {}; {what}", param.name, shown(value)))
+        MergeError::plan(
+            "bad-value",
+            format!("`{}` is {}; {what}", param.name, shown(value)),
+        )
     };
     let as_number = || match value {
         Value::Number(n) => n.as_f64(),
@@ -72,7 +89,9 @@ pub fn check(param: &Param, value: &Value) -> Result<Value> {
     };
     match param.kind {
         Kind::Number(low, high) => {
-            let x = as_number().filter(|x| x.is_finite()).ok_or_else(|| wrong("expected a number".into()))?;
+            let x = as_number()
+                .filter(|x| x.is_finite())
+                .ok_or_else(|| wrong("expected a number".into()))?;
             if x < low || x > high {
                 return Err(wrong(format!("expected a number {}", range(low, high))));
             }
@@ -83,12 +102,18 @@ pub fn check(param: &Param, value: &Value) -> Result<Value> {
                 return Ok(value.clone());
             }
             let x = as_number().filter(|x| x.is_finite());
-            x.map(Value::from).ok_or_else(|| wrong(format!("expected a number or \"{word}\"")))
+            x.map(Value::from)
+                .ok_or_else(|| wrong(format!("expected a number or \"{word}\"")))
         }
         Kind::Integer(low, high) => {
-            let x = as_number().filter(|x| x.fract() == 0.0).ok_or_else(|| wrong("expected a whole number".into()))?;
+            let x = as_number()
+                .filter(|x| x.fract() == 0.0)
+                .ok_or_else(|| wrong("expected a whole number".into()))?;
             if x < low as f64 || x > high as f64 {
-                return Err(wrong(format!("expected a whole number {}", range(low as f64, high as f64))));
+                return Err(wrong(format!(
+                    "expected a whole number {}",
+                    range(low as f64, high as f64)
+                )));
             }
             Ok(Value::from(x as i64))
         }
@@ -101,20 +126,26 @@ pub fn check(param: &Param, value: &Value) -> Result<Value> {
             _ => Err(wrong("expected true or false".into())),
         },
         Kind::Word(words) => {
-            let typed = value.as_str().ok_or_else(|| wrong("expected a word".into()))?;
-            words.iter().find(|(spelling, _)| *spelling == typed).map(|(_, word)| Value::from(*word)).ok_or_else(|| {
-                let mut all: Vec<&str> = Vec::new();
-                for (_, word) in words {
-                    if !all.contains(word) {
-                        all.push(word);
+            let typed = value
+                .as_str()
+                .ok_or_else(|| wrong("expected a word".into()))?;
+            words
+                .iter()
+                .find(|(spelling, _)| *spelling == typed)
+                .map(|(_, word)| Value::from(*word))
+                .ok_or_else(|| {
+                    let mut all: Vec<&str> = Vec::new();
+                    for (_, word) in words {
+                        if !all.contains(word) {
+                            all.push(word);
+                        }
                     }
-                }
-                let error = wrong(format!("expected one of: {}", all.join(", ")));
-                match suggest::nearest(typed, &all, 1).first() {
-                    Some(near) => error.hint(format!("did you mean `{near}`?")),
-                    None => error,
-                }
-            })
+                    let error = wrong(format!("expected one of: {}", all.join(", ")));
+                    match suggest::nearest(typed, &all, 1).first() {
+                        Some(near) => error.hint(format!("did you mean `{near}`?")),
+                        None => error,
+                    }
+                })
         }
         Kind::Rescale => match value {
             Value::Bool(true) => Ok(Value::from("l1")),
@@ -136,7 +167,10 @@ pub fn check(param: &Param, value: &Value) -> Result<Value> {
 }
 
 fn range(low: f64, high: f64) -> String {
-    match (low.is_finite() && low > i64::MIN as f64, high.is_finite() && high < i64::MAX as f64) {
+    match (
+        low.is_finite() && low > i64::MIN as f64,
+        high.is_finite() && high < i64::MAX as f64,
+    ) {
         (true, true) => format!("from {low} to {high}"),
         (true, false) => format!("of at least {low}"),
         (false, true) => format!("of at most {high}"),
@@ -160,9 +194,24 @@ mod tests {
     use super::*;
 
     const PARAMS: &[Param] = &[
-        Param::each("weight", Kind::Number(f64::NEG_INFINITY, f64::INFINITY), Unset::RequiredInYaml(1.0), "Weight."),
-        Param::shared("density", Kind::Number(0.0, 1.0), Unset::Number(0.2), "Density."),
-        Param::shared("reduce", Kind::Word(&[("mean", "mean"), ("dis-mean", "mean"), ("sum", "sum")]), Unset::Word("mean"), "Reduction."),
+        Param::each(
+            "weight",
+            Kind::Number(f64::NEG_INFINITY, f64::INFINITY),
+            Unset::RequiredInYaml(1.0),
+            "Weight.",
+        ),
+        Param::shared(
+            "density",
+            Kind::Number(0.0, 1.0),
+            Unset::Number(0.2),
+            "Density.",
+        ),
+        Param::shared(
+            "reduce",
+            Kind::Word(&[("mean", "mean"), ("dis-mean", "mean"), ("sum", "sum")]),
+            Unset::Word("mean"),
+            "Reduction.",
+        ),
         Param::shared("rescale", Kind::Rescale, Unset::Word("l1"), "Rescaling."),
     ];
 
@@ -172,8 +221,21 @@ mod tests {
 
     #[test]
     fn defaults_spellings_and_strings() {
-        let v = complete(PARAMS, &given(json!({"density": "5e-1", "reduce": "dis-mean", "rescale": true})), false).unwrap();
-        assert_eq!((v.number("weight"), v.number("density"), v.word("reduce"), v.word("rescale")), (1.0, 0.5, "mean", "l1"));
+        let v = complete(
+            PARAMS,
+            &given(json!({"density": "5e-1", "reduce": "dis-mean", "rescale": true})),
+            false,
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                v.number("weight"),
+                v.number("density"),
+                v.word("reduce"),
+                v.word("rescale")
+            ),
+            (1.0, 0.5, "mean", "l1")
+        );
         let error = complete(PARAMS, &Map::new(), true).unwrap_err();
         assert!(error.to_string().contains("`weight`"), "{error}");
     }
@@ -181,10 +243,19 @@ mod tests {
     #[test]
     fn mistakes_name_the_way_out() {
         let error = complete(PARAMS, &given(json!({"densty": 0.2})), false).unwrap_err();
-        assert!(error.to_string().contains("unknown parameter `densty`") && error.hints()[0].contains("`density`"), "{error}");
+        assert!(
+            error.to_string().contains("unknown parameter `densty`")
+                && error.hints()[0].contains("`density`"),
+            "{error}"
+        );
         let error = complete(PARAMS, &given(json!({"density": 1.5})), false).unwrap_err();
         assert!(error.to_string().contains("from 0 to 1"), "{error}");
-        assert!(complete(PARAMS, &given(json!({"reduce": "maen"})), false).unwrap_err().hints()[0].contains("mean"));
+        assert!(
+            complete(PARAMS, &given(json!({"reduce": "maen"})), false)
+                .unwrap_err()
+                .hints()[0]
+                .contains("mean")
+        );
         assert!(complete(PARAMS, &given(json!({"rescale": 3})), false).is_err());
     }
 }
