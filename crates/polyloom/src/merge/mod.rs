@@ -3,7 +3,11 @@
 pub mod method;
 pub mod params;
 pub mod run;
+pub mod sparsify;
 pub mod survey;
+
+#[cfg(test)]
+mod gta_golden;
 
 /// Declares the method modules and the table of all methods, in the order of the reference page.
 macro_rules! methods {
@@ -17,6 +21,7 @@ macro_rules! methods {
 // One line per file. (Checked by rustfmt over all tracked files: `cargo fmt` does not see modules made by a macro.)
 methods! {
     linear,
+    task_arithmetic,
 }
 
 /// All registered methods.

@@ -97,10 +97,11 @@ pub fn magnitude_bits(x: f32) -> u32 {
     x.to_bits() & 0x7FFF_FFFF
 }
 
-const HIGH_SHIFT: u32 = 15;
-const HIGH_BINS: usize = 1 << 16;
+/// Exponent and five bits of mantissa: a table of 32 KiB, and bins a few percent wide.
+const HIGH_SHIFT: u32 = 18;
+const HIGH_BINS: usize = 1 << 13;
 
-/// Finds order statistics of values mapped to `u32` keys (such as [`magnitude_bits`]) exactly, in two streaming
+/// Finds order statistics of values mapped to keys below 2^31 (such as [`magnitude_bits`]) exactly, in two streaming
 /// rounds: a histogram of the high bits, then the keys inside the few bins that matter.
 ///
 /// Ranks count from the smallest key, from 0. Ties are resolved by position: see [`Cut`].
@@ -147,7 +148,6 @@ impl Default for Selector {
 impl Selector {
     /// Counts the keys of a chunk by their high bits.
     pub fn high(keys: impl Iterator<Item = u32>) -> High {
-        // Four tables, so that runs of equal keys do not wait for one counter.
         let mut tables = vec![0u32; HIGH_BINS];
         for key in keys {
             tables[(key >> HIGH_SHIFT) as usize & (HIGH_BINS - 1)] += 1;
@@ -166,6 +166,11 @@ impl Selector {
     /// How many keys were counted.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// True once the ranks are stated: the next round is [`Self::low`].
+    pub fn ready(&self) -> bool {
+        !self.wanted.is_empty()
     }
 
     /// States the ranks to find (from the smallest, from 0, each below [`Self::count`]).
@@ -240,17 +245,18 @@ impl Selector {
             .iter()
             .position(|(_, b, _)| *b == bin)
             .unwrap_or(i);
-        let mut totals: std::collections::BTreeMap<u32, u64> = std::collections::BTreeMap::new();
+        // All keys of the bin by their low bits.
+        let mut totals = vec![0u64; 1 << HIGH_SHIFT];
         for chunk in &self.runs[owner] {
             for (key, n) in &chunk.runs {
-                *totals.entry(*key).or_default() += u64::from(*n);
+                totals[*key as usize & ((1 << HIGH_SHIFT) - 1)] += u64::from(*n);
             }
         }
         let mut smaller = below;
         let mut key = (bin as u32) << HIGH_SHIFT;
         let mut equal = 0;
-        for (k, n) in totals {
-            key = k;
+        for (low, n) in totals.into_iter().enumerate() {
+            key = (bin as u32) << HIGH_SHIFT | low as u32;
             equal = n;
             if smaller + n > rank {
                 break;
@@ -291,6 +297,24 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// The cut at `rank` (from the smallest, from 0) of keys that all stand in one chunk; reorders them.
+    ///
+    /// # Panics
+    /// If there are no more than `rank` keys.
+    pub fn whole(place: (usize, usize), keys: &mut [u32], rank: u64) -> Self {
+        let (below, key, above) = keys.select_nth_unstable(rank as usize);
+        let key = *key;
+        let equal_below = below.iter().filter(|k| **k == key).count();
+        let equal_above = above.iter().filter(|k| **k == key).count();
+        Self {
+            key,
+            smaller: (below.len() - equal_below) as u64,
+            equal: (equal_below + 1 + equal_above) as u64,
+            larger: (above.len() - equal_above) as u64,
+            before: vec![(place, 0)],
+        }
+    }
+
     /// Number of equal keys before the chunk at (tensor, start), in flat order. Exact for chunks that hold one.
     pub fn equal_before(&self, place: (usize, usize)) -> u64 {
         match self.before.binary_search_by_key(&place, |b| b.0) {

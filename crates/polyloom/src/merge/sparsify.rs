@@ -1,0 +1,780 @@
+//! The four sparsifiers of methods/merging.md 2.6, surveyed and applied chunk by chunk.
+
+use polyloom_core::rng::Stream;
+
+use super::method::{Next, Unit, Values};
+use super::survey::{BlockSums, Cut, High, Low, Selector, Total, magnitude_bits};
+use crate::error::{MergeError, Result};
+
+/// Which entries of a task vector survive.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// All of them.
+    Keep,
+    /// The `max(1, int(density n))` largest magnitudes (TIES).
+    Magnitude {
+        /// Share that survives; 1 or more keeps all, 0 or less none.
+        density: f64,
+    },
+    /// The largest `int(gamma n)` go, then the smallest until the density holds (Model Breadcrumbs).
+    Outliers {
+        /// Share that survives; 1 or more keeps all, whatever `gamma` is.
+        density: f64,
+        /// Share of largest magnitudes to remove.
+        gamma: f64,
+    },
+    /// Every entry with probability `density` (DARE).
+    Bernoulli {
+        /// Probability of survival; 1 or more keeps all.
+        density: f64,
+    },
+    /// Every entry with a probability that rises with its rank in its row, from `density - epsilon` to
+    /// `density + epsilon` (DELLA).
+    Magprune {
+        /// Mean probability of survival; 1 or more keeps all, 0 or less none.
+        density: f64,
+        /// Half the spread of the probability.
+        epsilon: f64,
+    },
+}
+
+/// What survivors are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rescale {
+    /// Nothing.
+    Off,
+    /// `L1(before) / L1(after)`, as mergekit does; skipped where either is below 1e-7.
+    L1,
+    /// `1 / density`, as the DARE paper and PEFT do.
+    Inverse,
+}
+
+impl Rescale {
+    /// The value of a parameter of form [`super::method::Kind::Rescale`]; `true` means `"l1"`.
+    pub fn of(values: &Values, name: &str) -> Self {
+        match values.word(name) {
+            "l1" => Self::L1,
+            "inverse" => Self::Inverse,
+            _ if values.flag(name) => Self::L1,
+            _ => Self::Off,
+        }
+    }
+}
+
+/// Exact selection of the entries at ascending magnitude positions `from..to` of all entries seen. Of entries with
+/// equal magnitude those with the lowest flat index survive.
+#[derive(Debug, Clone)]
+pub struct Band {
+    from: u64,
+    to: u64,
+    selector: Selector,
+    edges: Option<(Cut, Cut)>,
+}
+
+/// What [`Band`] learns from one chunk.
+#[derive(Debug)]
+pub enum Seen {
+    /// The chunk is everything, so the answer is known at once.
+    Whole(Box<(Cut, Cut)>),
+    /// First round.
+    High(High),
+    /// Second round.
+    Low(Low),
+}
+
+impl Band {
+    /// The band of ascending positions `from..to` (not empty).
+    pub fn new(from: u64, to: u64) -> Self {
+        Self {
+            from,
+            to,
+            selector: Selector::default(),
+            edges: None,
+        }
+    }
+
+    /// Looks at the magnitudes of a chunk; `total` is the number of entries of all chunks together.
+    pub fn survey(&self, place: (usize, usize), total: usize, values: &[f32]) -> Seen {
+        let keys = values.iter().map(|x| magnitude_bits(*x));
+        if values.len() == total {
+            let mut keys: Vec<u32> = keys.collect();
+            let low = Cut::whole(place, &mut keys, self.from);
+            let high = Cut::whole(place, &mut keys, self.to - 1);
+            Seen::Whole(Box::new((low, high)))
+        } else if self.selector.ready() {
+            Seen::Low(self.selector.low(place, keys))
+        } else {
+            Seen::High(Selector::high(keys))
+        }
+    }
+
+    /// Takes what [`Self::survey`] saw, in chunk order.
+    pub fn absorb(&mut self, seen: Seen) {
+        match seen {
+            Seen::Whole(edges) => self.edges = Some(*edges),
+            Seen::High(high) => self.selector.absorb_high(&high),
+            Seen::Low(low) => self.selector.absorb_low(low),
+        }
+    }
+
+    /// Ends a round.
+    pub fn finish(&mut self) -> Next {
+        if self.edges.is_some() || self.selector.count() == 0 {
+            return Next::Done;
+        }
+        if self.selector.ready() {
+            self.edges = Some((self.selector.cut(0), self.selector.cut(1)));
+            self.selector = Selector::default();
+            return Next::Done;
+        }
+        self.selector.want(&[self.from, self.to - 1]);
+        Next::Again
+    }
+
+    /// Starts applying the band to the chunk at `place`.
+    pub fn walk(&self, place: (usize, usize)) -> BandWalk {
+        let Some((low, high)) = &self.edges else {
+            return BandWalk::default(); // Nothing was surveyed: an empty tensor.
+        };
+        let left = |cut: &Cut| {
+            let ends = (cut.smaller + cut.equal).min(self.to);
+            let room = ends - cut.smaller.max(self.from).min(ends);
+            (cut.key, room.saturating_sub(cut.equal_before(place)))
+        };
+        BandWalk {
+            low: left(low),
+            high: left(high),
+        }
+    }
+}
+
+/// A walk along a chunk that keeps the entries of a [`Band`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BandWalk {
+    low: (u32, u64),
+    high: (u32, u64),
+}
+
+impl BandWalk {
+    /// Copies the next entries to `out`, those outside the band as zero. `keys` decide (pass `values` twice for
+    /// magnitudes of the values themselves).
+    pub fn next(&mut self, keys: &[f32], values: &[f32], out: &mut [f32]) {
+        // Whether entries equal to an edge survive is a matter of how many came before; within nearly all blocks the
+        // answer is the same for all of them.
+        let low = edge(&mut self.low, keys);
+        let high = if self.low.0 == self.high.0 {
+            low
+        } else {
+            edge(&mut self.high, keys)
+        };
+        let (Some(low_in), Some(high_in)) = (low, high) else {
+            let one_edge = self.low.0 == self.high.0;
+            for ((k, v), o) in keys.iter().zip(values).zip(out) {
+                let k = magnitude_bits(*k);
+                let keep = if k == self.low.0 {
+                    low.unwrap_or_else(|| take(&mut self.low.1))
+                } else if k == self.high.0 && !one_edge {
+                    high.unwrap_or_else(|| take(&mut self.high.1))
+                } else {
+                    k > self.low.0 && k < self.high.0
+                };
+                *o = if keep { *v } else { 0.0 };
+            }
+            return;
+        };
+        let from = i64::from(self.low.0) + i64::from(!low_in);
+        let to = i64::from(self.high.0) - i64::from(!high_in);
+        if from > to {
+            out.fill(0.0);
+            return;
+        }
+        let (from, span) = (from as u32, (to - from) as u32);
+        for ((k, v), o) in keys.iter().zip(values).zip(out) {
+            let keep = magnitude_bits(*k).wrapping_sub(from) <= span;
+            *o = if keep { *v } else { 0.0 };
+        }
+    }
+}
+
+/// Whether all (`true`) or none of the entries equal to an edge survive in this block; `None`: some. Where it is not
+/// `None`, the room is updated.
+fn edge((key, left): &mut (u32, u64), keys: &[f32]) -> Option<bool> {
+    if *left == 0 {
+        return Some(false);
+    }
+    let mut equal = 0u32;
+    for k in keys {
+        equal += u32::from(magnitude_bits(*k) == *key);
+    }
+    if u64::from(equal) > *left {
+        return None;
+    }
+    *left -= u64::from(equal);
+    Some(true)
+}
+
+fn take(left: &mut u64) -> bool {
+    let keep = *left > 0;
+    *left = left.saturating_sub(1);
+    keep
+}
+
+/// How a tensor falls into the rows that [`Rule::Magprune`] ranks: along the last axis of a matrix, along axis 1 of
+/// anything deeper, and a 1-d tensor is one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rows {
+    len: usize,
+    /// Distance of neighbours in a row.
+    stride: usize,
+}
+
+impl Rows {
+    fn of(shape: &[usize]) -> Self {
+        match shape {
+            [] => Self { len: 1, stride: 1 },
+            [n] | [_, n] => Self { len: *n, stride: 1 },
+            [_, n, rest @ ..] => Self {
+                len: *n,
+                stride: rest.iter().product(),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Plan {
+    All,
+    Nothing,
+    Band(Box<Band>),
+    /// Survival where a 32-bit draw is below this.
+    Bernoulli(u32),
+    /// The same by rank.
+    Magprune(Rows, Vec<u32>),
+}
+
+/// One sparsifier for one task vector of one tensor (or, for the magnitude rules, of the whole model). The owner
+/// calls `survey` for every chunk, `absorb` in order, `finish`, until that says [`Next::Done`]; then `walk`.
+#[derive(Debug, Clone)]
+pub struct Sparsifier {
+    plan: Plan,
+    elements: usize,
+    stream: Stream,
+    /// Length of the pieces that L1 sums are kept for; 0 = blocks of the chunk.
+    piece: usize,
+    norms: Option<Total>,
+    scale: f32,
+    /// The band's edges are known: what is left is the norms.
+    selected: bool,
+    done: bool,
+}
+
+/// What [`Sparsifier::survey`] found in one chunk.
+#[derive(Debug)]
+pub enum Found {
+    /// Magnitudes.
+    Band(Seen),
+    /// L1 norms before and after.
+    Norms(BlockSums),
+    /// Nothing: the sparsifier is ready.
+    Nothing,
+}
+
+impl Sparsifier {
+    /// A sparsifier for a tensor of this shape; `stream` feeds the random rules.
+    ///
+    /// # Errors
+    /// If [`Rule::Magprune`] could leave the open interval (0, 1) of probabilities.
+    pub fn new(rule: Rule, rescale: Rescale, shape: &[usize], stream: Stream) -> Result<Self> {
+        let n: usize = shape.iter().product();
+        let share = |x: f64| ((x * n as f64) as u64).min(n as u64);
+        let band = |from, to| {
+            if from < to {
+                Plan::Band(Box::new(Band::new(from, to)))
+            } else {
+                Plan::Nothing
+            }
+        };
+        let (plan, density) = match rule {
+            Rule::Keep => (Plan::All, 1.0),
+            Rule::Magnitude { density }
+            | Rule::Outliers { density, .. }
+            | Rule::Bernoulli { density }
+            | Rule::Magprune { density, .. }
+                if density >= 1.0 =>
+            {
+                (Plan::All, 1.0)
+            }
+            Rule::Magnitude { density }
+            | Rule::Bernoulli { density }
+            | Rule::Magprune { density, .. }
+                if density <= 0.0 =>
+            {
+                (Plan::Nothing, 1.0)
+            }
+            Rule::Magnitude { density } => {
+                let n = n as u64;
+                (band(n.saturating_sub(share(density).max(1)), n), density)
+            }
+            Rule::Outliers { density, gamma } => {
+                let kept = share(density);
+                let bottom = (n as u64 - kept).saturating_sub(share(gamma));
+                (band(bottom, bottom + kept), density)
+            }
+            Rule::Bernoulli { density } => (Plan::Bernoulli(draw_below(density)), density),
+            Rule::Magprune { density, epsilon } => {
+                let (least, most) = (density - epsilon, density + epsilon);
+                if least <= 0.0 || most >= 1.0 {
+                    return Err(MergeError::plan(
+                        "epsilon-range",
+                        format!(
+                            "density {density} and epsilon {epsilon} give keep probabilities from {least} to {most}; \
+                             they must lie between 0 and 1"
+                        ),
+                    )
+                    .hint(format!(
+                        "choose an epsilon below {}",
+                        density.min(1.0 - density)
+                    )));
+                }
+                let rows = Rows::of(shape);
+                let table = (0..rows.len)
+                    .map(|rank| match rows.len {
+                        1 => draw_below(density), // The peer divides 0 by 0 here.
+                        m => draw_below(least + 2.0 * epsilon * rank as f64 / (m as f64 - 1.0)),
+                    })
+                    .collect();
+                (Plan::Magprune(rows, table), density)
+            }
+        };
+        let trivial = matches!(plan, Plan::All | Plan::Nothing);
+        let measured = rescale == Rescale::L1 && !trivial;
+        let piece = match &plan {
+            Plan::Magprune(rows, _) if rows.stride == 1 => rows.len,
+            _ => 0,
+        };
+        Ok(Self {
+            done: trivial || !(measured || matches!(plan, Plan::Band(_))),
+            norms: measured.then(|| Total::new(2)),
+            scale: match rescale {
+                Rescale::Inverse if !trivial => (1.0 / density) as f32,
+                _ => 1.0,
+            },
+            selected: !matches!(plan, Plan::Band(_)),
+            plan,
+            elements: n,
+            stream,
+            piece,
+        })
+    }
+
+    /// Says that chunks will start at rows of this length instead of at blocks (an owner whose unit is
+    /// [`Unit::Row`]): sums are then kept by row, so that they do not depend on the chunk size.
+    #[must_use]
+    pub fn in_rows(mut self, len: usize) -> Self {
+        self.piece = len;
+        self
+    }
+
+    /// True if survey rounds are needed.
+    pub fn surveys(&self) -> bool {
+        !self.done
+    }
+
+    /// The smallest piece that it can work on.
+    pub fn unit(&self) -> Unit {
+        match &self.plan {
+            Plan::Magprune(Rows { stride: 1, .. }, _) => Unit::Row,
+            Plan::Magprune(..) => Unit::Tensor,
+            _ => Unit::Chunk,
+        }
+    }
+
+    /// True if every entry survives unchanged.
+    pub fn keeps_all(&self) -> bool {
+        matches!(self.plan, Plan::All)
+    }
+
+    /// What survivors are to be multiplied by (known after the survey).
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// A good number of entries for one call of [`Walk::next`]: it fits the nearest cache and does not cut a row.
+    pub fn step(&self) -> usize {
+        match &self.plan {
+            Plan::Magprune(Rows { len, stride: 1 }, _) => (STEP / (*len).max(1)).max(1) * *len,
+            Plan::Magprune(..) => self.elements,
+            _ => STEP,
+        }
+        .max(1)
+    }
+
+    /// Looks at the task vector of a chunk; `place` = (tensor, start).
+    pub fn survey(&self, place: (usize, usize), values: &[f32]) -> Found {
+        if self.done {
+            return Found::Nothing;
+        }
+        if let Plan::Band(band) = &self.plan
+            && !self.selected
+        {
+            return Found::Band(band.survey(place, self.elements, values));
+        }
+        let mut sums = BlockSums::new(2);
+        let mut walk = self.walk(place);
+        let piece = if self.piece == 0 {
+            values.len()
+        } else {
+            self.piece
+        };
+        let mut kept = vec![0.0; values.len()];
+        let step = self.step();
+        for (v, k) in values.chunks(step).zip(kept.chunks_mut(step)) {
+            walk.next(v, k);
+        }
+        for (v, k) in values.chunks(piece).zip(kept.chunks(piece)) {
+            sums.l1(0, v);
+            sums.l1(1, k);
+        }
+        Found::Norms(sums)
+    }
+
+    /// Takes what was found, in chunk order.
+    pub fn absorb(&mut self, found: Found) {
+        match (found, &mut self.plan, &mut self.norms) {
+            (Found::Band(seen), Plan::Band(band), _) => band.absorb(seen),
+            (Found::Norms(sums), _, Some(total)) => total.absorb(&sums),
+            _ => {}
+        }
+    }
+
+    /// Ends a round.
+    pub fn finish(&mut self) -> Next {
+        if self.done {
+            return Next::Done;
+        }
+        if let Plan::Band(band) = &mut self.plan
+            && !self.selected
+        {
+            if band.finish() == Next::Again {
+                return Next::Again;
+            }
+            self.selected = true;
+            if self.norms.is_some() && band.edges.is_some() {
+                return Next::Again;
+            }
+        } else if let Some(norms) = &self.norms {
+            let (before, after) = (norms.get(0), norms.get(1));
+            if before >= 1e-7 && after >= 1e-7 {
+                self.scale = (before / after) as f32;
+            }
+        }
+        self.done = true;
+        Next::Done
+    }
+
+    /// Starts sparsifying the chunk at `place`.
+    pub fn walk(&self, place: (usize, usize)) -> Walk<'_> {
+        Walk {
+            sparsifier: self,
+            band: match &self.plan {
+                Plan::Band(band) => band.walk(place),
+                _ => BandWalk::default(),
+            },
+            at: place.1 as u64,
+            draws: Vec::new(),
+            sorter: Sorter::default(),
+        }
+    }
+}
+
+/// Entries of one step: the working set of a kernel's inner loops stays in the first cache.
+pub(super) const STEP: usize = 1024;
+
+/// A walk along one chunk.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    sparsifier: &'a Sparsifier,
+    band: BandWalk,
+    at: u64,
+    draws: Vec<u32>,
+    sorter: Sorter,
+}
+
+impl Walk<'_> {
+    /// Copies the next entries to `out`, removed ones as zero; survivors are not yet multiplied by
+    /// [`Sparsifier::scale`].
+    pub fn next(&mut self, values: &[f32], out: &mut [f32]) {
+        match &self.sparsifier.plan {
+            Plan::All => out.copy_from_slice(values),
+            Plan::Nothing => out.fill(0.0),
+            Plan::Band(_) => self.band.next(values, values, out),
+            Plan::Bernoulli(below) => {
+                self.draw(values.len());
+                for ((o, v), draw) in out.iter_mut().zip(values).zip(&self.draws) {
+                    *o = if draw < below { *v } else { 0.0 };
+                }
+            }
+            Plan::Magprune(rows, table) => {
+                self.draw(values.len());
+                out.copy_from_slice(values);
+                let span = (rows.len * rows.stride).max(1);
+                for ((v, o), d) in values
+                    .chunks(span)
+                    .zip(out.chunks_mut(span))
+                    .zip(self.draws.chunks(span))
+                {
+                    for first in 0..rows.stride {
+                        let order = self.sorter.ascending(v, first, rows.stride);
+                        for (&i, below) in order.iter().zip(table) {
+                            let i = i as u32 as usize * rows.stride + first;
+                            if d[i] >= *below {
+                                o[i] = 0.0;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        self.at += values.len() as u64;
+    }
+
+    /// Two 32-bit draws come from each 64-bit number of the stream.
+    fn draw(&mut self, n: usize) {
+        self.draws.resize(n, 0);
+        let stream = self.sparsifier.stream;
+        let odd = (self.at % 2) as usize;
+        let (head, rest) = self.draws[..n].split_at_mut(odd.min(n));
+        if let [one] = head {
+            *one = (stream.bits(self.at / 2) >> 32) as u32;
+        }
+        let from = self.at.div_ceil(2);
+        let (pairs, tail) = rest.as_chunks_mut::<2>();
+        let count = pairs.len() as u64;
+        for (pair, i) in pairs.iter_mut().zip(from..) {
+            let bits = stream.bits(i);
+            *pair = [bits as u32, (bits >> 32) as u32];
+        }
+        if let [one] = tail {
+            *one = stream.bits(from + count) as u32;
+        }
+    }
+}
+
+/// The bound below which a uniform 32-bit draw falls with probability `p`.
+fn draw_below(p: f64) -> u32 {
+    (p * (1u64 << 32) as f64) as u32
+}
+
+/// Sorts rows by magnitude.
+#[derive(Debug, Default)]
+struct Sorter {
+    items: Vec<u64>,
+    other: Vec<u64>,
+}
+
+impl Sorter {
+    /// Positions (low 32 bits) of every `stride`-th entry from `first` on, by ascending magnitude; of equal ones the
+    /// lower position comes first.
+    fn ascending(&mut self, values: &[f32], first: usize, stride: usize) -> &[u64] {
+        self.items.clear();
+        self.items.extend(
+            values[first..]
+                .iter()
+                .step_by(stride)
+                .zip(0u64..)
+                .map(|(x, i)| u64::from(magnitude_bits(*x)) << 32 | i),
+        );
+        if self.items.len() < 512 {
+            self.items.sort_unstable();
+            return &self.items;
+        }
+        // Three stable counting passes over 11, 10 and 10 bits of the key.
+        const PASSES: [(u32, usize); 3] = [(32, 1 << 11), (43, 1 << 10), (53, 1 << 10)];
+        let mut counts = [[0u32; 1 << 11]; 3];
+        for item in &self.items {
+            for (count, (shift, bins)) in counts.iter_mut().zip(PASSES) {
+                count[(item >> shift) as usize & (bins - 1)] += 1;
+            }
+        }
+        self.other.resize(self.items.len(), 0);
+        for (count, (shift, bins)) in counts.iter_mut().zip(PASSES) {
+            let mut sum = 0;
+            for c in count.iter_mut() {
+                sum += std::mem::replace(c, sum);
+            }
+            for item in &self.items {
+                let c = &mut count[(item >> shift) as usize & (bins - 1)];
+                self.other[*c as usize] = *item;
+                *c += 1;
+            }
+            std::mem::swap(&mut self.items, &mut self.other);
+        }
+        &self.items
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sparsifies in chunks of `size` and returns (entries, scale).
+    fn run(
+        rule: Rule,
+        rescale: Rescale,
+        shape: &[usize],
+        values: &[f32],
+        size: usize,
+    ) -> (Vec<f32>, f32) {
+        let mut s = Sparsifier::new(rule, rescale, shape, Stream::new(5, "t", 0)).unwrap();
+        while s.surveys() {
+            for (i, c) in values.chunks(size).enumerate() {
+                let found = s.survey((0, i * size), c);
+                s.absorb(found);
+            }
+            s.finish();
+        }
+        let mut out = vec![9.0; values.len()];
+        for (i, (c, o)) in values.chunks(size).zip(out.chunks_mut(size)).enumerate() {
+            let mut walk = s.walk((0, i * size));
+            let step = if s.unit() == Unit::Chunk { 3 } else { s.step() };
+            for (c, o) in c.chunks(step).zip(o.chunks_mut(step)) {
+                walk.next(c, o);
+            }
+        }
+        (out, s.scale())
+    }
+
+    #[test]
+    fn magnitude_keeps_the_largest_lowest_index_first() {
+        let v = [1.0, -3.0, 2.0, 0.0, -2.0, 2.0, 0.5, 4.0];
+        for size in [1, 2, 3, 8] {
+            let (out, scale) = run(
+                Rule::Magnitude { density: 0.5 },
+                Rescale::L1,
+                &[8],
+                &v,
+                size,
+            );
+            assert_eq!(out, [0.0, -3.0, 2.0, 0.0, -2.0, 0.0, 0.0, 4.0], "{size}");
+            assert_eq!(scale, 14.5 / 11.0);
+        }
+        // Never fewer than one.
+        assert_eq!(
+            run(Rule::Magnitude { density: 0.01 }, Rescale::Off, &[8], &v, 8).0[7],
+            4.0
+        );
+    }
+
+    #[test]
+    fn outliers_removes_both_ends() {
+        let v = [10.0, -1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0, 8.0, -9.0];
+        let rule = |density, gamma| Rule::Outliers { density, gamma };
+        for size in [3, 10] {
+            // n = 10: one outlier goes, five survive, so the four smallest go.
+            let (out, _) = run(rule(0.5, 0.1), Rescale::Off, &[10], &v, size);
+            assert_eq!(out, [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0, -9.0]);
+            // density + gamma > 1: only one outlier can go.
+            let (out, _) = run(rule(0.9, 0.4), Rescale::Off, &[10], &v, size);
+            assert_eq!(out, [0.0, -1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0, 8.0, -9.0]);
+            assert_eq!(run(rule(1.0, 0.4), Rescale::Off, &[10], &v, size).0, v);
+            assert_eq!(
+                run(rule(0.05, 0.4), Rescale::Off, &[10], &v, size).0,
+                [0.0; 10]
+            );
+        }
+        // Five equal entries at positions 2..7 ascending, of which 3..6 survive: the first three.
+        let v = [0.1, 0.2, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 4.0, 5.0];
+        for size in [1, 4, 10] {
+            let (out, _) = run(rule(0.3, 0.4), Rescale::Off, &[10], &v, size);
+            assert_eq!(
+                out,
+                [0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn bernoulli_is_the_same_for_any_chunk_and_keeps_the_norm() {
+        let v: Vec<f32> = (0..10_001).map(|i| (i as f32 * 0.37).sin()).collect();
+        let rule = Rule::Bernoulli { density: 0.3 };
+        let (one, scale) = run(rule, Rescale::L1, &[10_001], &v, 10_001);
+        assert_eq!(
+            run(rule, Rescale::L1, &[10_001], &v, 4096),
+            (one.clone(), scale)
+        );
+        assert_eq!(
+            run(rule, Rescale::Off, &[10_001], &v, 77),
+            (one.clone(), 1.0)
+        );
+        assert_eq!(
+            run(rule, Rescale::Inverse, &[10_001], &v, 10_001).1,
+            (1.0 / 0.3) as f32
+        );
+        let kept = one.iter().filter(|x| **x != 0.0).count() as f64 / 10_000.0;
+        assert!(
+            (kept - 0.3).abs() < 4.0 * (0.21f64 / 10_000.0).sqrt(),
+            "{kept}"
+        );
+        let l1 = |v: &[f32]| v.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+        assert!((l1(&one) * f64::from(scale) / l1(&v) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn magprune_ranks_rows() {
+        let mut sorter = Sorter::default();
+        let order = sorter.ascending(&[3.0, -1.0, 1.0, 0.0], 0, 1);
+        assert_eq!(
+            order.iter().map(|i| *i as u32).collect::<Vec<_>>(),
+            [3, 1, 2, 0]
+        );
+        // Axis 1 of a [1, 3, 2] tensor, second column: 5, -4, 6.
+        let order = sorter.ascending(&[0.0, 5.0, 0.0, -4.0, 0.0, 6.0], 1, 2);
+        assert_eq!(
+            order.iter().map(|i| *i as u32).collect::<Vec<_>>(),
+            [1, 0, 2]
+        );
+        // The counting sort agrees with the comparing one.
+        let v: Vec<f32> = (0..3000)
+            .map(|i| ((i * 7919) % 1013) as f32 - 500.0)
+            .collect();
+        let order: Vec<u32> = sorter
+            .ascending(&v, 0, 1)
+            .iter()
+            .map(|i| *i as u32)
+            .collect();
+        let mut want: Vec<u32> = (0..3000).collect();
+        want.sort_by_key(|i| magnitude_bits(v[*i as usize]));
+        assert_eq!(order, want);
+    }
+
+    #[test]
+    fn magprune_keeps_large_entries_more_often() {
+        let row: Vec<f32> = (1..=600).map(|i| i as f32).collect();
+        let v: Vec<f32> = (0..200).flat_map(|_| row.clone()).collect();
+        let rule = Rule::Magprune {
+            density: 0.5,
+            epsilon: 0.3,
+        };
+        let (out, _) = run(rule, Rescale::Off, &[200, 600], &v, 600 * 7);
+        let share = |columns: std::ops::Range<usize>| {
+            let n = columns.len() as f64 * 200.0;
+            out.chunks(600)
+                .map(|r| r[columns.clone()].iter().filter(|x| **x != 0.0).count())
+                .sum::<usize>() as f64
+                / n
+        };
+        // First tenth: ranks 0..60 of 600, mean p = 0.2 + 0.6 * 29.5 / 599.
+        for (columns, p) in [(0..60, 0.2295), (540..600, 0.7705), (0..600, 0.5)] {
+            let se = (p * (1.0 - p) / (columns.len() as f64 * 200.0)).sqrt();
+            assert!((share(columns.clone()) - p).abs() < 4.0 * se, "{columns:?}");
+        }
+        let conv = run(rule, Rescale::L1, &[2, 300, 2], &v[..1200], 1200).0;
+        assert!(conv.contains(&0.0) && conv.iter().any(|x| *x != 0.0));
+        for (density, epsilon) in [(0.1, 0.1), (0.9, 0.1)] {
+            let rule = Rule::Magprune { density, epsilon };
+            let e = Sparsifier::new(rule, Rescale::Off, &[4], Stream::new(0, "t", 0)).unwrap_err();
+            assert_eq!(e.code(), "epsilon-range");
+        }
+    }
+}
