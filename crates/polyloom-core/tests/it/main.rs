@@ -1,6 +1,11 @@
 //! Files as other programs write them, and files as nobody should.
 
+mod build;
 mod gguf;
+mod hostile_archive;
+mod hostile_gguf;
+mod hostile_safetensors;
+mod properties;
 mod torch;
 
 use std::path::PathBuf;
@@ -38,5 +43,22 @@ fn says(error: &Error, words: &str) {
             assert!(!path.as_os_str().is_empty());
         }
         other => panic!("{other}"),
+    }
+}
+
+/// Writes `bytes` as a file called `name` and opens it.
+fn open_bytes(name: &str, bytes: &[u8]) -> Result<Checkpoint, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    Checkpoint::open(&path)
+}
+
+/// The error that opening such a file must give.
+#[track_caller]
+fn refused(name: &str, bytes: &[u8]) -> Error {
+    match open_bytes(name, bytes) {
+        Err(error) => error,
+        Ok(c) => panic!("{name} was read: {:?}", c.tensors().keys()),
     }
 }
