@@ -7,5 +7,6 @@ pub mod error;
 pub mod merge;
 pub mod recipe;
 pub mod suggest;
+pub mod vocab;
 
 pub use error::{MergeError, Result};
