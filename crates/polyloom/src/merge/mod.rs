@@ -1,5 +1,6 @@
 //! Merging without training: one file per method, one line in [`METHODS`].
 
+pub mod gram;
 pub mod method;
 pub mod params;
 pub mod run;
@@ -22,6 +23,16 @@ macro_rules! methods {
 methods! {
     linear,
     task_arithmetic,
+    slerp,
+    nuslerp,
+    multislerp,
+    karcher,
+    sce,
+    ram,
+    model_stock,
+    nearswap,
+    arcee_fusion,
+    passthrough,
 }
 
 /// All registered methods.

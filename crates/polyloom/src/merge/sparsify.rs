@@ -65,8 +65,7 @@ impl Rescale {
 /// equal magnitude those with the lowest flat index survive.
 #[derive(Debug, Clone)]
 pub struct Band {
-    from: u64,
-    to: u64,
+    range: Option<(u64, u64)>,
     selector: Selector,
     edges: Option<(Cut, Cut)>,
 }
@@ -85,21 +84,35 @@ pub enum Seen {
 impl Band {
     /// The band of ascending positions `from..to` (not empty).
     pub fn new(from: u64, to: u64) -> Self {
+        let mut band = Self::open();
+        band.aim(from, to);
+        band
+    }
+
+    /// A band whose positions depend on the first round; [`Self::aim`] must be called before that round ends.
+    pub fn open() -> Self {
         Self {
-            from,
-            to,
+            range: None,
             selector: Selector::default(),
             edges: None,
         }
     }
 
+    /// Sets the ascending positions `from..to` (not empty).
+    pub fn aim(&mut self, from: u64, to: u64) {
+        self.range = Some((from, to));
+    }
+
     /// Looks at the magnitudes of a chunk; `total` is the number of entries of all chunks together.
     pub fn survey(&self, place: (usize, usize), total: usize, values: &[f32]) -> Seen {
         let keys = values.iter().map(|x| magnitude_bits(*x));
-        if values.len() == total {
+        if values.len() == total
+            && let Some((from, to)) = self.range
+            && !self.selector.ready()
+        {
             let mut keys: Vec<u32> = keys.collect();
-            let low = Cut::whole(place, &mut keys, self.from);
-            let high = Cut::whole(place, &mut keys, self.to - 1);
+            let low = Cut::whole(place, &mut keys, from);
+            let high = Cut::whole(place, &mut keys, to - 1);
             Seen::Whole(Box::new((low, high)))
         } else if self.selector.ready() {
             Seen::Low(self.selector.low(place, keys))
@@ -127,18 +140,21 @@ impl Band {
             self.selector = Selector::default();
             return Next::Done;
         }
-        self.selector.want(&[self.from, self.to - 1]);
+        let Some((from, to)) = self.range else {
+            return Next::Done;
+        };
+        self.selector.want(&[from, to - 1]);
         Next::Again
     }
 
     /// Starts applying the band to the chunk at `place`.
     pub fn walk(&self, place: (usize, usize)) -> BandWalk {
-        let Some((low, high)) = &self.edges else {
+        let (Some((low, high)), Some((from, to))) = (&self.edges, self.range) else {
             return BandWalk::default(); // Nothing was surveyed: an empty tensor.
         };
         let left = |cut: &Cut| {
-            let ends = (cut.smaller + cut.equal).min(self.to);
-            let room = ends - cut.smaller.max(self.from).min(ends);
+            let ends = (cut.smaller + cut.equal).min(to);
+            let room = ends - cut.smaller.max(from).min(ends);
             (cut.key, room.saturating_sub(cut.equal_before(place)))
         };
         BandWalk {

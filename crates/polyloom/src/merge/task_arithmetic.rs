@@ -357,7 +357,7 @@ impl Kernel for Merge {
 }
 
 /// Running sums of one step: both signs are added up, and the total picks one of them at the end.
-struct Votes {
+pub(super) struct Votes {
     sum: Vec<f32>,
     /// Values and weights of the positive and the negative side.
     up: Vec<f32>,
@@ -367,7 +367,7 @@ struct Votes {
 }
 
 impl Votes {
-    fn new(n: usize) -> Self {
+    pub(super) fn new(n: usize) -> Self {
         let zeros = || vec![0.0; n];
         Self {
             sum: zeros(),
@@ -378,7 +378,7 @@ impl Votes {
         }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         for v in [
             &mut self.sum,
             &mut self.up,
@@ -412,6 +412,40 @@ impl Votes {
                 *up += if v > 0.0 { weight } else { 0.0 };
                 *down += if v < 0.0 { weight } else { 0.0 };
             }
+        }
+    }
+
+    /// Votes with the values themselves, but adds them up and counts them with a share (SCE).
+    pub(super) fn add_shared(&mut self, values: &[f32], share: f32) {
+        for (((v, sum), up), down) in values
+            .iter()
+            .zip(&mut self.sum)
+            .zip(&mut self.up)
+            .zip(&mut self.down)
+        {
+            *sum += v;
+            *up += if *v > 0.0 { share * v } else { 0.0 };
+            *down += if *v < 0.0 { share * v } else { 0.0 };
+        }
+        for ((v, up), down) in values
+            .iter()
+            .zip(&mut self.up_weight)
+            .zip(&mut self.down_weight)
+        {
+            *up += if *v > 0.0 { share } else { 0.0 };
+            *down += if *v < 0.0 { share } else { 0.0 };
+        }
+    }
+
+    /// The winning sums, divided by their weights or `floor` if that is larger.
+    pub(super) fn settle_with_floor(&self, floor: f32, out: &mut [f32]) {
+        let values = self.sum.iter().zip(&self.up).zip(&self.down);
+        let weights = self.up_weight.iter().zip(&self.down_weight);
+        for ((((sum, up), down), (up_weight, down_weight)), o) in values.zip(weights).zip(out) {
+            let plus = *sum >= 0.0;
+            let v = if plus { *up } else { *down };
+            let q = if plus { *up_weight } else { *down_weight };
+            *o = if sum.is_nan() { *sum } else { v / q.max(floor) };
         }
     }
 
