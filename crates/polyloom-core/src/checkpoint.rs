@@ -197,10 +197,8 @@ impl Checkpoint {
                 .cloned()
                 .collect()
         };
-        for index in with(".safetensors.index.json")
-            .into_iter()
-            .chain(with(".bin.index.json"))
-        {
+        let indexes = [".safetensors.index.json", ".bin.index.json"];
+        if let Some(index) = indexes.iter().flat_map(|s| with(s)).next() {
             return Self::open_index(path, &index);
         }
         for suffix in [".safetensors", ".bin", ".pt", ".pth", ".gguf"] {

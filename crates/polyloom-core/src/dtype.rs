@@ -135,7 +135,7 @@ impl DType {
     /// Bytes of `elements` elements; `None` if they do not fill whole blocks or the product overflows.
     pub fn bytes_of(self, elements: usize) -> Option<u64> {
         let (per, bytes) = self.block();
-        if elements % per != 0 {
+        if !elements.is_multiple_of(per) {
             return None;
         }
         u64::try_from(elements / per)

@@ -164,7 +164,7 @@ impl Layout {
 /// Length prefix + JSON, padded with spaces to a multiple of eight.
 fn finish_header(json: &serde_json::Value) -> Vec<u8> {
     let mut text = serde_json::to_vec(json).unwrap_or_default();
-    while text.len() % 8 != 0 {
+    while !text.len().is_multiple_of(8) {
         text.push(b' ');
     }
     let mut out = (text.len() as u64).to_le_bytes().to_vec();

@@ -25,7 +25,7 @@ pub(super) enum Value {
     Float(f64),
     Bool(bool),
     Text(String),
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     Skipped,
 }
 
