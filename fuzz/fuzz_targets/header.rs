@@ -8,7 +8,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let data = u64::from(u16::from_le_bytes(*length));
     if let Ok((tensors, _)) = polyloom_core::safetensors::parse_header(header, data) {
         for tensor in tensors {
-            let size = tensor.dtype.bytes_of(tensor.elements()).expect("whole elements");
+            let size = tensor
+                .dtype
+                .bytes_of(tensor.elements())
+                .expect("whole elements");
             assert!(tensor.offset + size <= data, "{tensor:?} passes {data}");
         }
     }
