@@ -9,6 +9,8 @@ pub mod survey;
 
 #[cfg(test)]
 mod gta_golden;
+#[cfg(test)]
+mod properties;
 
 /// Declares the method modules and the table of all methods, in the order of the reference page.
 macro_rules! methods {
