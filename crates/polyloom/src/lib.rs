@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod merge;
+pub mod output;
 pub mod recipe;
 pub mod suggest;
 pub mod vocab;
