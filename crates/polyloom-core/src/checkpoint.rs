@@ -540,6 +540,8 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Gathers logical elements in the order of their places, so that neighbours share one read and memory stays
+    /// bounded however far apart a view's elements lie.
     fn read_strided(
         &self,
         tensor: &StoredTensor,
@@ -548,24 +550,47 @@ impl Checkpoint {
         out: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let place = |mut i: usize| {
-            let mut at = 0;
-            for (d, s) in tensor.shape.iter().zip(strides).rev() {
-                at += (i % d) * s;
-                i /= d;
+        /// Elements gathered at once.
+        const BATCH: usize = 1 << 20;
+        /// Stored elements between two wanted ones that are read rather than skipped.
+        const GAP: usize = 256;
+        /// Most stored elements of one read.
+        const RUN: usize = 1 << 18;
+        let mut places: Vec<(usize, u32)> = Vec::with_capacity(out.len().min(BATCH));
+        let mut run = Vec::new();
+        for (k, out) in out.chunks_mut(BATCH).enumerate() {
+            let first = range.start + k * BATCH;
+            places.clear();
+            places.extend((first..first + out.len()).zip(0u32..).map(|(mut i, to)| {
+                let mut at = 0;
+                for (d, s) in tensor.shape.iter().zip(strides).rev() {
+                    at += (i % d) * s;
+                    i /= d;
+                }
+                (at, to)
+            }));
+            if !places.is_sorted() {
+                places.sort_unstable();
             }
-            at
-        };
-        let (mut low, mut high) = (usize::MAX, 0);
-        for i in range.clone() {
-            let at = place(i);
-            low = low.min(at);
-            high = high.max(at);
-        }
-        let mut span = vec![0.0; high - low + 1];
-        self.read_run(tensor, low, &mut span, scratch)?;
-        for (i, value) in range.zip(out.iter_mut()) {
-            *value = span[place(i) - low];
+            let mut rest = places.as_slice();
+            while let Some(&(low, _)) = rest.first() {
+                let mut high = low;
+                let n = rest
+                    .iter()
+                    .take_while(|(at, _)| {
+                        let near = at - high <= GAP && at - low < RUN;
+                        high = if near { *at } else { high };
+                        near
+                    })
+                    .count();
+                let (now, later) = rest.split_at(n);
+                run.resize(high - low + 1, 0.0);
+                self.read_run(tensor, low, &mut run, scratch)?;
+                for (at, to) in now {
+                    out[*to as usize] = run[at - low];
+                }
+                rest = later;
+            }
         }
         Ok(())
     }

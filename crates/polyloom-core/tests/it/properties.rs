@@ -109,6 +109,35 @@ fn seeds_are_valid() {
     }
 }
 
+#[test]
+fn large_views_are_gathered_across_gaps_and_batches() {
+    // 1500 x 800 stored, so 800 x 1500 as seen: more than a batch, neighbours 800 elements apart.
+    let (rows, cols) = (1500, 800);
+    let storage: Vec<f32> = (0..rows * cols).map(|i| i as f32).collect();
+    let view = View {
+        name: "w",
+        key: "0",
+        len: rows * cols,
+        offset: 0,
+        shape: &[cols, rows],
+        strides: &[1, cols],
+    };
+    let bytes = zip(&archive(&[view], &[("0", &storage)]), false);
+    let c = open_bytes("m.bin", &bytes).unwrap();
+    let tensor = c.get("w").unwrap();
+    let whole = c.read_all(tensor).unwrap();
+    for (i, value) in whole.iter().enumerate() {
+        let (col, row) = (i as i64 / rows, i as i64 % rows);
+        assert_eq!(*value, (row * cols + col) as f32, "{i}");
+    }
+    parts_equal(
+        &c,
+        tensor,
+        &whole,
+        &[(0.1, 0.1001), (0.3, 0.9), (0.0, 1.0), (0.87, 0.88)],
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -196,7 +225,14 @@ proptest! {
         strides.rotate_left(turn);
         let len = offset + next;
         let storage: Vec<f32> = (0..len).map(|i| i as f32).collect();
-        let view = View { name: "w", key: "0", len, offset, shape: &shape, strides: &strides };
+        let view = View {
+            name: "w",
+            key: "0",
+            len,
+            offset,
+            shape: &shape,
+            strides: &strides,
+        };
         let c = open_bytes("m.bin", &zip(&archive(&[view], &[("0", &storage)]), false)).unwrap();
         let tensor = c.get("w").unwrap();
         let whole = c.read_all(tensor).unwrap();
