@@ -242,7 +242,9 @@ impl AdapterFolder {
                 continue;
             }
             let rank = a.shape[0];
-            if b.shape[1] != rank || b.shape[2..].iter().any(|&k| k != 1) {
+            // With groups the factors of a convolution are grouped too.
+            let grouped = a.shape.len() > 2 && rank % b.shape[1] == 0;
+            if (b.shape[1] != rank && !grouped) || b.shape[2..].iter().any(|&k| k != 1) {
                 return Err(Error::tensor(
                     &file,
                     &b.name,
@@ -317,6 +319,13 @@ impl AdapterFolder {
         };
         let rank = stored_a.shape[0];
         let (inputs, outputs) = (stored_a.row_len(), stored_b.shape[0]);
+        if stored_b.shape[1] != rank {
+            return Err(Error::tensor(
+                self.file(),
+                b,
+                "belongs to a convolution with groups, which has no delta of its own",
+            ));
+        }
         Ok(Factors {
             a: self.read(a)?,
             b: self.read(b)?,
