@@ -173,10 +173,11 @@ impl AdapterConfig {
             Some(Value::String(s)) if s == "IA3" => PeftType::Ia3,
             Some(Value::String(s)) if s == "POLY" => PeftType::Poly,
             Some(other) => {
-                return Err(
-                    Error::format(path, format!("`peft_type` is {other}, which has no reader"))
-                        .with_hint("LORA, IA3 and POLY adapters are read"),
-                );
+                return Err(Error::format(
+                    path,
+                    format!("`peft_type` is {other}, which has no reader"),
+                )
+                .with_hint("LORA, IA3 and POLY adapters are read"));
             }
             None => {
                 return Err(Error::format(path, "has no `peft_type`")
@@ -281,20 +282,18 @@ impl AdapterConfig {
     pub fn rank_of(&self, module: &str) -> Result<usize> {
         let key = pattern_key(self.rank_pattern.iter().map(|(k, _)| k.as_str()), module)
             .map_err(|e| self.bad_pattern("rank_pattern", &e))?;
-        Ok(
-            key.and_then(|k| self.rank_pattern.iter().find(|(n, _)| n == k))
-                .map_or(self.rank, |(_, r)| *r),
-        )
+        Ok(key
+            .and_then(|k| self.rank_pattern.iter().find(|(n, _)| n == k))
+            .map_or(self.rank, |(_, r)| *r))
     }
 
     /// Alpha that the configuration gives to a module.
     pub fn alpha_of(&self, module: &str) -> Result<f64> {
         let key = pattern_key(self.alpha_pattern.iter().map(|(k, _)| k.as_str()), module)
             .map_err(|e| self.bad_pattern("alpha_pattern", &e))?;
-        Ok(
-            key.and_then(|k| self.alpha_pattern.iter().find(|(n, _)| n == k))
-                .map_or(self.alpha, |(_, a)| *a),
-        )
+        Ok(key
+            .and_then(|k| self.alpha_pattern.iter().find(|(n, _)| n == k))
+            .map_or(self.alpha, |(_, a)| *a))
     }
 
     /// Scaling of a module whose tensors have rank `rank`: alpha / r, or alpha / sqrt(r) with rsLoRA
@@ -348,7 +347,12 @@ fn sort(value: &Value) -> Value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
             entries.sort_by(|a, b| a.0.cmp(b.0));
-            Value::Object(entries.into_iter().map(|(k, v)| (k.clone(), sort(v))).collect())
+            Value::Object(
+                entries
+                    .into_iter()
+                    .map(|(k, v)| (k.clone(), sort(v)))
+                    .collect(),
+            )
         }
         other => other.clone(),
     }
@@ -464,9 +468,9 @@ impl Keys<'_> {
         let key = "layers_to_transform";
         Ok(match self.get(key) {
             None => None,
-            Some(Value::Number(n)) => Some(vec![
-                n.as_i64().ok_or_else(|| self.bad(key, "an integer"))?,
-            ]),
+            Some(Value::Number(n)) => {
+                Some(vec![n.as_i64().ok_or_else(|| self.bad(key, "an integer"))?])
+            }
             Some(Value::Array(list)) if list.is_empty() => None,
             Some(Value::Array(list)) => Some(
                 list.iter()

@@ -1,9 +1,9 @@
 //! Dense factorisations of one module's matrices in `f64`, on one thread, so that every run gives the same bits.
 //! Callers parallelise over modules.
 
+use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::svd::ComputeSvdVectors;
-use faer::diag::Diag;
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 
 /// A row-major matrix.

@@ -265,7 +265,11 @@ impl Folded {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let Some(entry) = self.entries.get(name) else {
-            return Err(Error::tensor(self.base.origin(), name, "is not in the base"));
+            return Err(Error::tensor(
+                self.base.origin(),
+                name,
+                "is not in the base",
+            ));
         };
         self.read_source(entry, range.clone(), out, scratch)?;
         match entry.change {
@@ -560,7 +564,9 @@ fn fit(
         let by_row = is_feedforward(adapter, module)? == fifo;
         let expected = shape[usize::from(!by_row)];
         if n != expected {
-            return Err(bad(format!("scales {n} values where {expected} are needed")));
+            return Err(bad(format!(
+                "scales {n} values where {expected} are needed"
+            )));
         }
         return Ok(fifo);
     }

@@ -117,8 +117,9 @@ impl AdapterFolder {
             .map(|name| path.join(name))
             .find(|p| p.exists())
             .ok_or_else(|| {
-                Error::format(path, "holds no adapter_model.safetensors")
-                    .with_hint("the adapter was saved incompletely; export it again from the training run")
+                Error::format(path, "holds no adapter_model.safetensors").with_hint(
+                    "the adapter was saved incompletely; export it again from the training run",
+                )
             })?;
         Self::new(path, config, Checkpoint::open(file)?)
     }
@@ -155,7 +156,9 @@ impl AdapterFolder {
                 || name.contains(".token_adapter.")
                 || name.contains(".original_module.")
             {
-                warnings.push(format!("tensor `{full}` is not expected here and is ignored"));
+                warnings.push(format!(
+                    "tensor `{full}` is not expected here and is ignored"
+                ));
             } else {
                 let plain = name
                     .replace(".modules_to_save.", ".")
@@ -248,7 +251,10 @@ impl AdapterFolder {
                 return Err(Error::tensor(
                     &file,
                     &b.name,
-                    format!("has shape {:?}, which does not fit A {:?}", b.shape, a.shape),
+                    format!(
+                        "has shape {:?}, which does not fit A {:?}",
+                        b.shape, a.shape
+                    ),
                 ));
             }
             let said = self.config.rank_of(name)?;

@@ -16,18 +16,14 @@ pub fn start_factors(
     scaling: f64,
 ) -> Result<(Matrix, Matrix), String> {
     match change {
-        BaseChange::None => Ok((
-            Matrix::zeros(weight.rows, 0),
-            Matrix::zeros(0, weight.cols),
-        )),
+        BaseChange::None => Ok((Matrix::zeros(weight.rows, 0), Matrix::zeros(0, weight.cols))),
         BaseChange::Pissa => {
             let d = svd(weight)?;
-            let roots: Vec<f64> = d
-                .s
-                .iter()
-                .take(rank)
-                .map(|s| (s / scaling.abs()).sqrt())
-                .collect();
+            let roots: Vec<f64> =
+                d.s.iter()
+                    .take(rank)
+                    .map(|s| (s / scaling.abs()).sqrt())
+                    .collect();
             // A negative scaling would need one factor of the other sign.
             let signed: Vec<f64> = roots.iter().map(|r| r * scaling.signum()).collect();
             Ok((

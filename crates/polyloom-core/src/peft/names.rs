@@ -47,7 +47,10 @@ impl<'a> BaseNames<'a> {
         };
         let all = adapter.modules.len();
         if found(&Rule::Same) == all {
-            return Ok(Self { base, rule: Rule::Same });
+            return Ok(Self {
+                base,
+                rule: Rule::Same,
+            });
         }
         let strip: BTreeSet<String> = adapter.modules.keys().filter_map(|m| first(m)).collect();
         let add: BTreeSet<String> = base.tensors().keys().filter_map(|t| first(t)).collect();
@@ -60,7 +63,10 @@ impl<'a> BaseNames<'a> {
         match <[Rule; 1]>::try_from(rules) {
             Ok([rule]) => Ok(Self { base, rule }),
             Err(rules) => {
-                let names = Self { base, rule: Rule::Same };
+                let names = Self {
+                    base,
+                    rule: Rule::Same,
+                };
                 let lost = adapter
                     .modules
                     .keys()

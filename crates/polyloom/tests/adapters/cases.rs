@@ -97,7 +97,12 @@ impl Case {
 
     /// `|a - b| <= atol + rtol |b|` everywhere.
     pub(crate) fn close(&self, what: &str, got: &[f32], wanted: &[f32]) {
-        assert_eq!(got.len(), wanted.len(), "{}: {what}: number of values", self.name);
+        assert_eq!(
+            got.len(),
+            wanted.len(),
+            "{}: {what}: number of values",
+            self.name
+        );
         for (i, (a, b)) in got.iter().zip(wanted).enumerate() {
             let (a, b) = (f64::from(*a), f64::from(*b));
             assert!(
@@ -137,5 +142,7 @@ pub(crate) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: us
 
 pub(crate) fn transpose(m: &[f32], rows: usize) -> Vec<f32> {
     let cols = m.len() / rows;
-    (0..m.len()).map(|i| m[i % rows * cols + i / rows]).collect()
+    (0..m.len())
+        .map(|i| m[i % rows * cols + i / rows])
+        .collect()
 }

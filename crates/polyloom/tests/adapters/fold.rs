@@ -52,9 +52,19 @@ pub(crate) fn directory(case: &Case) -> Outcome {
         }
     }
     let folded = Folded::open(base, adapter).unwrap();
-    assert!(folded.warnings().is_empty(), "{}: {:?}", case.name, folded.warnings());
+    assert!(
+        folded.warnings().is_empty(),
+        "{}: {:?}",
+        case.name,
+        folded.warnings()
+    );
     let merged = Checkpoint::open(folder.join("merged.safetensors")).unwrap();
-    assert_eq!(merged.tensors().len(), folded.tensors().len(), "{}", case.name);
+    assert_eq!(
+        merged.tensors().len(),
+        folded.tensors().len(),
+        "{}",
+        case.name
+    );
     for tensor in merged.tensors().values() {
         let wanted = merged.read_all(tensor).unwrap();
         case.close(&tensor.name, &read(&folded, &tensor.name), &wanted);
@@ -125,7 +135,13 @@ pub(crate) fn layer(case: &Case) -> Outcome {
     let tensors: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (*n, t)).collect();
     let ia3 = case.method.starts_with("ia3");
     let mut config = json!({"target_modules": ["m"]});
-    for key in ["r", "lora_alpha", "use_rslora", "fan_in_fan_out", "lora_bias"] {
+    for key in [
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "fan_in_fan_out",
+        "lora_bias",
+    ] {
         if !case.params[key].is_null() {
             config[key] = case.params[key].clone();
         }
@@ -152,7 +168,11 @@ pub(crate) fn layer(case: &Case) -> Outcome {
     let folded = Folded::open(base, adapter).unwrap();
     let merged = read(&folded, "m.weight");
     case.check("merged_weight", &merged);
-    let delta: Vec<f32> = merged.iter().zip(&weight.values).map(|(a, b)| a - b).collect();
+    let delta: Vec<f32> = merged
+        .iter()
+        .zip(&weight.values)
+        .map(|(a, b)| a - b)
+        .collect();
     case.check("delta_weight", &delta);
     let merged_bias = bias.is_some().then(|| read(&folded, "m.bias"));
     if let Some(bias) = &merged_bias {
@@ -205,11 +225,24 @@ pub(crate) fn init(case: &Case) -> Outcome {
     residual.add(-1.0, &delta);
     case.check("residual_weight", &residual.to_f32());
     // The factors themselves, each pair up to one sign.
-    let (wanted_a, wanted_b) = (case.expected("lora_A").unwrap(), case.expected("lora_B").unwrap());
-    sign_free(case, &a0.to_f32(), &b0.to_f32(), &wanted_a.values, &wanted_b.values, rank);
+    let (wanted_a, wanted_b) = (
+        case.expected("lora_A").unwrap(),
+        case.expected("lora_B").unwrap(),
+    );
+    sign_free(
+        case,
+        &a0.to_f32(),
+        &b0.to_f32(),
+        &wanted_a.values,
+        &wanted_b.values,
+        rank,
+    );
     // An adapter with another B on the same start folds to residual + s B A.
     let temp = tempfile::tempdir().unwrap();
-    write_base(&temp.path().join("base.safetensors"), &[("m.weight", &weight)]);
+    write_base(
+        &temp.path().join("base.safetensors"),
+        &[("m.weight", &weight)],
+    );
     let b = Tensor {
         shape: vec![rows, rank],
         values: b0.to_f32().iter().map(|v| 1.5 * v + 0.01).collect(),
@@ -225,18 +258,34 @@ pub(crate) fn init(case: &Case) -> Outcome {
         &[("m.lora_A.weight", &a), ("m.lora_B.weight", &b)],
     );
     let base = Arc::new(Checkpoint::open(temp.path().join("base.safetensors")).unwrap());
-    let folded =
-        Folded::open(base, AdapterFolder::open(temp.path().join("adapter")).unwrap()).unwrap();
+    let folded = Folded::open(
+        base,
+        AdapterFolder::open(temp.path().join("adapter")).unwrap(),
+    )
+    .unwrap();
     let mut wanted = residual;
-    let product = Matrix::from_f32(rows, rank, &b.values).times(&Matrix::from_f32(rank, cols, &a.values));
+    let product =
+        Matrix::from_f32(rows, rank, &b.values).times(&Matrix::from_f32(rank, cols, &a.values));
     wanted.add(scaling, &product);
     case.close("folded", &read(&folded, "m.weight"), &wanted.to_f32());
     Ok(Vec::new())
 }
 
 /// Compares A `[r, in]` and B `[out, r]` pair by pair, each up to one common sign.
-pub(crate) fn sign_free(case: &Case, a: &[f32], b: &[f32], wanted_a: &[f32], wanted_b: &[f32], rank: usize) {
-    assert_eq!((a.len(), b.len()), (wanted_a.len(), wanted_b.len()), "{}", case.name);
+pub(crate) fn sign_free(
+    case: &Case,
+    a: &[f32],
+    b: &[f32],
+    wanted_a: &[f32],
+    wanted_b: &[f32],
+    rank: usize,
+) {
+    assert_eq!(
+        (a.len(), b.len()),
+        (wanted_a.len(), wanted_b.len()),
+        "{}",
+        case.name
+    );
     let inputs = a.len() / rank;
     for k in 0..rank {
         let column = |m: &[f32]| -> Vec<f32> { m.iter().skip(k).step_by(rank).copied().collect() };

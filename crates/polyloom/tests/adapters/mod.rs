@@ -6,9 +6,18 @@ use std::collections::BTreeMap;
 
 /// Cases by method prefix that need a forward pass or a method of another module.
 fn not_ours(method: &str) -> bool {
-    !["lora.", "dora.", "peft.", "diagnostic.", "flora.", "poly.", "smora.fixed", "ia3."]
-        .iter()
-        .any(|p| method.starts_with(p))
+    ![
+        "lora.",
+        "dora.",
+        "peft.",
+        "diagnostic.",
+        "flora.",
+        "poly.",
+        "smora.fixed",
+        "ia3.",
+    ]
+    .iter()
+    .any(|p| method.starts_with(p))
         || method == "lora.mixed_batch"
 }
 

@@ -34,7 +34,11 @@ pub(crate) fn patterns(case: &Case) -> Outcome {
         serde_json::from_value(case.params["patterns_in_order"].clone()).unwrap();
     for module in modules(case) {
         let found = pattern_key(keys.iter().map(String::as_str), &module).unwrap();
-        assert_eq!(json!(found), case.value("matched_pattern")[&module], "{module}");
+        assert_eq!(
+            json!(found),
+            case.value("matched_pattern")[&module],
+            "{module}"
+        );
     }
     Ok(Vec::new())
 }
