@@ -1,11 +1,11 @@
 //! The restricted pickle machine: opcodes in, a tree of plain values and tensor views out.
 //!
-//! Nothing is called. A "global" is only ever one of the names listed in [`Global::find`]; any other name ends the
-//! reading. Values live in one arena and refer to each other by number, so cycles and deep nesting cost nothing.
+//! Nothing is called. A "global" is only ever one of the names listed in `value.rs`; any other name ends the reading.
+//! Values live in one arena and refer to each other by number, so cycles and deep nesting cost nothing.
 
 use std::collections::HashMap;
 
-use super::storage::{self, Element};
+use super::value::{Id, Node};
 use crate::error::Problem;
 use crate::source::number;
 
@@ -17,93 +17,6 @@ const CALL_COST: usize = 16;
 const MAX_STACK: usize = 4 << 20;
 /// Most open marks, that is literals inside literals.
 const MAX_MARKS: usize = 1 << 12;
-/// Most dimensions of a tensor.
-const MAX_DIMS: usize = 16;
-
-/// Number of a value in the arena.
-pub(super) type Id = u32;
-
-/// A value that a pickle built.
-#[derive(Debug)]
-pub(super) enum Node {
-    Int(i64),
-    Text(String),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Storage(Box<Storage>),
-    Tensor(Box<View>),
-    /// A tensor of a kind that cannot be read, and why.
-    Refused(&'static str),
-    Global(Global),
-    /// A harmless value nobody looks at (None, booleans, floats, bytes, sets, devices).
-    Other,
-}
-
-/// A storage that the archive holds as an entry.
-#[derive(Debug, Clone)]
-pub(super) struct Storage {
-    pub(super) element: Element,
-    pub(super) key: String,
-    /// Elements, or bytes for an untyped storage.
-    pub(super) len: u64,
-}
-
-/// A tensor: a strided view of a storage.
-#[derive(Debug, Clone)]
-pub(super) struct View {
-    pub(super) storage: Storage,
-    pub(super) offset: u64,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
-}
-
-/// Every name that a pickle may mention.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Global {
-    OrderedDict,
-    Size,
-    /// `_rebuild_tensor`, `_rebuild_tensor_v2`; `_rebuild_tensor_v3` carries its type as an argument.
-    RebuildTensor {
-        typed: bool,
-    },
-    RebuildParameter,
-    /// A constructor of tensors that have no plain elements.
-    RebuildRefused(&'static str),
-    Element(Element),
-    /// A constant or a constructor of a harmless value (`torch.device`).
-    Harmless,
-}
-
-impl Global {
-    fn find(module: &str, name: &str) -> Option<Self> {
-        Some(match (module, name) {
-            ("collections", "OrderedDict") => Self::OrderedDict,
-            ("torch", "Size") => Self::Size,
-            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
-                Self::RebuildTensor { typed: false }
-            }
-            ("torch._utils", "_rebuild_tensor_v3") => Self::RebuildTensor { typed: true },
-            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
-                Self::RebuildParameter
-            }
-            ("torch._utils", "_rebuild_qtensor") => Self::RebuildRefused("is quantised"),
-            ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
-                Self::RebuildRefused("is sparse")
-            }
-            ("torch._utils", "_rebuild_nested_tensor") => Self::RebuildRefused("is nested"),
-            ("torch._utils", "_rebuild_meta_tensor_no_storage") => {
-                Self::RebuildRefused("is on the meta device and has no data")
-            }
-            ("torch", "device" | "per_tensor_affine" | "per_channel_affine")
-            | ("torch.serialization", "_get_layout") => Self::Harmless,
-            ("torch" | "torch.cuda" | "torch.storage", name) => {
-                Self::Element(storage::element(name)?)
-            }
-            _ => return None,
-        })
-    }
-}
 
 /// What [`run`] built.
 pub(super) struct Built {
@@ -118,7 +31,8 @@ impl Built {
     }
 }
 
-struct Machine<'a> {
+/// A pickle half read.
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<Node>,
@@ -129,7 +43,8 @@ struct Machine<'a> {
     cost: usize,
 }
 
-type Step<T> = Result<T, Problem>;
+/// What one step gives, or why it cannot.
+pub(super) type Step<T> = Result<T, Problem>;
 
 /// Runs a pickle to its end.
 pub(super) fn run(bytes: &[u8]) -> Step<Built> {
@@ -160,7 +75,7 @@ pub(super) fn run(bytes: &[u8]) -> Step<Built> {
 }
 
 impl Machine<'_> {
-    fn bad(&self, text: &str) -> Problem {
+    pub(super) fn bad(&self, text: &str) -> Problem {
         Problem::new(format!("has a pickle that {text} (byte {})", self.at))
             .with_hint("the file is damaged, or was not written by torch.save")
     }
@@ -213,7 +128,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn push(&mut self, node: Node) {
+    pub(super) fn push(&mut self, node: Node) {
         self.stack.push(self.nodes.len() as Id);
         self.nodes.push(node);
         self.cost += 1;
@@ -251,7 +166,7 @@ impl Machine<'_> {
         Ok(out)
     }
 
-    fn node(&self, id: Id) -> &Node {
+    pub(super) fn node(&self, id: Id) -> &Node {
         &self.nodes[id as usize]
     }
 
@@ -503,161 +418,4 @@ impl Machine<'_> {
         self.push(node);
         Ok(())
     }
-
-    fn global(&mut self, module: &str, name: &str) -> Step<()> {
-        let Some(global) = Global::find(module, name) else {
-            return Err(Problem::new(format!(
-                "has a pickle that uses `{}.{}`, which is no part of a tensor; nothing was run",
-                shorten(module),
-                shorten(name)
-            ))
-            .with_hint(
-                "if you trust the file, load it with its author's tools and save only the state \
-                 dict, best as safetensors",
-            ));
-        };
-        self.push(Node::Global(global));
-        Ok(())
-    }
-
-    fn call(&self, function: Id, args: Id) -> Step<Node> {
-        let Node::Global(global) = self.node(function) else {
-            return Err(self.bad("calls something that is not a name"));
-        };
-        let Node::Tuple(args) = self.node(args) else {
-            return Err(self.bad("calls a name without arguments"));
-        };
-        match global {
-            Global::OrderedDict => match args.as_slice() {
-                [] => Ok(Node::Dict(Vec::new())),
-                [pairs] => {
-                    let Node::List(pairs) = self.node(*pairs) else {
-                        return Err(self.bad("makes a dict of something that is not a list"));
-                    };
-                    let pairs = pairs.iter().map(|pair| match self.node(*pair) {
-                        Node::Tuple(kv) | Node::List(kv) if kv.len() == 2 => Ok((kv[0], kv[1])),
-                        _ => Err(self.bad("makes a dict of something that is not pairs")),
-                    });
-                    Ok(Node::Dict(pairs.collect::<Step<_>>()?))
-                }
-                _ => Err(self.bad("makes a dict of several arguments")),
-            },
-            Global::Size => match args.as_slice() {
-                [items] => match self.node(*items) {
-                    Node::Tuple(items) | Node::List(items) if items.len() <= MAX_DIMS => {
-                        Ok(Node::Tuple(items.clone()))
-                    }
-                    _ => Err(self.bad("makes a size of something that is not a tuple")),
-                },
-                _ => Err(self.bad("makes a size of something that is not a tuple")),
-            },
-            Global::RebuildTensor { typed } => self.rebuild(args, *typed),
-            Global::RebuildParameter => match args.first().map(|id| self.node(*id)) {
-                Some(Node::Tensor(view)) => Ok(Node::Tensor(view.clone())),
-                Some(Node::Refused(why)) => Ok(Node::Refused(why)),
-                _ => Err(self.bad("makes a parameter of something that is not a tensor")),
-            },
-            Global::RebuildRefused(why) => Ok(Node::Refused(why)),
-            Global::Harmless => Ok(Node::Other),
-            Global::Element(_) => Err(self.bad("calls an element type")),
-        }
-    }
-
-    /// `(storage, offset, size, strides, requires_grad, hooks[, metadata])`; v3 has the type before the metadata.
-    fn rebuild(&self, args: &[Id], typed: bool) -> Step<Node> {
-        let [storage, offset, shape, strides, rest @ ..] = args else {
-            return Err(self.bad("makes a tensor of too few arguments"));
-        };
-        let Node::Storage(storage) = self.node(*storage) else {
-            return Err(self.bad("makes a tensor of something that is not a storage"));
-        };
-        let mut storage = Storage::clone(storage);
-        let mut metadata = rest.get(2);
-        if typed {
-            let Some(Node::Global(Global::Element(element))) = metadata.map(|id| self.node(*id))
-            else {
-                return Err(self.bad("makes a tensor without an element type"));
-            };
-            let bytes = storage.element.size().unwrap_or(1);
-            storage.len = storage
-                .len
-                .checked_mul(bytes)
-                .ok_or_else(|| self.bad("has a storage that is too long"))?
-                / element.size().unwrap_or(1);
-            storage.element = *element;
-            metadata = rest.get(3);
-        }
-        // Conjugate and negative bits: the stored numbers are not the tensor's.
-        if let Some(Node::Dict(bits)) = metadata.map(|id| self.node(*id))
-            && !bits.is_empty()
-        {
-            return Ok(Node::Refused("is a lazily negated or conjugated view"));
-        }
-        let Node::Int(offset) = self.node(*offset) else {
-            return Err(self.bad("makes a tensor whose offset is not a number"));
-        };
-        let offset = u64::try_from(*offset)
-            .map_err(|_| self.bad("makes a tensor with a negative offset"))?;
-        let (shape, strides) = (self.sizes(*shape)?, self.sizes(*strides)?);
-        if shape.len() != strides.len() {
-            return Err(self.bad("makes a tensor with more or fewer strides than dimensions"));
-        }
-        Ok(Node::Tensor(Box::new(View {
-            storage,
-            offset,
-            shape,
-            strides,
-        })))
-    }
-
-    fn sizes(&self, id: Id) -> Step<Vec<usize>> {
-        let (Node::Tuple(items) | Node::List(items)) = self.node(id) else {
-            return Err(self.bad("makes a tensor whose size is not a tuple"));
-        };
-        if items.len() > MAX_DIMS {
-            return Err(self.bad("makes a tensor of too many dimensions"));
-        }
-        items
-            .iter()
-            .map(|id| match self.node(*id) {
-                Node::Int(n) => usize::try_from(*n).ok(),
-                _ => None,
-            })
-            .collect::<Option<_>>()
-            .ok_or_else(|| self.bad("makes a tensor whose size is not made of numbers"))
-    }
-
-    /// `('storage', type, key, device, length)`.
-    fn storage(&self, id: Id) -> Step<Node> {
-        let bad = || self.bad("refers to something outside that is not a storage");
-        let Node::Tuple(items) = self.node(id) else {
-            return Err(bad());
-        };
-        let [kind, element, key, _, len] = items.as_slice() else {
-            return Err(bad());
-        };
-        match (
-            self.node(*kind),
-            self.node(*element),
-            self.node(*key),
-            self.node(*len),
-        ) {
-            (
-                Node::Text(kind),
-                Node::Global(Global::Element(element)),
-                Node::Text(key),
-                Node::Int(len),
-            ) if kind == "storage" && key.len() <= 64 => Ok(Node::Storage(Box::new(Storage {
-                element: *element,
-                key: key.clone(),
-                len: u64::try_from(*len).map_err(|_| bad())?,
-            }))),
-            _ => Err(bad()),
-        }
-    }
-}
-
-/// A name from the file, cut and without control characters, for messages.
-pub(super) fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(80).collect()
 }

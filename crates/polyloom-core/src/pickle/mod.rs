@@ -4,14 +4,17 @@
 //! else; no name in it is ever called. PyTorch's own `weights_only` reader draws the line at the same place, except
 //! that it also calls a few constructors that this one only recognises.
 
+mod calls;
 mod machine;
 mod storage;
+mod value;
 mod zip;
 
 use indexmap::IndexMap;
 
-use self::machine::{Built, Id, Node, View, shorten};
+use self::machine::Built;
 use self::storage::Element;
+use self::value::{Id, Node, View, shorten};
 use self::zip::Directory;
 use crate::checkpoint::{self, Layout, OpenFile, StoredTensor};
 use crate::dtype::DType;

@@ -4,7 +4,8 @@ use polyloom_core::checkpoint::{Layout, Scratch};
 use polyloom_core::{Checkpoint, DType};
 use serde_json::json;
 
-use crate::{fixture, values};
+use crate::build::Gguf;
+use crate::{fixture, open_bytes, refused, says, values};
 
 fn open(name: &str) -> Checkpoint {
     Checkpoint::open(fixture(name)).unwrap_or_else(|e| panic!("{e} ({:?})", e.hint()))
@@ -173,4 +174,68 @@ fn stacked_experts_are_split() {
         (&config["num_local_experts"], &config["num_experts_per_tok"]),
         (&json!(3), &json!(2))
     );
+}
+
+/// A file of one layer with the least settings, and tensors of 4 x 2 floats (or 8 in a row).
+fn small(arch: &str, settings: &[(&str, u32)], tensors: &[&str]) -> Vec<u8> {
+    let mut file = Gguf::default().text("general.architecture", arch);
+    let least = [
+        ("embedding_length", 4),
+        ("feed_forward_length", 4),
+        ("block_count", 1),
+        ("attention.head_count", 2),
+    ];
+    for (key, value) in least.iter().chain(settings) {
+        file = file.number(&format!("{arch}.{key}"), *value);
+    }
+    for (i, name) in tensors.iter().enumerate() {
+        file = file.tensor(name, &[2, 4], 0, i as u64 * 32);
+    }
+    file.data(tensors.len() * 32).bytes()
+}
+
+#[test]
+fn names_follow_the_architecture() {
+    let names = |bytes: &[u8]| -> Vec<String> {
+        let c = open_bytes("m.gguf", bytes).unwrap();
+        c.tensors().keys().cloned().collect()
+    };
+    let norms = ["blk.0.attn_q_norm.weight", "blk.7.attn_k_norm.weight"];
+    assert_eq!(
+        names(&small("qwen3", &[], &norms)),
+        [
+            "model.layers.0.self_attn.q_norm.weight",
+            "model.layers.7.self_attn.k_norm.weight"
+        ]
+    );
+    // The same names mean nothing in a qwen2, and stay as they are where no map is known.
+    says(
+        &refused("m.gguf", &small("qwen2", &[], &norms)),
+        "has no counterpart",
+    );
+    assert_eq!(names(&small("gemma2", &[], &norms)), norms);
+    // Experts before they were stacked.
+    let expert = ["blk.0.ffn_up.3.weight"];
+    assert_eq!(
+        names(&small("llama", &[("expert_count", 4)], &expert)),
+        ["model.layers.0.block_sparse_moe.experts.3.w3.weight"]
+    );
+    says(
+        &refused("m.gguf", &small("llama", &[], &expert)),
+        "has no counterpart",
+    );
+}
+
+#[test]
+fn unknown_rotary_factors_leave_no_config() {
+    // All factors are 0 here, which no setting of Llama 3 yields; the tensor itself is derived and left out.
+    let bytes = small("llama", &[], &["rope_freqs.weight", "output_norm.weight"]);
+    let c = open_bytes("m.gguf", &bytes).unwrap();
+    assert!(c.config().is_none());
+    assert_eq!(
+        c.tensors().keys().collect::<Vec<_>>(),
+        ["model.norm.weight"]
+    );
+    let plain = open_bytes("m.gguf", &small("llama", &[], &["output_norm.weight"])).unwrap();
+    assert_eq!(plain.config().unwrap()["rope_theta"], 10000.0);
 }
