@@ -1,2 +1,22 @@
-//! x
-fn main() {}
+//! The `polyloom` command: arguments, messages, progress, exit codes. No logic worth testing alone lives here.
+
+mod args;
+mod commands;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    ui::quiet_on_closed_pipe();
+    let args = match args::Cli::try_parse_from(args::spelled_as_habit(std::env::args_os())) {
+        Ok(args) => args,
+        Err(error) => return ui::usage_error(&error),
+    };
+    let ui = ui::Ui::new(&args.global);
+    match commands::run(args, &ui) {
+        Ok(code) => code,
+        Err(failure) => ui.fail(failure),
+    }
+}

@@ -3,10 +3,17 @@
 //! Parsing is loose about values and strict about names; nothing is opened here. [`crate::plan`] reads headers and
 //! resolves every setting for every tensor.
 
+pub mod mergekit;
+mod read;
+pub mod setting;
+pub mod toml;
+
 use std::path::{Path, PathBuf};
 
 use polyloom_core::DType;
 use serde_json::{Map, Value};
+
+pub use read::{from_models, read, stage_references};
 
 /// Where a recipe came from: decides defaults and how strict unknown keys are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

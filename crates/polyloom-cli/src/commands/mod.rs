@@ -1,0 +1,55 @@
+//! One file per command.
+
+mod convert;
+mod merge;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::CommandFactory;
+
+use crate::args::{Cli, Command};
+use crate::ui::{Failure, Ui};
+
+/// Runs a command.
+pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
+    if let Some(threads) = args.global.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|e| Failure::Other(anyhow::anyhow!("cannot start {threads} threads: {e}")))?;
+    }
+    match args.command {
+        Command::Merge(args) => merge::run(*args, ui),
+        Command::Convert(args) => convert::run(&args, ui),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "polyloom", &mut out);
+            ui.answer(&String::from_utf8_lossy(&out));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let mut out = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut out)
+                .map_err(|e| Failure::Other(anyhow::anyhow!("manual page: {e}")))?;
+            ui.answer(&String::from_utf8_lossy(&out));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// A flag that the first Ctrl-C raises (stop after the current chunk); the second ends the program at once.
+pub fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::SeqCst) {
+            #[allow(clippy::exit, reason = "the user asked twice")]
+            std::process::exit(130);
+        }
+    })
+    .map_err(|e| Failure::Other(anyhow::anyhow!("cannot watch for Ctrl-C: {e}")))?;
+    Ok(stop)
+}

@@ -1,0 +1,269 @@
+//! The only place that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this module is the printer")]
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use polyloom::MergeError;
+use serde_json::{Value, json};
+
+use crate::args::{Color, Global};
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub enum Failure {
+    /// Problems of the user's input, all of them.
+    Problems(Vec<MergeError>),
+    /// Anything else that could not run.
+    Other(anyhow::Error),
+}
+
+impl From<MergeError> for Failure {
+    fn from(error: MergeError) -> Self {
+        Self::Problems(vec![error])
+    }
+}
+
+impl From<Vec<MergeError>> for Failure {
+    fn from(errors: Vec<MergeError>) -> Self {
+        Self::Problems(errors)
+    }
+}
+
+impl From<polyloom_core::Error> for Failure {
+    fn from(error: polyloom_core::Error) -> Self {
+        Self::Problems(vec![error.into()])
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Printer, verbosity, colour, progress.
+pub struct Ui {
+    /// JSON lines on stdout.
+    pub json: bool,
+    quiet: u8,
+    verbose: u8,
+    colour: bool,
+    progress: bool,
+}
+
+impl Ui {
+    /// From the global options.
+    pub fn new(global: &Global) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let colour = match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        };
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            colour,
+            progress: terminal && !global.no_progress && !global.json && global.quiet == 0 && global.verbose == 0,
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// The answer: stdout.
+    pub fn answer(&self, text: &str) {
+        if !self.json {
+            print_out(text);
+        }
+    }
+
+    /// One JSON event; nothing without `--json`.
+    pub fn event(&self, value: &Value) {
+        if self.json {
+            print_out(&value.to_string());
+        }
+    }
+
+    /// A remark: stderr, hidden by `-q`.
+    pub fn note(&self, text: &str) {
+        if self.json {
+            self.event(&json!({"type": "note", "text": text}));
+        } else if self.quiet == 0 {
+            eprintln!("{} {text}", self.paint("1;36", "note:"));
+        }
+    }
+
+    /// A warning: something was changed for the user; hidden by `-qq`.
+    pub fn warning(&self, text: &str) {
+        if self.json {
+            self.event(&json!({"type": "warning", "text": text}));
+        } else if self.quiet < 2 {
+            eprintln!("{} {text}", self.paint("1;33", "warning:"));
+        }
+    }
+
+    /// Detail, shown with `-v`.
+    pub fn detail(&self, text: &str) {
+        if self.verbose > 0 && !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Plain text on stderr, hidden by `-q`.
+    pub fn say(&self, text: &str) {
+        if self.quiet == 0 && !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Ends with an error.
+    pub fn fail(&self, failure: Failure) -> ExitCode {
+        match failure {
+            Failure::Problems(errors) => {
+                let mut code = 2;
+                for error in &errors {
+                    match error {
+                        MergeError::Internal(_) => code = 70,
+                        MergeError::Core(polyloom_core::Error::Interrupted) => code = 130,
+                        _ => {}
+                    }
+                    self.problem(error);
+                }
+                ExitCode::from(code)
+            }
+            Failure::Other(error) => {
+                if self.json {
+                    self.event(&json!({"type": "error", "code": "other", "message": format!("{error:#}")}));
+                } else {
+                    eprintln!("{} {error:#}", self.paint("1;31", "error:"));
+                }
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn problem(&self, error: &MergeError) {
+        if self.json {
+            let mut event = json!({"type": "error", "code": error.code(), "message": error.to_string(), "hints": error.hints()});
+            match error {
+                MergeError::Plan { place: Some(place), .. } => event["file"] = json!(place),
+                MergeError::NonFinite { file, tensor, index, .. } => {
+                    event["file"] = json!(file);
+                    event["tensor"] = json!(tensor);
+                    event["index"] = json!(index);
+                }
+                MergeError::Core(polyloom_core::Error::Tensor { path, tensor, .. }) => {
+                    event["file"] = json!(path);
+                    event["tensor"] = json!(tensor);
+                }
+                MergeError::Core(polyloom_core::Error::Format { path, .. } | polyloom_core::Error::Io { path, .. }) => {
+                    event["file"] = json!(path);
+                }
+                _ => {}
+            }
+            self.event(&event);
+            return;
+        }
+        if let MergeError::Internal(_) = error {
+            eprintln!("{error}");
+            eprintln!("This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`");
+            return;
+        }
+        eprintln!("{} {error}", self.paint("1;31", "error:"));
+        for hint in error.hints() {
+            eprintln!("{} {hint}", self.paint("1;36", "hint:"));
+        }
+    }
+
+    /// A progress line over `total` bytes.
+    pub fn progress(&self, verb: &str, total: u64) -> Progress<'_> {
+        let bar = self.progress.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
+            if let Ok(style) = ProgressStyle::with_template("{prefix}  [{bar:28}]  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}") {
+                bar.set_style(style.progress_chars("##-"));
+            }
+            bar.set_prefix(verb.to_owned());
+            bar
+        });
+        Progress { ui: self, bar, total, last: Mutex::new(Instant::now()) }
+    }
+}
+
+/// A running progress line (or JSON `progress` events, at most one per second).
+pub struct Progress<'a> {
+    ui: &'a Ui,
+    bar: Option<ProgressBar>,
+    total: u64,
+    last: Mutex<Instant>,
+}
+
+impl Progress<'_> {
+    /// Bytes done so far, and what is being worked on.
+    pub fn at(&self, done: u64, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            if let Ok(mut last) = self.last.try_lock()
+                && last.elapsed().as_millis() > 100
+            {
+                *last = Instant::now();
+                bar.set_message(what.to_owned());
+            }
+        } else if self.ui.json
+            && let Ok(mut last) = self.last.try_lock()
+            && last.elapsed().as_secs() >= 1
+        {
+            *last = Instant::now();
+            self.ui.event(&json!({"type": "progress", "bytes": done, "total": self.total, "tensor": what}));
+        }
+    }
+
+    /// Removes the line.
+    pub fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Writes a line to stdout; a closed pipe ends the program quietly.
+fn print_out(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let result = out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") });
+    if let Err(error) = result.and_then(|()| out.flush())
+        && error.kind() == std::io::ErrorKind::BrokenPipe
+    {
+        quit(0);
+    }
+}
+
+#[allow(clippy::exit, reason = "a closed pipe must end the program without a message")]
+fn quit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+/// Makes panics that come from a closed pipe (help text piped into `head`) end quietly.
+pub fn quiet_on_closed_pipe() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<String>().cloned().unwrap_or_default();
+        if text.contains("Broken pipe") {
+            quit(0);
+        }
+        default(info);
+        eprintln!("This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`");
+        quit(70);
+    }));
+}
+
+/// Prints what clap has to say (help and version are answers, the rest are errors).
+pub fn usage_error(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}

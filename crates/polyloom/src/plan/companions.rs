@@ -1,0 +1,190 @@
+//! What stands beside the tensors: config.json, tokenizer, heads, model card, provenance.
+
+use std::collections::BTreeMap;
+
+use polyloom_core::DType;
+use polyloom_core::checkpoint::Scratch;
+use polyloom_core::writer::{Layout, OutTensor, OutputFolder, safetensors_bytes};
+use serde_json::{Value, json};
+
+use super::execute::{HashKind, Report, RunOptions};
+use super::provenance::{self, InputRecord};
+use super::{Head, Plan};
+use crate::error::Result;
+use crate::output::{card, chat_template, companion_files, config};
+use crate::recipe::Dialect;
+
+/// Writes everything but tensors into the folder under construction.
+///
+/// # Errors
+/// Unreadable inputs or a full disk.
+pub fn write(
+    plan: &Plan,
+    options: &RunOptions,
+    folder: &OutputFolder,
+    layout: &Layout,
+    inputs: &[InputRecord],
+    report: &mut Report,
+) -> Result<()> {
+    write_config(plan, folder)?;
+    write_tokenizer(plan, folder, report)?;
+    for head in &plan.heads {
+        write_head(plan, head, folder)?;
+    }
+    if plan.recipe.dialect == Dialect::Mergekit
+        && let Some(text) = &plan.recipe.text
+    {
+        folder.write_file("mergekit_config.yml", text.as_bytes())?;
+    }
+    folder.write_file("README.md", card::render(&card_info(plan)).as_bytes())?;
+    let mut outputs = Vec::new();
+    for shard in &layout.shards {
+        let hash = match options.hash {
+            HashKind::Full => Some(format!("sha256:{}", provenance::sha256(&folder.path().join(&shard.name))?)),
+            HashKind::Fast => {
+                Some(format!("xxh3-64-header:{:016x}", polyloom_core::hash::xxh3(&shard.header[8..])))
+            }
+            HashKind::None => None,
+        };
+        outputs.push((shard.name.clone(), hash));
+    }
+    let mut text = serde_json::to_vec_pretty(&provenance::document(plan, inputs, &outputs))
+        .map_err(|e| crate::MergeError::Internal(format!("polyloom.json: {e}")))?;
+    text.push(b'\n');
+    folder.write_file("polyloom.json", &text)?;
+    Ok(())
+}
+
+/// The type most bytes are written in.
+fn main_dtype(plan: &Plan) -> DType {
+    let mut bytes: BTreeMap<DType, u64> = BTreeMap::new();
+    for output in plan.outputs.iter().filter(|o| o.tensor.dtype.is_float()) {
+        *bytes.entry(output.tensor.dtype).or_default() += output.tensor.bytes();
+    }
+    bytes.into_iter().max_by_key(|(_, n)| *n).map_or(DType::F32, |(d, _)| d)
+}
+
+fn write_config(plan: &Plan, folder: &OutputFolder) -> Result<()> {
+    let template = &plan.models[plan.template];
+    let Some(original) = template.config() else { return Ok(()) };
+    let vocabulary = plan.vocabulary.as_ref().map(|v| v.padded_size).or(plan.truncated);
+    let own_head = plan
+        .outputs
+        .iter()
+        .any(|o| super::names::tied_to(&o.tensor.name, |_| true).is_some());
+    let tied = original.get("tie_word_embeddings").and_then(Value::as_bool);
+    let edits = config::Edits {
+        dtype: Some(main_dtype(plan)),
+        layers: plan.stacked.clone(),
+        vocab_size: vocabulary,
+        tie_word_embeddings: match tied {
+            Some(true) if own_head => Some(false),
+            Some(false) if !own_head && plan.models.iter().any(|m| m.get("lm_head.weight").is_some()) => Some(true),
+            _ => None,
+        },
+        drop_quantization: plan.models.iter().any(|m| m.weights.checkpoint().dropped_scales()),
+    };
+    let mut text = serde_json::to_vec_pretty(&config::edit(original, &edits))
+        .map_err(|e| crate::MergeError::Internal(format!("config.json: {e}")))?;
+    text.push(b'\n');
+    Ok(folder.write_file("config.json", &text)?)
+}
+
+fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Result<()> {
+    let source = plan.vocabulary.as_ref().map_or(plan.template, |v| v.files_from);
+    let from = plan.models[source].folder().to_owned();
+    // A single file on its own is not a model folder: whatever lies beside it is not ours to copy.
+    if plan.models[source].path.is_dir() {
+        for file in companion_files(&from) {
+            if plan.vocabulary.is_some() && file == std::path::Path::new("tokenizer.json") {
+                continue;
+            }
+            folder.copy_file(&from.join(&file), &file)?;
+        }
+    }
+    if let Some(vocabulary) = &plan.vocabulary {
+        folder.write_file("tokenizer.json", &vocabulary.tokenizer_json)?;
+    }
+    if let Some(wanted) = &plan.recipe.chat_template {
+        let folders: Vec<_> = plan.models.iter().map(|m| m.folder().to_owned()).collect();
+        for (name, bytes) in chat_template::files(wanted, &folders, source)? {
+            folder.write_file(name, &bytes)?;
+        }
+    }
+    if plan.models[plan.template].config().is_none() {
+        report.notes.push("the inputs have no config.json, so the output has none".into());
+    }
+    Ok(())
+}
+
+/// `heads/<task>.safetensors` with its metadata (labels from the expert's config where it has any).
+fn write_head(plan: &Plan, head: &Head, folder: &OutputFolder) -> Result<()> {
+    let model = &plan.models[head.model];
+    let mut tensors = Vec::new();
+    for (name, stored) in &head.tensors {
+        let Some(entry) = model.get(stored) else { continue };
+        let mut values = vec![0.0; entry.shape.iter().product()];
+        model.read(stored, 0, &mut values, &mut Scratch::default())?;
+        let dtype = if entry.dtype.is_float() && !entry.dtype.is_block() { entry.dtype } else { DType::F32 };
+        let tensor = OutTensor { name: name.clone(), dtype, shape: entry.shape.clone() };
+        let mut bytes = vec![0; tensor.bytes() as usize];
+        polyloom_core::dtype::narrow(&values, dtype, &mut bytes);
+        tensors.push((tensor, bytes));
+    }
+    let labels: Option<Vec<Value>> = model.config().and_then(|c| c.get("id2label")).and_then(Value::as_object).map(|map| {
+        let mut pairs: Vec<(usize, Value)> =
+            map.iter().filter_map(|(k, v)| k.parse().ok().map(|i| (i, v.clone()))).collect();
+        pairs.sort_by_key(|p| p.0);
+        pairs.into_iter().map(|p| p.1).collect()
+    });
+    let mut metadata = BTreeMap::from([
+        ("task".to_owned(), head.task.clone()),
+        ("kind".to_owned(), "classification".to_owned()),
+        ("feature".to_owned(), "cls".to_owned()),
+    ]);
+    if let Some(labels) = labels {
+        metadata.insert("labels".to_owned(), json!(labels).to_string());
+    }
+    let name = format!("heads/{}.safetensors", head.task);
+    Ok(folder.write_file(name, &safetensors_bytes(&tensors, &metadata))?)
+}
+
+fn card_info(plan: &Plan) -> card::CardInfo {
+    let recipe = &plan.recipe;
+    let resolved = provenance::resolved(plan);
+    card::CardInfo {
+        name: recipe.name.clone(),
+        method: recipe.method.clone(),
+        summary: plan.method.spec().summary.to_owned(),
+        source: plan.method.spec().source.to_owned(),
+        base: recipe.base.map(|b| plan.models[b].model.reference.to_string()),
+        models: plan
+            .models
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| recipe.base != Some(*i))
+            .map(|(_, m)| m.model.reference.to_string())
+            .collect(),
+        shared: pairs(resolved.get("shared")),
+        each: resolved
+            .get("each")
+            .and_then(Value::as_object)
+            .map(|o| o.iter().map(|(k, v)| (k.clone(), pairs(Some(v)))).collect())
+            .unwrap_or_default(),
+        dtype: main_dtype(plan).torch_name().to_owned(),
+        recipe_text: recipe.text.clone(),
+        recipe_language: match recipe.dialect {
+            Dialect::Mergekit => "yaml".to_owned(),
+            Dialect::Loom => "toml".to_owned(),
+        },
+        heads: plan.heads.iter().map(|h| h.task.clone()).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn pairs(value: Option<&Value>) -> Vec<(String, String)> {
+    value
+        .and_then(Value::as_object)
+        .map(|o| o.iter().map(|(k, v)| (k.clone(), v.to_string())).collect())
+        .unwrap_or_default()
+}
