@@ -6,7 +6,9 @@
 pub mod error;
 pub mod merge;
 pub mod output;
+pub mod plan;
 pub mod recipe;
+pub mod reference;
 pub mod suggest;
 pub mod vocab;
 

@@ -13,7 +13,7 @@ use super::settings::values;
 use super::weights::{Opened, Weights};
 use super::{Group, Head, How, Input, Member, Note, Output, Plan};
 use crate::error::{MergeError, Result};
-use crate::merge::compose;
+use super::composition::Composition;
 use crate::merge::method::{Base, Method, Missing, Param, TensorJob};
 use crate::recipe::{Heads, MissingPolicy, Module, Recipe, Settings, Slice};
 use crate::vocab;
@@ -170,7 +170,7 @@ impl Builder {
     /// Rows of the vocabulary, where the recipe has tokenizer rules or truncation.
     fn vocabulary(&mut self) {
         let rows_of = |m: &Opened| {
-            m.tensors.iter().find(|(n, e)| vocab::is_vocab_tensor(n) && e.shape.len() == 2).map(|(_, e)| e.shape[0])
+            m.tensors.iter().find(|(n, e)| e.shape.len() == 2 && is_vocab(n, &e.shape)).map(|(_, e)| e.shape[0])
         };
         if self.recipe.truncate_embeddings {
             let rows: BTreeSet<usize> = self.models.iter().filter_map(rows_of).collect();
@@ -185,15 +185,19 @@ impl Builder {
             }
         }
         if let Some(spec) = self.recipe.tokenizer.clone() {
-            let inputs: Vec<vocab::VocabInput> = self
-                .models
-                .iter()
-                .map(|m| vocab::VocabInput {
-                    name: m.model.name.clone(),
-                    folder: m.folder().to_owned(),
-                    rows: rows_of(m).unwrap_or(0),
-                })
-                .collect();
+            let mut inputs = Vec::new();
+            for model in &self.models {
+                let folder = model.folder();
+                match vocab::Vocab::read(folder) {
+                    Ok(vocab) => inputs.push(vocab::Input {
+                        name: model.model.name.clone(),
+                        folder: folder.display().to_string(),
+                        vocab,
+                        rows: rows_of(model).unwrap_or(0),
+                    }),
+                    Err(error) => return self.fail(error),
+                }
+            }
             match vocab::plan(&inputs, self.recipe.base, &spec) {
                 Ok(plan) => {
                     for warning in &plan.warnings {
@@ -484,21 +488,22 @@ impl Builder {
     fn group_of_one(&mut self, wanted: &Wanted, input: Input, dtype: DType, shape: Vec<usize>) {
         let model = input.model;
         let tensor = OutTensor { name: wanted.name.clone(), dtype, shape: shape.clone() };
+        let (shared, each) = Composition::plain_values();
         let job = TensorJob {
             name: wanted.name.clone(),
             shape,
-            shared: compose::plain_copy_shared(),
-            each: vec![compose::plain_copy_each()],
+            shared,
+            each: vec![each],
             layer: wanted.layer,
             before: 0,
         };
-        let composition = compose::Composition::plain_copy();
+        let composition = Composition::plain_copy();
         let group = self.group(vec![model], None, composition);
         self.push(group, tensor, job, None, vec![Some(input)]);
     }
 
     /// Finds or makes the group for these inputs.
-    fn group(&mut self, experts: Vec<usize>, base: Option<usize>, composition: compose::Composition) -> usize {
+    fn group(&mut self, experts: Vec<usize>, base: Option<usize>, composition: Composition) -> usize {
         let found = self
             .groups
             .iter()
@@ -525,7 +530,7 @@ impl Builder {
             .collect();
         let Some((first, first_type, first_shape)) = entries.first().cloned() else { return };
         let mut shape = first_shape.clone();
-        let is_vocab = vocab::is_vocab_tensor(&wanted.name);
+        let is_vocab = is_vocab(&wanted.name, &first_shape);
         if is_vocab && let Some(plan) = &self.vocabulary {
             shape[0] = plan.padded_size;
             for input in base.iter_mut().chain(inputs.iter_mut().flatten()) {
@@ -594,7 +599,7 @@ impl Builder {
             return;
         }
         let experts: Vec<usize> = chosen.iter().map(|i| slice.sources[*i].model).collect();
-        let composition = match compose::from_recipe(&self.recipe, self.method, &experts.iter().map(|m| self.models[*m].model.name.as_str()).collect::<Vec<_>>()) {
+        let composition = match Composition::from_recipe(&self.recipe, self.method, experts.len()) {
             Ok(composition) => composition,
             Err(error) => return self.fail_once(error),
         };
@@ -632,7 +637,7 @@ impl Builder {
             format!("tensor `{}` has shape {found:?}, {what} has {want:?}", input.name),
         )
         .at(self.models[input.model].file_of(&input.name));
-        if vocab::is_vocab_tensor(&wanted.name) {
+        if is_vocab(&wanted.name, want) {
             error = error
                 .hint("the vocabularies differ: merge rows by token with a tokenizer rule (`tokenizer_source: union` or `base`)")
                 .hint("or cut to the smallest vocabulary, unchecked, with --unsafe-truncate-embeddings");
@@ -776,6 +781,11 @@ impl Builder {
             }
         }
     }
+}
+
+/// True for embeddings and heads, whatever their number of rows.
+fn is_vocab(name: &str, shape: &[usize]) -> bool {
+    shape.first().is_some_and(|rows| vocab::is_vocab_tensor(name, shape, *rows))
 }
 
 /// The type both can be stored in without loss of range.

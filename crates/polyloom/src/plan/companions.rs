@@ -11,7 +11,7 @@ use super::execute::{HashKind, Report, RunOptions};
 use super::provenance::{self, InputRecord};
 use super::{Head, Plan};
 use crate::error::Result;
-use crate::output::{card, chat_template, companion_files, config};
+use super::interim::{card, chat_template, companion_files, config};
 use crate::recipe::Dialect;
 
 /// Writes everything but tensors into the folder under construction.
@@ -48,11 +48,7 @@ pub fn write(
         };
         outputs.push((shard.name.clone(), hash));
     }
-    let mut text = serde_json::to_vec_pretty(&provenance::document(plan, inputs, &outputs))
-        .map_err(|e| crate::MergeError::Internal(format!("polyloom.json: {e}")))?;
-    text.push(b'\n');
-    folder.write_file("polyloom.json", &text)?;
-    Ok(())
+    write_json(folder, "polyloom.json", &provenance::document(plan, inputs, &outputs))
 }
 
 /// The type most bytes are written in.
@@ -84,10 +80,14 @@ fn write_config(plan: &Plan, folder: &OutputFolder) -> Result<()> {
         },
         drop_quantization: plan.models.iter().any(|m| m.weights.checkpoint().dropped_scales()),
     };
-    let mut text = serde_json::to_vec_pretty(&config::edit(original, &edits))
-        .map_err(|e| crate::MergeError::Internal(format!("config.json: {e}")))?;
+    write_json(folder, "config.json", &config::edit(original, &edits))
+}
+
+fn write_json(folder: &OutputFolder, name: &str, value: &Value) -> Result<()> {
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|e| crate::MergeError::Internal(format!("{name}: {e}")))?;
     text.push(b'\n');
-    Ok(folder.write_file("config.json", &text)?)
+    Ok(folder.write_file(name, &text)?)
 }
 
 fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Result<()> {
@@ -96,14 +96,24 @@ fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> R
     // A single file on its own is not a model folder: whatever lies beside it is not ours to copy.
     if plan.models[source].path.is_dir() {
         for file in companion_files(&from) {
-            if plan.vocabulary.is_some() && file == std::path::Path::new("tokenizer.json") {
+            let edited = plan.vocabulary.as_ref();
+            if file == std::path::Path::new("tokenizer.json")
+                && edited.is_some_and(|v| v.tokenizer_json.is_some())
+            {
+                continue;
+            }
+            if file == std::path::Path::new("tokenizer_config.json")
+                && let Some(vocabulary) = edited
+            {
+                let config = polyloom_core::checkpoint::read_json(&from.join(&file))?;
+                write_json(folder, "tokenizer_config.json", &vocabulary.edit_tokenizer_config(&config))?;
                 continue;
             }
             folder.copy_file(&from.join(&file), &file)?;
         }
     }
-    if let Some(vocabulary) = &plan.vocabulary {
-        folder.write_file("tokenizer.json", &vocabulary.tokenizer_json)?;
+    if let Some(json) = plan.vocabulary.as_ref().and_then(|v| v.tokenizer_json.as_ref()) {
+        folder.write_file("tokenizer.json", json)?;
     }
     if let Some(wanted) = &plan.recipe.chat_template {
         let folders: Vec<_> = plan.models.iter().map(|m| m.folder().to_owned()).collect();

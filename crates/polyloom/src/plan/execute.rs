@@ -10,7 +10,6 @@ use polyloom_core::writer::{FolderOptions, Layout, OutTensor, OutputFolder, Tens
 
 use super::{Group, How, Input, Plan};
 use crate::error::{MergeError, Result};
-use crate::merge::compose;
 use crate::merge::method::{Job, Kernel};
 use crate::merge::run::{self, Feed, Options, Sink};
 use crate::vocab::Row;
@@ -200,7 +199,7 @@ impl Out<'_> {
     }
 
     fn merge(&self, group: &Group) -> Result<()> {
-        let model_scope = compose::scope_of(&group.composition) == crate::merge::method::Scope::Model;
+        let model_scope = group.composition.scope() == crate::merge::method::Scope::Model;
         // A resumed run skips tensors of finished shards, unless the method looks at the whole model.
         let members: Vec<usize> = (0..group.members.len())
             .filter(|m| model_scope || !self.writer.finished(group.members[*m].output))
@@ -213,11 +212,11 @@ impl Out<'_> {
             statistics: super::statistics::open(self.plan, group)?,
             inner_maker: None,
         };
-        let make = |job: &Job| -> Result<Box<dyn Kernel>> { compose::build(&group.composition, job) };
+        let make = |job: &Job| -> Result<Box<dyn Kernel>> { group.composition.build(job) };
         let run_group = run::Group {
             job: &job,
-            deltas: compose::deltas(&group.composition),
-            scope: compose::scope_of(&group.composition),
+            deltas: group.composition.deltas(),
+            scope: group.composition.scope(),
             make: &make,
         };
         let feed = PlanFeed { plan: self.plan, group, members: &members, allow_nonfinite: self.options.allow_nonfinite };

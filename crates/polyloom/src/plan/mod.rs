@@ -3,8 +3,10 @@
 //! Everything that can be seen in headers is reported here, up to ten problems at once.
 
 mod build;
+mod composition;
 mod companions;
 pub mod execute;
+mod interim;
 pub mod names;
 pub mod provenance;
 pub mod reference;
@@ -20,7 +22,8 @@ use crate::error::{MergeError, Result};
 use crate::merge::method::{Method, Scope, TensorJob};
 use crate::recipe::Recipe;
 
-pub use build::build;
+pub use build::{build, open_model};
+pub use composition::{Composition, Inner, Step};
 pub use weights::{Entry, Opened, Weights};
 
 /// How an output tensor comes about.
@@ -63,7 +66,7 @@ pub struct Group {
     /// Members: output index, job, base input, inputs.
     pub members: Vec<Member>,
     /// Composition of the kernel.
-    pub composition: crate::merge::compose::Composition,
+    pub composition: Composition,
 }
 
 /// One tensor of a group.
@@ -157,9 +160,26 @@ impl Plan {
         self.outputs.iter().map(|o| o.tensor.bytes()).sum()
     }
 
-    /// Passes over the data: 1 without a survey.
+    /// Passes over the data: 1 without a survey, at least 2 with one.
     pub fn passes(&self) -> usize {
-        self.groups.iter().map(|g| crate::merge::compose::passes(&g.composition)).max().unwrap_or(1)
+        let surveys = |g: &Group| -> usize {
+            let Some(member) = g.members.first() else { return 1 };
+            let job = crate::merge::method::Job {
+                tensors: g.members.iter().map(|m| m.job.clone()).collect(),
+                experts: vec![String::new(); g.experts.len()],
+                has_base: g.base.is_some(),
+                seed: 0,
+                statistics: None,
+                inner_maker: None,
+            };
+            let job = match g.composition.scope() {
+                Scope::Model => job,
+                Scope::Tensor => crate::merge::method::Job { tensors: vec![member.job.clone()], ..job },
+            };
+            // A kernel that surveys reads its input at least once more; how often can depend on the data.
+            g.composition.build(&job).map_or(1, |k| 1 + usize::from(k.surveys()))
+        };
+        self.groups.iter().map(surveys).max().unwrap_or(1)
     }
 
     /// An upper estimate of the memory a run needs with `threads` threads, in bytes.
@@ -167,15 +187,31 @@ impl Plan {
         let chunk = 1u64 << 18;
         let widest = self.groups.iter().map(|g| g.experts.len() as u64 + 3).max().unwrap_or(1);
         let rows = self.groups.iter().flat_map(|g| &g.members).map(|m| m.job.last_axis() as u64).max().unwrap_or(0);
+        // Decompositions hold whole tensors: inputs, result and factors, for two tensors at once.
+        let spectral = matches!(self.recipe.method.as_str(), "iso_c" | "iso_cts" | "tsv_m" | "wudi" | "regmean" | "knots");
         let whole = self
             .groups
             .iter()
-            .filter(|g| crate::merge::compose::whole_tensors(&g.composition))
-            .flat_map(|g| g.members.iter().map(|m| m.job.elements() as u64 * (g.experts.len() as u64 + 4) * 4))
+            .filter(|_| spectral)
+            .flat_map(|g| g.members.iter().filter(|m| m.job.shape.len() == 2).map(|m| m.job.elements() as u64 * (g.experts.len() as u64 + 4) * 4))
             .max()
             .unwrap_or(0);
-        let model = if self.groups.iter().any(|g| crate::merge::compose::scope_of(&g.composition) == Scope::Model) { 64 << 20 } else { 0 };
+        let model = if self.groups.iter().any(|g| g.composition.scope() == Scope::Model) { 64 << 20 } else { 0 };
         threads as u64 * widest * chunk.max(rows) * 4 + 2 * whole + model + (24 << 20)
+    }
+
+    /// A value with where it came from, for the plan's text: `0.2 (flag)`.
+    pub fn origin_of(&self, name: &str, value: &serde_json::Value) -> String {
+        let recipe = &self.recipe;
+        let module = &recipe.modules[0];
+        let slice = &module.slices[0];
+        let scopes = slice.sources.first().map(|s| &s.settings).into_iter().chain([&slice.settings, &module.settings, &recipe.settings]);
+        let origin = scopes.filter_map(|s| s.get(name)).map(|(_, o)| o.text.clone()).next();
+        let shown = match value {
+            serde_json::Value::Object(_) => "by tensor".to_owned(),
+            other => other.to_string(),
+        };
+        format!("{shown} ({})", origin.filter(|o| !o.is_empty()).unwrap_or_else(|| "default".into()))
     }
 
     /// Turns warnings into an error.
