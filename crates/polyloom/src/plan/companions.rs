@@ -11,7 +11,7 @@ use super::execute::{HashKind, Report, RunOptions};
 use super::provenance::{self, InputRecord};
 use super::{Head, Plan};
 use crate::error::Result;
-use super::interim::{card, chat_template, companion_files, config};
+use crate::output::{card, chat_template, companion_files, config};
 use crate::recipe::Dialect;
 
 /// Writes everything but tensors into the folder under construction.
@@ -26,7 +26,7 @@ pub fn write(
     inputs: &[InputRecord],
     report: &mut Report,
 ) -> Result<()> {
-    write_config(plan, folder)?;
+    write_config(plan, folder, report)?;
     write_tokenizer(plan, folder, report)?;
     for head in &plan.heads {
         write_head(plan, head, folder)?;
@@ -36,7 +36,7 @@ pub fn write(
     {
         folder.write_file("mergekit_config.yml", text.as_bytes())?;
     }
-    folder.write_file("README.md", card::render(&card_info(plan)).as_bytes())?;
+    folder.write_file("README.md", card::render(&card_info(plan, folder)).as_bytes())?;
     let mut outputs = Vec::new();
     for shard in &layout.shards {
         let hash = match options.hash {
@@ -60,27 +60,39 @@ fn main_dtype(plan: &Plan) -> DType {
     bytes.into_iter().max_by_key(|(_, n)| *n).map_or(DType::F32, |(d, _)| d)
 }
 
-fn write_config(plan: &Plan, folder: &OutputFolder) -> Result<()> {
+fn write_config(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Result<()> {
     let template = &plan.models[plan.template];
     let Some(original) = template.config() else { return Ok(()) };
-    let vocabulary = plan.vocabulary.as_ref().map(|v| v.padded_size).or(plan.truncated);
     let own_head = plan
         .outputs
         .iter()
         .any(|o| super::names::tied_to(&o.tensor.name, |_| true).is_some());
     let tied = original.get("tie_word_embeddings").and_then(Value::as_bool);
-    let edits = config::Edits {
-        dtype: Some(main_dtype(plan)),
-        layers: plan.stacked.clone(),
-        vocab_size: vocabulary,
-        tie_word_embeddings: match tied {
-            Some(true) if own_head => Some(false),
-            Some(false) if !own_head && plan.models.iter().any(|m| m.get("lm_head.weight").is_some()) => Some(true),
-            _ => None,
+    let had_head = plan.models.iter().any(|m| m.get("lm_head.weight").is_some());
+    let old = template.blocks.main().map_or(0, |l| l.count);
+    let layers = plan
+        .stacked
+        .iter()
+        .map(|sources| config::LayerEdit { tower: None, old, sources: sources.as_slice() })
+        .collect();
+    let tokenizer_of = plan.vocabulary.as_ref().map(|v| v.files_from).filter(|m| *m != plan.template);
+    let edited = config::edit_config(
+        original,
+        &config::Edits {
+            dtype: Some(main_dtype(plan)),
+            layers,
+            vocab_size: plan.vocabulary.as_ref().map(|v| v.padded_size).or(plan.truncated),
+            token_ids: tokenizer_of.and_then(|m| plan.models[m].config()),
+            tied: match tied {
+                Some(true) if own_head => Some(false),
+                Some(false) if !own_head && had_head => Some(true),
+                _ => None,
+            },
+            dequantized: plan.models.iter().any(|m| m.weights.checkpoint().dropped_scales()),
         },
-        drop_quantization: plan.models.iter().any(|m| m.weights.checkpoint().dropped_scales()),
-    };
-    write_json(folder, "config.json", &config::edit(original, &edits))
+    );
+    report.notes.extend(edited.warnings);
+    write_json(folder, "config.json", &edited.config)
 }
 
 fn write_json(folder: &OutputFolder, name: &str, value: &Value) -> Result<()> {
@@ -95,7 +107,7 @@ fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> R
     let from = plan.models[source].folder().to_owned();
     // A single file on its own is not a model folder: whatever lies beside it is not ours to copy.
     if plan.models[source].path.is_dir() {
-        for file in companion_files(&from) {
+        for file in companion_files(&from)? {
             let edited = plan.vocabulary.as_ref();
             if file == std::path::Path::new("tokenizer.json")
                 && edited.is_some_and(|v| v.tokenizer_json.is_some())
@@ -116,9 +128,19 @@ fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> R
         folder.write_file("tokenizer.json", json)?;
     }
     if let Some(wanted) = &plan.recipe.chat_template {
-        let folders: Vec<_> = plan.models.iter().map(|m| m.folder().to_owned()).collect();
-        for (name, bytes) in chat_template::files(wanted, &folders, source)? {
-            folder.write_file(name, &bytes)?;
+        let texts = plan.models.iter().map(|m| chat_template::read(m.folder())).collect::<Result<Vec<_>>>()?;
+        match chat_template::resolve(wanted, &texts)? {
+            None => report.notes.push("chat_template `auto`: no input has one, so none is written".into()),
+            Some(text) => {
+                let written = folder.path().join("tokenizer_config.json");
+                let config = if written.exists() { Some(polyloom_core::checkpoint::read_json(&written)?) } else { None };
+                let file_style = folder.path().join("chat_template.jinja").exists();
+                let (config, file) = chat_template::write(config.as_ref(), &text, file_style);
+                write_json(folder, "tokenizer_config.json", &config)?;
+                if let Some(bytes) = file {
+                    folder.write_file("chat_template.jinja", &bytes)?;
+                }
+            }
         }
     }
     if plan.models[plan.template].config().is_none() {
@@ -159,36 +181,45 @@ fn write_head(plan: &Plan, head: &Head, folder: &OutputFolder) -> Result<()> {
     Ok(folder.write_file(name, &safetensors_bytes(&tensors, &metadata))?)
 }
 
-fn card_info(plan: &Plan) -> card::CardInfo {
+fn card_info(plan: &Plan, folder: &OutputFolder) -> card::CardInfo {
     let recipe = &plan.recipe;
     let resolved = provenance::resolved(plan);
+    let mut parameters: Vec<(String, String, String)> =
+        pairs(resolved.get("shared")).into_iter().map(|(k, v)| ("all".to_owned(), k, v)).collect();
+    for (model, values) in resolved.get("each").and_then(Value::as_object).into_iter().flatten() {
+        parameters.extend(pairs(Some(values)).into_iter().map(|(k, v)| (model.clone(), k, v)));
+    }
+    let experts: Vec<String> = plan
+        .models
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| recipe.base != Some(*i))
+        .map(|(_, m)| m.model.reference.to_string())
+        .collect();
+    let hub_models = plan
+        .models
+        .iter()
+        .map(|m| m.model.reference.path.trim_start_matches("hf:").to_owned())
+        .filter(|p| super::reference::is_repository(p) && !std::path::Path::new(p).exists())
+        .collect();
+    let language = match recipe.dialect {
+        Dialect::Mergekit => "yaml",
+        Dialect::Loom => "toml",
+    };
     card::CardInfo {
-        name: recipe.name.clone(),
-        method: recipe.method.clone(),
-        summary: plan.method.spec().summary.to_owned(),
-        source: plan.method.spec().source.to_owned(),
+        title: recipe.name.clone().unwrap_or_else(|| {
+            folder.target().file_name().and_then(|n| n.to_str()).unwrap_or("merged model").to_owned()
+        }),
+        hub_models,
+        library: "transformers".to_owned(),
+        summary: format!("A merge of {} models, written as {}", experts.len(), main_dtype(plan).torch_name()),
+        method: format!("{}: {}", recipe.method, plan.method.spec().summary),
+        reference: Some(plan.method.spec().source.to_owned()),
         base: recipe.base.map(|b| plan.models[b].model.reference.to_string()),
-        models: plan
-            .models
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| recipe.base != Some(*i))
-            .map(|(_, m)| m.model.reference.to_string())
-            .collect(),
-        shared: pairs(resolved.get("shared")),
-        each: resolved
-            .get("each")
-            .and_then(Value::as_object)
-            .map(|o| o.iter().map(|(k, v)| (k.clone(), pairs(Some(v)))).collect())
-            .unwrap_or_default(),
-        dtype: main_dtype(plan).torch_name().to_owned(),
-        recipe_text: recipe.text.clone(),
-        recipe_language: match recipe.dialect {
-            Dialect::Mergekit => "yaml".to_owned(),
-            Dialect::Loom => "toml".to_owned(),
-        },
-        heads: plan.heads.iter().map(|h| h.task.clone()).collect(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        models: experts,
+        parameters,
+        recipe: recipe.text.clone().map(|text| (language.to_owned(), text)),
+        versions: vec![("polyloom".to_owned(), env!("CARGO_PKG_VERSION").to_owned())],
     }
 }
 

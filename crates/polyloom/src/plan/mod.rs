@@ -6,7 +6,6 @@ mod build;
 mod composition;
 mod companions;
 pub mod execute;
-mod interim;
 pub mod names;
 pub mod provenance;
 pub mod reference;
