@@ -20,7 +20,14 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Number of threads (default: all cores); the output does not depend on it
-    #[arg(short = 'j', long, global = true, value_name = "N", env = "POLYLOOM_THREADS", help_heading = "Global options")]
+    #[arg(
+        short = 'j',
+        long,
+        global = true,
+        value_name = "N",
+        env = "POLYLOOM_THREADS",
+        help_heading = "Global options"
+    )]
     pub threads: Option<usize>,
     /// More detail on stderr (-vv for even more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
@@ -32,7 +39,13 @@ pub struct Global {
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// Colour: auto, always or never (NO_COLOR is respected)
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
     pub color: Color,
     /// No progress line
     #[arg(long, global = true, help_heading = "Global options")]
@@ -227,7 +240,10 @@ impl Habit {
             (self.async_write, "--async-write"),
             (self.lora_merge_cache.is_some(), "--lora-merge-cache"),
             (self.device.is_some(), "--device"),
-            (self.trust_remote_code, "--trust-remote-code (no remote code is ever run)"),
+            (
+                self.trust_remote_code,
+                "--trust-remote-code (no remote code is ever run)",
+            ),
         ]
         .into_iter()
         .filter_map(|(given, name)| given.then_some(name))
@@ -237,8 +253,13 @@ impl Habit {
 
 /// `--no-copy-tokenizer` and the like: the peer's negative spellings, dropped before parsing.
 pub fn spelled_as_habit(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    const NEGATIVE: [&str; 5] =
-        ["--no-copy-tokenizer", "--no-safe-serialization", "--no-write-model-card", "--no-low-cpu-memory", "--no-lazy-unpickle"];
+    const NEGATIVE: [&str; 5] = [
+        "--no-copy-tokenizer",
+        "--no-safe-serialization",
+        "--no-write-model-card",
+        "--no-low-cpu-memory",
+        "--no-lazy-unpickle",
+    ];
     args.filter(|a| !a.to_str().is_some_and(|a| NEGATIVE.contains(&a)))
 }
 
@@ -287,7 +308,10 @@ pub fn size(text: &str) -> Result<u64, String> {
         .iter()
         .find_map(|(u, f)| upper.strip_suffix(u).map(|n| (n, *f)))
         .unwrap_or((upper.as_str(), 1.0));
-    let value: f64 = number.trim().parse().map_err(|_| format!("`{text}` is not a size; write 5GB or 500MB"))?;
+    let value: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size; write 5GB or 500MB"))?;
     let bytes = value * unit;
     if !(bytes.is_finite() && bytes >= 1.0) {
         return Err(format!("`{text}` is not a size; write 5GB or 500MB"));

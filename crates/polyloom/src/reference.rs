@@ -6,7 +6,10 @@ use crate::merge::method::{Base, Golden, Kind, Param, Scope, Spec, Unset};
 
 /// The table of `polyloom merge --list`.
 pub fn list() -> String {
-    let width = merge::methods().map(|m| m.spec().name.len()).max().unwrap_or(0);
+    let width = merge::methods()
+        .map(|m| m.spec().name.len())
+        .max()
+        .unwrap_or(0);
     let mut out = String::new();
     for method in merge::methods() {
         let spec = method.spec();
@@ -22,23 +25,34 @@ pub fn explain(spec: &Spec) -> String {
 
 /// One section of the reference page, in Markdown.
 pub fn page(spec: &Spec) -> String {
-    let mut out = format!("## {}\n\n{}.\n\n{}\n\n", spec.name, spec.summary, spec.formula);
+    let mut out = format!(
+        "## {}\n\n{}.\n\n{}\n\n",
+        spec.name, spec.summary, spec.formula
+    );
     out += &format!("- Inputs: {}\n", inputs(spec));
     if let Some(on) = spec.on {
-        out += &format!("- Works on the multi-task vector of another merge: `on = {{ method = \"…\" }}` (default `{on}`)\n");
+        out += &format!(
+            "- Works on the multi-task vector of another merge: `on = {{ method = \"…\" }}` (default `{on}`)\n"
+        );
     }
-    out += &format!("- Scope: {}\n", match spec.scope {
-        Scope::Tensor => "tensor by tensor",
-        Scope::Model => "the whole model",
-    });
+    out += &format!(
+        "- Scope: {}\n",
+        match spec.scope {
+            Scope::Tensor => "tensor by tensor",
+            Scope::Model => "the whole model",
+        }
+    );
     out += &format!("- Cost: {}\n- Source: {}\n", spec.cost, spec.source);
     if !spec.differs.is_empty() {
         out += &format!("- Differs: {}\n", spec.differs);
     }
-    out += &format!("- Test vectors: {}\n", match spec.golden {
-        Golden::Cases(cases) => cases.join(", "),
-        Golden::None(reason) => format!("none ({reason})"),
-    });
+    out += &format!(
+        "- Test vectors: {}\n",
+        match spec.golden {
+            Golden::Cases(cases) => cases.join(", "),
+            Golden::None(reason) => format!("none ({reason})"),
+        }
+    );
     if !spec.params.is_empty() {
         out.push('\n');
         out += &params(spec.params);
@@ -61,7 +75,8 @@ fn inputs(spec: &Spec) -> String {
 }
 
 fn params(params: &[Param]) -> String {
-    let mut out = "| parameter | given | value | default | meaning |\n|---|---|---|---|---|\n".to_owned();
+    let mut out =
+        "| parameter | given | value | default | meaning |\n|---|---|---|---|---|\n".to_owned();
     for p in params {
         out += &format!(
             "| `{}` | {}{} | {} | {} | {} |\n",
@@ -129,7 +144,13 @@ pub fn methods_page() -> String {
     }
     out += "\n# Steps\n\n`[[merge.pre]]` acts on every task vector before the method, `[[merge.post]]` on the merged vector after it.\n";
     for step in STEPS {
-        out += &format!("\n## step {}\n\n{} ({}).\n\n- Source: {}\n\n", step.name, step.summary, if step.pre { "pre" } else { "post" }, step.source);
+        out += &format!(
+            "\n## step {}\n\n{} ({}).\n\n- Source: {}\n\n",
+            step.name,
+            step.summary,
+            if step.pre { "pre" } else { "post" },
+            step.source
+        );
         out += &params(step.params);
     }
     out

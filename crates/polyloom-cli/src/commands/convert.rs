@@ -16,10 +16,12 @@ pub fn run(args: &ConvertArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let mut recipe = recipe::from_models("passthrough", None, std::slice::from_ref(&args.model))?;
     recipe.name = Some("convert".into());
     if let Some(word) = &args.dtype {
-        let dtype = DType::from_word(word).filter(|d| d.is_float()).ok_or_else(|| {
-            MergeError::plan("bad-dtype", format!("`{word}` is not a type to write"))
-                .hint("one of f32, bf16, f16, f64, fp8_e4m3, fp8_e5m2")
-        })?;
+        let dtype = DType::from_word(word)
+            .filter(|d| d.is_float())
+            .ok_or_else(|| {
+                MergeError::plan("bad-dtype", format!("`{word}` is not a type to write"))
+                    .hint("one of f32, bf16, f16, f64, fp8_e4m3, fp8_e5m2")
+            })?;
         recipe.out_dtype = Some(dtype);
     }
     let plan = plan::build(recipe, &Places::default())?;
@@ -27,8 +29,10 @@ pub fn run(args: &ConvertArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         ui.answer(&format!("plan: convert {} tensors", plan.outputs.len()));
         return Ok(ExitCode::SUCCESS);
     }
-    let target = args.out.output.clone().ok_or_else(|| {
-        MergeError::plan("arguments", "no output folder").hint("add -o DIR")
-    })?;
+    let target = args
+        .out
+        .output
+        .clone()
+        .ok_or_else(|| MergeError::plan("arguments", "no output folder").hint("add -o DIR"))?;
     super::merge::write(&plan, target, &args.out, "converting", ui)
 }

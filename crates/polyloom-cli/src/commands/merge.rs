@@ -33,7 +33,10 @@ pub fn run(mut args: MergeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         ui.note(&format!("no effect here: {}", habit.join(" ")));
     }
     let recipes = recipes(&mut args)?;
-    let places = Places { recipe_folder: None, cache: args.cache.clone() };
+    let places = Places {
+        recipe_folder: None,
+        cache: args.cache.clone(),
+    };
     let target = args.out.output.clone();
     let many = recipes.len() > 1;
     let mut last = ExitCode::SUCCESS;
@@ -44,7 +47,10 @@ pub fn run(mut args: MergeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             (target, _, _) => target.clone(),
         };
         if many && target.as_ref().is_some_and(|t| t.exists()) && !args.out.force {
-            ui.note(&format!("{}: finished before, skipped", target.unwrap_or_default().display()));
+            ui.note(&format!(
+                "{}: finished before, skipped",
+                target.unwrap_or_default().display()
+            ));
             continue;
         }
         let mut recipe = recipe;
@@ -63,17 +69,32 @@ fn unknown_method(name: &str) -> MergeError {
     if near.is_empty() {
         error.hint("`polyloom merge --list` shows all methods")
     } else {
-        error.hint(format!("did you mean {}?", near.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")))
+        error.hint(format!(
+            "did you mean {}?",
+            near.iter()
+                .map(|n| format!("`{n}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ))
     }
 }
 
 /// The recipes of the command line: a file, or flags.
 fn recipes(args: &mut MergeArgs) -> Result<Vec<Recipe>, Failure> {
     let is_recipe = |text: &str| {
-        let ending = Path::new(text).extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        matches!(ending.as_str(), "toml" | "yml" | "yaml") || (ending == "json" && !text.ends_with(".index.json"))
+        let ending = Path::new(text)
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        matches!(ending.as_str(), "toml" | "yml" | "yaml")
+            || (ending == "json" && !text.ends_with(".index.json"))
     };
-    let file = args.inputs.first().filter(|i| is_recipe(i)).map(PathBuf::from);
+    let file = args
+        .inputs
+        .first()
+        .filter(|i| is_recipe(i))
+        .map(PathBuf::from);
     let mut recipes = match file {
         Some(file) => {
             args.inputs.remove(0);
@@ -103,18 +124,26 @@ fn from_flags(args: &MergeArgs) -> Result<Recipe, Failure> {
             .into());
     }
     let method = args.method.clone().ok_or_else(|| {
-        MergeError::plan("arguments", "--method is missing").hint("`polyloom merge --list` shows all methods")
+        MergeError::plan("arguments", "--method is missing")
+            .hint("`polyloom merge --list` shows all methods")
     })?;
     if merge::find(&method).is_none() {
         return Err(unknown_method(&method).into());
     }
-    Ok(recipe::from_models(&method, args.base.as_deref(), &args.inputs)?)
+    Ok(recipe::from_models(
+        &method,
+        args.base.as_deref(),
+        &args.inputs,
+    )?)
 }
 
 fn dtype(word: &str) -> Result<DType, MergeError> {
-    DType::from_word(word).filter(|d| d.is_float()).ok_or_else(|| {
-        MergeError::plan("bad-dtype", format!("`{word}` is not a type to write")).hint("one of f32, bf16, f16, f64, fp8_e4m3, fp8_e5m2")
-    })
+    DType::from_word(word)
+        .filter(|d| d.is_float())
+        .ok_or_else(|| {
+            MergeError::plan("bad-dtype", format!("`{word}` is not a type to write"))
+                .hint("one of f32, bf16, f16, f64, fp8_e4m3, fp8_e5m2")
+        })
 }
 
 fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
@@ -146,7 +175,11 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
         recipe.out_dtype = Some(dtype(word)?);
     }
     if let Some(heads) = args.heads {
-        recipe.heads = if heads == HeadsArg::Separate { Heads::Separate } else { Heads::Merge };
+        recipe.heads = if heads == HeadsArg::Separate {
+            Heads::Separate
+        } else {
+            Heads::Merge
+        };
     }
     if let Some(seed) = args.seed {
         recipe.seed = seed;
@@ -163,18 +196,27 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
 }
 
 fn pair<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), MergeError> {
-    text.split_once('=').ok_or_else(|| {
-        MergeError::plan("arguments", format!("{flag} {text}: expected NAME=VALUE"))
-    })
+    text.split_once('=')
+        .ok_or_else(|| MergeError::plan("arguments", format!("{flag} {text}: expected NAME=VALUE")))
 }
 
-fn one(recipe: Recipe, target: Option<PathBuf>, args: &MergeArgs, places: &Places, ui: &Ui) -> Result<ExitCode, Failure> {
+fn one(
+    recipe: Recipe,
+    target: Option<PathBuf>,
+    args: &MergeArgs,
+    places: &Places,
+    ui: &Ui,
+) -> Result<ExitCode, Failure> {
     let plan = plan::build(recipe, places)?;
     if args.strict {
         plan.check_strict()?;
     }
     for note in &plan.notes {
-        if note.warning { ui.warning(&note.text) } else { ui.note(&note.text) }
+        if note.warning {
+            ui.warning(&note.text)
+        } else {
+            ui.note(&note.text)
+        }
     }
     if args.out.dry_run {
         ui.event(&plan_event(&plan, &args.out));
@@ -182,7 +224,8 @@ fn one(recipe: Recipe, target: Option<PathBuf>, args: &MergeArgs, places: &Place
         return Ok(ExitCode::SUCCESS);
     }
     let target = target.ok_or_else(|| {
-        MergeError::plan("arguments", "no output folder").hint("add -o DIR, or --dry-run to see the plan only")
+        MergeError::plan("arguments", "no output folder")
+            .hint("add -o DIR, or --dry-run to see the plan only")
     })?;
     ui.event(&plan_event(&plan, &args.out));
     ui.detail(&plan_text(&plan, &args.out));
@@ -190,7 +233,13 @@ fn one(recipe: Recipe, target: Option<PathBuf>, args: &MergeArgs, places: &Place
 }
 
 /// Runs a plan and reports it; shared with `convert`.
-pub fn write(plan: &Plan, target: PathBuf, out: &OutputArgs, verb: &str, ui: &Ui) -> Result<ExitCode, Failure> {
+pub fn write(
+    plan: &Plan,
+    target: PathBuf,
+    out: &OutputArgs,
+    verb: &str,
+    ui: &Ui,
+) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let stop = super::stop_flag()?;
     let progress = ui.progress(verb, plan.bytes_written());
@@ -216,7 +265,10 @@ pub fn write(plan: &Plan, target: PathBuf, out: &OutputArgs, verb: &str, ui: &Ui
 
 /// Elements per chunk, for tests that show that the result does not depend on it.
 fn chunk_from_environment() -> usize {
-    std::env::var("POLYLOOM_CHUNK").ok().and_then(|v| v.parse().ok()).unwrap_or(0)
+    std::env::var("POLYLOOM_CHUNK")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 fn hash_kind(hash: Hash) -> HashKind {
@@ -248,7 +300,11 @@ fn done(report: &Report, seconds: f64, ui: &Ui) {
         human(report.bytes),
         seconds,
         human((report.bytes as f64 / seconds.max(1e-3)) as u64),
-        if report.synced { "" } else { ", not synced to disk" },
+        if report.synced {
+            ""
+        } else {
+            ", not synced to disk"
+        },
     ));
     ui.answer(&report.output.display().to_string());
 }
@@ -274,7 +330,11 @@ fn plan_text(plan: &Plan, out: &OutputArgs) -> String {
         "plan: {}, {experts} expert{}{}, {} tensors, {passes} pass{}\n",
         plan.recipe.method,
         if experts == 1 { "" } else { "s" },
-        if plan.recipe.base.is_some() { " + base" } else { "" },
+        if plan.recipe.base.is_some() {
+            " + base"
+        } else {
+            ""
+        },
         plan.outputs.len(),
         if passes == 1 { "" } else { "es" },
     );
@@ -284,12 +344,20 @@ fn plan_text(plan: &Plan, out: &OutputArgs) -> String {
         human(plan.bytes_written()),
         human(plan.peak_bytes(threads)),
         if threads == 1 { "" } else { "s" },
-        if out.no_sync { "not synced (--no-sync)" } else { "durable (--no-sync off)" },
+        if out.no_sync {
+            "not synced (--no-sync)"
+        } else {
+            "durable (--no-sync off)"
+        },
         format!("{:?}", out.hash).to_lowercase(),
     );
     if !plan.heads.is_empty() {
         let names: Vec<&str> = plan.heads.iter().map(|h| h.task.as_str()).collect();
-        text += &format!("  heads kept apart: {} ({})\n", names.len(), names.join(", "));
+        text += &format!(
+            "  heads kept apart: {} ({})\n",
+            names.len(),
+            names.join(", ")
+        );
     }
     let resolved = polyloom::plan::provenance::resolved(plan);
     let mut values: Vec<String> = Vec::new();

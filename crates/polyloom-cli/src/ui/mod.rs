@@ -1,5 +1,9 @@
 //! The only place that prints.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this module is the printer")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this module is the printer"
+)]
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -69,12 +73,20 @@ impl Ui {
             quiet: global.quiet,
             verbose: global.verbose,
             colour,
-            progress: terminal && !global.no_progress && !global.json && global.quiet == 0 && global.verbose == 0,
+            progress: terminal
+                && !global.no_progress
+                && !global.json
+                && global.quiet == 0
+                && global.verbose == 0,
         }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// The answer: stdout.
@@ -140,7 +152,9 @@ impl Ui {
             }
             Failure::Other(error) => {
                 if self.json {
-                    self.event(&json!({"type": "error", "code": "other", "message": format!("{error:#}")}));
+                    self.event(
+                        &json!({"type": "error", "code": "other", "message": format!("{error:#}")}),
+                    );
                 } else {
                     eprintln!("{} {error:#}", self.paint("1;31", "error:"));
                 }
@@ -153,8 +167,15 @@ impl Ui {
         if self.json {
             let mut event = json!({"type": "error", "code": error.code(), "message": error.to_string(), "hints": error.hints()});
             match error {
-                MergeError::Plan { place: Some(place), .. } => event["file"] = json!(place),
-                MergeError::NonFinite { file, tensor, index, .. } => {
+                MergeError::Plan {
+                    place: Some(place), ..
+                } => event["file"] = json!(place),
+                MergeError::NonFinite {
+                    file,
+                    tensor,
+                    index,
+                    ..
+                } => {
                     event["file"] = json!(file);
                     event["tensor"] = json!(tensor);
                     event["index"] = json!(index);
@@ -163,7 +184,10 @@ impl Ui {
                     event["file"] = json!(path);
                     event["tensor"] = json!(tensor);
                 }
-                MergeError::Core(polyloom_core::Error::Format { path, .. } | polyloom_core::Error::Io { path, .. }) => {
+                MergeError::Core(
+                    polyloom_core::Error::Format { path, .. }
+                    | polyloom_core::Error::Io { path, .. },
+                ) => {
                     event["file"] = json!(path);
                 }
                 _ => {}
@@ -173,7 +197,9 @@ impl Ui {
         }
         if let MergeError::Internal(_) = error {
             eprintln!("{error}");
-            eprintln!("This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`");
+            eprintln!(
+                "This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`"
+            );
             return;
         }
         eprintln!("{} {error}", self.paint("1;31", "error:"));
@@ -192,7 +218,12 @@ impl Ui {
             bar.set_prefix(verb.to_owned());
             bar
         });
-        Progress { ui: self, bar, total, last: Mutex::new(Instant::now()) }
+        Progress {
+            ui: self,
+            bar,
+            total,
+            last: Mutex::new(Instant::now()),
+        }
     }
 }
 
@@ -220,7 +251,9 @@ impl Progress<'_> {
             && last.elapsed().as_secs() >= 1
         {
             *last = Instant::now();
-            self.ui.event(&json!({"type": "progress", "bytes": done, "total": self.total, "tensor": what}));
+            self.ui.event(
+                &json!({"type": "progress", "bytes": done, "total": self.total, "tensor": what}),
+            );
         }
     }
 
@@ -235,7 +268,13 @@ impl Progress<'_> {
 /// Writes a line to stdout; a closed pipe ends the program quietly.
 fn print_out(text: &str) {
     let mut out = std::io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") });
+    let result = out.write_all(text.as_bytes()).and_then(|()| {
+        if text.ends_with('\n') {
+            Ok(())
+        } else {
+            out.write_all(b"\n")
+        }
+    });
     if let Err(error) = result.and_then(|()| out.flush())
         && error.kind() == std::io::ErrorKind::BrokenPipe
     {
@@ -243,7 +282,10 @@ fn print_out(text: &str) {
     }
 }
 
-#[allow(clippy::exit, reason = "a closed pipe must end the program without a message")]
+#[allow(
+    clippy::exit,
+    reason = "a closed pipe must end the program without a message"
+)]
 fn quit(code: i32) -> ! {
     std::process::exit(code)
 }
@@ -252,12 +294,18 @@ fn quit(code: i32) -> ! {
 pub fn quiet_on_closed_pipe() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        let text = info.payload().downcast_ref::<String>().cloned().unwrap_or_default();
+        let text = info
+            .payload()
+            .downcast_ref::<String>()
+            .cloned()
+            .unwrap_or_default();
         if text.contains("Broken pipe") {
             quit(0);
         }
         default(info);
-        eprintln!("This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`");
+        eprintln!(
+            "This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`"
+        );
         quit(70);
     }));
 }

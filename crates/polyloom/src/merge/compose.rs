@@ -68,7 +68,11 @@ pub fn step(name: &str, pre: bool) -> Option<&'static StepSpec> {
 
 /// What a post-step does to V.
 enum Post {
-    Lines { alpha: Option<f64>, beta: f64, block: String },
+    Lines {
+        alpha: Option<f64>,
+        beta: f64,
+        block: String,
+    },
     Scale(f64),
     Exclude(Vec<String>),
 }
@@ -88,7 +92,11 @@ impl PostKernel {
     ///
     /// # Errors
     /// An unknown step (a planning bug).
-    pub fn wrap(inner: Box<dyn Kernel>, steps: &[(&str, &Values)], job: &Job) -> Result<Box<dyn Kernel>> {
+    pub fn wrap(
+        inner: Box<dyn Kernel>,
+        steps: &[(&str, &Values)],
+        job: &Job,
+    ) -> Result<Box<dyn Kernel>> {
         if steps.is_empty() {
             return Ok(inner);
         }
@@ -102,7 +110,13 @@ impl PostKernel {
                         block: values.word("block").to_owned(),
                     },
                     "scale" => Post::Scale(values.number("factor")),
-                    "exclude" => Post::Exclude(values.names("names").into_iter().map(str::to_owned).collect()),
+                    "exclude" => Post::Exclude(
+                        values
+                            .names("names")
+                            .into_iter()
+                            .map(str::to_owned)
+                            .collect(),
+                    ),
                     other => return Err(MergeError::Internal(format!("no post-step `{other}`"))),
                 })
             })
@@ -119,7 +133,9 @@ impl PostKernel {
     }
 
     fn auto(&self) -> Option<usize> {
-        self.steps.iter().position(|s| matches!(s, Post::Lines { alpha: None, .. }))
+        self.steps
+            .iter()
+            .position(|s| matches!(s, Post::Lines { alpha: None, .. }))
     }
 
     /// Applies the first `count` steps to `v`.
@@ -136,17 +152,21 @@ impl PostKernel {
                     let alpha = alpha.unwrap_or_else(|| {
                         let (sum, merged) = (self.norms.get(0), self.norms.get(1));
                         // A zero merged vector stays zero whatever the scale.
-                        if merged > 0.0 { sum / merged / self.experts.max(1) as f64 } else { 0.0 }
+                        if merged > 0.0 {
+                            sum / merged / self.experts.max(1) as f64
+                        } else {
+                            0.0
+                        }
                     });
-                    let layer = chunk
-                        .tensor
-                        .layer
-                        .filter(|_| block.is_empty() || chunk.tensor.name.starts_with(&format!("{block}.")));
+                    let layer = chunk.tensor.layer.filter(|_| {
+                        block.is_empty() || chunk.tensor.name.starts_with(&format!("{block}."))
+                    });
                     let factor = match layer {
                         Some((i, n)) if n > 1 => alpha + beta * i as f64 / (n - 1) as f64,
                         _ => alpha,
                     };
-                    v.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+                    v.iter_mut()
+                        .for_each(|x| *x = (f64::from(*x) * factor) as f32);
                 }
             }
         }
@@ -196,7 +216,11 @@ impl Kernel for PostKernel {
             }
             self.surveying_inner = false;
             self.inner_rounds = round + 1;
-            return Ok(if self.auto().is_some() { Next::Again } else { Next::Done });
+            return Ok(if self.auto().is_some() {
+                Next::Again
+            } else {
+                Next::Done
+            });
         }
         Ok(Next::Done)
     }
@@ -218,21 +242,34 @@ impl Kernel for PostKernel {
 
 /// What a kernel with post-steps must cover: the whole model if a step needs sums over it.
 pub fn post_scope(steps: &[(&str, &Values)]) -> Scope {
-    let auto = |(name, values): &(&str, &Values)| *name == "lines" && values.maybe("alpha").is_none();
-    if steps.iter().any(auto) { Scope::Model } else { Scope::Tensor }
+    let auto =
+        |(name, values): &(&str, &Values)| *name == "lines" && values.maybe("alpha").is_none();
+    if steps.iter().any(auto) {
+        Scope::Model
+    } else {
+        Scope::Tensor
+    }
 }
 
 /// What a kernel with pre-steps must cover.
 pub fn pre_scope(steps: &[(&str, &Values)]) -> Scope {
     let model = |(_, values): &(&str, &Values)| values.word("scope") == "model";
-    if steps.iter().any(model) { Scope::Model } else { Scope::Tensor }
+    if steps.iter().any(model) {
+        Scope::Model
+    } else {
+        Scope::Tensor
+    }
 }
 
 /// Puts pre-steps in front of a kernel.
 ///
 /// # Errors
 /// An unknown step (a planning bug).
-pub fn wrap_pre(inner: Box<dyn Kernel>, steps: &[(&str, &Values)], job: &Job) -> Result<Box<dyn Kernel>> {
+pub fn wrap_pre(
+    inner: Box<dyn Kernel>,
+    steps: &[(&str, &Values)],
+    job: &Job,
+) -> Result<Box<dyn Kernel>> {
     let _ = job;
     match steps.first() {
         None => Ok(inner),
@@ -275,7 +312,11 @@ mod tests {
             })
         };
         let job = Job {
-            tensors: vec![tensor("embed", None), tensor("layers.0.w", Some((0, 2))), tensor("layers.1.w", Some((1, 2)))],
+            tensors: vec![
+                tensor("embed", None),
+                tensor("layers.0.w", Some((0, 2))),
+                tensor("layers.1.w", Some((1, 2))),
+            ],
             experts: vec!["a".into(), "b".into()],
             has_base: true,
             seed: 0,
@@ -284,7 +325,12 @@ mod tests {
         };
         let steps = [(name, &values)];
         let make = |job: &Job| PostKernel::wrap(Box::new(Sum), &steps, job);
-        let group = Group { job: &job, deltas: true, scope: post_scope(&steps), make: &make };
+        let group = Group {
+            job: &job,
+            deltas: true,
+            scope: post_scope(&steps),
+            make: &make,
+        };
         let feed = Memory {
             base: vec![&[0.0, 0.0]; 3],
             inputs: vec![vec![&[1.0, 2.0]; 3], vec![&[3.0, -2.0]; 3]],

@@ -1,7 +1,7 @@
 //! Merging without training: one file per method, one line in [`METHODS`].
 
-pub mod gram;
 pub mod compose;
+pub mod gram;
 pub mod method;
 pub mod params;
 pub mod run;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use polyloom_core::writer::OutTensor;
 use polyloom_core::{Checkpoint, DType};
 
+use super::composition::Composition;
 use super::names::{self, PrefixFix};
 use super::reference::{self, Places};
 use super::settings::values;
 use super::weights::{Opened, Weights};
 use super::{Group, Head, How, Input, Member, Note, Output, Plan};
 use crate::error::{MergeError, Result};
-use super::composition::Composition;
 use crate::merge::method::{Base, Method, Missing, Param, TensorJob};
 use crate::recipe::{Heads, MissingPolicy, Module, Recipe, Settings, Slice};
 use crate::vocab;
@@ -23,8 +23,12 @@ use crate::vocab;
 /// # Errors
 /// All independent problems, at most ten, the rest as a count.
 pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
-    let method = crate::merge::find(&recipe.method)
-        .ok_or_else(|| vec![MergeError::plan("unknown-method", format!("unknown merge method `{}`", recipe.method))])?;
+    let method = crate::merge::find(&recipe.method).ok_or_else(|| {
+        vec![MergeError::plan(
+            "unknown-method",
+            format!("unknown merge method `{}`", recipe.method),
+        )]
+    })?;
     let models = open_models(&recipe, places)?;
     let mut builder = Builder {
         method,
@@ -32,7 +36,14 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
         vocabulary: None,
         outputs: Vec::new(),
         groups: Vec::new(),
-        notes: recipe.notes.iter().map(|(warning, text)| Note { warning: *warning, text: text.clone() }).collect(),
+        notes: recipe
+            .notes
+            .iter()
+            .map(|(warning, text)| Note {
+                warning: *warning,
+                text: text.clone(),
+            })
+            .collect(),
         errors: Vec::new(),
         models,
         recipe,
@@ -41,7 +52,10 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
     let stacked = builder.tensors();
     let heads = builder.heads();
     if builder.outputs.is_empty() && builder.errors.is_empty() {
-        builder.errors.push(MergeError::plan("empty", "the inputs have no tensors in common"));
+        builder.errors.push(MergeError::plan(
+            "empty",
+            "the inputs have no tensors in common",
+        ));
     }
     if !builder.errors.is_empty() {
         return Err(capped(builder.errors));
@@ -66,7 +80,10 @@ fn capped(mut errors: Vec<MergeError>) -> Vec<MergeError> {
     let all = errors.len();
     if all > 10 {
         errors.truncate(10);
-        errors.push(MergeError::plan("more", format!("and {} more problems", all - 10)));
+        errors.push(MergeError::plan(
+            "more",
+            format!("and {} more problems", all - 10),
+        ));
     }
     errors
 }
@@ -75,14 +92,26 @@ fn capped(mut errors: Vec<MergeError>) -> Vec<MergeError> {
 ///
 /// # Errors
 /// Not found, unreadable, or an adapter that does not fit.
-pub fn open_model(model: crate::recipe::Model, dialect: crate::recipe::Dialect, places: &Places) -> Result<Opened> {
+pub fn open_model(
+    model: crate::recipe::Model,
+    dialect: crate::recipe::Dialect,
+    places: &Places,
+) -> Result<Opened> {
     let reference = &model.reference;
-    let path = reference::locate(&reference.path, reference.revision.as_deref(), dialect, places)?;
+    let path = reference::locate(
+        &reference.path,
+        reference.revision.as_deref(),
+        dialect,
+        places,
+    )?;
     let checkpoint = Arc::new(Checkpoint::open(&path)?);
     match &reference.adapter {
         None if path.join("adapter_config.json").exists() => Err(MergeError::plan(
             "adapter-without-base",
-            format!("{}: is an adapter folder; it needs the base it was trained on", path.display()),
+            format!(
+                "{}: is an adapter folder; it needs the base it was trained on",
+                path.display()
+            ),
         )
         .hint(format!("write it as `BASE+{}`", path.display()))),
         None => Ok(Opened::new(model, path, None, Weights::Plain(checkpoint))),
@@ -112,7 +141,11 @@ fn open_models(recipe: &Recipe, places: &Places) -> Result<Vec<Opened>, Vec<Merg
             Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() { Ok(models) } else { Err(capped(errors)) }
+    if errors.is_empty() {
+        Ok(models)
+    } else {
+        Err(capped(errors))
+    }
 }
 
 struct Builder {
@@ -149,7 +182,10 @@ impl Builder {
     }
 
     fn note(&mut self, warning: bool, text: impl Into<String>) {
-        let note = Note { warning, text: text.into() };
+        let note = Note {
+            warning,
+            text: text.into(),
+        };
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
@@ -164,13 +200,21 @@ impl Builder {
     }
 
     fn template(&self) -> usize {
-        self.recipe.base.unwrap_or_else(|| self.recipe.modules[0].slices[0].sources.first().map_or(0, |s| s.model))
+        self.recipe.base.unwrap_or_else(|| {
+            self.recipe.modules[0].slices[0]
+                .sources
+                .first()
+                .map_or(0, |s| s.model)
+        })
     }
 
     /// Rows of the vocabulary, where the recipe has tokenizer rules or truncation.
     fn vocabulary(&mut self) {
         let rows_of = |m: &Opened| {
-            m.tensors.iter().find(|(n, e)| e.shape.len() == 2 && is_vocab(n, &e.shape)).map(|(_, e)| e.shape[0])
+            m.tensors
+                .iter()
+                .find(|(n, e)| e.shape.len() == 2 && is_vocab(n, &e.shape))
+                .map(|(_, e)| e.shape[0])
         };
         if self.recipe.truncate_embeddings {
             let rows: BTreeSet<usize> = self.models.iter().filter_map(rows_of).collect();
@@ -231,7 +275,12 @@ impl Builder {
     fn covers_all(&self, slice: &Slice, module: &Module) -> bool {
         slice.sources.iter().all(|s| match s.layers {
             None => true,
-            Some((a, b)) => a == 0 && self.block_list(s.model, module).is_some_and(|l| l.count == b),
+            Some((a, b)) => {
+                a == 0
+                    && self
+                        .block_list(s.model, module)
+                        .is_some_and(|l| l.count == b)
+            }
         })
     }
 
@@ -240,12 +289,19 @@ impl Builder {
         let blocks = &self.models[model].blocks;
         match &module.name {
             None => blocks.main().cloned(),
-            Some(name) => blocks.lists().iter().find(|l| l.prefix.split('.').any(|p| p == name)).cloned(),
+            Some(name) => blocks
+                .lists()
+                .iter()
+                .find(|l| l.prefix.split('.').any(|p| p == name))
+                .cloned(),
         }
     }
 
     fn in_module(name: &str, module: &Module) -> bool {
-        module.name.as_ref().is_none_or(|m| name.split('.').any(|p| p == m))
+        module
+            .name
+            .as_ref()
+            .is_none_or(|m| name.split('.').any(|p| p == m))
     }
 
     /// Names that a slice is about: the base's (or the first input's) first, then what only others have.
@@ -253,16 +309,24 @@ impl Builder {
         let base = self.base_of(slice);
         let mut order: Vec<String> = Vec::new();
         let mut seen = BTreeSet::new();
-        for model in base.into_iter().chain(slice.sources.iter().map(|s| s.model)) {
+        for model in base
+            .into_iter()
+            .chain(slice.sources.iter().map(|s| s.model))
+        {
             for name in self.models[model].tensors.keys() {
                 if Self::in_module(name, module) && seen.insert(name.clone()) {
                     order.push(name.clone());
                 }
             }
         }
-        let reference = base.or_else(|| slice.sources.first().map(|s| s.model)).unwrap_or(0);
+        let reference = base
+            .or_else(|| slice.sources.first().map(|s| s.model))
+            .unwrap_or(0);
         for name in order {
-            let layer = self.models[reference].blocks.of(&name).map(|(list, i)| (i, list.count));
+            let layer = self.models[reference]
+                .blocks
+                .of(&name)
+                .map(|(list, i)| (i, list.count));
             self.tensor(&Wanted {
                 base_name: name.clone(),
                 source_names: vec![name.clone(); slice.sources.len()],
@@ -284,20 +348,30 @@ impl Builder {
             for source in &slice.sources {
                 let model = &self.models[source.model];
                 let Some(list) = self.block_list(source.model, module) else {
-                    let message = format!("model `{}` has no list of layers to take a range from", model.model.name);
+                    let message = format!(
+                        "model `{}` has no list of layers to take a range from",
+                        model.model.name
+                    );
                     self.fail(MergeError::plan("no-layers", message));
                     return None;
                 };
                 let (a, b) = source.layers.unwrap_or((0, list.count));
                 if a >= b || b > list.count {
-                    let message = format!("layer_range [{a}, {b}) is not inside the {} layers of `{}`", list.count, model.model.name);
+                    let message = format!(
+                        "layer_range [{a}, {b}) is not inside the {} layers of `{}`",
+                        list.count, model.model.name
+                    );
                     self.fail(MergeError::plan("bad-layer-range", message));
                     return None;
                 }
                 if *count.get_or_insert(b - a) != b - a {
                     self.fail(MergeError::plan(
                         "bad-layer-range",
-                        format!("the sources of one slice span different numbers of layers ({} and {})", count.unwrap_or(0), b - a),
+                        format!(
+                            "the sources of one slice span different numbers of layers ({} and {})",
+                            count.unwrap_or(0),
+                            b - a
+                        ),
                     ));
                     return None;
                 }
@@ -321,7 +395,9 @@ impl Builder {
                 .flat_map(|m| this.models[m].tensors.keys())
                 .filter(|n| {
                     Self::in_module(n, module)
-                        && !n.strip_prefix(prefix.as_str()).is_some_and(|r| r.starts_with('.'))
+                        && !n
+                            .strip_prefix(prefix.as_str())
+                            .is_some_and(|r| r.starts_with('.'))
                         && names::before_layers(n) == before
                         && seen.insert((*n).clone())
                 })
@@ -336,13 +412,22 @@ impl Builder {
             let ranges: Vec<(usize, usize)> = slice
                 .sources
                 .iter()
-                .map(|s| s.layers.unwrap_or_else(|| (0, self.block_list(s.model, module).map_or(0, |l| l.count))))
+                .map(|s| {
+                    s.layers.unwrap_or_else(|| {
+                        (0, self.block_list(s.model, module).map_or(0, |l| l.count))
+                    })
+                })
                 .collect();
             let count = ranges.first().map_or(0, |(a, b)| b - a);
             for offset in 0..count {
                 let mut suffixes: Vec<String> = Vec::new();
                 for (source, (a, _)) in slice.sources.iter().zip(&ranges) {
-                    let here = format!("{}.{}.", self.block_list(source.model, module).map_or_else(String::new, |l| l.prefix), a + offset);
+                    let here = format!(
+                        "{}.{}.",
+                        self.block_list(source.model, module)
+                            .map_or_else(String::new, |l| l.prefix),
+                        a + offset
+                    );
                     for name in self.models[source.model].tensors.keys() {
                         if let Some(rest) = name.strip_prefix(&here)
                             && !suffixes.iter().any(|s| s == rest)
@@ -353,7 +438,9 @@ impl Builder {
                 }
                 for suffix in suffixes {
                     let name_in = |this: &Self, model: usize, layer: usize| {
-                        let prefix = this.block_list(model, module).map_or_else(|| prefix.clone(), |l| l.prefix);
+                        let prefix = this
+                            .block_list(model, module)
+                            .map_or_else(|| prefix.clone(), |l| l.prefix);
                         format!("{prefix}.{layer}.{suffix}")
                     };
                     let source_names = slice
@@ -405,12 +492,17 @@ impl Builder {
         } else {
             names::tied_to(name, |n| opened.get(n).is_some())
         };
-        found.map(|name| Input { model, by_token: false, name })
+        found.map(|name| Input {
+            model,
+            by_token: false,
+            name,
+        })
     }
 
     fn tensor(&mut self, wanted: &Wanted) {
         let spec = self.method.spec();
-        if self.recipe.heads == Heads::Separate && self.is_separate_head(&wanted.name, wanted.slice) {
+        if self.recipe.heads == Heads::Separate && self.is_separate_head(&wanted.name, wanted.slice)
+        {
             return;
         }
         let base_model = self.base_of(wanted.slice);
@@ -426,7 +518,10 @@ impl Builder {
         let own = |i: &Option<Input>, name: &str| i.as_ref().is_some_and(|i| i.name == name);
         if names::tied_to(&wanted.name, |_| true).is_some()
             && !own(&base, &wanted.base_name)
-            && !inputs.iter().zip(&wanted.source_names).any(|(i, n)| own(i, n))
+            && !inputs
+                .iter()
+                .zip(&wanted.source_names)
+                .any(|(i, n)| own(i, n))
         {
             return;
         }
@@ -450,8 +545,14 @@ impl Builder {
                 _ if names::is_optional(&wanted.name) => {
                     let all: Vec<&Input> = base.iter().chain(inputs.iter().flatten()).collect();
                     match spec.missing {
-                        Missing::CopyLone if all.len() == 1 => return self.lone(wanted, Some(all[0].clone())),
-                        Missing::CopyBase | Missing::CopyBaseOrSkip if base.is_some() && have == 0 => return self.lone(wanted, base),
+                        Missing::CopyLone if all.len() == 1 => {
+                            return self.lone(wanted, Some(all[0].clone()));
+                        }
+                        Missing::CopyBase | Missing::CopyBaseOrSkip
+                            if base.is_some() && have == 0 =>
+                        {
+                            return self.lone(wanted, base);
+                        }
                         Missing::CopyBaseOrSkip => return,
                         _ => return self.missing(wanted, base_model, base.as_ref(), &inputs),
                     }
@@ -466,7 +567,12 @@ impl Builder {
 
     /// True for tensors that `heads = "separate"` keeps out of the trunk.
     fn is_separate_head(&self, name: &str, slice: &Slice) -> bool {
-        names::is_head(name) || self.base_of(slice).is_some_and(|b| self.lookup(b, name).is_none() && name.ends_with(".weight") | name.ends_with(".bias") && !name.contains("layer"))
+        names::is_head(name)
+            || self.base_of(slice).is_some_and(|b| {
+                self.lookup(b, name).is_none()
+                    && name.ends_with(".weight") | name.ends_with(".bias")
+                    && !name.contains("layer")
+            })
     }
 
     fn lone(&mut self, wanted: &Wanted, input: Option<Input>) {
@@ -476,8 +582,15 @@ impl Builder {
             let (dtype, shape) = (entry.dtype, entry.shape.clone());
             let out = self.out_dtype(dtype);
             if out == dtype && !dtype.is_block() {
-                let tensor = OutTensor { name: wanted.name.clone(), dtype, shape };
-                self.outputs.push(Output { tensor, how: How::Copy(input) });
+                let tensor = OutTensor {
+                    name: wanted.name.clone(),
+                    dtype,
+                    shape,
+                };
+                self.outputs.push(Output {
+                    tensor,
+                    how: How::Copy(input),
+                });
             } else {
                 self.group_of_one(wanted, input, out, shape);
             }
@@ -487,7 +600,11 @@ impl Builder {
     /// A converted copy: a one-input average.
     fn group_of_one(&mut self, wanted: &Wanted, input: Input, dtype: DType, shape: Vec<usize>) {
         let model = input.model;
-        let tensor = OutTensor { name: wanted.name.clone(), dtype, shape: shape.clone() };
+        let tensor = OutTensor {
+            name: wanted.name.clone(),
+            dtype,
+            shape: shape.clone(),
+        };
         let (shared, each) = Composition::plain_values();
         let job = TensorJob {
             name: wanted.name.clone(),
@@ -503,32 +620,69 @@ impl Builder {
     }
 
     /// Finds or makes the group for these inputs.
-    fn group(&mut self, experts: Vec<usize>, base: Option<usize>, composition: Composition) -> usize {
+    fn group(
+        &mut self,
+        experts: Vec<usize>,
+        base: Option<usize>,
+        composition: Composition,
+    ) -> usize {
         let found = self
             .groups
             .iter()
             .position(|g| g.experts == experts && g.base == base && g.composition == composition);
         found.unwrap_or_else(|| {
-            self.groups.push(Group { experts, base, members: Vec::new(), composition });
+            self.groups.push(Group {
+                experts,
+                base,
+                members: Vec::new(),
+                composition,
+            });
             self.groups.len() - 1
         })
     }
 
-    fn push(&mut self, group: usize, tensor: OutTensor, job: TensorJob, base: Option<Input>, inputs: Vec<Option<Input>>) {
+    fn push(
+        &mut self,
+        group: usize,
+        tensor: OutTensor,
+        job: TensorJob,
+        base: Option<Input>,
+        inputs: Vec<Option<Input>>,
+    ) {
         let member = self.groups[group].members.len();
         let output = self.outputs.len();
-        self.outputs.push(Output { tensor, how: How::Merge(group, member) });
-        self.groups[group].members.push(Member { output, job: Arc::new(job), base, inputs });
+        self.outputs.push(Output {
+            tensor,
+            how: How::Merge(group, member),
+        });
+        self.groups[group].members.push(Member {
+            output,
+            job: Arc::new(job),
+            base,
+            inputs,
+        });
     }
 
-    fn merged(&mut self, wanted: &Wanted, mut base: Option<Input>, mut inputs: Vec<Option<Input>>, chosen: &[usize]) {
+    fn merged(
+        &mut self,
+        wanted: &Wanted,
+        mut base: Option<Input>,
+        mut inputs: Vec<Option<Input>>,
+        chosen: &[usize],
+    ) {
         let spec = self.method.spec();
         let entries: Vec<(Input, DType, Vec<usize>)> = base
             .iter()
             .chain(inputs.iter().flatten())
-            .filter_map(|i| self.models[i.model].get(&i.name).map(|e| (i.clone(), e.dtype, e.shape.clone())))
+            .filter_map(|i| {
+                self.models[i.model]
+                    .get(&i.name)
+                    .map(|e| (i.clone(), e.dtype, e.shape.clone()))
+            })
             .collect();
-        let Some((first, first_type, first_shape)) = entries.first().cloned() else { return };
+        let Some((first, first_type, first_shape)) = entries.first().cloned() else {
+            return;
+        };
         let mut shape = first_shape.clone();
         let is_vocab = is_vocab(&wanted.name, &first_shape);
         if is_vocab && let Some(plan) = &self.vocabulary {
@@ -548,29 +702,61 @@ impl Builder {
             }
             if dtype.is_float() != first_type.is_float() {
                 let file = self.models[input.model].file_of(&input.name);
-                self.fail(MergeError::plan(
-                    "type-mismatch",
-                    format!("tensor `{}` is {dtype}, but {first_type} in {}", wanted.name, self.models[first.model].file_of(&first.name)),
-                )
-                .at(file));
+                self.fail(
+                    MergeError::plan(
+                        "type-mismatch",
+                        format!(
+                            "tensor `{}` is {dtype}, but {first_type} in {}",
+                            wanted.name,
+                            self.models[first.model].file_of(&first.name)
+                        ),
+                    )
+                    .at(file),
+                );
                 return;
             }
         }
-        if is_vocab && self.vocabulary.is_none() && let Some(rows) = self.truncated {
+        if is_vocab
+            && self.vocabulary.is_none()
+            && let Some(rows) = self.truncated
+        {
             shape[0] = rows;
         }
-        let promoted = entries.iter().map(|e| e.1).reduce(promote).unwrap_or(first_type);
+        let promoted = entries
+            .iter()
+            .map(|e| e.1)
+            .reduce(promote)
+            .unwrap_or(first_type);
         if !first_type.is_float() || first_shape.contains(&0) {
             let inputs = entries.into_iter().map(|e| e.0).collect();
-            let tensor = OutTensor { name: wanted.name.clone(), dtype: first_type, shape };
-            self.outputs.push(Output { tensor, how: How::Equal(inputs) });
+            let tensor = OutTensor {
+                name: wanted.name.clone(),
+                dtype: first_type,
+                shape,
+            };
+            self.outputs.push(Output {
+                tensor,
+                how: How::Equal(inputs),
+            });
             return;
         }
         let dtype = self.out_dtype(promoted);
         let (slice, module) = (wanted.slice, wanted.module);
-        let t = wanted.at.map_or(0.0, |(i, n)| if n <= 1 { 1.0 } else { i as f64 / (n - 1) as f64 });
+        let t = wanted.at.map_or(0.0, |(i, n)| {
+            if n <= 1 {
+                1.0
+            } else {
+                i as f64 / (n - 1) as f64
+            }
+        });
         let outer: [&Settings; 3] = [&slice.settings, &module.settings, &self.recipe.settings];
-        let pick = |each: bool| -> Vec<Param> { spec.params.iter().filter(|p| p.each == each).copied().collect() };
+        let pick = |each: bool| -> Vec<Param> {
+            spec.params
+                .iter()
+                .filter(|p| p.each == each)
+                .copied()
+                .collect()
+        };
         let shared = match values(&pick(false), &outer, &wanted.name, t, &self.recipe, None) {
             Ok(values) => values,
             Err(error) => return self.fail_once(error),
@@ -581,7 +767,14 @@ impl Builder {
             let source = &slice.sources[i];
             let scopes: [&Settings; 4] = [&source.settings, outer[0], outer[1], outer[2]];
             let name = self.models[source.model].model.name.clone();
-            match values(&each_params, &scopes, &wanted.source_names[i], t, &self.recipe, Some(&name)) {
+            match values(
+                &each_params,
+                &scopes,
+                &wanted.source_names[i],
+                t,
+                &self.recipe,
+                Some(&name),
+            ) {
                 Ok(values) => each.push(values),
                 Err(error) => return self.fail_once(error),
             }
@@ -594,8 +787,15 @@ impl Builder {
             && !input.by_token
             && self.truncated.is_none()
         {
-            let tensor = OutTensor { name: wanted.name.clone(), dtype, shape };
-            self.outputs.push(Output { tensor, how: How::Copy(input.clone()) });
+            let tensor = OutTensor {
+                name: wanted.name.clone(),
+                dtype,
+                shape,
+            };
+            self.outputs.push(Output {
+                tensor,
+                how: How::Copy(input.clone()),
+            });
             return;
         }
         let experts: Vec<usize> = chosen.iter().map(|i| slice.sources[*i].model).collect();
@@ -603,8 +803,19 @@ impl Builder {
             Ok(composition) => composition,
             Err(error) => return self.fail_once(error),
         };
-        let tensor = OutTensor { name: wanted.name.clone(), dtype, shape: shape.clone() };
-        let job = TensorJob { name: wanted.name.clone(), shape, shared, each, layer: wanted.layer, before: 0 };
+        let tensor = OutTensor {
+            name: wanted.name.clone(),
+            dtype,
+            shape: shape.clone(),
+        };
+        let job = TensorJob {
+            name: wanted.name.clone(),
+            shape,
+            shared,
+            each,
+            layer: wanted.layer,
+            before: 0,
+        };
         let base_model = base.as_ref().map(|b| b.model);
         let group = self.group(experts, base_model, composition);
         self.push(group, tensor, job, base, inputs);
@@ -616,7 +827,11 @@ impl Builder {
             let text = e.to_string();
             text.split(" (model").next().unwrap_or(&text).to_owned()
         };
-        if !self.errors.iter().any(|e| e.code() == error.code() && key(e) == key(&error)) {
+        if !self
+            .errors
+            .iter()
+            .any(|e| e.code() == error.code() && key(e) == key(&error))
+        {
             self.errors.push(error);
         }
     }
@@ -627,14 +842,37 @@ impl Builder {
             d if d.is_block() => DType::F16,
             d => d,
         };
-        if promoted.is_float() { self.recipe.out_dtype.or(self.recipe.dtype).unwrap_or(natural) } else { promoted }
+        if promoted.is_float() {
+            self.recipe
+                .out_dtype
+                .or(self.recipe.dtype)
+                .unwrap_or(natural)
+        } else {
+            promoted
+        }
     }
 
-    fn wrong_shape(&mut self, wanted: &Wanted, first: &Input, want: &[usize], input: &Input, found: &[usize]) {
-        let what = self.recipe.base.map_or("the first input", |b| if b == first.model { "base" } else { "the first input" });
+    fn wrong_shape(
+        &mut self,
+        wanted: &Wanted,
+        first: &Input,
+        want: &[usize],
+        input: &Input,
+        found: &[usize],
+    ) {
+        let what = self.recipe.base.map_or("the first input", |b| {
+            if b == first.model {
+                "base"
+            } else {
+                "the first input"
+            }
+        });
         let mut error = MergeError::plan(
             "shape-mismatch",
-            format!("tensor `{}` has shape {found:?}, {what} has {want:?}", input.name),
+            format!(
+                "tensor `{}` has shape {found:?}, {what} has {want:?}",
+                input.name
+            ),
         )
         .at(self.models[input.model].file_of(&input.name));
         if is_vocab(&wanted.name, want) {
@@ -644,16 +882,31 @@ impl Builder {
         } else if names::is_head(&wanted.name) {
             error = error.hint("heads differ per task; keep them out of the merge with `[merge] heads = \"separate\"` (--heads separate)");
         } else {
-            error = error.hint("only models of one architecture and size can be merged tensor by tensor");
+            error = error
+                .hint("only models of one architecture and size can be merged tensor by tensor");
         }
         self.fail(error);
     }
 
-    fn missing(&mut self, wanted: &Wanted, base_model: Option<usize>, base: Option<&Input>, inputs: &[Option<Input>]) {
+    fn missing(
+        &mut self,
+        wanted: &Wanted,
+        base_model: Option<usize>,
+        base: Option<&Input>,
+        inputs: &[Option<Input>],
+    ) {
         let lacking: Vec<usize> = base_model
             .filter(|_| base.is_none())
             .into_iter()
-            .chain(wanted.slice.sources.iter().zip(inputs).filter(|(_, i)| i.is_none()).map(|(s, _)| s.model))
+            .chain(
+                wanted
+                    .slice
+                    .sources
+                    .iter()
+                    .zip(inputs)
+                    .filter(|(_, i)| i.is_none())
+                    .map(|(s, _)| s.model),
+            )
             .collect();
         // Reported by model in `report_surplus`, so that a wrong prefix is one message and not two hundred.
         for model in lacking {
@@ -668,8 +921,9 @@ impl Builder {
 
     /// Joins the missing-tensor marks of [`Self::missing`] into one error per model.
     fn report_surplus(&mut self) {
-        let (marks, mut errors): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.errors).into_iter().partition(|e| e.code() == "missing-tensor");
+        let (marks, mut errors): (Vec<_>, Vec<_>) = std::mem::take(&mut self.errors)
+            .into_iter()
+            .partition(|e| e.code() == "missing-tensor");
         let mut by_model: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for mark in marks {
             if let MergeError::Plan { message, hints, .. } = mark
@@ -680,19 +934,40 @@ impl Builder {
         }
         let base = self.recipe.base;
         let reference = base.unwrap_or_else(|| self.template());
-        let lacking_here: BTreeSet<String> = by_model.get(&reference).into_iter().flatten().cloned().collect();
+        let lacking_here: BTreeSet<String> = by_model
+            .get(&reference)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         for (model, names) in &by_model {
             let opened = &self.models[*model];
-            let what = if base == Some(*model) { "the base" } else { "this model" };
+            let what = if base == Some(*model) {
+                "the base"
+            } else {
+                "this model"
+            };
             if *model == reference {
                 // Tensors the reference lacks are better told from the side of the model that has them.
-                let mut owners: Vec<usize> = (0..self.models.len()).filter(|m| m != model).collect();
+                let mut owners: Vec<usize> =
+                    (0..self.models.len()).filter(|m| m != model).collect();
                 owners.retain(|m| names.iter().any(|n| self.models[*m].get(n).is_some()));
                 for owner in owners {
-                    let has: Vec<&str> =
-                        names.iter().map(String::as_str).filter(|n| self.models[owner].get(n).is_some()).collect();
-                    let known: BTreeSet<&str> = self.models[*model].tensors.keys().map(String::as_str).collect();
-                    let kind = if base.is_some() { "base" } else { "the first model" };
+                    let has: Vec<&str> = names
+                        .iter()
+                        .map(String::as_str)
+                        .filter(|n| self.models[owner].get(n).is_some())
+                        .collect();
+                    let known: BTreeSet<&str> = self.models[*model]
+                        .tensors
+                        .keys()
+                        .map(String::as_str)
+                        .collect();
+                    let kind = if base.is_some() {
+                        "base"
+                    } else {
+                        "the first model"
+                    };
                     let mut error = MergeError::plan(
                         "no-counterpart",
                         format!(
@@ -715,9 +990,15 @@ impl Builder {
                     errors.push(error);
                 }
             } else {
-                let rest: Vec<&String> = names.iter().filter(|n| !lacking_here.contains(*n) && self.models[reference].get(n).is_some()).collect();
+                let rest: Vec<&String> = names
+                    .iter()
+                    .filter(|n| {
+                        !lacking_here.contains(*n) && self.models[reference].get(n).is_some()
+                    })
+                    .collect();
                 // With a wrong prefix both directions fail; the message above names the fix.
-                let renamed = by_model.contains_key(&reference) && rest.len() > self.models[reference].tensors.len() / 2;
+                let renamed = by_model.contains_key(&reference)
+                    && rest.len() > self.models[reference].tensors.len() / 2;
                 if let Some(first) = rest.first().filter(|_| !renamed) {
                     errors.push(
                         MergeError::plan(
@@ -742,12 +1023,24 @@ impl Builder {
         let mut heads = Vec::new();
         for source in &slice.sources {
             let opened = &self.models[source.model];
-            let names: Vec<String> = opened.tensors.keys().filter(|n| self.is_separate_head(n, &slice)).cloned().collect();
+            let names: Vec<String> = opened
+                .tensors
+                .keys()
+                .filter(|n| self.is_separate_head(n, &slice))
+                .cloned()
+                .collect();
             if names.is_empty() {
                 continue;
             }
-            let task = opened.model.task.clone().unwrap_or_else(|| opened.model.name.clone());
-            let modules: BTreeSet<&str> = names.iter().filter_map(|n| n.rsplit_once('.').map(|(m, _)| m)).collect();
+            let task = opened
+                .model
+                .task
+                .clone()
+                .unwrap_or_else(|| opened.model.name.clone());
+            let modules: BTreeSet<&str> = names
+                .iter()
+                .filter_map(|n| n.rsplit_once('.').map(|(m, _)| m))
+                .collect();
             // One layer is stored as weight and bias, more as 0.weight, 2.weight ... in file order.
             let tensors = names
                 .iter()
@@ -762,7 +1055,11 @@ impl Builder {
                     (file_name, n.clone())
                 })
                 .collect();
-            heads.push(Head { task, model: source.model, tensors });
+            heads.push(Head {
+                task,
+                model: source.model,
+                tensors,
+            });
         }
         heads
     }
@@ -771,7 +1068,9 @@ impl Builder {
     fn renumber(&mut self) {
         for g in 0..self.groups.len() {
             let group = &mut self.groups[g];
-            group.members.sort_by(|a, b| a.job.name.as_bytes().cmp(b.job.name.as_bytes()));
+            group
+                .members
+                .sort_by(|a, b| a.job.name.as_bytes().cmp(b.job.name.as_bytes()));
             let mut before = 0u64;
             for (i, member) in group.members.iter_mut().enumerate() {
                 let job = Arc::make_mut(&mut member.job);
@@ -785,7 +1084,9 @@ impl Builder {
 
 /// True for embeddings and heads, whatever their number of rows.
 fn is_vocab(name: &str, shape: &[usize]) -> bool {
-    shape.first().is_some_and(|rows| vocab::is_vocab_tensor(name, shape, *rows))
+    shape
+        .first()
+        .is_some_and(|rows| vocab::is_vocab_tensor(name, shape, *rows))
 }
 
 /// The type both can be stored in without loss of range.

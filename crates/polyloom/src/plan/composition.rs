@@ -54,24 +54,44 @@ fn method(name: &str) -> Result<&'static dyn Method> {
 impl Composition {
     /// A conversion: one input, no arithmetic.
     pub fn plain_copy() -> Self {
-        Self { method: "linear", on: None, pre: Vec::new(), post: Vec::new() }
+        Self {
+            method: "linear",
+            on: None,
+            pre: Vec::new(),
+            post: Vec::new(),
+        }
     }
 
     /// The composition of a recipe for `experts` inputs.
     ///
     /// # Errors
     /// Unknown steps or parameters, an `on` where the method takes none, deeper nesting.
-    pub fn from_recipe(recipe: &Recipe, outer: &'static dyn Method, experts: usize) -> Result<Self> {
+    pub fn from_recipe(
+        recipe: &Recipe,
+        outer: &'static dyn Method,
+        experts: usize,
+    ) -> Result<Self> {
         let spec = outer.spec();
         let on = match (&recipe.on, spec.on) {
             (None, None) => None,
             (Some(on), None) => {
-                return Err(MergeError::plan("no-inner", format!("method `{}` takes no `on`; `{}` has no place in it", spec.name, on.name)));
+                return Err(MergeError::plan(
+                    "no-inner",
+                    format!(
+                        "method `{}` takes no `on`; `{}` has no place in it",
+                        spec.name, on.name
+                    ),
+                ));
             }
             (Some(on), Some(_)) => Some(Inner::resolve(on, experts)?),
-            (None, Some(default)) => {
-                Some(Inner::resolve(&Part { name: default.to_owned(), settings: Settings::default(), pre: Vec::new() }, experts)?)
-            }
+            (None, Some(default)) => Some(Inner::resolve(
+                &Part {
+                    name: default.to_owned(),
+                    settings: Settings::default(),
+                    pre: Vec::new(),
+                },
+                experts,
+            )?),
         };
         Ok(Self {
             method: spec.name,
@@ -96,7 +116,10 @@ impl Composition {
     /// Whole model or tensor by tensor.
     pub fn scope(&self) -> Scope {
         let model = |name: &str| merge::find(name).is_some_and(|m| m.spec().scope == Scope::Model);
-        let inner = self.on.as_ref().is_some_and(|i| model(i.method) || compose::pre_scope(&list(&i.pre)) == Scope::Model);
+        let inner = self
+            .on
+            .as_ref()
+            .is_some_and(|i| model(i.method) || compose::pre_scope(&list(&i.pre)) == Scope::Model);
         if model(self.method)
             || inner
             || compose::post_scope(&self.post_list()) == Scope::Model
@@ -136,31 +159,56 @@ fn list(steps: &[Step]) -> Vec<(&str, &Values)> {
 impl Inner {
     fn resolve(part: &Part, experts: usize) -> Result<Self> {
         let method = merge::find(&part.name).ok_or_else(|| {
-            MergeError::plan("unknown-method", format!("`on` names the unknown method `{}`", part.name))
+            MergeError::plan(
+                "unknown-method",
+                format!("`on` names the unknown method `{}`", part.name),
+            )
         })?;
         let spec = method.spec();
         if spec.on.is_some() {
-            return Err(MergeError::plan("nesting", format!("`on` cannot be `{}`, which works on another merge itself", spec.name)));
+            return Err(MergeError::plan(
+                "nesting",
+                format!(
+                    "`on` cannot be `{}`, which works on another merge itself",
+                    spec.name
+                ),
+            ));
         }
         if !spec.deltas {
-            return Err(MergeError::plan("no-task-vector", format!("`on` cannot be `{}`: it yields weights, not a task vector", spec.name)));
+            return Err(MergeError::plan(
+                "no-task-vector",
+                format!(
+                    "`on` cannot be `{}`: it yields weights, not a task vector",
+                    spec.name
+                ),
+            ));
         }
         let given = plain(&part.settings)?;
-        let (shared_params, each_params): (Vec<Param>, Vec<Param>) = spec.params.iter().partition(|p| !p.each);
-        if let Some(unknown) = given.keys().find(|k| !spec.params.iter().any(|p| p.name == *k)) {
+        let (shared_params, each_params): (Vec<Param>, Vec<Param>) =
+            spec.params.iter().partition(|p| !p.each);
+        if let Some(unknown) = given
+            .keys()
+            .find(|k| !spec.params.iter().any(|p| p.name == *k))
+        {
             return Err(merge::params::unknown_name(unknown, spec.params));
         }
         let pick = |params: &[Param], expert: Option<usize>| -> Result<Map<String, Value>> {
             let mut out = Map::new();
             for param in params {
-                let Some(value) = given.get(param.name) else { continue };
+                let Some(value) = given.get(param.name) else {
+                    continue;
+                };
                 // A per-expert word holds for every expert, or is a list in expert order.
                 let value = match (value, expert) {
                     (Value::Array(items), Some(i)) => {
                         if items.len() != experts {
                             return Err(MergeError::plan(
                                 "list-length",
-                                format!("`{}` in `on` lists {} values for {experts} experts", param.name, items.len()),
+                                format!(
+                                    "`{}` in `on` lists {} values for {experts} experts",
+                                    param.name,
+                                    items.len()
+                                ),
                             ));
                         }
                         items[i].clone()
@@ -175,16 +223,31 @@ impl Inner {
         let each = (0..experts)
             .map(|i| complete(&each_params, &pick(&each_params, Some(i))?, false))
             .collect::<Result<_>>()?;
-        Ok(Self { method: spec.name, shared, each, pre: steps(&part.pre, true)? })
+        Ok(Self {
+            method: spec.name,
+            shared,
+            each,
+            pre: steps(&part.pre, true)?,
+        })
     }
 
     fn build(&self, outer: &Job) -> Result<Box<dyn Kernel>> {
         let tensors = outer
             .tensors
             .iter()
-            .map(|t| Arc::new(TensorJob { shared: self.shared.clone(), each: self.each.clone(), ..(**t).clone() }))
+            .map(|t| {
+                Arc::new(TensorJob {
+                    shared: self.shared.clone(),
+                    each: self.each.clone(),
+                    ..(**t).clone()
+                })
+            })
             .collect();
-        let job = Job { tensors, inner_maker: None, ..outer.clone() };
+        let job = Job {
+            tensors,
+            inner_maker: None,
+            ..outer.clone()
+        };
         let kernel = method(self.method)?.kernel(&job)?;
         compose::wrap_pre(kernel, &list(&self.pre), &job)
     }
@@ -197,7 +260,11 @@ fn plain(settings: &Settings) -> Result<Map<String, Value>> {
         .map(|(name, (setting, origin))| match setting {
             Setting::Value(value) => Ok((name.clone(), value.clone())),
             Setting::Gradient(items) => Ok((name.clone(), Value::Array(items.clone()))),
-            Setting::Filters(_) => Err(MergeError::plan("not-per-tensor", format!("`{name}` takes one value here, not a list of filters")).at(origin.text.clone())),
+            Setting::Filters(_) => Err(MergeError::plan(
+                "not-per-tensor",
+                format!("`{name}` takes one value here, not a list of filters"),
+            )
+            .at(origin.text.clone())),
         })
         .collect()
 }
@@ -207,15 +274,29 @@ fn steps(parts: &[Part], pre: bool) -> Result<Vec<Step>> {
         .iter()
         .map(|part| {
             let spec: &StepSpec = compose::step(&part.name, pre).ok_or_else(|| {
-                let names: Vec<&str> = compose::STEPS.iter().filter(|s| s.pre == pre).map(|s| s.name).collect();
+                let names: Vec<&str> = compose::STEPS
+                    .iter()
+                    .filter(|s| s.pre == pre)
+                    .map(|s| s.name)
+                    .collect();
                 let which = if pre { "pre" } else { "post" };
-                let error = MergeError::plan("unknown-step", format!("unknown {which}-step `{}`; expected one of: {}", part.name, names.join(", ")));
+                let error = MergeError::plan(
+                    "unknown-step",
+                    format!(
+                        "unknown {which}-step `{}`; expected one of: {}",
+                        part.name,
+                        names.join(", ")
+                    ),
+                );
                 match suggest::nearest(&part.name, &names, 1).first() {
                     Some(near) => error.hint(format!("did you mean `{near}`?")),
                     None => error,
                 }
             })?;
-            Ok(Step { name: spec.name, values: complete(spec.params, &plain(&part.settings)?, false)? })
+            Ok(Step {
+                name: spec.name,
+                values: complete(spec.params, &plain(&part.settings)?, false)?,
+            })
         })
         .collect()
 }

@@ -96,7 +96,10 @@ pub fn execute(plan: &Plan, options: &RunOptions) -> Result<Report> {
         Err(error) => {
             // An interrupted multi-shard run can be resumed; anything else leaves nothing behind.
             let finished = layout.shards.len() > 1
-                && layout.shards.iter().any(|s| folder.path().join(&s.name).exists());
+                && layout
+                    .shards
+                    .iter()
+                    .any(|s| folder.path().join(&s.name).exists());
             if finished && matches!(error, MergeError::Core(polyloom_core::Error::Interrupted)) {
                 folder.keep_partial();
             }
@@ -113,7 +116,13 @@ fn fill(
     inputs: &[super::provenance::InputRecord],
 ) -> Result<Report> {
     let writer = TensorWriter::create(folder, layout)?;
-    let out = Out { plan, writer: &writer, options, written: AtomicUsize::new(0), overflow: Mutex::default() };
+    let out = Out {
+        plan,
+        writer: &writer,
+        options,
+        written: AtomicUsize::new(0),
+        overflow: Mutex::default(),
+    };
     let mut buffer = Vec::new();
     for (i, output) in plan.outputs.iter().enumerate() {
         match &output.how {
@@ -125,7 +134,10 @@ fn fill(
     for group in &plan.groups {
         out.merge(group)?;
     }
-    let overflow = out.overflow.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let overflow = out
+        .overflow
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     writer.close()?;
     let mut report = Report {
         output: PathBuf::new(),
@@ -205,8 +217,15 @@ impl Out<'_> {
             .filter(|m| model_scope || !self.writer.finished(group.members[*m].output))
             .collect();
         let job = Job {
-            tensors: members.iter().map(|m| group.members[*m].job.clone()).collect(),
-            experts: group.experts.iter().map(|e| self.plan.models[*e].model.name.clone()).collect(),
+            tensors: members
+                .iter()
+                .map(|m| group.members[*m].job.clone())
+                .collect(),
+            experts: group
+                .experts
+                .iter()
+                .map(|e| self.plan.models[*e].model.name.clone())
+                .collect(),
             has_base: group.base.is_some(),
             seed: self.plan.recipe.seed,
             statistics: super::statistics::open(self.plan, group)?,
@@ -219,9 +238,22 @@ impl Out<'_> {
             scope: group.composition.scope(),
             make: &make,
         };
-        let feed = PlanFeed { plan: self.plan, group, members: &members, allow_nonfinite: self.options.allow_nonfinite };
-        let sink = PlanSink { out: self, group, members: &members };
-        let options = Options { chunk: self.options.chunk, stop: self.options.stop, progress: None };
+        let feed = PlanFeed {
+            plan: self.plan,
+            group,
+            members: &members,
+            allow_nonfinite: self.options.allow_nonfinite,
+        };
+        let sink = PlanSink {
+            out: self,
+            group,
+            members: &members,
+        };
+        let options = Options {
+            chunk: self.options.chunk,
+            stop: self.options.stop,
+            progress: None,
+        };
         run::run(&run_group, None, &feed, &sink, &options)
     }
 }
@@ -236,11 +268,28 @@ pub struct PlanFeed<'a> {
 
 impl<'a> PlanFeed<'a> {
     /// A feed for some members of a group.
-    pub fn new(plan: &'a Plan, group: &'a Group, members: &'a [usize], allow_nonfinite: bool) -> Self {
-        Self { plan, group, members, allow_nonfinite }
+    pub fn new(
+        plan: &'a Plan,
+        group: &'a Group,
+        members: &'a [usize],
+        allow_nonfinite: bool,
+    ) -> Self {
+        Self {
+            plan,
+            group,
+            members,
+            allow_nonfinite,
+        }
     }
 
-    fn one(&self, input: &Input, elements: usize, start: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
+    fn one(
+        &self,
+        input: &Input,
+        elements: usize,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let model = &self.plan.models[input.model];
         if input.by_token {
             self.rows(input, elements, start, out, scratch)?;
@@ -264,8 +313,19 @@ impl<'a> PlanFeed<'a> {
     }
 
     /// Assembles vocabulary rows of one model by token.
-    fn rows(&self, input: &Input, elements: usize, start: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
-        let vocabulary = self.plan.vocabulary.as_ref().ok_or_else(|| MergeError::Internal("no vocabulary".into()))?;
+    fn rows(
+        &self,
+        input: &Input,
+        elements: usize,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let vocabulary = self
+            .plan
+            .vocabulary
+            .as_ref()
+            .ok_or_else(|| MergeError::Internal("no vocabulary".into()))?;
         let width = (elements / vocabulary.padded_size.max(1)).max(1);
         let mut row_values = vec![0.0; width];
         let mut at = start;
@@ -275,7 +335,12 @@ impl<'a> PlanFeed<'a> {
             let n = (width - column).min(rest.len());
             let (now, later) = rest.split_at_mut(n);
             now.fill(0.0);
-            let mut add = |model: usize, source: usize, scale: f32, now: &mut [f32], scratch: &mut Scratch| -> Result<()> {
+            let mut add = |model: usize,
+                           source: usize,
+                           scale: f32,
+                           now: &mut [f32],
+                           scratch: &mut Scratch|
+             -> Result<()> {
                 let values = &mut row_values[..n];
                 self.vocab_read(model, input, source * width + column, values, scratch)?;
                 for (o, v) in now.iter_mut().zip(values.iter()) {
@@ -288,7 +353,13 @@ impl<'a> PlanFeed<'a> {
                 Row::Zero => {}
                 Row::Mean(sources) => {
                     for (model, source) in sources {
-                        add(*model, *source as usize, 1.0 / sources.len() as f32, now, scratch)?;
+                        add(
+                            *model,
+                            *source as usize,
+                            1.0 / sources.len() as f32,
+                            now,
+                            scratch,
+                        )?;
                     }
                 }
                 Row::MeanOfReal => {
@@ -313,25 +384,45 @@ impl<'a> PlanFeed<'a> {
     }
 
     /// The same tensor of another model (or the one its head is tied to there).
-    fn vocab_read(&self, model: usize, input: &Input, start: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
+    fn vocab_read(
+        &self,
+        model: usize,
+        input: &Input,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let opened = &self.plan.models[model];
         if opened.get(&input.name).is_some() {
             return opened.read(&input.name, start, out, scratch);
         }
         let name = super::names::tied_to(&input.name, |n| opened.get(n).is_some()).or_else(|| {
             let heads = ["lm_head.weight", "embed_out.weight"];
-            heads.iter().find(|h| opened.get(h).is_some()).map(|h| (*h).to_owned())
+            heads
+                .iter()
+                .find(|h| opened.get(h).is_some())
+                .map(|h| (*h).to_owned())
         });
         match name {
             Some(name) => opened.read(&name, start, out, scratch),
-            None => Err(MergeError::plan("missing-tensor", format!("lacks `{}`, whose rows another model needs", input.name))
-                .at(opened.path.display().to_string())),
+            None => Err(MergeError::plan(
+                "missing-tensor",
+                format!("lacks `{}`, whose rows another model needs", input.name),
+            )
+            .at(opened.path.display().to_string())),
         }
     }
 }
 
 impl Feed for PlanFeed<'_> {
-    fn read(&self, tensor: usize, input: Option<usize>, start: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
+    fn read(
+        &self,
+        tensor: usize,
+        input: Option<usize>,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let member = &self.group.members[self.members[tensor]];
         let elements = member.job.elements();
         let source = match input {
@@ -339,7 +430,8 @@ impl Feed for PlanFeed<'_> {
             // `missing = "base"`: an absent tensor counts as unchanged.
             Some(i) => member.inputs[i].as_ref().or(member.base.as_ref()),
         };
-        let source = source.ok_or_else(|| MergeError::Internal(format!("no input for `{}`", member.job.name)))?;
+        let source = source
+            .ok_or_else(|| MergeError::Internal(format!("no input for `{}`", member.job.name)))?;
         self.one(source, elements, start, out, scratch)
     }
 }
@@ -363,7 +455,11 @@ impl Sink for PlanSink<'_> {
             bytes.resize(values.len() * size, 0);
             let lost = dtype::narrow(values, target.dtype, bytes);
             if lost > 0 {
-                let mut overflow = self.out.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut overflow = self
+                    .out
+                    .overflow
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 *overflow.entry(target.name.clone()).or_default() += lost;
             }
             self.out.put(output, (start * size) as u64, bytes)

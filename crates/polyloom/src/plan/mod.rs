@@ -3,8 +3,8 @@
 //! Everything that can be seen in headers is reported here, up to ten problems at once.
 
 mod build;
-mod composition;
 mod companions;
+mod composition;
 pub mod execute;
 pub mod names;
 pub mod provenance;
@@ -162,7 +162,9 @@ impl Plan {
     /// Passes over the data: 1 without a survey, at least 2 with one.
     pub fn passes(&self) -> usize {
         let surveys = |g: &Group| -> usize {
-            let Some(member) = g.members.first() else { return 1 };
+            let Some(member) = g.members.first() else {
+                return 1;
+            };
             let job = crate::merge::method::Job {
                 tensors: g.members.iter().map(|m| m.job.clone()).collect(),
                 experts: vec![String::new(); g.experts.len()],
@@ -173,10 +175,15 @@ impl Plan {
             };
             let job = match g.composition.scope() {
                 Scope::Model => job,
-                Scope::Tensor => crate::merge::method::Job { tensors: vec![member.job.clone()], ..job },
+                Scope::Tensor => crate::merge::method::Job {
+                    tensors: vec![member.job.clone()],
+                    ..job
+                },
             };
             // A kernel that surveys reads its input at least once more; how often can depend on the data.
-            g.composition.build(&job).map_or(1, |k| 1 + usize::from(k.surveys()))
+            g.composition
+                .build(&job)
+                .map_or(1, |k| 1 + usize::from(k.surveys()))
         };
         self.groups.iter().map(surveys).max().unwrap_or(1)
     }
@@ -184,18 +191,45 @@ impl Plan {
     /// An upper estimate of the memory a run needs with `threads` threads, in bytes.
     pub fn peak_bytes(&self, threads: usize) -> u64 {
         let chunk = 1u64 << 18;
-        let widest = self.groups.iter().map(|g| g.experts.len() as u64 + 3).max().unwrap_or(1);
-        let rows = self.groups.iter().flat_map(|g| &g.members).map(|m| m.job.last_axis() as u64).max().unwrap_or(0);
+        let widest = self
+            .groups
+            .iter()
+            .map(|g| g.experts.len() as u64 + 3)
+            .max()
+            .unwrap_or(1);
+        let rows = self
+            .groups
+            .iter()
+            .flat_map(|g| &g.members)
+            .map(|m| m.job.last_axis() as u64)
+            .max()
+            .unwrap_or(0);
         // Decompositions hold whole tensors: inputs, result and factors, for two tensors at once.
-        let spectral = matches!(self.recipe.method.as_str(), "iso_c" | "iso_cts" | "tsv_m" | "wudi" | "regmean" | "knots");
+        let spectral = matches!(
+            self.recipe.method.as_str(),
+            "iso_c" | "iso_cts" | "tsv_m" | "wudi" | "regmean" | "knots"
+        );
         let whole = self
             .groups
             .iter()
             .filter(|_| spectral)
-            .flat_map(|g| g.members.iter().filter(|m| m.job.shape.len() == 2).map(|m| m.job.elements() as u64 * (g.experts.len() as u64 + 4) * 4))
+            .flat_map(|g| {
+                g.members
+                    .iter()
+                    .filter(|m| m.job.shape.len() == 2)
+                    .map(|m| m.job.elements() as u64 * (g.experts.len() as u64 + 4) * 4)
+            })
             .max()
             .unwrap_or(0);
-        let model = if self.groups.iter().any(|g| g.composition.scope() == Scope::Model) { 64 << 20 } else { 0 };
+        let model = if self
+            .groups
+            .iter()
+            .any(|g| g.composition.scope() == Scope::Model)
+        {
+            64 << 20
+        } else {
+            0
+        };
         threads as u64 * widest * chunk.max(rows) * 4 + 2 * whole + model + (24 << 20)
     }
 
@@ -204,13 +238,26 @@ impl Plan {
         let recipe = &self.recipe;
         let module = &recipe.modules[0];
         let slice = &module.slices[0];
-        let scopes = slice.sources.first().map(|s| &s.settings).into_iter().chain([&slice.settings, &module.settings, &recipe.settings]);
-        let origin = scopes.filter_map(|s| s.get(name)).map(|(_, o)| o.text.clone()).next();
+        let scopes = slice
+            .sources
+            .first()
+            .map(|s| &s.settings)
+            .into_iter()
+            .chain([&slice.settings, &module.settings, &recipe.settings]);
+        let origin = scopes
+            .filter_map(|s| s.get(name))
+            .map(|(_, o)| o.text.clone())
+            .next();
         let shown = match value {
             serde_json::Value::Object(_) => "by tensor".to_owned(),
             other => other.to_string(),
         };
-        format!("{shown} ({})", origin.filter(|o| !o.is_empty()).unwrap_or_else(|| "default".into()))
+        format!(
+            "{shown} ({})",
+            origin
+                .filter(|o| !o.is_empty())
+                .unwrap_or_else(|| "default".into())
+        )
     }
 
     /// Turns warnings into an error.
@@ -220,7 +267,10 @@ impl Plan {
     pub fn check_strict(&self) -> Result<()> {
         match self.notes.iter().find(|n| n.warning) {
             None => Ok(()),
-            Some(note) => Err(MergeError::plan("strict", format!("{} (an error under --strict)", note.text))),
+            Some(note) => Err(MergeError::plan(
+                "strict",
+                format!("{} (an error under --strict)", note.text),
+            )),
         }
     }
 }

@@ -42,7 +42,12 @@ pub fn inputs(plan: &Plan, kind: HashKind) -> Result<Vec<InputRecord>> {
                 HashKind::Fast => Some(format!("xxh3-64-header:{:016x}", file.header_hash)),
                 HashKind::Full => Some(format!("sha256:{}", sha256(&file.path)?)),
             };
-            records.push(InputRecord { file: file.path.display().to_string(), bytes: file.len, modified, hash });
+            records.push(InputRecord {
+                file: file.path.display().to_string(),
+                bytes: file.len,
+                modified,
+                hash,
+            });
         }
     }
     Ok(records)
@@ -149,7 +154,10 @@ struct Spread(indexmap::IndexMap<&'static str, Vec<(String, Value)>>);
 impl Spread {
     fn add(&mut self, tensor: &str, values: &Values) {
         for (name, value) in values.iter() {
-            self.0.entry(name).or_default().push((tensor.to_owned(), value.clone()));
+            self.0
+                .entry(name)
+                .or_default()
+                .push((tensor.to_owned(), value.clone()));
         }
     }
 
@@ -159,7 +167,9 @@ impl Spread {
             let same = list.windows(2).all(|w| w[0].1 == w[1].1);
             let value = match list.into_iter().next() {
                 Some((_, first)) if same => first,
-                Some(first) => json!({"varies_by_tensor": true, "first": {"tensor": first.0, "value": first.1}}),
+                Some(first) => {
+                    json!({"varies_by_tensor": true, "first": {"tensor": first.0, "value": first.1}})
+                }
                 None => Value::Null,
             };
             out.insert(name.to_owned(), value);
@@ -172,7 +182,11 @@ impl Spread {
 ///
 /// # Errors
 /// With [`HashKind::Full`], an output that cannot be read back.
-pub fn document(plan: &Plan, inputs: &[InputRecord], outputs: &[(String, Option<String>)]) -> Value {
+pub fn document(
+    plan: &Plan,
+    inputs: &[InputRecord],
+    outputs: &[(String, Option<String>)],
+) -> Value {
     let tasks: Vec<Value> = plan
         .heads
         .iter()

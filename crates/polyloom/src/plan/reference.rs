@@ -21,7 +21,12 @@ pub struct Places {
 ///
 /// # Errors
 /// Not found: lists the places and the way to fetch.
-pub fn locate(path: &str, revision: Option<&str>, dialect: Dialect, places: &Places) -> Result<PathBuf> {
+pub fn locate(
+    path: &str,
+    revision: Option<&str>,
+    dialect: Dialect,
+    places: &Places,
+) -> Result<PathBuf> {
     let mut tried = Vec::new();
     let hub_name = path.strip_prefix("hf:");
     if hub_name.is_none() {
@@ -52,7 +57,10 @@ pub fn locate(path: &str, revision: Option<&str>, dialect: Dialect, places: &Pla
             None => (repository, revision),
         };
         if !is_repository(repository) {
-            return Err(MergeError::plan("bad-reference", format!("`hf:{repository}` is not of the form hf:org/name")));
+            return Err(MergeError::plan(
+                "bad-reference",
+                format!("`hf:{repository}` is not of the form hf:org/name"),
+            ));
         }
         let cache = places.cache.clone().or_else(cache_folder);
         if let Some(cache) = cache {
@@ -69,14 +77,20 @@ pub fn locate(path: &str, revision: Option<&str>, dialect: Dialect, places: &Pla
     if repository.is_some() {
         error = error.hint("nothing is fetched unless --download is given");
     } else if is_repository(path) {
-        error = error.hint(format!("for a model of the Hugging Face hub write hf:{path}"));
+        error = error.hint(format!(
+            "for a model of the Hugging Face hub write hf:{path}"
+        ));
     }
     Err(error)
 }
 
 /// The `hub` folder of the Hugging Face cache, as its own tools find it.
 pub fn cache_folder() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     var("HF_HUB_CACHE")
         .or_else(|| var("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| var("HF_HOME").map(|h| h.join("hub")))
@@ -86,7 +100,9 @@ pub fn cache_folder() -> Option<PathBuf> {
 
 fn snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
     let safe = !revision.contains("..") && !revision.starts_with('/');
-    let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok().filter(|_| safe);
+    let commit = std::fs::read_to_string(folder.join("refs").join(revision))
+        .ok()
+        .filter(|_| safe);
     let commit = commit.as_deref().map_or(revision, str::trim);
     let path = folder.join("snapshots").join(commit);
     (safe && path.is_dir()).then_some(path)
@@ -99,7 +115,8 @@ pub fn is_repository(text: &str) -> bool {
         p.is_some_and(|p| {
             !p.is_empty()
                 && !p.starts_with('.')
-                && p.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+                && p.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         })
     };
     ok(parts.next()) && ok(parts.next()) && parts.next().is_none()
@@ -109,7 +126,10 @@ pub fn is_repository(text: &str) -> bool {
 pub fn short_name(reference: &ModelRef) -> String {
     let last = |path: &str| {
         let path = path.trim_end_matches(['/', '\\']);
-        let name = Path::new(path).file_name().and_then(|n| n.to_str()).unwrap_or(path);
+        let name = Path::new(path)
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or(path);
         [".safetensors", ".bin", ".pt", ".pth", ".gguf"]
             .iter()
             .find_map(|e| name.strip_suffix(e))
@@ -133,13 +153,29 @@ mod tests {
         std::fs::create_dir_all(model.join("refs")).unwrap();
         std::fs::create_dir_all(model.join("snapshots/abc")).unwrap();
         std::fs::write(model.join("refs/main"), "abc\n").unwrap();
-        let places = Places { cache: Some(dir.path().to_owned()), recipe_folder: None };
+        let places = Places {
+            cache: Some(dir.path().to_owned()),
+            recipe_folder: None,
+        };
         let want = model.join("snapshots/abc");
-        assert_eq!(locate("hf:org/name", None, Dialect::Loom, &places).unwrap(), want);
-        assert_eq!(locate("hf:org/name@abc", None, Dialect::Loom, &places).unwrap(), want);
-        assert_eq!(locate("org/name", None, Dialect::Mergekit, &places).unwrap(), want);
+        assert_eq!(
+            locate("hf:org/name", None, Dialect::Loom, &places).unwrap(),
+            want
+        );
+        assert_eq!(
+            locate("hf:org/name@abc", None, Dialect::Loom, &places).unwrap(),
+            want
+        );
+        assert_eq!(
+            locate("org/name", None, Dialect::Mergekit, &places).unwrap(),
+            want
+        );
         let error = locate("org/name", None, Dialect::Loom, &places).unwrap_err();
-        assert!(error.hints().iter().any(|h| h.contains("hf:org/name")), "{:?}", error.hints());
+        assert!(
+            error.hints().iter().any(|h| h.contains("hf:org/name")),
+            "{:?}",
+            error.hints()
+        );
         let error = locate("hf:org/other", None, Dialect::Loom, &places).unwrap_err();
         assert!(error.hints().iter().any(|h| h.contains("--download")));
         assert!(locate("hf:org/name@../../x", None, Dialect::Loom, &places).is_err());

@@ -23,17 +23,30 @@ pub(super) fn values(
     let mut given = Map::new();
     for param in params {
         for scope in scopes {
-            let Some((setting, origin)) = scope.get(param.name) else { continue };
+            let Some((setting, origin)) = scope.get(param.name) else {
+                continue;
+            };
             let place = &origin.text;
-            if !param.per_tensor && !matches!(setting, crate::recipe::Setting::Value(_)) && !matches!(param.kind, crate::merge::method::Kind::Names) {
+            if !param.per_tensor
+                && !matches!(setting, crate::recipe::Setting::Value(_))
+                && !matches!(param.kind, crate::merge::method::Kind::Names)
+            {
                 return Err(MergeError::plan(
                     "not-per-tensor",
-                    format!("`{}` is cut over the whole model and takes one value, not a list", param.name),
+                    format!(
+                        "`{}` is cut over the whole model and takes one value, not a list",
+                        param.name
+                    ),
                 )
                 .at(place.clone()));
             }
-            let found = resolve(setting, tensor, t)
-                .map_err(|e| MergeError::plan("bad-value", format!("`{}` for tensor `{tensor}`: {e}", param.name)).at(place.clone()))?;
+            let found = resolve(setting, tensor, t).map_err(|e| {
+                MergeError::plan(
+                    "bad-value",
+                    format!("`{}` for tensor `{tensor}`: {e}", param.name),
+                )
+                .at(place.clone())
+            })?;
             if let Some(value) = found {
                 given.insert(param.name.to_owned(), value);
                 break;
@@ -48,9 +61,17 @@ pub(super) fn values(
 
 fn name_model(error: MergeError, model: &str, tensor: &str) -> MergeError {
     match error {
-        MergeError::Plan { code, place, message, hints } => {
-            MergeError::Plan { code, place, message: format!("{message} (model `{model}`, tensor `{tensor}`)"), hints }
-        }
+        MergeError::Plan {
+            code,
+            place,
+            message,
+            hints,
+        } => MergeError::Plan {
+            code,
+            place,
+            message: format!("{message} (model `{model}`, tensor `{tensor}`)"),
+            hints,
+        },
         other => other,
     }
 }

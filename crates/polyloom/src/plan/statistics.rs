@@ -13,14 +13,28 @@ struct Files(Vec<Option<Checkpoint>>);
 
 impl Statistics for Files {
     fn shape(&self, expert: usize, name: &str) -> Option<Vec<usize>> {
-        self.0.get(expert)?.as_ref()?.get(name).map(|t| t.shape.clone())
+        self.0
+            .get(expert)?
+            .as_ref()?
+            .get(name)
+            .map(|t| t.shape.clone())
     }
 
     fn read(&self, expert: usize, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
-        let missing = || crate::MergeError::Internal(format!("statistics `{name}` were not planned"));
-        let file = self.0.get(expert).and_then(Option::as_ref).ok_or_else(missing)?;
+        let missing =
+            || crate::MergeError::Internal(format!("statistics `{name}` were not planned"));
+        let file = self
+            .0
+            .get(expert)
+            .and_then(Option::as_ref)
+            .ok_or_else(missing)?;
         let tensor = file.get(name).ok_or_else(missing)?;
-        Ok(file.read_f32(tensor, start..start + out.len(), out, &mut Scratch::default())?)
+        Ok(file.read_f32(
+            tensor,
+            start..start + out.len(),
+            out,
+            &mut Scratch::default(),
+        )?)
     }
 }
 

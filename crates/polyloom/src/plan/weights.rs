@@ -21,7 +21,11 @@ pub enum Weights {
 impl Weights {
     fn list(&self) -> Vec<(String, DType, Vec<usize>)> {
         match self {
-            Self::Plain(c) => c.tensors().values().map(|t| (t.name.clone(), t.dtype, t.shape.clone())).collect(),
+            Self::Plain(c) => c
+                .tensors()
+                .values()
+                .map(|t| (t.name.clone(), t.dtype, t.shape.clone()))
+                .collect(),
         }
     }
 
@@ -63,7 +67,12 @@ pub struct Entry {
 
 impl Opened {
     /// Maps the names of `weights` by the model's prefix rules.
-    pub fn new(model: recipe::Model, path: PathBuf, adapter: Option<PathBuf>, weights: Weights) -> Self {
+    pub fn new(
+        model: recipe::Model,
+        path: PathBuf,
+        adapter: Option<PathBuf>,
+        weights: Weights,
+    ) -> Self {
         let mut tensors = IndexMap::new();
         for (stored, dtype, shape) in weights.list() {
             let mut name = stored.as_str();
@@ -74,10 +83,24 @@ impl Opened {
                 Some(prefix) => format!("{prefix}{name}"),
                 None => name.to_owned(),
             };
-            tensors.insert(name, Entry { stored, dtype, shape });
+            tensors.insert(
+                name,
+                Entry {
+                    stored,
+                    dtype,
+                    shape,
+                },
+            );
         }
         let blocks = Blocks::find(tensors.keys().map(String::as_str));
-        Self { model, path, adapter, weights, tensors, blocks }
+        Self {
+            model,
+            path,
+            adapter,
+            weights,
+            tensors,
+            blocks,
+        }
     }
 
     /// A tensor by its name in the merge.
@@ -92,7 +115,11 @@ impl Opened {
 
     /// The folder the model lies in.
     pub fn folder(&self) -> &Path {
-        if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(&self.path) }
+        if self.path.is_dir() {
+            &self.path
+        } else {
+            self.path.parent().unwrap_or(&self.path)
+        }
     }
 
     /// The file a tensor lies in, for messages.
@@ -100,15 +127,29 @@ impl Opened {
         let checkpoint = self.weights.checkpoint();
         self.get(name)
             .and_then(|e| checkpoint.get(&e.stored))
-            .map_or_else(|| self.path.display().to_string(), |t| checkpoint.path_of(t).display().to_string())
+            .map_or_else(
+                || self.path.display().to_string(),
+                |t| checkpoint.path_of(t).display().to_string(),
+            )
     }
 
     /// Reads elements from `start` on of a tensor (by its name in the merge).
-    pub fn read(&self, name: &str, start: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
-        let entry = self.tensors.get(name).ok_or_else(|| crate::MergeError::Internal(format!("read of unplanned `{name}`")))?;
+    pub fn read(
+        &self,
+        name: &str,
+        start: usize,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let entry = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| crate::MergeError::Internal(format!("read of unplanned `{name}`")))?;
         match &self.weights {
             Weights::Plain(c) => {
-                let tensor = c.get(&entry.stored).ok_or_else(|| crate::MergeError::Internal(format!("no `{}`", entry.stored)))?;
+                let tensor = c
+                    .get(&entry.stored)
+                    .ok_or_else(|| crate::MergeError::Internal(format!("no `{}`", entry.stored)))?;
                 Ok(c.read_f32(tensor, start..start + out.len(), out, scratch)?)
             }
         }
@@ -118,7 +159,8 @@ impl Opened {
     pub fn read_bytes(&self, name: &str, start: u64, out: &mut [u8]) -> Result<()> {
         let checkpoint = self.weights.checkpoint();
         let stored = self.get(name).and_then(|e| checkpoint.get(&e.stored));
-        let tensor = stored.ok_or_else(|| crate::MergeError::Internal(format!("read of unplanned `{name}`")))?;
+        let tensor = stored
+            .ok_or_else(|| crate::MergeError::Internal(format!("read of unplanned `{name}`")))?;
         Ok(checkpoint.read_bytes(tensor, start..start + out.len() as u64, out)?)
     }
 }
@@ -130,7 +172,10 @@ impl Weights {
     /// The adapter does not fit the base.
     pub fn folded(base: Arc<Checkpoint>, adapter: &Path) -> Result<Self> {
         let _ = base;
-        Err(crate::MergeError::plan("adapter", format!("{}: adapters are not read yet", adapter.display())))
+        Err(crate::MergeError::plan(
+            "adapter",
+            format!("{}: adapters are not read yet", adapter.display()),
+        ))
     }
 
     /// All files that are read.

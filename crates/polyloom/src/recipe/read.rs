@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use polyloom_core::Error;
 use serde_json::Value;
 
-use super::{Dialect, Model, ModelRef, Module, Origin, Part, Recipe, Setting, Settings, Slice, Source, mergekit, setting, toml};
+use super::{
+    Dialect, Model, ModelRef, Module, Origin, Part, Recipe, Setting, Settings, Slice, Source,
+    mergekit, setting, toml,
+};
 use crate::error::{MergeError, Result};
 use crate::merge::method::Base;
 use crate::plan::reference::short_name;
@@ -21,13 +24,28 @@ const LIMIT: u64 = 8 << 20;
 pub fn read(file: &Path) -> Result<Vec<Recipe>, Vec<MergeError>> {
     let meta = std::fs::metadata(file).map_err(|e| vec![Error::io(file, "open", e).into()])?;
     if meta.len() > LIMIT {
-        return Err(vec![Error::format(file, format!("is {} bytes; a recipe has at most {LIMIT}", meta.len())).into()]);
+        return Err(vec![
+            Error::format(
+                file,
+                format!("is {} bytes; a recipe has at most {LIMIT}", meta.len()),
+            )
+            .into(),
+        ]);
     }
     let bytes = std::fs::read(file).map_err(|e| vec![Error::io(file, "read", e).into()])?;
     let text = String::from_utf8(bytes).map_err(|e| {
-        vec![Error::format(file, format!("is not UTF-8 text (byte {})", e.utf8_error().valid_up_to())).into()]
+        vec![
+            Error::format(
+                file,
+                format!("is not UTF-8 text (byte {})", e.utf8_error().valid_up_to()),
+            )
+            .into(),
+        ]
     })?;
-    if file.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml")) {
+    if file
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("toml"))
+    {
         toml::parse(&text, Some(file)).map(|r| vec![r])
     } else {
         mergekit::parse(&text, Some(file))
@@ -39,12 +57,21 @@ pub fn read(file: &Path) -> Result<Vec<Recipe>, Vec<MergeError>> {
 /// # Errors
 /// References that cannot be parsed, a base that the method needs and that is not given.
 pub fn from_models(method: &str, base: Option<&str>, experts: &[String]) -> Result<Recipe> {
-    let mut recipe = Recipe { method: method.to_owned(), dialect: Dialect::Loom, ..Recipe::default() };
-    let parse = |text: &str| ModelRef::parse(text).map_err(|e| MergeError::plan("bad-reference", e));
+    let mut recipe = Recipe {
+        method: method.to_owned(),
+        dialect: Dialect::Loom,
+        ..Recipe::default()
+    };
+    let parse =
+        |text: &str| ModelRef::parse(text).map_err(|e| MergeError::plan("bad-reference", e));
     let mut sources = Vec::new();
     for expert in experts {
         let model = add_model(&mut recipe, parse(expert)?, None);
-        sources.push(Source { model, layers: None, settings: Settings::default() });
+        sources.push(Source {
+            model,
+            layers: None,
+            settings: Settings::default(),
+        });
     }
     if let Some(base) = base {
         let model = add_model(&mut recipe, parse(base)?, None);
@@ -52,7 +79,11 @@ pub fn from_models(method: &str, base: Option<&str>, experts: &[String]) -> Resu
     }
     recipe.modules = vec![Module {
         name: None,
-        slices: vec![Slice { sources, base: None, settings: Settings::default() }],
+        slices: vec![Slice {
+            sources,
+            base: None,
+            settings: Settings::default(),
+        }],
         settings: Settings::default(),
     }];
     check_inputs(&mut recipe)?;
@@ -73,7 +104,14 @@ pub(super) fn add_model(recipe: &mut Recipe, reference: ModelRef, name: Option<S
         unique = format!("{wanted}-{n}");
         n += 1;
     }
-    recipe.models.push(Model { name: unique, reference, task: None, strip_prefix: None, add_prefix: None, stats: None });
+    recipe.models.push(Model {
+        name: unique,
+        reference,
+        task: None,
+        strip_prefix: None,
+        add_prefix: None,
+        stats: None,
+    });
     recipe.models.len() - 1
 }
 
@@ -83,7 +121,9 @@ pub(super) fn add_model(recipe: &mut Recipe, reference: ModelRef, name: Option<S
 /// # Errors
 /// A missing base, too few or too many inputs, the same input twice.
 pub(super) fn check_inputs(recipe: &mut Recipe) -> Result<()> {
-    let Some(method) = crate::merge::find(&recipe.method) else { return Ok(()) };
+    let Some(method) = crate::merge::find(&recipe.method) else {
+        return Ok(());
+    };
     let spec = method.spec();
     let place = recipe.file.as_ref().map(|f| f.display().to_string());
     let at = |e: MergeError| match &place {
@@ -99,7 +139,11 @@ pub(super) fn check_inputs(recipe: &mut Recipe) -> Result<()> {
                         && spec.experts.1 > 1
                         && !slice.sources.iter().any(|s| s.model == base)
                     {
-                        slice.sources.push(Source { model: base, layers: slice.sources.first().and_then(|s| s.layers), settings: Settings::default() });
+                        slice.sources.push(Source {
+                            model: base,
+                            layers: slice.sources.first().and_then(|s| s.layers),
+                            settings: Settings::default(),
+                        });
                     }
                 }
                 Base::Required if base.is_none() => {
@@ -123,19 +167,33 @@ pub(super) fn check_inputs(recipe: &mut Recipe) -> Result<()> {
                     (a, usize::MAX) => format!("at least {a}"),
                     (a, b) => format!("{a} to {b}"),
                 };
-                let besides = if spec.base == Base::Ignored { "" } else { " besides the base" };
+                let besides = if spec.base == Base::Ignored {
+                    ""
+                } else {
+                    " besides the base"
+                };
                 return Err(at(MergeError::plan(
                     "input-count",
-                    format!("merge method `{}` takes {want} input{}{besides}; {n} given", spec.name, if want == "exactly 1" { "" } else { "s" }),
+                    format!(
+                        "merge method `{}` takes {want} input{}{besides}; {n} given",
+                        spec.name,
+                        if want == "exactly 1" { "" } else { "s" }
+                    ),
                 )));
             }
             let stacked = slice.sources.iter().any(|s| s.layers.is_some());
-            if let Some(twice) = slice.sources.iter().enumerate().find(|(i, s)| slice.sources[..*i].iter().any(|e| e.model == s.model && e.layers == s.layers))
-                && !stacked
+            if let Some(twice) = slice.sources.iter().enumerate().find(|(i, s)| {
+                slice.sources[..*i]
+                    .iter()
+                    .any(|e| e.model == s.model && e.layers == s.layers)
+            }) && !stacked
             {
                 let name = recipe.models[twice.1.model].reference.to_string();
-                return Err(at(MergeError::plan("duplicate-input", format!("model `{name}` is listed twice")))
-                    .hint("an input counts once; give it a larger weight instead"));
+                return Err(at(MergeError::plan(
+                    "duplicate-input",
+                    format!("model `{name}` is listed twice"),
+                ))
+                .hint("an input counts once; give it a larger weight instead"));
             }
         }
     }
@@ -169,22 +227,50 @@ impl Recipe {
     /// # Errors
     /// An unknown key or a parameter that the method does not declare.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let origin = Origin { text: "flag".into() };
+        let origin = Origin {
+            text: "flag".into(),
+        };
         let shared = key.strip_prefix("merge.shared.");
         let each = key.strip_prefix("merge.each.");
         if let Some(name) = shared.or(each) {
             let method = crate::merge::find(&self.method);
             if let Some(spec) = method.map(|m| m.spec()) {
-                let params: Vec<_> = spec.params.iter().filter(|p| p.each == each.is_some()).copied().collect();
+                let params: Vec<_> = spec
+                    .params
+                    .iter()
+                    .filter(|p| p.each == each.is_some())
+                    .copied()
+                    .collect();
                 if !params.iter().any(|p| p.name == name) {
                     let error = crate::merge::params::unknown_name(name, &params);
                     let other = spec.params.iter().any(|p| p.name == name);
-                    let (here, there) = if each.is_some() { ("--each", "--shared") } else { ("--shared", "--each") };
+                    let (here, there) = if each.is_some() {
+                        ("--each", "--shared")
+                    } else {
+                        ("--shared", "--each")
+                    };
                     return Err(if other {
-                        MergeError::plan("unknown-key", format!("`{name}` of merge method `{}` is not given with {here}", spec.name)).hint(format!("use {there} {name}=…"))
+                        MergeError::plan(
+                            "unknown-key",
+                            format!(
+                                "`{name}` of merge method `{}` is not given with {here}",
+                                spec.name
+                            ),
+                        )
+                        .hint(format!("use {there} {name}=…"))
                     } else {
                         match error {
-                            MergeError::Plan { code, place, message, hints } => MergeError::Plan { code, place, message: format!("merge method `{}`: {message}", spec.name), hints },
+                            MergeError::Plan {
+                                code,
+                                place,
+                                message,
+                                hints,
+                            } => MergeError::Plan {
+                                code,
+                                place,
+                                message: format!("merge method `{}`: {message}", spec.name),
+                                hints,
+                            },
                             other => other,
                         }
                     });
@@ -194,7 +280,8 @@ impl Recipe {
             if each.is_some() && parts.len() > 1 && !value.trim_start().starts_with('[') {
                 return self.set_each(name, &parts, &origin);
             }
-            let parsed = setting::parse(&typed(value)).map_err(|e| MergeError::plan("bad-value", format!("`{key}` {e}")))?;
+            let parsed = setting::parse(&typed(value))
+                .map_err(|e| MergeError::plan("bad-value", format!("`{key}` {e}")))?;
             if let Some(parsed) = parsed {
                 // A flag wins over every scope of the file.
                 for module in &mut self.modules {
@@ -212,12 +299,17 @@ impl Recipe {
         }
         match key {
             "seed" => {
-                self.seed = value.parse().map_err(|_| MergeError::plan("bad-value", format!("seed `{value}` is not a whole number")))?;
+                self.seed = value.parse().map_err(|_| {
+                    MergeError::plan("bad-value", format!("seed `{value}` is not a whole number"))
+                })?;
             }
             "name" => self.name = Some(value.to_owned()),
             _ => {
-                return Err(MergeError::plan("unknown-key", format!("--set does not know `{key}`"))
-                    .hint("keys are merge.shared.NAME, merge.each.NAME, seed, name"));
+                return Err(MergeError::plan(
+                    "unknown-key",
+                    format!("--set does not know `{key}`"),
+                )
+                .hint("keys are merge.shared.NAME, merge.each.NAME, seed, name"));
             }
         }
         Ok(())
@@ -229,11 +321,18 @@ impl Recipe {
                 if slice.sources.len() != parts.len() {
                     return Err(MergeError::plan(
                         "list-length",
-                        format!("--each {name}= lists {} values for {} experts", parts.len(), slice.sources.len()),
+                        format!(
+                            "--each {name}= lists {} values for {} experts",
+                            parts.len(),
+                            slice.sources.len()
+                        ),
                     ));
                 }
                 for (source, part) in slice.sources.iter_mut().zip(parts) {
-                    source.settings.insert(name.to_owned(), (Setting::Value(typed(part)), origin.clone()));
+                    source.settings.insert(
+                        name.to_owned(),
+                        (Setting::Value(typed(part)), origin.clone()),
+                    );
                 }
             }
         }
@@ -249,11 +348,26 @@ impl Recipe {
         let mut settings = Settings::default();
         for pair in rest.split(',').filter(|p| !p.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| {
-                MergeError::plan("arguments", format!("--post {text}: expected NAME:KEY=VALUE,KEY=VALUE"))
+                MergeError::plan(
+                    "arguments",
+                    format!("--post {text}: expected NAME:KEY=VALUE,KEY=VALUE"),
+                )
             })?;
-            settings.insert(key.to_owned(), (Setting::Value(typed(value)), Origin { text: "flag".into() }));
+            settings.insert(
+                key.to_owned(),
+                (
+                    Setting::Value(typed(value)),
+                    Origin {
+                        text: "flag".into(),
+                    },
+                ),
+            );
         }
-        self.post.push(Part { name: name.to_owned(), settings, pre: Vec::new() });
+        self.post.push(Part {
+            name: name.to_owned(),
+            settings,
+            pre: Vec::new(),
+        });
         Ok(())
     }
 }

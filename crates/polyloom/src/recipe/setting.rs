@@ -15,9 +15,13 @@ pub fn parse(value: &Value) -> Result<Option<Setting>, String> {
         Value::Array(items) if items.iter().all(Value::is_object) => {
             let mut filters = Vec::new();
             for item in items {
-                let Some(table) = item.as_object() else { continue };
+                let Some(table) = item.as_object() else {
+                    continue;
+                };
                 if let Some(key) = table.keys().find(|k| *k != "filter" && *k != "value") {
-                    return Err(format!("has the unknown key `{key}`; a list of filters has `filter` and `value`"));
+                    return Err(format!(
+                        "has the unknown key `{key}`; a list of filters has `filter` and `value`"
+                    ));
                 }
                 let filter = match table.get("filter") {
                     None | Some(Value::Null) => None,
@@ -26,21 +30,26 @@ pub fn parse(value: &Value) -> Result<Option<Setting>, String> {
                 };
                 let inner = table.get("value").ok_or("has a filter without `value`")?;
                 match parse(inner)? {
-                    Some(Setting::Filters(_)) => return Err("nests filters; a `value` is a scalar or a gradient".into()),
+                    Some(Setting::Filters(_)) => {
+                        return Err("nests filters; a `value` is a scalar or a gradient".into());
+                    }
                     Some(setting) => filters.push((filter, setting)),
                     None => {}
                 }
             }
             Ok(Some(Setting::Filters(filters)))
         }
-        Value::Array(items) if items.iter().any(|i| i.is_object() || i.is_array()) => {
-            Err("mixes scalars and tables; write numbers, or tables with `filter` and `value`".into())
-        }
+        Value::Array(items) if items.iter().any(|i| i.is_object() || i.is_array()) => Err(
+            "mixes scalars and tables; write numbers, or tables with `filter` and `value`".into(),
+        ),
         Value::Array(items) => Ok(Some(Setting::Gradient(items.clone()))),
         Value::Object(table) if table.contains_key("value") => {
             parse(&Value::Array(vec![value.clone()]))
         }
-        Value::Object(_) => Err("is a table; expected a value, a list of numbers, or a list of `{filter, value}`".into()),
+        Value::Object(_) => Err(
+            "is a table; expected a value, a list of numbers, or a list of `{filter, value}`"
+                .into(),
+        ),
         scalar => Ok(Some(Setting::Value(scalar.clone()))),
     }
 }
@@ -57,7 +66,9 @@ pub fn resolve(setting: &Setting, tensor: &str, t: f64) -> Result<Option<Value>,
         Setting::Gradient(items) => gradient(items, t).map(Some),
         Setting::Filters(entries) => {
             for (filter, value) in entries {
-                let fits = filter.as_ref().is_none_or(|f| f == "*" || tensor.contains(f.as_str()));
+                let fits = filter
+                    .as_ref()
+                    .is_none_or(|f| f == "*" || tensor.contains(f.as_str()));
                 if fits {
                     return resolve(value, tensor, t);
                 }
@@ -88,10 +99,13 @@ fn gradient(items: &[Value], t: f64) -> Result<Value, String> {
     let high = (low + 1).min(numbers.len() - 1);
     let share = x - low as f64;
     let value = numbers[low] * (1.0 - share) + numbers[high] * share;
-    if value.fract() == 0.0 && items.iter().all(|i| i.is_i64() || i.is_u64()) && value.abs() < 9e15 {
+    if value.fract() == 0.0 && items.iter().all(|i| i.is_i64() || i.is_u64()) && value.abs() < 9e15
+    {
         return Ok(Value::from(value as i64));
     }
-    Number::from_f64(value).map(Value::Number).ok_or_else(|| "is not a finite number".into())
+    Number::from_f64(value)
+        .map(Value::Number)
+        .ok_or_else(|| "is not a finite number".into())
 }
 
 #[cfg(test)]
@@ -112,8 +126,16 @@ mod tests {
         assert_eq!(at(g.clone(), "x", 0.5), Some(json!(0.5)));
         assert_eq!(at(g, "x", 1.0), Some(json!(0.3)));
         assert_eq!(at(json!([1, 3]), "x", 0.5), Some(json!(2)));
-        assert_eq!(at(json!([1, 2]), "x", 0.5), Some(json!(1.5)), "an integer parameter will refuse it");
-        assert_eq!(at(json!([true, false]), "x", 0.9), Some(json!(true)), "flags take entry int(t (k-1))");
+        assert_eq!(
+            at(json!([1, 2]), "x", 0.5),
+            Some(json!(1.5)),
+            "an integer parameter will refuse it"
+        );
+        assert_eq!(
+            at(json!([true, false]), "x", 0.9),
+            Some(json!(true)),
+            "flags take entry int(t (k-1))"
+        );
         assert_eq!(at(json!([0.7]), "x", 0.6), Some(json!(0.7)));
     }
 
@@ -123,7 +145,14 @@ mod tests {
         assert_eq!(at(f.clone(), "layers.0.self_attn.q", 1.0), Some(json!(1)));
         assert_eq!(at(f.clone(), "layers.0.mlp.up", 1.0), Some(json!(0.25)));
         assert_eq!(at(f, "norm", 1.0), None);
-        assert_eq!(at(json!([{"filter": "*", "value": 2}, {"value": 3}]), "norm", 0.0), Some(json!(2)));
+        assert_eq!(
+            at(
+                json!([{"filter": "*", "value": 2}, {"value": 3}]),
+                "norm",
+                0.0
+            ),
+            Some(json!(2))
+        );
     }
 
     #[test]
