@@ -1,5 +1,7 @@
 //! Golden tests of the mergekit family on plain `models:` configs, resolved by a minimal reader of their own.
 
+#![allow(clippy::print_stdout, reason = "tests say how much they ran")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! What must hold for every registered method, or for families of them.
 
+#![allow(clippy::print_stdout, reason = "tests say how much they ran")]
+
 use std::sync::Arc;
 
 use polyloom_core::rng::Stream;

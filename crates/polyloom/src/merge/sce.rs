@@ -106,23 +106,26 @@ enum Found {
 /// Population variance over the inputs, per element.
 fn variances(inputs: &[&[f32]], out: &mut [f32]) {
     let n = inputs.len() as f64;
-    let mut sums = [[0.0f64; 2]; STEP];
+    let mut sums = [0.0f64; STEP];
+    let mut squares = [0.0f64; STEP];
     for (k, out) in out.chunks_mut(STEP).enumerate() {
         let at = k * STEP..k * STEP + out.len();
-        sums.fill([0.0; 2]);
+        sums.fill(0.0);
+        squares.fill(0.0);
         for x in inputs {
             for (s, x) in sums.iter_mut().zip(&x[at.clone()]) {
-                s[0] += f64::from(*x);
+                *s += f64::from(*x);
             }
         }
+        sums.iter_mut().for_each(|s| *s /= n);
         for x in inputs {
-            for (s, x) in sums.iter_mut().zip(&x[at.clone()]) {
-                let d = f64::from(*x) - s[0] / n;
-                s[1] += d * d;
+            for ((q, mean), x) in squares.iter_mut().zip(&sums).zip(&x[at.clone()]) {
+                let d = f64::from(*x) - mean;
+                *q += d * d;
             }
         }
-        for (o, s) in out.iter_mut().zip(&sums) {
-            *o = (s[1] / n) as f32;
+        for (o, q) in out.iter_mut().zip(&squares) {
+            *o = (q / n) as f32;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use polyloom_core::rng::Stream;
 
-use super::method::{Next, Unit, Values};
+use super::method::{BLOCK, Next, Unit, Values};
 use super::survey::{BlockSums, Cut, High, Low, Selector, Total, magnitude_bits};
 use crate::error::{MergeError, Result};
 
@@ -206,10 +206,15 @@ impl BandWalk {
         }
         let (from, span) = (from as u32, (to - from) as u32);
         for ((k, v), o) in keys.iter().zip(values).zip(out) {
-            let keep = magnitude_bits(*k).wrapping_sub(from) <= span;
-            *o = if keep { *v } else { 0.0 };
+            *o = kept(*v, magnitude_bits(*k).wrapping_sub(from) <= span);
         }
     }
+}
+
+/// The value or zero, without a branch: whether an entry survives cannot be predicted.
+#[inline]
+fn kept(value: f32, keep: bool) -> f32 {
+    f32::from_bits(value.to_bits() & u32::from(keep).wrapping_neg())
 }
 
 /// Whether all (`true`) or none of the entries equal to an edge survive in this block; `None`: some. Where it is not
@@ -437,19 +442,19 @@ impl Sparsifier {
         }
         let mut sums = BlockSums::new(2);
         let mut walk = self.walk(place);
-        let piece = if self.piece == 0 {
-            values.len()
-        } else {
-            self.piece
+        let (piece, span) = match (&self.plan, self.piece) {
+            (Plan::Magprune(Rows { stride: 2.., .. }, _), _) => (BLOCK, self.elements),
+            (_, 0) => (BLOCK, BLOCK),
+            (_, piece) => (piece, piece * (BLOCK / piece).max(1)),
         };
-        let mut kept = vec![0.0; values.len()];
-        let step = self.step();
-        for (v, k) in values.chunks(step).zip(kept.chunks_mut(step)) {
-            walk.next(v, k);
-        }
-        for (v, k) in values.chunks(piece).zip(kept.chunks(piece)) {
-            sums.l1(0, v);
-            sums.l1(1, k);
+        let mut kept = vec![0.0; span.min(values.len())];
+        for v in values.chunks(span.max(1)) {
+            let kept = &mut kept[..v.len()];
+            walk.next(v, kept);
+            for (v, k) in v.chunks(piece).zip(kept.chunks(piece)) {
+                sums.l1(0, v);
+                sums.l1(1, k);
+            }
         }
         Found::Norms(sums)
     }
@@ -527,12 +532,11 @@ impl Walk<'_> {
             Plan::Bernoulli(below) => {
                 self.draw(values.len());
                 for ((o, v), draw) in out.iter_mut().zip(values).zip(&self.draws) {
-                    *o = if draw < below { *v } else { 0.0 };
+                    *o = kept(*v, draw < below);
                 }
             }
             Plan::Magprune(rows, table) => {
                 self.draw(values.len());
-                out.copy_from_slice(values);
                 let span = (rows.len * rows.stride).max(1);
                 for ((v, o), d) in values
                     .chunks(span)
@@ -543,9 +547,7 @@ impl Walk<'_> {
                         let order = self.sorter.ascending(v, first, rows.stride);
                         for (&i, below) in order.iter().zip(table) {
                             let i = i as u32 as usize * rows.stride + first;
-                            if d[i] >= *below {
-                                o[i] = 0.0;
-                            }
+                            o[i] = kept(v[i], d[i] < *below);
                         }
                     }
                 }
@@ -592,14 +594,14 @@ impl Sorter {
     /// Positions (low 32 bits) of every `stride`-th entry from `first` on, by ascending magnitude; of equal ones the
     /// lower position comes first.
     fn ascending(&mut self, values: &[f32], first: usize, stride: usize) -> &[u64] {
+        let item = |(x, i): (&f32, u64)| u64::from(magnitude_bits(*x)) << 32 | i;
         self.items.clear();
-        self.items.extend(
-            values[first..]
-                .iter()
-                .step_by(stride)
-                .zip(0u64..)
-                .map(|(x, i)| u64::from(magnitude_bits(*x)) << 32 | i),
-        );
+        if stride == 1 {
+            self.items.extend(values[first..].iter().zip(0..).map(item));
+        } else {
+            let column = values[first..].iter().step_by(stride);
+            self.items.extend(column.zip(0..).map(item));
+        }
         if self.items.len() < 512 {
             self.items.sort_unstable();
             return &self.items;
