@@ -269,8 +269,8 @@ enum Plan {
     Band(Box<Band>),
     /// Survival where a 32-bit draw is below this.
     Bernoulli(u32),
-    /// The same by rank.
-    Magprune(Rows, Vec<u32>),
+    /// Survival where a draw maps to no more than the entry's rank.
+    Magprune(Rows, Ramp),
 }
 
 /// One sparsifier for one task vector of one tensor (or, for the magnitude rules, of the whole model). The owner
@@ -283,6 +283,8 @@ pub struct Sparsifier {
     /// Length of the pieces that L1 sums are kept for; 0 = blocks of the chunk.
     piece: usize,
     norms: Option<Total>,
+    /// What the survey of [`Rule::Magprune`] decided, by chunk: ranking once is enough.
+    masks: Vec<((usize, usize), Vec<u64>)>,
     scale: f32,
     /// The band's edges are known: what is left is the norms.
     selected: bool,
@@ -294,8 +296,8 @@ pub struct Sparsifier {
 pub enum Found {
     /// Magnitudes.
     Band(Seen),
-    /// L1 norms before and after.
-    Norms(BlockSums),
+    /// L1 norms before and after, the chunk's place, and the survivors if they were costly to find.
+    Norms(BlockSums, (usize, usize), Vec<u64>),
     /// Nothing: the sparsifier is ready.
     Nothing,
 }
@@ -358,13 +360,11 @@ impl Sparsifier {
                     )));
                 }
                 let rows = Rows::of(shape);
-                let table = (0..rows.len)
-                    .map(|rank| match rows.len {
-                        1 => draw_below(density), // The peer divides 0 by 0 here.
-                        m => draw_below(least + 2.0 * epsilon * rank as f64 / (m as f64 - 1.0)),
-                    })
-                    .collect();
-                (Plan::Magprune(rows, table), density)
+                let ramp = match rows.len {
+                    1 => Ramp::new(density, 0.0, 1), // The peer divides 0 by 0 here.
+                    m => Ramp::new(least, epsilon, m),
+                };
+                (Plan::Magprune(rows, ramp), density)
             }
         };
         let trivial = matches!(plan, Plan::All | Plan::Nothing);
@@ -376,6 +376,7 @@ impl Sparsifier {
         Ok(Self {
             done: trivial || !(measured || matches!(plan, Plan::Band(_))),
             norms: measured.then(|| Total::new(2)),
+            masks: Vec::new(),
             scale: match rescale {
                 Rescale::Inverse if !trivial => (1.0 / density) as f32,
                 _ => 1.0,
@@ -442,28 +443,41 @@ impl Sparsifier {
         }
         let mut sums = BlockSums::new(2);
         let mut walk = self.walk(place);
+        let ranked = matches!(self.plan, Plan::Magprune(..));
         let (piece, span) = match (&self.plan, self.piece) {
             (Plan::Magprune(Rows { stride: 2.., .. }, _), _) => (BLOCK, self.elements),
             (_, 0) => (BLOCK, BLOCK),
             (_, piece) => (piece, piece * (BLOCK / piece).max(1)),
         };
-        let mut kept = vec![0.0; span.min(values.len())];
-        for v in values.chunks(span.max(1)) {
-            let kept = &mut kept[..v.len()];
+        // Survivors of ranked rules are kept whole, to be packed; others pass by.
+        let room = if ranked { values.len() } else { span };
+        let mut kept = vec![0.0; room.min(values.len())];
+        for (i, v) in values.chunks(span.max(1)).enumerate() {
+            let from = if ranked { i * span } else { 0 };
+            let kept = &mut kept[from..from + v.len()];
             walk.next(v, kept);
             for (v, k) in v.chunks(piece).zip(kept.chunks(piece)) {
                 sums.l1(0, v);
                 sums.l1(1, k);
             }
         }
-        Found::Norms(sums)
+        let mut words = Vec::new();
+        if ranked {
+            Mask::pack(&kept, &mut words);
+        }
+        Found::Norms(sums, place, words)
     }
 
     /// Takes what was found, in chunk order.
     pub fn absorb(&mut self, found: Found) {
         match (found, &mut self.plan, &mut self.norms) {
             (Found::Band(seen), Plan::Band(band), _) => band.absorb(seen),
-            (Found::Norms(sums), _, Some(total)) => total.absorb(&sums),
+            (Found::Norms(sums, place, words), _, Some(total)) => {
+                total.absorb(&sums);
+                if !words.is_empty() {
+                    self.masks.push((place, words));
+                }
+            }
             _ => {}
         }
     }
@@ -504,6 +518,13 @@ impl Sparsifier {
             at: place.1 as u64,
             draws: Vec::new(),
             sorter: Sorter::default(),
+            mask: match self.masks.binary_search_by_key(&place, |m| m.0) {
+                Ok(i) => Mask {
+                    words: &self.masks[i].1,
+                    at: 0,
+                },
+                Err(_) => Mask::default(),
+            },
         }
     }
 }
@@ -519,6 +540,7 @@ pub struct Walk<'a> {
     at: u64,
     draws: Vec<u32>,
     sorter: Sorter,
+    mask: Mask<'a>,
 }
 
 impl Walk<'_> {
@@ -535,7 +557,11 @@ impl Walk<'_> {
                     *o = kept(*v, draw < below);
                 }
             }
-            Plan::Magprune(rows, table) => {
+            Plan::Magprune(rows, ramp) => {
+                if self.mask.next(values, out) {
+                    self.at += values.len() as u64;
+                    return;
+                }
                 self.draw(values.len());
                 let span = (rows.len * rows.stride).max(1);
                 for ((v, o), d) in values
@@ -544,11 +570,8 @@ impl Walk<'_> {
                     .zip(self.draws.chunks(span))
                 {
                     for first in 0..rows.stride {
-                        let order = self.sorter.ascending(v, first, rows.stride);
-                        for (&i, below) in order.iter().zip(table) {
-                            let i = i as u32 as usize * rows.stride + first;
-                            o[i] = kept(v[i], d[i] < *below);
-                        }
+                        self.sorter.sort(v, first, rows.stride);
+                        ramp.cut(&self.sorter.keys, (v, d), (first, rows.stride), o);
                     }
                 }
             }
@@ -583,51 +606,143 @@ fn draw_below(p: f64) -> u32 {
     (p * (1u64 << 32) as f64) as u32
 }
 
-/// Sorts rows by magnitude.
+/// The rising keep probability of [`Rule::Magprune`], inverted: a draw says which rank is the first to survive it.
+#[derive(Debug, Clone, Copy)]
+struct Ramp {
+    /// First surviving rank of draw `u` (0 to 2^32) = `scale u + shift`, truncated, within the row.
+    scale: f64,
+    shift: f64,
+}
+
+impl Ramp {
+    fn new(least: f64, epsilon: f64, len: usize) -> Self {
+        // p(rank) = least + 2 epsilon rank / (m - 1), so draw u keeps rank > x(u) = (u - least) (m - 1) / (2 epsilon).
+        // Without a slope a huge factor makes the step at `least`.
+        let slope = if epsilon > 0.0 && len > 1 {
+            (len as f64 - 1.0) / (2.0 * epsilon)
+        } else {
+            1e18
+        };
+        Self {
+            scale: slope / (1u64 << 32) as f64,
+            shift: 1.0 - slope * least,
+        }
+    }
+
+    /// Writes the survivors of one row. `sorted` holds the row's magnitudes, ascending, and one larger key.
+    fn cut(
+        self,
+        sorted: &[u32],
+        (values, draws): (&[f32], &[u32]),
+        (first, stride): (usize, usize),
+        out: &mut [f32],
+    ) {
+        let last = sorted.len() - 1;
+        let decide = |value: f32, draw: u32| {
+            let x = f64::from(draw) * self.scale + self.shift;
+            let at = (x.clamp(0.0, last as f64) as u32 as usize).min(last);
+            let (key, there) = (magnitude_bits(value), sorted[at]);
+            // Equal magnitudes share the mean of their ranks. (For zeros it does not matter.)
+            let tied = key == there && key != 0 && {
+                let from = sorted.partition_point(|k| *k < key);
+                let to = sorted.partition_point(|k| *k <= key);
+                (from + to - 1) as f64 * 0.5 > x - 1.0
+            };
+            kept(value, (key > there) | tied)
+        };
+        if stride == 1 {
+            for ((o, v), d) in out.iter_mut().zip(values).zip(draws) {
+                *o = decide(*v, *d);
+            }
+        } else {
+            for i in (first..values.len()).step_by(stride) {
+                out[i] = decide(values[i], draws[i]);
+            }
+        }
+    }
+}
+
+/// Survivors of a chunk that the survey has already decided on, as bits.
+#[derive(Debug, Default)]
+struct Mask<'a> {
+    words: &'a [u64],
+    at: usize,
+}
+
+impl Mask<'_> {
+    /// Bits of the entries that are not zero.
+    fn pack(values: &[f32], words: &mut Vec<u64>) {
+        words.extend(values.chunks(64).map(|block| {
+            let mut word = 0;
+            for (i, x) in block.iter().enumerate() {
+                word |= u64::from(*x != 0.0) << i;
+            }
+            word
+        }));
+    }
+
+    /// Copies the next survivors to `out`; `false` if nothing was decided.
+    fn next(&mut self, values: &[f32], out: &mut [f32]) -> bool {
+        if self.words.is_empty() {
+            return false;
+        }
+        for (i, (v, o)) in values.iter().zip(out).enumerate() {
+            let at = self.at + i;
+            *o = kept(*v, self.words[at / 64] >> (at % 64) & 1 == 1);
+        }
+        self.at += values.len();
+        true
+    }
+}
+
+/// Sorts the magnitudes of rows.
 #[derive(Debug, Default)]
 struct Sorter {
-    items: Vec<u64>,
-    other: Vec<u64>,
+    keys: Vec<u32>,
+    other: Vec<u32>,
 }
 
 impl Sorter {
-    /// Positions (low 32 bits) of every `stride`-th entry from `first` on, by ascending magnitude; of equal ones the
-    /// lower position comes first.
-    fn ascending(&mut self, values: &[f32], first: usize, stride: usize) -> &[u64] {
-        let item = |(x, i): (&f32, u64)| u64::from(magnitude_bits(*x)) << 32 | i;
-        self.items.clear();
+    /// Sets `keys` to the magnitudes of every `stride`-th entry from `first` on, ascending, and a larger one.
+    fn sort(&mut self, values: &[f32], first: usize, stride: usize) {
+        self.keys.clear();
         if stride == 1 {
-            self.items.extend(values[first..].iter().zip(0..).map(item));
+            let row = values[first..].iter();
+            self.keys.extend(row.map(|x| magnitude_bits(*x)));
         } else {
             let column = values[first..].iter().step_by(stride);
-            self.items.extend(column.zip(0..).map(item));
+            self.keys.extend(column.map(|x| magnitude_bits(*x)));
         }
-        if self.items.len() < 512 {
-            self.items.sort_unstable();
-            return &self.items;
+        if self.keys.len() < 512 {
+            self.keys.sort_unstable();
+        } else {
+            self.count();
         }
-        // Three stable counting passes over 11, 10 and 10 bits of the key.
-        const PASSES: [(u32, usize); 3] = [(32, 1 << 11), (43, 1 << 10), (53, 1 << 10)];
+        self.keys.push(u32::MAX);
+    }
+
+    /// Three stable counting passes over 11, 10 and 10 bits of the key.
+    fn count(&mut self) {
+        const PASSES: [(u32, usize); 3] = [(0, 1 << 11), (11, 1 << 10), (21, 1 << 10)];
         let mut counts = [[0u32; 1 << 11]; 3];
-        for item in &self.items {
+        for key in &self.keys {
             for (count, (shift, bins)) in counts.iter_mut().zip(PASSES) {
-                count[(item >> shift) as usize & (bins - 1)] += 1;
+                count[(key >> shift) as usize & (bins - 1)] += 1;
             }
         }
-        self.other.resize(self.items.len(), 0);
+        self.other.resize(self.keys.len(), 0);
         for (count, (shift, bins)) in counts.iter_mut().zip(PASSES) {
             let mut sum = 0;
-            for c in count.iter_mut() {
+            for c in &mut count[..bins] {
                 sum += std::mem::replace(c, sum);
             }
-            for item in &self.items {
-                let c = &mut count[(item >> shift) as usize & (bins - 1)];
-                self.other[*c as usize] = *item;
+            for key in &self.keys {
+                let c = &mut count[(key >> shift) as usize & (bins - 1)];
+                self.other[*c as usize] = *key;
                 *c += 1;
             }
-            std::mem::swap(&mut self.items, &mut self.other);
+            std::mem::swap(&mut self.keys, &mut self.other);
         }
-        &self.items
     }
 }
 
@@ -741,29 +856,51 @@ mod tests {
     #[test]
     fn magprune_ranks_rows() {
         let mut sorter = Sorter::default();
-        let order = sorter.ascending(&[3.0, -1.0, 1.0, 0.0], 0, 1);
-        assert_eq!(
-            order.iter().map(|i| *i as u32).collect::<Vec<_>>(),
-            [3, 1, 2, 0]
-        );
+        sorter.sort(&[3.0, -1.0, 1.0, 0.0], 0, 1);
+        let keys = |v: &[f32]| {
+            v.iter()
+                .map(|x| magnitude_bits(*x))
+                .chain([u32::MAX])
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sorter.keys, keys(&[0.0, 1.0, 1.0, 3.0]));
         // Axis 1 of a [1, 3, 2] tensor, second column: 5, -4, 6.
-        let order = sorter.ascending(&[0.0, 5.0, 0.0, -4.0, 0.0, 6.0], 1, 2);
-        assert_eq!(
-            order.iter().map(|i| *i as u32).collect::<Vec<_>>(),
-            [1, 0, 2]
-        );
+        sorter.sort(&[0.0, 5.0, 0.0, -4.0, 0.0, 6.0], 1, 2);
+        assert_eq!(sorter.keys, keys(&[4.0, 5.0, 6.0]));
         // The counting sort agrees with the comparing one.
-        let v: Vec<f32> = (0..3000)
+        let mut v: Vec<f32> = (0..3000)
             .map(|i| ((i * 7919) % 1013) as f32 - 500.0)
             .collect();
-        let order: Vec<u32> = sorter
-            .ascending(&v, 0, 1)
-            .iter()
-            .map(|i| *i as u32)
-            .collect();
-        let mut want: Vec<u32> = (0..3000).collect();
-        want.sort_by_key(|i| magnitude_bits(v[*i as usize]));
-        assert_eq!(order, want);
+        sorter.sort(&v, 0, 1);
+        v.sort_by_key(|x| magnitude_bits(*x));
+        assert_eq!(sorter.keys, keys(&v));
+    }
+
+    #[test]
+    fn magprune_draws_against_ranks() {
+        // Ranks 0..5 of 5: p = 0.2, 0.35, 0.5, 0.65, 0.8; the two equal entries of ranks 1 and 2 have 0.425.
+        let row = [4.0f32, 2.0, -2.0, 1.0, 3.0];
+        let p = [0.8, 0.425, 0.425, 0.2, 0.65];
+        let mut sorter = Sorter::default();
+        sorter.sort(&row, 0, 1);
+        let ramp = Ramp::new(0.2, 0.3, 5);
+        for step in 0..1000 {
+            let u = (f64::from(step) + 0.5) / 1000.0;
+            let draw = (u * (1u64 << 32) as f64) as u32;
+            let mut out = [9.0; 5];
+            ramp.cut(&sorter.keys, (&row, &[draw; 5]), (0, 1), &mut out);
+            for i in 0..5 {
+                assert_eq!(out[i] != 0.0, u < p[i], "{u} {i}");
+            }
+        }
+        let mut out = [0.0];
+        sorter.sort(&[7.0], 0, 1);
+        let ramp = Ramp::new(0.4, 0.0, 1);
+        for (u, want) in [(0.0, 7.0), (0.39, 7.0), (0.41, 0.0), (0.999, 0.0)] {
+            let draw = (u * (1u64 << 32) as f64) as u32;
+            ramp.cut(&sorter.keys, (&[7.0], &[draw]), (0, 1), &mut out);
+            assert_eq!(out[0], want, "{u}");
+        }
     }
 
     #[test]

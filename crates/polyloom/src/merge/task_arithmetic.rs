@@ -201,7 +201,7 @@ variant!(DELLA, "della", Magprune, elect: true,
     "An entry of rank r of m in its row (ascending magnitude) survives with probability \
      `density - epsilon + 2 epsilon (r - 1)/(m - 1)`; survivors are rescaled; then as `ties`.",
     differs: "Draws are Polyloom's own; rows of one element survive with probability `density` (0/0 in the peer); \
-              of equal magnitudes the lower flat index has the lower rank.",
+              equal magnitudes share the mean of their ranks.",
     "two passes with a sort of every row, O(elements x experts)",
     [DENSITY, EPSILON, normalize(true), rescale(L1)],
     Golden::Cases(&["della"]));
