@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod merge;
+pub mod moe;
 pub mod output;
 pub mod plan;
 pub mod recipe;
