@@ -128,7 +128,7 @@ impl PromptEncoder {
                         match part {
                             Part::Token(id) => ids.push(id),
                             Part::Text(text) => {
-                                self.encode_text(text, start + inner == 0, &mut ids)?
+                                self.encode_text(text, start + inner == 0, &mut ids)?;
                             }
                         }
                     }

@@ -336,6 +336,10 @@ mod tests {
         assert_eq!(edit(&json!({}), &tied), json!({}));
     }
 
+    #[allow(
+        clippy::print_stdout,
+        reason = "a golden test says how many cases it compared"
+    )]
     #[test]
     fn golden_expected_config() {
         let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

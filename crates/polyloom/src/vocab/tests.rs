@@ -197,6 +197,10 @@ fn assemble(plan: &VocabPlan, tensors: &[Vec<f32>], width: usize, m: usize) -> V
     out
 }
 
+#[allow(
+    clippy::print_stdout,
+    reason = "a golden test says how many cases it compared"
+)]
 #[test]
 fn golden_vocabulary_cases() {
     let root = golden().join("merging");
