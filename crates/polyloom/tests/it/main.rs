@@ -1,0 +1,5 @@
+//! Whole recipes on small checkpoints.
+
+mod golden;
+mod runs;
+mod support;
