@@ -30,6 +30,10 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
         )]
     })?;
     let models = open_models(&recipe, places)?;
+    let odd: Vec<Note> = models
+        .iter()
+        .flat_map(|m| m.warnings.iter().map(|w| Note { warning: true, text: w.clone() }))
+        .collect();
     let mut builder = Builder {
         method,
         truncated: None,
@@ -48,6 +52,7 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
         models,
         recipe,
     };
+    builder.notes.extend(odd);
     builder.vocabulary();
     let stacked = builder.tensors();
     let heads = builder.heads();
@@ -117,8 +122,10 @@ pub fn open_model(
         None => Ok(Opened::new(model, path, None, Weights::Plain(checkpoint))),
         Some((adapter, revision)) => {
             let adapter = reference::locate(adapter, revision.as_deref(), dialect, places)?;
-            let weights = Weights::folded(checkpoint, &adapter)?;
-            Ok(Opened::new(model, path, Some(adapter), weights))
+            let (weights, warnings) = Weights::folded(checkpoint, &adapter)?;
+            let mut opened = Opened::new(model, path, Some(adapter), weights);
+            opened.warnings = warnings;
+            Ok(opened)
         }
     }
 }
@@ -581,7 +588,7 @@ impl Builder {
         {
             let (dtype, shape) = (entry.dtype, entry.shape.clone());
             let out = self.out_dtype(dtype);
-            if out == dtype && !dtype.is_block() {
+            if out == dtype && !dtype.is_block() && self.is_stored(&input) {
                 let tensor = OutTensor {
                     name: wanted.name.clone(),
                     dtype,
@@ -595,6 +602,11 @@ impl Builder {
                 self.group_of_one(wanted, input, out, shape);
             }
         }
+    }
+
+    fn is_stored(&self, input: &Input) -> bool {
+        let opened = &self.models[input.model];
+        opened.get(&input.name).is_some_and(|e| opened.weights.is_stored(&e.stored))
     }
 
     /// A converted copy: a one-input average.
@@ -786,6 +798,7 @@ impl Builder {
             && let Some(Some(input)) = inputs.first()
             && !input.by_token
             && self.truncated.is_none()
+            && self.is_stored(input)
         {
             let tensor = OutTensor {
                 name: wanted.name.clone(),

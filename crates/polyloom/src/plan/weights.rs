@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use polyloom_core::checkpoint::Scratch;
+use polyloom_core::peft::{AdapterFolder, Folded};
 use polyloom_core::{Checkpoint, DType};
 
 use super::names::Blocks;
@@ -16,6 +17,8 @@ use crate::recipe;
 pub enum Weights {
     /// A checkpoint as it is.
     Plain(Arc<Checkpoint>),
+    /// A base with an adapter folded in on reading.
+    Folded(Arc<Folded>),
 }
 
 impl Weights {
@@ -26,6 +29,7 @@ impl Weights {
                 .values()
                 .map(|t| (t.name.clone(), t.dtype, t.shape.clone()))
                 .collect(),
+            Self::Folded(f) => f.tensors(),
         }
     }
 
@@ -33,6 +37,7 @@ impl Weights {
     pub fn checkpoint(&self) -> &Checkpoint {
         match self {
             Self::Plain(c) => c,
+            Self::Folded(f) => f.base(),
         }
     }
 }
@@ -52,6 +57,8 @@ pub struct Opened {
     pub tensors: IndexMap<String, Entry>,
     /// Its block lists.
     pub blocks: Blocks,
+    /// What was odd about it, for the user.
+    pub warnings: Vec<String>,
 }
 
 /// A tensor of an opened model.
@@ -100,6 +107,7 @@ impl Opened {
             weights,
             tensors,
             blocks,
+            warnings: Vec::new(),
         }
     }
 
@@ -152,6 +160,7 @@ impl Opened {
                     .ok_or_else(|| crate::MergeError::Internal(format!("no `{}`", entry.stored)))?;
                 Ok(c.read_f32(tensor, start..start + out.len(), out, scratch)?)
             }
+            Weights::Folded(f) => Ok(f.read_f32(&entry.stored, start..start + out.len(), out, scratch)?),
         }
     }
 
@@ -166,20 +175,35 @@ impl Opened {
 }
 
 impl Weights {
-    /// A base with an adapter folder folded in on reading.
+    /// A base with an adapter folder folded in on reading; the second value is what was odd about it.
     ///
     /// # Errors
     /// The adapter does not fit the base.
-    pub fn folded(base: Arc<Checkpoint>, adapter: &Path) -> Result<Self> {
-        let _ = base;
-        Err(crate::MergeError::plan(
-            "adapter",
-            format!("{}: adapters are not read yet", adapter.display()),
-        ))
+    pub fn folded(base: Arc<Checkpoint>, adapter: &Path) -> Result<(Self, Vec<String>)> {
+        let folded = Folded::open(base, AdapterFolder::open(adapter)?)?;
+        let warnings = folded.warnings().to_vec();
+        Ok((Self::Folded(Arc::new(folded)), warnings))
+    }
+
+    /// True if the stored bytes of a tensor are its values: it can be copied without reading them as numbers.
+    pub fn is_stored(&self, name: &str) -> bool {
+        let contiguous = |c: &Checkpoint| {
+            c.get(name).is_some_and(|t| {
+                t.scale.is_none() && matches!(t.layout, polyloom_core::checkpoint::Layout::Contiguous)
+            })
+        };
+        match self {
+            Self::Plain(c) => contiguous(c),
+            Self::Folded(f) => !f.touched(name) && contiguous(f.base()),
+        }
     }
 
     /// All files that are read.
     pub fn files(&self) -> Vec<&polyloom_core::checkpoint::OpenFile> {
-        self.checkpoint().files().iter().collect()
+        let mut files: Vec<_> = self.checkpoint().files().iter().collect();
+        if let Self::Folded(f) = self {
+            files.extend(f.adapter().tensors.files());
+        }
+        files
     }
 }

@@ -43,10 +43,9 @@ fn linear_is_the_average() {
 #[test]
 fn a_wrong_shape_names_file_tensor_and_fix() {
     let dir = tempfile::tempdir().unwrap();
-    let mut names = three(dir.path());
     model(&dir.path().join("c"), &[("embed.weight", &[7, 4], vec![0.0; 28]), ("classifier.weight", &[2, 4], vec![0.0; 8])]);
     model(&dir.path().join("d"), &[("embed.weight", &[7, 4], vec![0.0; 28]), ("classifier.weight", &[3, 4], vec![0.0; 12])]);
-    names = vec![dir.path().join("c").display().to_string(), dir.path().join("d").display().to_string()];
+    let names = vec![dir.path().join("c").display().to_string(), dir.path().join("d").display().to_string()];
     let recipe = recipe::from_models("linear", None, &names).unwrap();
     let errors = merge(recipe, &dir.path().join("out")).unwrap_err();
     assert_eq!(errors.len(), 1);
