@@ -32,7 +32,12 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
     let models = open_models(&recipe, places)?;
     let odd: Vec<Note> = models
         .iter()
-        .flat_map(|m| m.warnings.iter().map(|w| Note { warning: true, text: w.clone() }))
+        .flat_map(|m| {
+            m.warnings.iter().map(|w| Note {
+                warning: true,
+                text: w.clone(),
+            })
+        })
         .collect();
     let mut builder = Builder {
         method,
@@ -606,7 +611,9 @@ impl Builder {
 
     fn is_stored(&self, input: &Input) -> bool {
         let opened = &self.models[input.model];
-        opened.get(&input.name).is_some_and(|e| opened.weights.is_stored(&e.stored))
+        opened
+            .get(&input.name)
+            .is_some_and(|e| opened.weights.is_stored(&e.stored))
     }
 
     /// A converted copy: a one-input average.

@@ -160,7 +160,9 @@ impl Opened {
                     .ok_or_else(|| crate::MergeError::Internal(format!("no `{}`", entry.stored)))?;
                 Ok(c.read_f32(tensor, start..start + out.len(), out, scratch)?)
             }
-            Weights::Folded(f) => Ok(f.read_f32(&entry.stored, start..start + out.len(), out, scratch)?),
+            Weights::Folded(f) => {
+                Ok(f.read_f32(&entry.stored, start..start + out.len(), out, scratch)?)
+            }
         }
     }
 
@@ -189,7 +191,8 @@ impl Weights {
     pub fn is_stored(&self, name: &str) -> bool {
         let contiguous = |c: &Checkpoint| {
             c.get(name).is_some_and(|t| {
-                t.scale.is_none() && matches!(t.layout, polyloom_core::checkpoint::Layout::Contiguous)
+                t.scale.is_none()
+                    && matches!(t.layout, polyloom_core::checkpoint::Layout::Contiguous)
             })
         };
         match self {

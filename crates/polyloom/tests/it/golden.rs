@@ -10,21 +10,42 @@ use serde_json::Value;
 use crate::support;
 
 /// Compares a folder with an expected file; `rows` maps expected vocabulary rows to ours.
-fn compare(name: &str, out: &Path, expected: &Path, tolerance: &Value, rows: Option<&[usize]>) -> Result<(), String> {
+fn compare(
+    name: &str,
+    out: &Path,
+    expected: &Path,
+    tolerance: &Value,
+    rows: Option<&[usize]>,
+) -> Result<(), String> {
     let got = Checkpoint::open(out).map_err(|e| e.to_string())?;
     let want = Checkpoint::open(expected).map_err(|e| e.to_string())?;
     let number = |key: &str| tolerance.get(key).and_then(Value::as_f64).unwrap_or(0.0);
-    let (relative, absolute, allowed) = (number("rtol"), number("atol"), number("max_outliers") as usize);
+    let (relative, absolute, allowed) = (
+        number("rtol"),
+        number("atol"),
+        number("max_outliers") as usize,
+    );
     let mut outliers = 0;
     let mut worst = String::new();
     for tensor in want.tensors().values() {
-        let mine = got.get(&tensor.name).ok_or_else(|| format!("{name}: output lacks `{}`", tensor.name))?;
+        let mine = got
+            .get(&tensor.name)
+            .ok_or_else(|| format!("{name}: output lacks `{}`", tensor.name))?;
         if mine.shape != tensor.shape {
-            return Err(format!("{name}: `{}` has shape {:?}, expected {:?}", tensor.name, mine.shape, tensor.shape));
+            return Err(format!(
+                "{name}: `{}` has shape {:?}, expected {:?}",
+                tensor.name, mine.shape, tensor.shape
+            ));
         }
-        let (a, b) = (got.read_all(mine).map_err(|e| e.to_string())?, want.read_all(tensor).map_err(|e| e.to_string())?);
+        let (a, b) = (
+            got.read_all(mine).map_err(|e| e.to_string())?,
+            want.read_all(tensor).map_err(|e| e.to_string())?,
+        );
         let width = tensor.row_len();
-        let by_token = rows.filter(|r| tensor.shape.first() == Some(&r.len()) && (tensor.name.contains("embed_tokens") || tensor.name.contains("lm_head")));
+        let by_token = rows.filter(|r| {
+            tensor.shape.first() == Some(&r.len())
+                && (tensor.name.contains("embed_tokens") || tensor.name.contains("lm_head"))
+        });
         for (i, y) in b.iter().enumerate() {
             let at = by_token.map_or(i, |r| r[i / width] * width + i % width);
             let (x, y) = (f64::from(a[at]), f64::from(*y));
@@ -34,22 +55,40 @@ fn compare(name: &str, out: &Path, expected: &Path, tolerance: &Value, rows: Opt
             }
         }
     }
-    let surplus: Vec<_> = got.tensors().keys().filter(|n| want.get(n).is_none()).collect();
+    let surplus: Vec<_> = got
+        .tensors()
+        .keys()
+        .filter(|n| want.get(n).is_none())
+        .collect();
     if !surplus.is_empty() {
         return Err(format!("{name}: surplus tensors {surplus:?}"));
     }
     if outliers > allowed {
-        return Err(format!("{name}: {outliers} elements outside the tolerance ({allowed} allowed), such as {worst}"));
+        return Err(format!(
+            "{name}: {outliers} elements outside the tolerance ({allowed} allowed), such as {worst}"
+        ));
     }
     Ok(())
 }
 
 fn check_config(name: &str, out: &Path, expected: &Value) -> Result<(), String> {
-    let config = polyloom_core::checkpoint::read_json(&out.join("config.json")).map_err(|e| e.to_string())?;
-    for (key, want) in expected.as_object().into_iter().flatten().filter(|(k, _)| *k != "output_vocab") {
-        let found = if key == "dtype" { config.get("dtype").or_else(|| config.get("torch_dtype")) } else { config.get(key) };
+    let config = polyloom_core::checkpoint::read_json(&out.join("config.json"))
+        .map_err(|e| e.to_string())?;
+    for (key, want) in expected
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(k, _)| *k != "output_vocab")
+    {
+        let found = if key == "dtype" {
+            config.get("dtype").or_else(|| config.get("torch_dtype"))
+        } else {
+            config.get(key)
+        };
         if found != Some(want) {
-            return Err(format!("{name}: config.json has {key} = {found:?}, expected {want}"));
+            return Err(format!(
+                "{name}: config.json has {key} = {found:?}, expected {want}"
+            ));
         }
     }
     Ok(())
@@ -75,24 +114,34 @@ fn golden_mergekit_files() {
     let dir = tempfile::tempdir().unwrap();
     let (mut ran, mut waiting, mut failed) = (0, Vec::new(), Vec::new());
     for case in manifest["cases"].as_array().unwrap() {
-        let Some(config) = case.get("config") else { continue };
+        let Some(config) = case.get("config") else {
+            continue;
+        };
         let name = case["name"].as_str().unwrap();
         let method = config["merge_method"].as_str().unwrap();
         if merge::find(method).is_none() {
             waiting.push(name);
             continue;
         }
-        let text = config.to_string().replace("@@", &format!("{}/", models.display()));
+        let text = config
+            .to_string()
+            .replace("@@", &format!("{}/", models.display()));
         let out = dir.path().join(name);
         let result = (|| -> Result<(), String> {
-            let all = |e: Vec<polyloom::MergeError>| e.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            let all = |e: Vec<polyloom::MergeError>| {
+                e.iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            };
             let mut recipes = match mergekit::parse(&text, None) {
                 Ok(recipes) => recipes,
                 Err(_) if case.get("error").is_some_and(|e| !e.is_null()) => return Ok(()),
                 Err(e) => return Err(all(e)),
             };
             let mut recipe = recipes.remove(0);
-            recipe.truncate_embeddings = case["options"]["unsafe_truncate_embeddings"].as_bool() == Some(true);
+            recipe.truncate_embeddings =
+                case["options"]["unsafe_truncate_embeddings"].as_bool() == Some(true);
             let result = support::merge(recipe, &out);
             if case.get("error").is_some_and(|e| !e.is_null()) {
                 return match result {
@@ -105,10 +154,23 @@ fn golden_mergekit_files() {
                 check_config(name, &out, expected)?;
             }
             if name == "bf16_ta_bf16_math" {
-                return every_step_in_bf16(&models, &out, &folder.join(case["expected"].as_str().unwrap()), &case["tolerance"]);
+                return every_step_in_bf16(
+                    &models,
+                    &out,
+                    &folder.join(case["expected"].as_str().unwrap()),
+                    &case["tolerance"],
+                );
             }
-            let rows = case.get("expected_config").and_then(|e| token_rows(&out, e));
-            compare(name, &out, &folder.join(case["expected"].as_str().unwrap()), &case["tolerance"], rows.as_deref())
+            let rows = case
+                .get("expected_config")
+                .and_then(|e| token_rows(&out, e));
+            compare(
+                name,
+                &out,
+                &folder.join(case["expected"].as_str().unwrap()),
+                &case["tolerance"],
+                rows.as_deref(),
+            )
         })();
         match result {
             Ok(()) => ran += 1,
@@ -116,7 +178,12 @@ fn golden_mergekit_files() {
         }
     }
     println!("golden merging, mergekit files: {ran} ran; not yet built: {waiting:?}");
-    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
     assert!(ran > 0);
 }
 
@@ -124,7 +191,12 @@ fn golden_mergekit_files() {
 /// 4). Where base and merged vector cancel, its tolerance, relative to the result, cannot hold for a more exact answer.
 /// So this shows both halves: the peer's steps, rounded one by one, give its file; and ours is the exact result in f64,
 /// rounded once.
-fn every_step_in_bf16(models: &Path, out: &Path, expected: &Path, tolerance: &Value) -> Result<(), String> {
+fn every_step_in_bf16(
+    models: &Path,
+    out: &Path,
+    expected: &Path,
+    tolerance: &Value,
+) -> Result<(), String> {
     let open = |p: &Path| Checkpoint::open(p).map_err(|e| e.to_string());
     let set = models.join("llama32_bf16");
     let (base, ours, want) = (open(&set.join("base"))?, open(out)?, open(expected)?);
@@ -134,7 +206,10 @@ fn every_step_in_bf16(models: &Path, out: &Path, expected: &Path, tolerance: &Va
         polyloom_core::dtype::round_through(&mut v, polyloom_core::DType::BF16);
         v[0]
     };
-    let (relative, absolute) = (tolerance["rtol"].as_f64().unwrap(), tolerance["atol"].as_f64().unwrap());
+    let (relative, absolute) = (
+        tolerance["rtol"].as_f64().unwrap(),
+        tolerance["atol"].as_f64().unwrap(),
+    );
     let weight = round(0.4);
     for tensor in want.tensors().values() {
         let read = |c: &Checkpoint| c.read_all(c.get(&tensor.name).unwrap()).unwrap();
@@ -146,13 +221,23 @@ fn every_step_in_bf16(models: &Path, out: &Path, expected: &Path, tolerance: &Va
             let emulated = f64::from(round(w0[i] + sum));
             let peer = f64::from(peer[i]);
             if (emulated - peer).abs() > absolute + relative * peer.abs() {
-                return Err(format!("`{}`[{i}]: the peer's steps give {emulated}, its file {peer}", tensor.name));
+                return Err(format!(
+                    "`{}`[{i}]: the peer's steps give {emulated}, its file {peer}",
+                    tensor.name
+                ));
             }
-            let exact: f64 = f64::from(w0[i]) + inputs.iter().map(|w| 0.4 * (f64::from(w[i]) - f64::from(w0[i]))).sum::<f64>();
+            let exact: f64 = f64::from(w0[i])
+                + inputs
+                    .iter()
+                    .map(|w| 0.4 * (f64::from(w[i]) - f64::from(w0[i])))
+                    .sum::<f64>();
             // Half a unit of bf16, and f32's own rounding of the operands.
             let allowed = exact.abs() / 256.0 + 3e-7 * f64::from(w0[i].abs());
             if (f64::from(got[i]) - exact).abs() > allowed {
-                return Err(format!("`{}`[{i}]: {} is not {exact} rounded once", tensor.name, got[i]));
+                return Err(format!(
+                    "`{}`[{i}]: {} is not {exact} rounded once",
+                    tensor.name, got[i]
+                ));
             }
         }
     }

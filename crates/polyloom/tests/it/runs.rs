@@ -9,7 +9,14 @@ fn three(dir: &std::path::Path) -> Vec<String> {
     let s = polyloom_core::rng::Stream::new(5, "toy", 0);
     let mut names = Vec::new();
     for (k, name) in ["base", "a", "b"].iter().enumerate() {
-        let values = |n: usize, at: usize| (0..n).map(|i| s.normal((i + at) as u64) + 0.1 * k as f32 * s.normal((i + at + 1000 * k) as u64)).collect();
+        let values = |n: usize, at: usize| {
+            (0..n)
+                .map(|i| {
+                    s.normal((i + at) as u64)
+                        + 0.1 * k as f32 * s.normal((i + at + 1000 * k) as u64)
+                })
+                .collect()
+        };
         model(
             &dir.join(name),
             &[
@@ -31,7 +38,11 @@ fn linear_is_the_average() {
     let names = three(dir.path());
     let recipe = recipe::from_models("linear", None, &names[1..]).unwrap();
     merge(recipe, &dir.path().join("out")).unwrap();
-    let (a, b, out) = (read(&dir.path().join("a")), read(&dir.path().join("b")), read(&dir.path().join("out")));
+    let (a, b, out) = (
+        read(&dir.path().join("a")),
+        read(&dir.path().join("b")),
+        read(&dir.path().join("out")),
+    );
     for (name, values) in &out {
         for (i, v) in values.iter().enumerate() {
             assert!((v - 0.5 * (a[name][i] + b[name][i])).abs() < 1e-6);
@@ -43,15 +54,37 @@ fn linear_is_the_average() {
 #[test]
 fn a_wrong_shape_names_file_tensor_and_fix() {
     let dir = tempfile::tempdir().unwrap();
-    model(&dir.path().join("c"), &[("embed.weight", &[7, 4], vec![0.0; 28]), ("classifier.weight", &[2, 4], vec![0.0; 8])]);
-    model(&dir.path().join("d"), &[("embed.weight", &[7, 4], vec![0.0; 28]), ("classifier.weight", &[3, 4], vec![0.0; 12])]);
-    let names = vec![dir.path().join("c").display().to_string(), dir.path().join("d").display().to_string()];
+    model(
+        &dir.path().join("c"),
+        &[
+            ("embed.weight", &[7, 4], vec![0.0; 28]),
+            ("classifier.weight", &[2, 4], vec![0.0; 8]),
+        ],
+    );
+    model(
+        &dir.path().join("d"),
+        &[
+            ("embed.weight", &[7, 4], vec![0.0; 28]),
+            ("classifier.weight", &[3, 4], vec![0.0; 12]),
+        ],
+    );
+    let names = vec![
+        dir.path().join("c").display().to_string(),
+        dir.path().join("d").display().to_string(),
+    ];
     let recipe = recipe::from_models("linear", None, &names).unwrap();
     let errors = merge(recipe, &dir.path().join("out")).unwrap_err();
     assert_eq!(errors.len(), 1);
     let text = errors[0].to_string();
-    assert!(text.contains("d/model.safetensors: tensor `classifier.weight` has shape [3, 4]"), "{text}");
-    assert!(errors[0].hints()[0].contains("heads"), "{:?}", errors[0].hints());
+    assert!(
+        text.contains("d/model.safetensors: tensor `classifier.weight` has shape [3, 4]"),
+        "{text}"
+    );
+    assert!(
+        errors[0].hints()[0].contains("heads"),
+        "{:?}",
+        errors[0].hints()
+    );
     assert!(!dir.path().join("out").exists());
 }
 
@@ -73,30 +106,58 @@ fn a_wrong_prefix_is_one_message_with_the_fix() {
     let mut recipe = recipe::from_models("task_arithmetic", Some(&names[0]), &[p]).unwrap();
     let errors = merge(recipe.clone(), &dir.path().join("out")).unwrap_err();
     assert_eq!(errors.len(), 1, "{errors:?}");
-    assert!(errors[0].to_string().contains("5 tensors have no counterpart in base"), "{}", errors[0]);
-    assert!(errors[0].hints()[0].contains("strip_prefix = \"toy.\""), "{:?}", errors[0].hints());
+    assert!(
+        errors[0]
+            .to_string()
+            .contains("5 tensors have no counterpart in base"),
+        "{}",
+        errors[0]
+    );
+    assert!(
+        errors[0].hints()[0].contains("strip_prefix = \"toy.\""),
+        "{:?}",
+        errors[0].hints()
+    );
     recipe.models[0].strip_prefix = Some("toy.".into());
     merge(recipe, &dir.path().join("out")).unwrap();
-    assert!(read(&dir.path().join("out"))["layers.0.w"].iter().all(|v| (v - 0.5).abs() < 1e-6));
+    assert!(
+        read(&dir.path().join("out"))["layers.0.w"]
+            .iter()
+            .all(|v| (v - 0.5).abs() < 1e-6)
+    );
 }
 
 #[test]
 fn missing_tensors_follow_the_policy() {
     let dir = tempfile::tempdir().unwrap();
     let names = three(dir.path());
-    model(&dir.path().join("e"), &[("embed.weight", &[7, 4], vec![1.0; 28])]);
+    model(
+        &dir.path().join("e"),
+        &[("embed.weight", &[7, 4], vec![1.0; 28])],
+    );
     let e = dir.path().join("e").display().to_string();
-    let recipe = recipe::from_models("task_arithmetic", Some(&names[0]), &[names[1].clone(), e]).unwrap();
+    let recipe =
+        recipe::from_models("task_arithmetic", Some(&names[0]), &[names[1].clone(), e]).unwrap();
     let errors = merge(recipe.clone(), &dir.path().join("out")).unwrap_err();
-    assert!(errors[0].to_string().contains("lacks 4 tensors"), "{}", errors[0]);
+    assert!(
+        errors[0].to_string().contains("lacks 4 tensors"),
+        "{}",
+        errors[0]
+    );
     let with = |policy, out: &str| {
-        let recipe = recipe::Recipe { missing: policy, ..recipe.clone() };
+        let recipe = recipe::Recipe {
+            missing: policy,
+            ..recipe.clone()
+        };
         merge(recipe, &dir.path().join(out)).unwrap();
         read(&dir.path().join(out))
     };
     assert_eq!(with(MissingPolicy::Intersection, "i").len(), 1);
     let a = read(&dir.path().join("a"));
-    for out in [with(MissingPolicy::Base, "b2"), with(MissingPolicy::Union, "u")] {
+    for out in [
+        with(MissingPolicy::Base, "b2"),
+        with(MissingPolicy::Union, "u"),
+    ] {
         assert_eq!(out.len(), 5);
         for (x, y) in out["layers.1.w"].iter().zip(&a["layers.1.w"]) {
             assert!((x - y).abs() < 1e-6, "only `a` changed it");
@@ -111,14 +172,26 @@ fn nan_stops_the_run_and_leaves_nothing() {
     let mut values = vec![0.25; 28];
     values[9] = f32::NAN;
     let mut tensors: Vec<(&str, &[usize], Vec<f32>)> = vec![("embed.weight", &[7, 4], values)];
-    tensors.extend([("layers.0.w", &[4, 4][..], vec![0.0; 16]), ("layers.0.b", &[4], vec![0.0; 4]), ("layers.1.w", &[4, 4], vec![0.0; 16]), ("layers.1.b", &[4], vec![0.0; 4])]);
+    tensors.extend([
+        ("layers.0.w", &[4, 4][..], vec![0.0; 16]),
+        ("layers.0.b", &[4], vec![0.0; 4]),
+        ("layers.1.w", &[4, 4], vec![0.0; 16]),
+        ("layers.1.b", &[4], vec![0.0; 4]),
+    ]);
     model(&dir.path().join("n"), &tensors);
     let n = dir.path().join("n").display().to_string();
     let recipe = recipe::from_models("linear", None, &[names[1].clone(), n]).unwrap();
     let errors = merge(recipe, &dir.path().join("out")).unwrap_err();
     let text = errors[0].to_string();
-    assert!(text.contains("n/model.safetensors: tensor `embed.weight`: NaN at element 9"), "{text}");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().contains("out")).collect();
+    assert!(
+        text.contains("n/model.safetensors: tensor `embed.weight`: NaN at element 9"),
+        "{text}"
+    );
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().contains("out"))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -126,20 +199,39 @@ fn nan_stops_the_run_and_leaves_nothing() {
 fn heads_can_be_kept_apart() {
     let dir = tempfile::tempdir().unwrap();
     for (name, classes) in [("base", 0usize), ("x", 2), ("y", 3)] {
-        let mut tensors: Vec<(&str, &[usize], Vec<f32>)> = vec![("encoder.layer.0.w", &[2, 2], vec![classes as f32; 4]), ("encoder.layer.0.b", &[2], vec![0.0; 2])];
+        let mut tensors: Vec<(&str, &[usize], Vec<f32>)> = vec![
+            ("encoder.layer.0.w", &[2, 2], vec![classes as f32; 4]),
+            ("encoder.layer.0.b", &[2], vec![0.0; 2]),
+        ];
         let shapes = [[2usize, 2], [3, 2]];
         if classes > 0 {
-            tensors.push(("classifier.weight", &shapes[classes - 2], vec![classes as f32; classes * 2]));
-            tensors.push(("classifier.bias", &shapes[classes - 2][..1], vec![0.5; classes]));
+            tensors.push((
+                "classifier.weight",
+                &shapes[classes - 2],
+                vec![classes as f32; classes * 2],
+            ));
+            tensors.push((
+                "classifier.bias",
+                &shapes[classes - 2][..1],
+                vec![0.5; classes],
+            ));
         }
         model(&dir.path().join(name), &tensors);
     }
     let path = |n: &str| dir.path().join(n).display().to_string();
-    let mut recipe = recipe::from_models("task_arithmetic", Some(&path("base")), &[path("x"), path("y")]).unwrap();
+    let mut recipe = recipe::from_models(
+        "task_arithmetic",
+        Some(&path("base")),
+        &[path("x"), path("y")],
+    )
+    .unwrap();
     recipe.heads = Heads::Separate;
     merge(recipe, &dir.path().join("out")).unwrap();
     let out = dir.path().join("out");
-    assert_eq!(read(&out).keys().collect::<Vec<_>>(), ["encoder.layer.0.b", "encoder.layer.0.w"]);
+    assert_eq!(
+        read(&out).keys().collect::<Vec<_>>(),
+        ["encoder.layer.0.b", "encoder.layer.0.w"]
+    );
     let head = polyloom_core::Checkpoint::open(out.join("heads/y.safetensors")).unwrap();
     assert_eq!(head.get("weight").unwrap().shape, [3, 2]);
     assert_eq!(head.metadata()["task"], "y");
@@ -151,35 +243,77 @@ fn same_bytes_for_any_thread_count_chunk_and_sharding() {
     let dir = tempfile::tempdir().unwrap();
     let s = polyloom_core::rng::Stream::new(9, "big", 0);
     for (k, name) in ["base", "a", "b"].iter().enumerate() {
-        let values = |n: usize, at: u64| (0..n as u64).map(|i| s.normal(i + at) + 0.05 * k as f32 * s.normal(i + at + 77_777 * k as u64)).collect();
-        model_as(&dir.path().join(name), DType::BF16, &[("layers.0.w", &[150, 100], values(15_000, 0)), ("layers.0.b", &[100], values(100, 20_000)), ("layers.1.w", &[90, 64], values(5760, 30_000)), ("layers.1.b", &[64], values(64, 40_000))]);
+        let values = |n: usize, at: u64| {
+            (0..n as u64)
+                .map(|i| s.normal(i + at) + 0.05 * k as f32 * s.normal(i + at + 77_777 * k as u64))
+                .collect()
+        };
+        model_as(
+            &dir.path().join(name),
+            DType::BF16,
+            &[
+                ("layers.0.w", &[150, 100], values(15_000, 0)),
+                ("layers.0.b", &[100], values(100, 20_000)),
+                ("layers.1.w", &[90, 64], values(5760, 30_000)),
+                ("layers.1.b", &[64], values(64, 40_000)),
+            ],
+        );
     }
     let path = |n: &str| dir.path().join(n).display().to_string();
     let mut tried = 0;
     for method in polyloom::merge::methods().map(|m| m.spec().name) {
         let spec = polyloom::merge::find(method).unwrap().spec();
-        let experts: Vec<String> = if spec.experts.1 == 1 { vec![path("a")] } else { vec![path("a"), path("b")] };
+        let experts: Vec<String> = if spec.experts.1 == 1 {
+            vec![path("a")]
+        } else {
+            vec![path("a"), path("b")]
+        };
         let base = (spec.base != polyloom::merge::method::Base::Ignored).then(|| path("base"));
-        let Ok(mut recipe) = recipe::from_models(method, base.as_deref(), &experts) else { continue };
-        for (key, value) in [("merge.each.density", "0.4"), ("merge.shared.t", "0.3"), ("merge.shared.density", "0.3"), ("merge.shared.task", "a"), ("merge.shared.steps", "5")] {
+        let Ok(mut recipe) = recipe::from_models(method, base.as_deref(), &experts) else {
+            continue;
+        };
+        for (key, value) in [
+            ("merge.each.density", "0.4"),
+            ("merge.shared.t", "0.3"),
+            ("merge.shared.density", "0.3"),
+            ("merge.shared.task", "a"),
+            ("merge.shared.steps", "5"),
+        ] {
             let _ = recipe.set(key, value);
         }
         recipe.seed = 3;
         let mut first: Option<Vec<u8>> = None;
-        for (i, (threads, chunk)) in [(1, 0), (2, 4096), (3, 8192), (7, 1 << 20)].into_iter().enumerate() {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (i, (threads, chunk)) in [(1, 0), (2, 4096), (3, 8192), (7, 1 << 20)]
+            .into_iter()
+            .enumerate()
+        {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let out = dir.path().join(format!("{method}-{i}"));
-            let Ok(plan) = polyloom::plan::build(recipe.clone(), &polyloom::plan::reference::Places::default()) else { break };
+            let Ok(plan) = polyloom::plan::build(
+                recipe.clone(),
+                &polyloom::plan::reference::Places::default(),
+            ) else {
+                break;
+            };
             let mut options = options(&out);
             options.chunk = chunk;
             if let Err(error) = pool.install(|| polyloom::plan::execute::execute(&plan, &options)) {
-                assert!(i == 0 && matches!(error, polyloom::MergeError::Plan { .. }), "{method}: {error}");
+                assert!(
+                    i == 0 && matches!(error, polyloom::MergeError::Plan { .. }),
+                    "{method}: {error}"
+                );
                 break;
             }
             let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
             match &first {
                 None => first = Some(bytes),
-                Some(first) => assert!(*first == bytes, "{method}: {threads} threads, chunk {chunk} give other bytes"),
+                Some(first) => assert!(
+                    *first == bytes,
+                    "{method}: {threads} threads, chunk {chunk} give other bytes"
+                ),
             }
         }
         tried += usize::from(first.is_some());
@@ -194,14 +328,23 @@ fn shards_hold_what_one_file_holds_and_resume_keeps_the_finished() {
     let names = three(dir.path());
     let recipe = recipe::from_models("task_arithmetic", Some(&names[0]), &names[1..]).unwrap();
     merge(recipe.clone(), &dir.path().join("one")).unwrap();
-    let plan = polyloom::plan::build(recipe, &polyloom::plan::reference::Places::default()).unwrap();
+    let plan =
+        polyloom::plan::build(recipe, &polyloom::plan::reference::Places::default()).unwrap();
     let target = dir.path().join("many");
     let stop = std::sync::atomic::AtomicBool::new(false);
     let hear = |done: u64, _: &str| stop.store(done >= 130, std::sync::atomic::Ordering::Relaxed);
     let mut o = options(&target);
     o.shard_size = 100;
-    let interrupted = polyloom::plan::execute::RunOptions { stop: Some(&stop), progress: Some(&hear), target: target.clone(), ..options(&target) };
-    let interrupted = polyloom::plan::execute::RunOptions { shard_size: 100, ..interrupted };
+    let interrupted = polyloom::plan::execute::RunOptions {
+        stop: Some(&stop),
+        progress: Some(&hear),
+        target: target.clone(),
+        ..options(&target)
+    };
+    let interrupted = polyloom::plan::execute::RunOptions {
+        shard_size: 100,
+        ..interrupted
+    };
     assert!(polyloom::plan::execute::execute(&plan, &interrupted).is_err());
     assert!(!target.exists());
     o.resume = true;

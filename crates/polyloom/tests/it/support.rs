@@ -62,18 +62,34 @@ pub fn model_as(folder: &Path, dtype: DType, tensors: &[(&str, &[usize], Vec<f32
     let list: Vec<_> = tensors
         .iter()
         .map(|(name, shape, values)| {
-            let tensor = OutTensor { name: (*name).into(), dtype, shape: shape.to_vec() };
+            let tensor = OutTensor {
+                name: (*name).into(),
+                dtype,
+                shape: shape.to_vec(),
+            };
             let mut bytes = vec![0; tensor.bytes() as usize];
             narrow(values, dtype, &mut bytes);
             (tensor, bytes)
         })
         .collect();
-    std::fs::write(folder.join("model.safetensors"), safetensors_bytes(&list, &BTreeMap::new())).unwrap();
-    std::fs::write(folder.join("config.json"), r#"{"model_type":"toy","torch_dtype":"float32"}"#).unwrap();
+    std::fs::write(
+        folder.join("model.safetensors"),
+        safetensors_bytes(&list, &BTreeMap::new()),
+    )
+    .unwrap();
+    std::fs::write(
+        folder.join("config.json"),
+        r#"{"model_type":"toy","torch_dtype":"float32"}"#,
+    )
+    .unwrap();
 }
 
 /// All tensors of a folder.
 pub fn read(folder: &Path) -> BTreeMap<String, Vec<f32>> {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    checkpoint.tensors().values().map(|t| (t.name.clone(), checkpoint.read_all(t).unwrap())).collect()
+    checkpoint
+        .tensors()
+        .values()
+        .map(|t| (t.name.clone(), checkpoint.read_all(t).unwrap()))
+        .collect()
 }
