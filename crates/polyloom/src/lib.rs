@@ -3,6 +3,7 @@
 //! Data flow: text -> [`recipe`] -> plan (all headers read, every parameter resolved for every tensor) -> run.
 #![forbid(unsafe_code)]
 
+pub mod adapt;
 pub mod error;
 pub mod merge;
 pub mod moe;

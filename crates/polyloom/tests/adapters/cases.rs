@@ -113,6 +113,18 @@ impl Case {
         }
     }
 
+    /// How many values are out of tolerance.
+    pub(crate) fn outliers(&self, got: &[f32], wanted: &[f32]) -> usize {
+        assert_eq!(got.len(), wanted.len(), "{}: number of values", self.name);
+        got.iter()
+            .zip(wanted)
+            .filter(|(a, b)| {
+                let (a, b) = (f64::from(**a), f64::from(**b));
+                (a - b).abs() > self.atol + self.rtol * b.abs()
+            })
+            .count()
+    }
+
     /// Compares with `out.<name>` if the case has it; true if it has.
     pub(crate) fn check(&self, name: &str, got: &[f32]) -> bool {
         let Some(wanted) = self.expected(name) else {

@@ -1,4 +1,5 @@
 mod cases;
+mod combine;
 mod fold;
 mod names;
 
@@ -60,10 +61,30 @@ fn run(case: &cases::Case) -> Outcome {
         "peft.target_modules" => names::targets(case),
         "peft.rank_pattern" => names::patterns(case),
         "lora.init.pissa" | "lora.init.olora" => fold::init(case),
+        "peft.add_weighted_adapter" => combine::factors(case),
+        "flora.stack" | "flora.zero_padding_baseline" => combine::flora(case),
         m if m.starts_with("lora.extract") => Err("not yet built"),
         m if m.starts_with("lora.") || m.starts_with("dora.") || m.starts_with("ia3.") => {
             fold::layer(case)
         }
         _ => Err("not yet built"),
     }
+}
+
+#[test]
+fn golden_merging_adapters() {
+    let Some(golden) = cases::Golden::open("merging") else {
+        return;
+    };
+    let mut ran = Vec::new();
+    for case in &golden.cases {
+        let done = match case.method.as_str() {
+            "add_weighted_adapter" => combine::merging(case),
+            _ => continue,
+        };
+        done.unwrap();
+        ran.push(case.name.as_str());
+    }
+    println!("golden merging, adapters: {} ran: {}", ran.len(), ran.join(", "));
+    assert!(ran.len() >= 8, "only {} cases ran", ran.len());
 }
