@@ -212,8 +212,9 @@ pub fn combine_factors(
     rank: usize,
     masks: Masks<'_>,
 ) -> Result<(Pair, Option<f64>)> {
-    let problem =
-        |message: String| MergeError::plan("adapter-mismatch", format!("module `{module}`: {message}"));
+    let problem = |message: String| {
+        MergeError::plan("adapter-mismatch", format!("module `{module}`: {message}"))
+    };
     let Some(first) = shares.first() else {
         return Err(problem("no adapter has it".into()));
     };
@@ -241,7 +242,14 @@ pub fn combine_factors(
             clamp_factors(&mut a, &mut b, q);
         }
         let error = (total > 0.0).then(|| (lost / total).sqrt());
-        (Pair { a, b, kind: kind.clone() }, error.or(Some(0.0)))
+        (
+            Pair {
+                a,
+                b,
+                kind: kind.clone(),
+            },
+            error.or(Some(0.0)),
+        )
     };
     match combination {
         Combination::Cat => Ok((stacked(shares, factor, kind.clone()), None)),
@@ -299,7 +307,16 @@ pub fn combine_factors(
                     ..first.pair.a
                 },
                 b: Matrix {
-                    data: mixed(module, "lora_B", shares, b, &roots, options, masks, shares.len()),
+                    data: mixed(
+                        module,
+                        "lora_B",
+                        shares,
+                        b,
+                        &roots,
+                        options,
+                        masks,
+                        shares.len(),
+                    ),
                     ..first.pair.b
                 },
                 kind,
@@ -308,7 +325,6 @@ pub fn combine_factors(
         }
     }
 }
-
 
 /// Prunes, elects and sums the tensors of one kind. `first_mask` is the place of the first recorded mask.
 #[expect(
@@ -403,7 +419,11 @@ pub fn clamp_factors(a: &mut Matrix, b: &mut Matrix, q: f64) {
 
 /// Stacks clients' adapters as FLoRA does (Wang et al. 2024): `cat` with data shares as weights, exact for any mix of
 /// ranks. `sizes` are numbers of training examples; they are divided by their sum.
-pub fn stack(adapters: &[AdapterFolder], sizes: &[f64], dtype: Option<DType>) -> Result<AdapterSet> {
+pub fn stack(
+    adapters: &[AdapterFolder],
+    sizes: &[f64],
+    dtype: Option<DType>,
+) -> Result<AdapterSet> {
     let sum: f64 = sizes.iter().sum();
     if sizes.iter().any(|s| !s.is_finite() || *s < 0.0) || sum <= 0.0 {
         return Err(MergeError::plan(
@@ -491,11 +511,11 @@ pub fn combine(adapters: &[AdapterFolder], options: &CombineOptions) -> Result<A
         set.config.insert("modules_to_save".into(), json!(save));
     }
     set.report = report;
-    warnings.extend(
-        adapters
+    warnings.extend(adapters.iter().flat_map(|a| {
+        a.warnings
             .iter()
-            .flat_map(|a| a.warnings.iter().map(|w| format!("{}: {w}", a.path.display()))),
-    );
+            .map(|w| format!("{}: {w}", a.path.display()))
+    }));
     set.warnings = warnings;
     Ok(set)
 }

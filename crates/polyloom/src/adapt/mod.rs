@@ -8,7 +8,9 @@ mod rules;
 mod set;
 mod truncate;
 
-pub use combine::{CombineOptions, Combination, Masks, Share, clamp_factors, combine, combine_factors, stack};
+pub use combine::{
+    Combination, CombineOptions, Masks, Share, clamp_factors, combine, combine_factors, stack,
+};
 pub use rules::{SignRule, disjoint_mean, elect, top_by_magnitude};
 pub use set::{AdapterSet, ModuleReport, Pair};
 pub use truncate::{energy_rank, product_svd, truncated_svd};

@@ -32,10 +32,7 @@ pub fn top_by_magnitude(values: &mut [f64], density: f64) {
     let mut order: Vec<usize> = (0..values.len()).collect();
     if keep > 0 {
         order.select_nth_unstable_by(keep - 1, |&a, &b| {
-            values[b]
-                .abs()
-                .total_cmp(&values[a].abs())
-                .then(a.cmp(&b))
+            values[b].abs().total_cmp(&values[a].abs()).then(a.cmp(&b))
         });
     }
     for &i in &order[keep..] {

@@ -73,16 +73,14 @@ impl Pair {
             shape_a = [&[self.rank()], dims.as_slice()].concat();
             shape_b.resize(shape_a.len(), 1);
         }
-        [
-            (a, shape_a, self.a.to_f32()),
-            (b, shape_b, self.b.to_f32()),
-        ]
-        .map(|(suffix, shape, values)| AdapterTensor {
-            name: format!("{PREFIX}{module}.{suffix}"),
-            dtype,
-            shape,
-            values,
-        })
+        [(a, shape_a, self.a.to_f32()), (b, shape_b, self.b.to_f32())].map(
+            |(suffix, shape, values)| AdapterTensor {
+                name: format!("{PREFIX}{module}.{suffix}"),
+                dtype,
+                shape,
+                values,
+            },
+        )
     }
 }
 
@@ -173,6 +171,12 @@ impl AdapterSet {
             .as_str()
             .map_or(String::new(), |b| format!("base_model: {b}\n"));
         let card = format!("---\n{base}library_name: peft\n---\n\n{summary}\n");
-        Ok(write_adapter(target, &self.config, &self.tensors(), &card, options)?)
+        Ok(write_adapter(
+            target,
+            &self.config,
+            &self.tensors(),
+            &card,
+            options,
+        )?)
     }
 }

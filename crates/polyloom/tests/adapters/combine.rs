@@ -1,7 +1,8 @@
 //! `awa_*`, `flora_stacking`, `fedit_zero_padding`, and `add_weighted_adapter` of golden/merging.
 
 use polyloom::adapt::{
-    Combination, CombineOptions, Masks, Pair, Share, SignRule, clamp_factors, combine, combine_factors, stack,
+    Combination, CombineOptions, Masks, Pair, Share, SignRule, clamp_factors, combine,
+    combine_factors, stack,
 };
 use polyloom_core::Checkpoint;
 use polyloom_core::peft::dense::Matrix;
@@ -98,7 +99,12 @@ pub(crate) fn factors(case: &Case) -> Outcome {
         .collect();
     let set = combine(&folders, &options).unwrap();
     assert_eq!(set.config["r"], *case.value("r"), "{}", case.name);
-    assert_eq!(set.config["lora_alpha"], *case.value("lora_alpha"), "{}", case.name);
+    assert_eq!(
+        set.config["lora_alpha"],
+        *case.value("lora_alpha"),
+        "{}",
+        case.name
+    );
     compare(case, &set.modules[0].1, rank);
     let out = temp.path().join("out");
     set.write(&out, "", Default::default()).unwrap();
@@ -152,7 +158,11 @@ pub(crate) fn flora(case: &Case) -> Outcome {
             let b = case.input(&format!("B.{i}")).unwrap();
             let path = temp.path().join(i.to_string());
             let config = json!({"r": ranks[i], "lora_alpha": ranks[i], "target_modules": ["m"]});
-            write_folder(&path, &config, &[("m.lora_A.weight", &a), ("m.lora_B.weight", &b)]);
+            write_folder(
+                &path,
+                &config,
+                &[("m.lora_A.weight", &a), ("m.lora_B.weight", &b)],
+            );
             AdapterFolder::open(path).unwrap()
         })
         .collect();
@@ -166,7 +176,10 @@ pub(crate) fn flora(case: &Case) -> Outcome {
 
 /// A case of golden/merging: adapter folders in, delta and singular values per module out.
 pub(crate) fn merging(case: &Case) -> Outcome {
-    let models = case.folder.join("models").join(case.json["set"].as_str().unwrap());
+    let models = case
+        .folder
+        .join("models")
+        .join(case.json["set"].as_str().unwrap());
     let folders: Vec<AdapterFolder> = case.json["inputs"]
         .as_array()
         .unwrap()
@@ -174,7 +187,8 @@ pub(crate) fn merging(case: &Case) -> Outcome {
         .map(|n| AdapterFolder::open(models.join(n.as_str().unwrap())).unwrap())
         .collect();
     let set = combine(&folders, &options(&case.canonical)).unwrap();
-    let wanted = Checkpoint::open(case.folder.join(case.json["expected"].as_str().unwrap())).unwrap();
+    let wanted =
+        Checkpoint::open(case.folder.join(case.json["expected"].as_str().unwrap())).unwrap();
     let mut outliers = 0;
     let mut seen = 0;
     let mut compare = |name: String, got: &[f32]| {
@@ -198,7 +212,11 @@ pub(crate) fn merging(case: &Case) -> Outcome {
     }
     assert_eq!(seen, wanted.tensors().len(), "{}", case.name);
     let allowed = case.json["tolerance"]["max_outliers"].as_u64().unwrap_or(0);
-    assert!(outliers as u64 <= allowed, "{}: {outliers} outliers", case.name);
+    assert!(
+        outliers as u64 <= allowed,
+        "{}: {outliers} outliers",
+        case.name
+    );
     Ok(Vec::new())
 }
 

@@ -85,6 +85,10 @@ fn golden_merging_adapters() {
         done.unwrap();
         ran.push(case.name.as_str());
     }
-    println!("golden merging, adapters: {} ran: {}", ran.len(), ran.join(", "));
+    println!(
+        "golden merging, adapters: {} ran: {}",
+        ran.len(),
+        ran.join(", ")
+    );
     assert!(ran.len() >= 8, "only {} cases ran", ran.len());
 }
