@@ -1,9 +1,11 @@
 //! Merging without training: one file per method, one line in [`METHODS`].
 
+pub mod band;
 pub mod compose;
 pub mod gram;
 pub mod method;
 pub mod params;
+mod ranks;
 pub mod run;
 pub mod sparsify;
 pub mod survey;

@@ -1,10 +1,11 @@
 //! `sce`: select, calculate, erase (FuseChat's merge).
 
+use super::band::{Band, BandWalk, Seen};
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Next, Param, Partial, Scope, Spec,
     Unset, typed,
 };
-use super::sparsify::{Band, BandWalk, STEP, Seen};
+use super::sparsify::STEP;
 use super::survey::{BlockSums, Total};
 use super::task_arithmetic::Votes;
 use crate::error::{MergeError, Result};
@@ -57,7 +58,7 @@ impl Method for Sce {
         let topk = tensor.shared.number("select_topk");
         let n = job.experts.len();
         let (stage, selection) = if topk < 1.0 {
-            (Stage::Spread, Selection::Largest(Band::open()))
+            (Stage::Spread, Selection::Largest(Box::new(Band::open())))
         } else {
             (Stage::Energy, Selection::All)
         };
@@ -84,7 +85,7 @@ enum Stage {
 enum Selection {
     All,
     Nothing,
-    Largest(Band),
+    Largest(Box<Band>),
 }
 
 struct Fuse {

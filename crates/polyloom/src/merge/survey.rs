@@ -198,30 +198,28 @@ impl Selector {
     }
 
     /// Collects the keys of a chunk that fall into the bins of the wanted ranks. `place` = (tensor, start).
-    pub fn low(&self, place: (usize, usize), keys: impl Iterator<Item = u32> + Clone) -> Low {
-        let runs = self
-            .wanted
-            .iter()
-            .enumerate()
-            .map(|(i, (_, bin, _))| {
-                if self.wanted[..i].iter().any(|(_, b, _)| b == bin) {
-                    return Vec::new(); // Shared with an earlier rank.
-                }
-                let mut found: Vec<u32> = keys
-                    .clone()
-                    .filter(|k| (k >> HIGH_SHIFT) as usize == *bin)
-                    .collect();
-                found.sort_unstable();
-                let mut runs: Vec<(u32, u32)> = Vec::new();
-                for key in found {
-                    match runs.last_mut() {
-                        Some((k, n)) if *k == key => *n += 1,
-                        _ => runs.push((key, 1)),
-                    }
-                }
-                runs
-            })
-            .collect();
+    pub fn low(&self, place: (usize, usize), keys: impl Iterator<Item = u32>) -> Low {
+        let mut runs: Vec<Vec<(u32, u32)>> = vec![Vec::new(); self.wanted.len()];
+        let bins: Vec<u32> = self.wanted.iter().map(|w| w.1 as u32).collect();
+        let mut found: Vec<u32> = match bins[..] {
+            [] => Vec::new(),
+            [a] => keys.filter(|k| k >> HIGH_SHIFT == a).collect(),
+            [a, b] => keys
+                .filter(|k| (k >> HIGH_SHIFT == a) | (k >> HIGH_SHIFT == b))
+                .collect(),
+            _ => keys.filter(|k| bins.contains(&(k >> HIGH_SHIFT))).collect(),
+        };
+        found.sort_unstable();
+        for key in found {
+            // Ranks in one bin share the runs of the first.
+            let Some(owner) = bins.iter().position(|b| *b == key >> HIGH_SHIFT) else {
+                continue;
+            };
+            match runs[owner].last_mut() {
+                Some((k, n)) if *k == key => *n += 1,
+                _ => runs[owner].push((key, 1)),
+            }
+        }
         Low { place, runs }
     }
 
