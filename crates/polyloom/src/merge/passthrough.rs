@@ -54,3 +54,35 @@ impl Kernel for Scale {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::method::TensorJob;
+    use super::*;
+
+    #[test]
+    fn values_stay_unless_scaled() {
+        let tensor = TensorJob {
+            name: "t".into(),
+            shape: vec![3],
+            shared: Default::default(),
+            each: Vec::new(),
+            layer: None,
+            before: 0,
+        };
+        // A negative zero and a denormal would not survive arithmetic everywhere.
+        let values = [-0.0f32, 1e-42, -3.5];
+        let chunk = Chunk {
+            tensor: &tensor,
+            index: 0,
+            start: 0,
+            base: None,
+            inputs: &[&values],
+        };
+        let mut out = [9.0; 3];
+        Scale(None).apply(&chunk, &mut out).unwrap();
+        assert_eq!(out.map(f32::to_bits), values.map(f32::to_bits));
+        Scale(Some(2.0)).apply(&chunk, &mut out).unwrap();
+        assert_eq!(out[2], -7.0);
+    }
+}

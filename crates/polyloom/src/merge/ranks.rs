@@ -3,8 +3,8 @@
 use super::band::kept;
 use super::survey::magnitude_bits;
 
-/// How a tensor falls into the rows that [`Rule::Magprune`](super::sparsify::Rule::Magprune) ranks: along the last axis of a matrix, along axis 1 of
-/// anything deeper, and a 1-d tensor is one row.
+/// How a tensor falls into the rows that [`Rule::Magprune`](super::sparsify::Rule::Magprune) ranks: along the last
+/// axis of a matrix, along axis 1 of anything deeper, and a 1-d tensor is one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rows {
     pub(super) len: usize,
@@ -25,7 +25,8 @@ impl Rows {
     }
 }
 
-/// The rising keep probability of [`Rule::Magprune`](super::sparsify::Rule::Magprune), inverted: a draw says which rank is the first to survive it.
+/// The rising keep probability of [`Rule::Magprune`](super::sparsify::Rule::Magprune), inverted: a draw says which
+/// rank is the first to survive it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ramp {
     /// First surviving rank of draw `u` (0 to 2^32) = `scale u + shift`, truncated, within the row.

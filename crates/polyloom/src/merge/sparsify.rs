@@ -104,7 +104,9 @@ pub enum Found {
 }
 
 impl Sparsifier {
-    /// A sparsifier for a tensor of this shape; `stream` feeds the random rules.
+    /// A sparsifier for a tensor of this shape; `stream` feeds the random rules. For one cut over a whole model give
+    /// the magnitude rules the shape `[elements of all tensors]`; random rules count positions within a tensor, so
+    /// they need a sparsifier each.
     ///
     /// # Errors
     /// If [`Rule::Magprune`] could leave the open interval (0, 1) of probabilities.
