@@ -1,16 +1,25 @@
 //! Operations on adapter files without training: combining, stacking, extracting, resizing, converting.
 //!
 //! Every operation works module by module (in parallel, results in name order), computes in `f64` on the factors and
-//! returns an [`AdapterSet`], which [`AdapterSet::write`] puts on disk as a PEFT folder.
+//! returns an [`AdapterSet`], which [`AdapterSet::write`] puts on disk as a PEFT folder. Folding an adapter into its
+//! base is [`polyloom_core::peft::Folded`].
 
 mod combine;
+mod extract;
+mod reshape;
 mod rules;
 mod set;
+mod skills;
 mod truncate;
 
 pub use combine::{
     Combination, CombineOptions, Masks, Share, clamp_factors, combine, combine_factors, stack,
 };
+pub use extract::{ExtractOptions, Split, extract};
+pub use reshape::{Intruders, intruders, resize, scale_intruders, to_plain_lora};
 pub use rules::{SignRule, disjoint_mean, elect, top_by_magnitude};
 pub use set::{AdapterSet, ModuleReport, Pair};
+pub use skills::{
+    PolyTask, SkillLayout, Skills, mixing_weights, poly_to_lora, smora_fixed_mask,
+};
 pub use truncate::{energy_rank, product_svd, truncated_svd};
