@@ -41,7 +41,9 @@ impl Split {
                 .collect()
         };
         Pair {
-            b: d.u.first_columns(k).scale_columns(&power(self == Self::OnB)),
+            b: d.u
+                .first_columns(k)
+                .scale_columns(&power(self == Self::OnB)),
             a: d.vt.first_rows(k).scale_rows(&power(self == Self::OnA)),
             kind,
         }
@@ -139,7 +141,11 @@ struct Found<'a> {
 ///
 /// Difference to mergekit: a module without any singular value above `sv_epsilon` gets one rank of zeros (mergekit
 /// writes rank 0, which PEFT refuses to load).
-pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &ExtractOptions) -> Result<AdapterSet> {
+pub fn extract(
+    base: &Checkpoint,
+    tuned: &Checkpoint,
+    options: &ExtractOptions,
+) -> Result<AdapterSet> {
     check(options)?;
     let include = pattern("include", options.include.as_ref())?;
     let exclude = pattern("exclude", options.exclude.as_ref())?;
@@ -288,8 +294,9 @@ fn one(
         delta = delta.transposed();
     }
     let norm = delta.norm();
-    let d = truncated_svd(&delta, options.rank)
-        .map_err(|problem| polyloom_core::Error::tensor(tuned.path_of(weight), &weight.name, problem))?;
+    let d = truncated_svd(&delta, options.rank).map_err(|problem| {
+        polyloom_core::Error::tensor(tuned.path_of(weight), &weight.name, problem)
+    })?;
     let k = kept(&d.s, norm * norm, options);
     let sum: f64 = d.s[..k].iter().map(|s| s * s).sum();
     let lost = (norm * norm - sum).max(0.0).sqrt();
@@ -344,7 +351,10 @@ fn short_names(chosen: Vec<&str>, all: &[&str]) -> Vec<String> {
     for name in chosen {
         let short = last(name);
         let numeric = short.bytes().all(|b| b.is_ascii_digit());
-        let exact = all.iter().filter(|m| last(m) == short).all(|m| set.contains(m));
+        let exact = all
+            .iter()
+            .filter(|m| last(m) == short)
+            .all(|m| set.contains(m));
         out.insert(if exact && !numeric { short } else { name }.to_owned());
     }
     out.into_iter().collect()

@@ -19,7 +19,5 @@ pub use extract::{ExtractOptions, Split, extract};
 pub use reshape::{Intruders, intruders, resize, scale_intruders, to_plain_lora};
 pub use rules::{SignRule, disjoint_mean, elect, top_by_magnitude};
 pub use set::{AdapterSet, ModuleReport, Pair};
-pub use skills::{
-    PolyTask, SkillLayout, Skills, mixing_weights, poly_to_lora, smora_fixed_mask,
-};
+pub use skills::{PolyTask, SkillLayout, Skills, mixing_weights, poly_to_lora, smora_fixed_mask};
 pub use truncate::{energy_rank, product_svd, truncated_svd};

@@ -82,7 +82,11 @@ pub fn resize(adapter: &AdapterFolder, rank: usize) -> Result<AdapterSet> {
         let k = rank.min(d.s.len());
         let total: f64 = d.s.iter().map(|s| s * s).sum();
         let lost: f64 = d.s[k..].iter().map(|s| s * s).sum();
-        let error = if total > 0.0 { (lost / total).sqrt() } else { 0.0 };
+        let error = if total > 0.0 {
+            (lost / total).sqrt()
+        } else {
+            0.0
+        };
         let resized = Split::Balanced.factors(&d, k, pair.kind);
         Ok((resized.padded(rank.min(outputs).min(inputs)), Some(error)))
     })
@@ -140,9 +144,14 @@ fn base_weight(base: &Checkpoint, module: &str, pair: &Pair, flipped: bool) -> R
         )
         .into());
     };
-    let transposed = pair.kind == LayerKind::Embedding || (flipped && pair.kind == LayerKind::Linear);
+    let transposed =
+        pair.kind == LayerKind::Embedding || (flipped && pair.kind == LayerKind::Linear);
     let (outputs, inputs) = (pair.b.rows, pair.a.cols);
-    let (rows, cols) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
+    let (rows, cols) = if transposed {
+        (inputs, outputs)
+    } else {
+        (outputs, inputs)
+    };
     if stored.shape.first() != Some(&rows) || stored.row_len() != cols {
         return Err(polyloom_core::Error::tensor(
             base.origin(),
@@ -155,7 +164,11 @@ fn base_weight(base: &Checkpoint, module: &str, pair: &Pair, flipped: bool) -> R
         .into());
     }
     let weight = Matrix::from_f32(rows, cols, &base.read_all(stored)?);
-    Ok(if transposed { weight.transposed() } else { weight })
+    Ok(if transposed {
+        weight.transposed()
+    } else {
+        weight
+    })
 }
 
 /// Intruder dimensions of one tuned matrix (arXiv 2410.21228): leading left singular vectors that resemble none of
@@ -189,7 +202,13 @@ pub fn intruders(
         .filter(|&i| max_cosine[i] < epsilon)
         .collect();
     let chosen: Vec<f64> = (0..after.s.len())
-        .map(|i| if indices.contains(&i) { after.s[i] } else { 0.0 })
+        .map(|i| {
+            if indices.contains(&i) {
+                after.s[i]
+            } else {
+                0.0
+            }
+        })
         .collect();
     let part = after.u.scale_columns(&chosen).times(&after.vt);
     let found = Intruders {

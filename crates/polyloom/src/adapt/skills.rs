@@ -234,11 +234,7 @@ pub fn poly_to_lora(adapter: &AdapterFolder, task: PolyTask) -> Result<AdapterSe
 /// are). `mask` holds one gate per rank.
 pub fn smora_fixed_mask(pair: &Pair, mask: &[f64], scaling: f64) -> Result<Pair, String> {
     if mask.len() != pair.rank() {
-        return Err(format!(
-            "{} gates for {} ranks",
-            mask.len(),
-            pair.rank()
-        ));
+        return Err(format!("{} gates for {} ranks", mask.len(), pair.rank()));
     }
     let alive: Vec<usize> = (0..mask.len()).filter(|&k| mask[k] != 0.0).collect();
     let mut a = Matrix::zeros(alive.len(), pair.a.cols);

@@ -51,7 +51,11 @@ fn golden_adapters() {
     for (what, names) in &parts {
         println!("  {what}: {}", names.join(", "));
     }
-    assert_eq!(ran + missing, golden.cases.len(), "a case neither ran nor is missing");
+    assert_eq!(
+        ran + missing,
+        golden.cases.len(),
+        "a case neither ran nor is missing"
+    );
     assert!(ran > 0);
 }
 

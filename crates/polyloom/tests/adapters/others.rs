@@ -32,7 +32,10 @@ pub(crate) fn extraction(case: &Case) -> Outcome {
         assert_eq!(json!(ranks), *case.value("ranks"));
         return Ok(Vec::new());
     }
-    let (base, tuned) = (case.input("base_weight").unwrap(), case.input("tuned_weight").unwrap());
+    let (base, tuned) = (
+        case.input("base_weight").unwrap(),
+        case.input("tuned_weight").unwrap(),
+    );
     let temp = tempfile::tempdir().unwrap();
     let open = |name: &str, t: &Tensor| {
         let path = temp.path().join(name);
@@ -49,7 +52,10 @@ pub(crate) fn extraction(case: &Case) -> Outcome {
     let set = extract(&before, &after, &options).unwrap();
     let (_, pair, _) = &set.modules[0];
     let (a, b) = (pair.a.to_f32(), pair.b.to_f32());
-    let wanted = (case.expected("lora_A").unwrap(), case.expected("lora_B").unwrap());
+    let wanted = (
+        case.expected("lora_A").unwrap(),
+        case.expected("lora_B").unwrap(),
+    );
     sign_free(case, &a, &b, &wanted.0.values, &wanted.1.values, rank);
     case.check("delta_weight", &pair.b.times(&pair.a).to_f32());
     let mut delta = matrix(&tuned);
@@ -66,7 +72,10 @@ pub(crate) fn extraction(case: &Case) -> Outcome {
 
 /// `extract_lora` of golden/merging.
 pub(crate) fn extract_model(case: &Case) -> Outcome {
-    let models = case.folder.join("models").join(case.json["set"].as_str().unwrap());
+    let models = case
+        .folder
+        .join("models")
+        .join(case.json["set"].as_str().unwrap());
     let base = Checkpoint::open(models.join("base")).unwrap();
     let tuned = models.join(case.json["inputs"][0].as_str().unwrap());
     let params = &case.canonical["params"];
@@ -84,11 +93,14 @@ pub(crate) fn extract_model(case: &Case) -> Outcome {
         ..ExtractOptions::default()
     };
     let set = extract(&base, &Checkpoint::open(tuned).unwrap(), &options).unwrap();
-    let wanted = Checkpoint::open(case.folder.join(case.json["expected"].as_str().unwrap())).unwrap();
+    let wanted =
+        Checkpoint::open(case.folder.join(case.json["expected"].as_str().unwrap())).unwrap();
     let mut outliers = 0;
     let mut seen = 0;
     let mut compare = |name: String, got: &[f32]| {
-        let Some(stored) = wanted.get(&name) else { panic!("unexpected {name}") };
+        let Some(stored) = wanted.get(&name) else {
+            panic!("unexpected {name}")
+        };
         seen += 1;
         // mergekit writes rank 0 where nothing is above the cut; we write one rank of zeros.
         if stored.elements() == 0 {
@@ -138,7 +150,10 @@ pub(crate) fn intruder(case: &Case) -> Outcome {
         case.input("lora_A").unwrap(),
         case.input("lora_B").unwrap(),
     );
-    let (rank, alpha) = (case.number("r").unwrap(), case.number("lora_alpha").unwrap());
+    let (rank, alpha) = (
+        case.number("r").unwrap(),
+        case.number("lora_alpha").unwrap(),
+    );
     let (k, epsilon) = (
         case.number("top_k").unwrap() as usize,
         case.number("epsilon").unwrap(),
@@ -180,7 +195,10 @@ pub(crate) fn poly(case: &Case) -> Outcome {
     let (a, b) = if mttl {
         (case.input("lora_a").unwrap(), case.input("lora_b").unwrap())
     } else {
-        (case.input("poly_lora_A").unwrap(), case.input("poly_lora_B").unwrap())
+        (
+            case.input("poly_lora_A").unwrap(),
+            case.input("poly_lora_B").unwrap(),
+        )
     };
     let layer = Skills {
         a: &a.values,
@@ -188,7 +206,11 @@ pub(crate) fn poly(case: &Case) -> Outcome {
         splits,
         skills,
         rank,
-        layout: if mttl { SkillLayout::Mttl } else { SkillLayout::Peft },
+        layout: if mttl {
+            SkillLayout::Mttl
+        } else {
+            SkillLayout::Peft
+        },
     };
     let scaling = if mttl {
         case.number("lora_alpha").unwrap() / rank as f64
