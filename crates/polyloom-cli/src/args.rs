@@ -77,6 +77,9 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
+    /// Print the reference page of all merge methods, generated from the registry
+    #[command(hide = true)]
+    Reference,
 }
 
 /// How an output folder is written; the same on every writing command.

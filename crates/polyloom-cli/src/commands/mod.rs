@@ -29,6 +29,10 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             ui.answer(&String::from_utf8_lossy(&out));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Reference => {
+            ui.answer(polyloom::reference::methods_page().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Man => {
             let mut out = Vec::new();
             clap_mangen::Man::new(Cli::command())

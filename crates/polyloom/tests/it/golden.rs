@@ -16,6 +16,7 @@ fn compare(
     expected: &Path,
     tolerance: &Value,
     rows: Option<&[usize]>,
+    partial: bool,
 ) -> Result<(), String> {
     let got = Checkpoint::open(out).map_err(|e| e.to_string())?;
     let want = Checkpoint::open(expected).map_err(|e| e.to_string())?;
@@ -54,6 +55,16 @@ fn compare(
                 worst = format!("`{}`[{i}]: {x} against {y}", tensor.name);
             }
         }
+    }
+    // The subset in the repository keeps some tensors of large files.
+    if partial {
+        return if outliers > allowed {
+            Err(format!(
+                "{name}: {outliers} elements outside the tolerance, such as {worst}"
+            ))
+        } else {
+            Ok(())
+        };
     }
     let surplus: Vec<_> = got
         .tensors()
@@ -170,6 +181,7 @@ fn golden_mergekit_files() {
                 &folder.join(case["expected"].as_str().unwrap()),
                 &case["tolerance"],
                 rows.as_deref(),
+                case["partial"] == true,
             )
         })();
         match result {
