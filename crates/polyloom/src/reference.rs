@@ -132,7 +132,9 @@ fn unset(unset: Unset) -> String {
 
 /// `docs/reference/methods.md`.
 pub fn methods_page() -> String {
-    let mut out = "# Merge methods\n\nGenerated from the registry by `polyloom reference`; do not edit.\n\n".to_owned();
+    let mut out =
+        "# Merge methods\n\nGenerated from the registry by `polyloom reference`; do not edit.\n\n"
+            .to_owned();
     out += "| method | summary |\n|---|---|\n";
     for method in merge::methods() {
         let spec = method.spec();
