@@ -59,7 +59,7 @@ fn each(
     Ok(set)
 }
 
-fn in_module(name: &str, problem: String) -> MergeError {
+fn in_module(name: &str, problem: &str) -> MergeError {
     MergeError::plan("adapter-mismatch", format!("module `{name}`: {problem}"))
 }
 
@@ -78,7 +78,7 @@ pub fn resize(adapter: &AdapterFolder, rank: usize) -> Result<AdapterSet> {
             *v *= scaling;
         }
         let (outputs, inputs) = (pair.b.rows, pair.a.cols);
-        let d = product_svd(&pair.b, &pair.a).map_err(|p| in_module(name, p))?;
+        let d = product_svd(&pair.b, &pair.a).map_err(|p| in_module(name, &p))?;
         let k = rank.min(d.s.len());
         let total: f64 = d.s.iter().map(|s| s * s).sum();
         let lost: f64 = d.s[k..].iter().map(|s| s * s).sum();
@@ -119,7 +119,7 @@ pub fn to_plain_lora(adapter: &AdapterFolder, base: Option<&Checkpoint>) -> Resu
         let weight = base_weight(base, name, &pair, flipped)?;
         let (rank, inputs) = (pair.rank(), pair.a.cols);
         let (b0, a0) =
-            start_factors(change, &weight, rank, scaling).map_err(|p| in_module(name, p))?;
+            start_factors(change, &weight, rank, scaling).map_err(|p| in_module(name, &p))?;
         let mut wide = pair.padded(rank + a0.rows);
         for (to, from) in wide.a.data[rank * inputs..].iter_mut().zip(&a0.data) {
             *to = scaling * from;
@@ -246,9 +246,9 @@ pub fn scale_intruders(
         let mut tuned = weight.clone();
         tuned.add(1.0, &delta);
         let (found, part) =
-            intruders(&weight, &tuned, k, epsilon).map_err(|p| in_module(name, p))?;
+            intruders(&weight, &tuned, k, epsilon).map_err(|p| in_module(name, &p))?;
         delta.add(lambda - 1.0, &part);
-        let d = svd(&delta).map_err(|p| in_module(name, p))?;
+        let d = svd(&delta).map_err(|p| in_module(name, &p))?;
         let norm = delta.norm();
         let rank = pair.rank().min(d.s.len());
         let lost: f64 = d.s[rank..].iter().map(|s| s * s).sum();

@@ -119,14 +119,14 @@ impl Skills<'_> {
         let rank = self.skills * self.rank;
         let mut a = Matrix::zeros(rank, inputs);
         let mut b = Matrix::zeros(outputs, rank);
-        for k in 0..self.skills {
+        for (k, weight) in weights.iter().enumerate() {
             for r in 0..self.rank {
                 let row = k * self.rank + r;
                 for i in 0..inputs {
                     a.data[row * inputs + i] = self.at_a(inputs, 0, k, i, r);
                 }
                 for o in 0..outputs {
-                    b.data[o * rank + row] = weights[k] * self.at_b(outputs, 0, k, r, o);
+                    b.data[o * rank + row] = weight * self.at_b(outputs, 0, k, r, o);
                 }
             }
         }
