@@ -87,7 +87,15 @@ pub fn fold(folded: &Folded, target: &Path, options: &FoldWriteOptions) -> Resul
             let tensor = &tensors[i];
             let n: usize = tensor.shape.iter().product();
             let range = at..n.min(at + CHUNK);
-            piece(folded, tensor, range.clone(), values, bytes, scratch, options)?;
+            piece(
+                folded,
+                tensor,
+                range.clone(),
+                values,
+                bytes,
+                scratch,
+                options,
+            )?;
             let (per, size) = tensor.dtype.block();
             writer.write(i, (at / per * size) as u64, bytes)?;
             Ok::<(), MergeError>(())
@@ -159,7 +167,11 @@ fn piece(
         return Err(MergeError::NonFinite {
             file: folded.adapter().path.display().to_string(),
             tensor: tensor.name.clone(),
-            what: if values[i].is_nan() { "NaN" } else { "infinity" },
+            what: if values[i].is_nan() {
+                "NaN"
+            } else {
+                "infinity"
+            },
             index: range.start + i,
         });
     }
@@ -263,7 +275,10 @@ mod tests {
         dtype::narrow(values, DType::BF16, &mut bytes);
         let tensors = [
             (out(name, DType::BF16, vec![2, 3]), bytes),
-            (out("ids", DType::I64, vec![1]), vec![7, 0, 0, 0, 0, 0, 0, 0]),
+            (
+                out("ids", DType::I64, vec![1]),
+                vec![7, 0, 0, 0, 0, 0, 0, 0],
+            ),
         ];
         let path = folder.join("model.safetensors");
         std::fs::write(path, safetensors_bytes(&tensors, &BTreeMap::new())).unwrap();
@@ -287,7 +302,11 @@ mod tests {
     #[test]
     fn a_folded_model_is_base_plus_product() {
         let temp = tempfile::tempdir().unwrap();
-        let base = base(temp.path(), "layers.0.q.weight", &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        let base = base(
+            temp.path(),
+            "layers.0.q.weight",
+            &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        );
         let folded = Folded::open(base, adapter(&temp.path().join("a"), "layers.0.q")).unwrap();
         assert!(folded.touched("layers.0.q.weight") && !folded.touched("ids"));
         let out = temp.path().join("out");
@@ -347,7 +366,11 @@ mod tests {
         adapter(&path, "q");
         let config = path.join("adapter_config.json");
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("\"use_dora\": false", "\"use_dora\": true")).unwrap();
+        std::fs::write(
+            &config,
+            text.replace("\"use_dora\": false", "\"use_dora\": true"),
+        )
+        .unwrap();
         let error = AdapterFolder::open(&path).unwrap_err();
         let text = error.to_string();
         let end = "adapter_config.json: `use_dora` is true, but adapter_model.safetensors holds no `lora_magnitude_vector` tensors";
