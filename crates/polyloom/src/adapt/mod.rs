@@ -7,6 +7,8 @@
 mod combine;
 mod extract;
 mod fold;
+#[cfg(test)]
+mod properties;
 mod reshape;
 mod rules;
 mod set;
