@@ -31,7 +31,11 @@ fn pair(rank: usize, seed: u64) -> Pair {
 }
 
 /// An adapter folder with the given modules, written and opened again.
-fn folder(path: &std::path::Path, modules: &[(&str, usize, u64)], extra: &serde_json::Value) -> AdapterFolder {
+fn folder(
+    path: &std::path::Path,
+    modules: &[(&str, usize, u64)],
+    extra: &serde_json::Value,
+) -> AdapterFolder {
     let list = modules
         .iter()
         .map(|(name, rank, seed)| ((*name).to_owned(), pair(*rank, *seed), DType::F32))
@@ -41,8 +45,15 @@ fn folder(path: &std::path::Path, modules: &[(&str, usize, u64)], extra: &serde_
     for (key, value) in extra.as_object().unwrap() {
         set.config.insert(key.clone(), value.clone());
     }
-    set.write(path, "", FolderOptions { no_sync: true, ..FolderOptions::default() })
-        .unwrap();
+    set.write(
+        path,
+        "",
+        FolderOptions {
+            no_sync: true,
+            ..FolderOptions::default()
+        },
+    )
+    .unwrap();
     AdapterFolder::open(path).unwrap()
 }
 
@@ -146,7 +157,11 @@ fn thirty_adapters_combine_to_the_same_bytes_on_any_number_of_threads() {
             // Every other adapter lacks one module.
             let modules = [("x.q", 2, i), ("x.v", 2, i + 100)];
             let n = if i % 2 == 0 { 2 } else { 1 };
-            folder(&temp.path().join(i.to_string()), &modules[..n as usize], &json!({}))
+            folder(
+                &temp.path().join(i.to_string()),
+                &modules[..n as usize],
+                &json!({}),
+            )
         })
         .collect();
     for (combination, density) in [
@@ -158,7 +173,10 @@ fn thirty_adapters_combine_to_the_same_bytes_on_any_number_of_threads() {
         options.density = density;
         options.seed = 9;
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             pool.install(|| combine(&adapters, &options).unwrap().tensors())
         };
         let (one, four) = (run(1), run(4));
@@ -166,7 +184,11 @@ fn thirty_adapters_combine_to_the_same_bytes_on_any_number_of_threads() {
         assert_eq!(one, four, "{combination:?}");
     }
     // Cat leaves zero rows where adapters lack the module, as PEFT does.
-    let cat = combine(&adapters, &CombineOptions::new(Combination::Cat, vec![1.0; 30])).unwrap();
+    let cat = combine(
+        &adapters,
+        &CombineOptions::new(Combination::Cat, vec![1.0; 30]),
+    )
+    .unwrap();
     assert!(cat.modules.iter().all(|m| m.1.rank() == 60));
 }
 
@@ -185,7 +207,10 @@ fn dare_keeps_its_density_and_its_mean() {
     let share = kept as f64 / all as f64;
     assert!((share - 0.25).abs() < 0.02, "{share}");
     let dense = shares[0].pair.a.data[0] * (shares[0].scaling).sqrt();
-    assert!((sum / 400.0 - dense).abs() < 0.35 * dense.abs(), "{sum} {dense}");
+    assert!(
+        (sum / 400.0 - dense).abs() < 0.35 * dense.abs(),
+        "{sum} {dense}"
+    );
 }
 
 #[test]
@@ -197,7 +222,10 @@ fn a_new_rank_and_plain_scaling_keep_what_they_can() {
     wanted.add(7.0 / 3f64.sqrt(), &delta(&pair(3, 1)));
     let plain = to_plain_lora(&adapter, None).unwrap();
     assert!(distance(delta(&plain.modules[0].1), &wanted) < 1e-9);
-    assert_eq!((&plain.config["r"], &plain.config["lora_alpha"]), (&json!(3), &json!(3)));
+    assert_eq!(
+        (&plain.config["r"], &plain.config["lora_alpha"]),
+        (&json!(3), &json!(3))
+    );
     assert_eq!(plain.config["use_rslora"], json!(false));
     let wide = resize(&adapter, 100).unwrap();
     assert_eq!(wide.modules[0].1.rank(), IN);
@@ -216,21 +244,39 @@ fn a_changed_base_is_unfolded_into_twice_the_rank() {
         let mut bytes = vec![0; OUT * IN * 4];
         let weight = random(OUT, IN, 8, "w");
         dtype::narrow(&weight.to_f32(), DType::F32, &mut bytes);
-        let out = OutTensor { name: "m.weight".into(), dtype: DType::F32, shape: vec![OUT, IN] };
+        let out = OutTensor {
+            name: "m.weight".into(),
+            dtype: DType::F32,
+            shape: vec![OUT, IN],
+        };
         let path = temp.path().join("base.safetensors");
-        std::fs::write(&path, safetensors_bytes(&[(out, bytes)], &Default::default())).unwrap();
+        std::fs::write(
+            &path,
+            safetensors_bytes(&[(out, bytes)], &Default::default()),
+        )
+        .unwrap();
         let base = Arc::new(Checkpoint::open(&path).unwrap());
-        assert!(combine(std::slice::from_ref(&adapter), &CombineOptions::new(Combination::Linear, vec![1.0])).is_err());
+        assert!(
+            combine(
+                std::slice::from_ref(&adapter),
+                &CombineOptions::new(Combination::Linear, vec![1.0])
+            )
+            .is_err()
+        );
         assert!(to_plain_lora(&adapter, None).is_err());
         let plain = to_plain_lora(&adapter, Some(&base)).unwrap();
         let plain_path = temp.path().join("plain");
-        plain.write(&plain_path, "", FolderOptions::default()).unwrap();
+        plain
+            .write(&plain_path, "", FolderOptions::default())
+            .unwrap();
         let plain = AdapterFolder::open(&plain_path).unwrap();
         assert_eq!(plain.config.rank, 4);
         let read = |adapter| {
             let folded = Folded::open(base.clone(), adapter).unwrap();
             let mut out = vec![0.0; OUT * IN];
-            folded.read_f32("m.weight", 0..OUT * IN, &mut out, &mut Scratch::default()).unwrap();
+            folded
+                .read_f32("m.weight", 0..OUT * IN, &mut out, &mut Scratch::default())
+                .unwrap();
             out
         };
         for (x, y) in read(adapter).iter().zip(&read(plain)) {
