@@ -6,6 +6,7 @@
 pub mod mergekit;
 mod read;
 pub mod setting;
+pub mod show;
 pub mod toml;
 
 use std::path::{Path, PathBuf};

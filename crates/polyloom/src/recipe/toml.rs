@@ -648,7 +648,7 @@ tasks = ["anything"]
         );
         assert_eq!(recipe.modules[0].slices[0].sources.len(), 2);
         assert_eq!(recipe.models[recipe.base.unwrap()].name, "base");
-        assert_eq!(recipe.models[1].name, "y");
+        assert_eq!(recipe.models[2].name, "y");
         assert_eq!(recipe.post[0].name, "lines");
         assert!(recipe.settings.contains_key("density") && recipe.settings.contains_key("lambda"));
     }
@@ -668,10 +668,10 @@ tasks = ["anything"]
             .collect::<Vec<_>>()
             .join("\n");
         assert!(
-            text.contains("loom.toml:18:1: unknown key `densty` for merge method `ties`"),
+            text.contains("loom.toml:19:1: unknown key `densty` for merge method `ties`"),
             "{text}"
         );
-        assert!(text.contains("   18 | densty"), "{text}");
+        assert!(text.contains("   19 | densty"), "{text}");
         assert!(
             text.contains("^^^^^^ expected one of: weight, density"),
             "{text}"
