@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FoldOptions {
     /// Factor on the delta of every LoRA module (1 folds the adapter as it is). Biases, magnitudes and whole modules
-    /// of the adapter are taken unscaled, so anything but 1 is refused for DoRA and IA3.
+    /// of the adapter are taken unscaled, so anything but 1 is refused for DoRA, PiSSA, OLoRA and IA3.
     pub weight: f64,
 }
 
@@ -119,7 +119,10 @@ impl Folded {
             )
             .with_hint("export one task as a LoRA folder first"));
         }
-        if options.weight != 1.0 && (config.dora || config.peft_type == PeftType::Ia3) {
+        let plain = !config.dora
+            && config.peft_type == PeftType::Lora
+            && config.base_change == BaseChange::None;
+        if options.weight != 1.0 && !plain {
             return Err(Error::format(
                 &config.path,
                 format!(
@@ -185,6 +188,19 @@ impl Folded {
             let ia3_rows = parts.ia3.is_some() && !is_feedforward(&adapter, module)?;
             match entries.get_mut(&bias) {
                 Some(entry) if parts.b_bias.is_some() || ia3_rows => {
+                    let own = if ia3_rows { &parts.ia3 } else { &parts.b_bias };
+                    let own = stored(&adapter.tensors, own.as_deref().unwrap_or_default())?;
+                    let needed: usize = entry.shape.iter().product();
+                    if own.elements() != needed {
+                        return Err(Error::tensor(
+                            base.origin(),
+                            &bias,
+                            format!(
+                                "has shape {:?}, but module `{module}` of the adapter has {:?}",
+                                entry.shape, own.shape
+                            ),
+                        ));
+                    }
                     entry.change = Change::Bias(index);
                 }
                 None if parts.b_bias.is_some() => {

@@ -520,14 +520,12 @@ pub fn combine(adapters: &[AdapterFolder], options: &CombineOptions) -> Result<A
     Ok(set)
 }
 
-/// PEFT's rank of an adapter: the largest of `r` and the ranks met.
+/// The largest rank of an adapter's tensors (the configuration may say another; the tensors are used).
 fn largest_rank(adapter: &AdapterFolder) -> usize {
     adapter
-        .config
-        .rank_pattern
-        .iter()
-        .map(|(_, r)| *r)
-        .chain([adapter.config.rank])
+        .modules
+        .values()
+        .filter_map(|m| adapter.tensors.get(m.a.as_deref()?)?.shape.first().copied())
         .max()
         .unwrap_or(1)
 }

@@ -138,7 +138,7 @@ proptest! {
         let folded = Folded::open(Arc::new(Checkpoint::open(&path).unwrap()), adapter).unwrap();
         let mut wanted = base;
         wanted.add(3.0 / (rank as f64).sqrt(), &delta(&pair(rank, seed)));
-        let mut got = vec![0.0; OUT * IN];
+        let mut got = [0.0; OUT * IN];
         for (i, chunk) in got.chunks_mut(step).enumerate() {
             let range = i * step..i * step + chunk.len();
             folded.read_f32("m.weight", range, chunk, &mut Scratch::default()).unwrap();
@@ -282,5 +282,34 @@ fn a_changed_base_is_unfolded_into_twice_the_rank() {
         for (x, y) in read(adapter).iter().zip(&read(plain)) {
             assert!((x - y).abs() < 1e-4, "{init}: {x} {y}");
         }
+    }
+}
+
+#[test]
+fn sizes_in_a_configuration_are_held_against_the_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let huge = json!({"r": 1u64 << 60, "lora_alpha": 1});
+    let lora = folder(&temp.path().join("a"), &[("m", 2, 1)], &huge);
+    assert!(lora.warnings[0].contains("the file is used"), "{:?}", lora.warnings);
+    let set = combine(&[lora], &CombineOptions::new(Combination::Cat, vec![1.0])).unwrap();
+    assert_eq!(set.config["r"], json!(2));
+    let file = temp.path().join("a/adapter_model.safetensors");
+    let zeros = |shape: Vec<usize>, name: &str| {
+        let n: usize = shape.iter().product();
+        let name = format!("base_model.model.m.{name}");
+        (OutTensor { name, dtype: DType::F32, shape }, vec![0; 4 * n])
+    };
+    let tensors = [
+        zeros(vec![1, 2, 4, 3], "poly_lora_A"),
+        zeros(vec![1, 2, 3, 4], "poly_lora_B"),
+        zeros(vec![5, 2], "poly_router.module_logits"),
+    ];
+    std::fs::write(&file, safetensors_bytes(&tensors, &Default::default())).unwrap();
+    for (skills, tasks, works) in [(2u64, 5u64, true), (1 << 62, 5, false), (2, 1 << 62, false)] {
+        let config = json!({"peft_type": "POLY", "r": 3, "n_tasks": tasks, "n_skills": skills, "n_splits": 1});
+        std::fs::write(temp.path().join("a/adapter_config.json"), config.to_string()).unwrap();
+        let poly = AdapterFolder::open(temp.path().join("a")).unwrap();
+        let last = PolyTask::Task(tasks as usize - 1);
+        assert_eq!(poly_to_lora(&poly, last).is_ok(), works);
     }
 }

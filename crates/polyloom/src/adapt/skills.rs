@@ -188,15 +188,27 @@ pub fn poly_to_lora(adapter: &AdapterFolder, task: PolyTask) -> Result<AdapterSe
             return Err(bad(format!("module `{name}` is incomplete")));
         };
         let dtype = adapter.tensors.get(a).map_or(DType::F32, |t| t.dtype);
+        // The sizes below come from the configuration; here they are held against the file.
+        let fits = |name: &str, rank_axis: usize| {
+            adapter.tensors.get(name).is_some_and(|t| {
+                t.shape.len() == 4
+                    && t.shape[..2] == [splits, skills]
+                    && t.shape[rank_axis] == config.rank
+            })
+        };
+        if !fits(a, 3) || !fits(b, 2) {
+            return Err(bad(format!(
+                "module `{name}` does not have {splits} splits of {skills} skills of rank {}",
+                config.rank
+            )));
+        }
         let (a, b, logits) = (adapter.read(a)?, adapter.read(b)?, adapter.read(logits)?);
         let weights = match task {
             PolyTask::Mean => vec![1.0 / skills as f64; splits * skills],
             PolyTask::Task(t) => {
-                let row = logits
-                    .get(t * splits * skills..(t + 1) * splits * skills)
-                    .ok_or_else(|| {
-                        bad(format!("module `{name}` has {} logits only", logits.len()))
-                    })?;
+                let row = logits.chunks_exact(splits * skills).nth(t).ok_or_else(|| {
+                    bad(format!("module `{name}` has {} logits only", logits.len()))
+                })?;
                 mixing_weights(row, skills, 1e-12)
             }
         };
