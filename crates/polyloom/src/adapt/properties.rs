@@ -290,14 +290,25 @@ fn sizes_in_a_configuration_are_held_against_the_file() {
     let temp = tempfile::tempdir().unwrap();
     let huge = json!({"r": 1u64 << 60, "lora_alpha": 1});
     let lora = folder(&temp.path().join("a"), &[("m", 2, 1)], &huge);
-    assert!(lora.warnings[0].contains("the file is used"), "{:?}", lora.warnings);
+    assert!(
+        lora.warnings[0].contains("the file is used"),
+        "{:?}",
+        lora.warnings
+    );
     let set = combine(&[lora], &CombineOptions::new(Combination::Cat, vec![1.0])).unwrap();
     assert_eq!(set.config["r"], json!(2));
     let file = temp.path().join("a/adapter_model.safetensors");
     let zeros = |shape: Vec<usize>, name: &str| {
         let n: usize = shape.iter().product();
         let name = format!("base_model.model.m.{name}");
-        (OutTensor { name, dtype: DType::F32, shape }, vec![0; 4 * n])
+        (
+            OutTensor {
+                name,
+                dtype: DType::F32,
+                shape,
+            },
+            vec![0; 4 * n],
+        )
     };
     let tensors = [
         zeros(vec![1, 2, 4, 3], "poly_lora_A"),
@@ -307,7 +318,11 @@ fn sizes_in_a_configuration_are_held_against_the_file() {
     std::fs::write(&file, safetensors_bytes(&tensors, &Default::default())).unwrap();
     for (skills, tasks, works) in [(2u64, 5u64, true), (1 << 62, 5, false), (2, 1 << 62, false)] {
         let config = json!({"peft_type": "POLY", "r": 3, "n_tasks": tasks, "n_skills": skills, "n_splits": 1});
-        std::fs::write(temp.path().join("a/adapter_config.json"), config.to_string()).unwrap();
+        std::fs::write(
+            temp.path().join("a/adapter_config.json"),
+            config.to_string(),
+        )
+        .unwrap();
         let poly = AdapterFolder::open(temp.path().join("a")).unwrap();
         let last = PolyTask::Task(tasks as usize - 1);
         assert_eq!(poly_to_lora(&poly, last).is_ok(), works);
