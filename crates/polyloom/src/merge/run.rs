@@ -47,8 +47,13 @@ impl Options<'_> {
         Ok(())
     }
 
-    fn chunk(&self) -> usize {
-        let n = if self.chunk == 0 { 1 << 18 } else { self.chunk };
+    /// Elements per chunk: small enough for the cache where a chunk is read once, larger where a survey keeps tables.
+    fn chunk(&self, surveys: bool) -> usize {
+        let n = match self.chunk {
+            0 if surveys => 1 << 17,
+            0 => 1 << 15,
+            n => n,
+        };
         n.div_ceil(BLOCK) * BLOCK
     }
 }
@@ -87,14 +92,15 @@ pub fn run(
                 .iter()
                 .enumerate()
                 .flat_map(|(t, job)| {
-                    pieces(job, kernel.unit(), options.chunk())
+                    pieces(job, kernel.unit(), options.chunk(kernel.surveys()))
                         .into_iter()
                         .map(move |r| (t, r))
                 })
                 .collect();
             items
                 .par_iter()
-                .try_for_each_init(Buffers::default, |buffers, (t, range)| {
+                .try_for_each_init(Loan::take, |loan, (t, range)| {
+                    let buffers = &mut loan.0;
                     emit(
                         group,
                         &*kernel,
@@ -124,9 +130,10 @@ pub fn run(
                     whole.push((t, kernel));
                     continue;
                 }
-                pieces(&jobs[t], kernel.unit(), options.chunk())
+                pieces(&jobs[t], kernel.unit(), options.chunk(kernel.surveys()))
                     .into_par_iter()
-                    .try_for_each_init(Buffers::default, |buffers, range| {
+                    .try_for_each_init(Loan::take, |loan, range| {
+                        let buffers = &mut loan.0;
                         emit(
                             group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options,
                             buffers,
@@ -154,7 +161,7 @@ pub fn run(
             }
             let serial = |t: usize, buffers: &mut Buffers| -> Result<()> {
                 let kernel = surveyed_serial(group, one(t), t, feed, options, buffers)?;
-                for range in pieces(&jobs[t], kernel.unit(), options.chunk()) {
+                for range in pieces(&jobs[t], kernel.unit(), options.chunk(kernel.surveys())) {
                     emit(
                         group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options, buffers,
                     )?;
@@ -169,15 +176,38 @@ pub fn run(
             if spectral {
                 for pair in small.chunks(2) {
                     pair.par_iter()
-                        .try_for_each_init(Buffers::default, |b, t| serial(*t, b))?;
+                        .try_for_each_init(Loan::take, |loan, t| serial(*t, &mut loan.0))?;
                 }
                 Ok(())
             } else {
                 small
                     .par_iter()
                     .with_max_len(1)
-                    .try_for_each_init(Buffers::default, |b, t| serial(*t, b))
+                    .try_for_each_init(Loan::take, |loan, t| serial(*t, &mut loan.0))
             }
+        }
+    }
+}
+
+/// Buffers that outlive the loops, so that memory is taken from the system once and not per chunk.
+static SPARE: std::sync::Mutex<Vec<Buffers>> = std::sync::Mutex::new(Vec::new());
+
+/// Buffers on loan from [`SPARE`].
+struct Loan(Buffers);
+
+impl Loan {
+    fn take() -> Self {
+        let spare = SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        Self(spare.unwrap_or_default())
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let buffers = std::mem::take(&mut self.0);
+        // Whole-tensor buffers are given back to the system: the memory bound is per chunk.
+        if buffers.out.capacity() <= 1 << 20 {
+            SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(buffers);
         }
     }
 }
@@ -304,7 +334,7 @@ pub(crate) fn surveyed(
         .iter()
         .enumerate()
         .flat_map(|(t, j)| {
-            pieces(j, kernel.unit(), options.chunk())
+            pieces(j, kernel.unit(), options.chunk(kernel.surveys()))
                 .into_iter()
                 .map(move |r| (t, r))
         })
@@ -316,7 +346,8 @@ pub(crate) fn surveyed(
             let found: Vec<_> = items
                 .par_iter()
                 .with_max_len(1)
-                .map_init(Buffers::default, |buffers, (t, range)| {
+                .map_init(Loan::take, |loan, (t, range)| {
+                    let buffers = &mut loan.0;
                     options.check()?;
                     let (base, inputs, _) = load(group, t + shift, range, feed, buffers)?;
                     let chunk = Chunk {
@@ -353,7 +384,7 @@ fn surveyed_serial(
         return Ok(kernel);
     }
     for round in 0.. {
-        for range in pieces(&job.tensors[0], kernel.unit(), options.chunk()) {
+        for range in pieces(&job.tensors[0], kernel.unit(), options.chunk(kernel.surveys())) {
             options.check()?;
             let (base, inputs, _) = load(group, fed, &range, feed, buffers)?;
             let chunk = Chunk {
