@@ -197,7 +197,10 @@ struct Loan(Buffers);
 
 impl Loan {
     fn take() -> Self {
-        let spare = SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let spare = SPARE
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .pop();
         Self(spare.unwrap_or_default())
     }
 }
@@ -207,7 +210,10 @@ impl Drop for Loan {
         let buffers = std::mem::take(&mut self.0);
         // Whole-tensor buffers are given back to the system: the memory bound is per chunk.
         if buffers.out.capacity() <= 1 << 20 {
-            SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(buffers);
+            SPARE
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(buffers);
         }
     }
 }
@@ -384,7 +390,11 @@ fn surveyed_serial(
         return Ok(kernel);
     }
     for round in 0.. {
-        for range in pieces(&job.tensors[0], kernel.unit(), options.chunk(kernel.surveys())) {
+        for range in pieces(
+            &job.tensors[0],
+            kernel.unit(),
+            options.chunk(kernel.surveys()),
+        ) {
             options.check()?;
             let (base, inputs, _) = load(group, fed, &range, feed, buffers)?;
             let chunk = Chunk {
