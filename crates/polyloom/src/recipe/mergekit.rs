@@ -379,9 +379,9 @@ impl Reader<'_> {
         let model = self.model(reference, "model")?;
         let layers = match table.get("layer_range").filter(|v| !v.is_null()) {
             Some(range) if ranged => {
-                let pair: Option<Vec<usize>> = range.as_array().map(|a| {
+                let pair: Option<Vec<usize>> = range.as_array().and_then(|a| {
                     a.iter()
-                        .filter_map(|v| v.as_u64().map(|v| v as usize))
+                        .map(|v| v.as_u64().map(|v| v as usize))
                         .collect()
                 });
                 match pair.as_deref() {

@@ -174,3 +174,14 @@ fn what_a_form_cannot_hold_is_named() {
     ties.heads = Heads::Separate;
     assert!(to_yaml(&ties).unwrap_err().to_string().contains("`heads`"));
 }
+
+#[test]
+fn a_layer_range_with_a_word_in_it_is_refused() {
+    let text = STACK.replace("[0, 24]", "[0, x, 24]");
+    let errors = mergekit::parse(&text, None).unwrap_err();
+    assert!(
+        errors[0].to_string().contains("is not a pair [first, end)"),
+        "{}",
+        errors[0]
+    );
+}
