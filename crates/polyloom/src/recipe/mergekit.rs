@@ -379,11 +379,9 @@ impl Reader<'_> {
         let model = self.model(reference, "model")?;
         let layers = match table.get("layer_range").filter(|v| !v.is_null()) {
             Some(range) if ranged => {
-                let pair: Option<Vec<usize>> = range.as_array().and_then(|a| {
-                    a.iter()
-                        .map(|v| v.as_u64().map(|v| v as usize))
-                        .collect()
-                });
+                let pair: Option<Vec<usize>> = range
+                    .as_array()
+                    .and_then(|a| a.iter().map(|v| v.as_u64().map(|v| v as usize)).collect());
                 match pair.as_deref() {
                     Some([a, b]) => Some((*a, *b)),
                     _ => {

@@ -322,11 +322,9 @@ impl Reader<'_> {
         recipe.models[model].stats = self.text(table, "stats");
         let layers = table.get_key_value("layer_range").and_then(|(key, value)| {
             let range = json(value.get_ref());
-            let pair: Option<Vec<usize>> = range.as_array().and_then(|a| {
-                a.iter()
-                    .map(|v| v.as_u64().map(|v| v as usize))
-                    .collect()
-            });
+            let pair: Option<Vec<usize>> = range
+                .as_array()
+                .and_then(|a| a.iter().map(|v| v.as_u64().map(|v| v as usize)).collect());
             match pair.as_deref() {
                 Some([a, b]) => Some((*a, *b)),
                 _ => {
