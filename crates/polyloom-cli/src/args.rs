@@ -68,6 +68,8 @@ pub enum Color {
 pub enum Command {
     /// Combine fine-tuned checkpoints without training
     Merge(Box<MergeArgs>),
+    /// Extract, fold in, combine, stack or assemble adapters (LoRA, MoE)
+    Adapt(crate::args_adapt::AdaptArgs),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
     /// Print shell completions

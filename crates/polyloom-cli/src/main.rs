@@ -1,6 +1,7 @@
 //! The `polyloom` command: arguments, messages, progress, exit codes. No logic worth testing alone lives here.
 
 mod args;
+mod args_adapt;
 mod commands;
 mod ui;
 

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod adapt;
 mod convert;
 mod merge;
 
@@ -22,6 +23,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     match args.command {
         Command::Merge(args) => merge::run(*args, ui),
+        Command::Adapt(args) => adapt::run(args, ui),
         Command::Convert(args) => convert::run(&args, ui),
         Command::Completions { shell } => {
             let mut out = Vec::new();
