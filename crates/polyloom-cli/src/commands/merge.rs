@@ -213,9 +213,9 @@ fn one(
     }
     for note in &plan.notes {
         if note.warning {
-            ui.warning(&note.text)
+            ui.warning(&note.text);
         } else {
-            ui.note(&note.text)
+            ui.note(&note.text);
         }
     }
     if args.out.dry_run {

@@ -278,6 +278,7 @@ pub fn wrap_pre(
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "calls read better with json! in place")]
 mod tests {
     use std::sync::Arc;
 

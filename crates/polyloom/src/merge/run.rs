@@ -87,7 +87,7 @@ pub fn run(
     let jobs = &group.job.tensors;
     match group.scope {
         Scope::Model => {
-            let kernel = surveyed(group, group.job.clone(), 0, feed, options)?;
+            let kernel = surveyed(group, group.job, 0, feed, options)?;
             let items: Vec<(usize, Range<usize>)> = jobs
                 .iter()
                 .enumerate()
@@ -125,7 +125,7 @@ pub fn run(
             };
             let mut whole = Vec::new();
             for t in large {
-                let kernel = surveyed(group, one(t), t, feed, options)?;
+                let kernel = surveyed(group, &one(t), t, feed, options)?;
                 if kernel.unit() == Unit::Tensor {
                     whole.push((t, kernel));
                     continue;
@@ -160,7 +160,7 @@ pub fn run(
                 })?;
             }
             let serial = |t: usize, buffers: &mut Buffers| -> Result<()> {
-                let kernel = surveyed_serial(group, one(t), t, feed, options, buffers)?;
+                let kernel = surveyed_serial(group, &one(t), t, feed, options, buffers)?;
                 for range in pieces(&jobs[t], kernel.unit(), options.chunk(kernel.surveys())) {
                     emit(
                         group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options, buffers,
@@ -240,13 +240,16 @@ fn pieces(job: &TensorJob, unit: Unit, chunk: usize) -> Vec<Range<usize>> {
     (0..n).step_by(step).map(|s| s..(s + step).min(n)).collect()
 }
 
+/// Base, inputs and the output buffer of one chunk.
+type Loaded<'b> = (Option<&'b [f32]>, Vec<&'b [f32]>, &'b mut Vec<f32>);
+
 fn load<'b>(
     group: &Group,
     fed: usize,
     range: &Range<usize>,
     feed: &dyn Feed,
     buffers: &'b mut Buffers,
-) -> Result<(Option<&'b [f32]>, Vec<&'b [f32]>, &'b mut Vec<f32>)> {
+) -> Result<Loaded<'b>> {
     let Buffers {
         base,
         inputs,
@@ -326,12 +329,12 @@ fn emit(
 /// Makes a kernel and runs its survey rounds with all threads. `shift` maps the kernel's tensor 0 to the feed's.
 pub(crate) fn surveyed(
     group: &Group,
-    job: Job,
+    job: &Job,
     shift: usize,
     feed: &dyn Feed,
     options: &Options,
 ) -> Result<Box<dyn Kernel>> {
-    let mut kernel = (group.make)(&job)?;
+    let mut kernel = (group.make)(job)?;
     if !kernel.surveys() {
         return Ok(kernel);
     }
@@ -379,13 +382,13 @@ pub(crate) fn surveyed(
 
 fn surveyed_serial(
     group: &Group,
-    job: Job,
+    job: &Job,
     fed: usize,
     feed: &dyn Feed,
     options: &Options,
     buffers: &mut Buffers,
 ) -> Result<Box<dyn Kernel>> {
-    let mut kernel = (group.make)(&job)?;
+    let mut kernel = (group.make)(job)?;
     if !kernel.surveys() {
         return Ok(kernel);
     }

@@ -26,6 +26,9 @@ pub enum HashKind {
     None,
 }
 
+/// Hears of progress.
+pub type Hear<'a> = dyn Fn(u64, &str) + Sync + 'a;
+
 /// Settings of a run that do not change the tensors.
 pub struct RunOptions<'a> {
     /// Output folder.
@@ -47,7 +50,7 @@ pub struct RunOptions<'a> {
     /// Raised to stop.
     pub stop: Option<&'a AtomicBool>,
     /// Hears (bytes written so far, tensor name).
-    pub progress: Option<&'a (dyn Fn(u64, &str) + Sync)>,
+    pub progress: Option<&'a Hear<'a>>,
 }
 
 /// What a run did.

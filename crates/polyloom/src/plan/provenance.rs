@@ -67,7 +67,7 @@ pub fn fingerprint(plan: &Plan, inputs: &[InputRecord], shard_size: u64) -> Stri
         "version": env!("CARGO_PKG_VERSION"),
         "recipe": resolved(plan),
         "seed": plan.recipe.seed,
-        "dtype": plan.recipe.dtype.map(|d| d.name()),
+        "dtype": plan.recipe.dtype.map(polyloom_core::DType::name),
         "inputs": inputs,
         "shard_size": shard_size,
         "tensors": plan.outputs.iter().map(|o| json!([o.tensor.name, o.tensor.dtype.name(), o.tensor.shape])).collect::<Vec<_>>(),
@@ -126,8 +126,8 @@ pub fn resolved(plan: &Plan) -> Value {
         "on": recipe.on.as_ref().map(part),
         "pre": recipe.pre.iter().map(part).collect::<Vec<_>>(),
         "post": recipe.post.iter().map(part).collect::<Vec<_>>(),
-        "dtype": recipe.dtype.map(|d| d.torch_name()),
-        "out_dtype": recipe.out_dtype.map(|d| d.torch_name()),
+        "dtype": recipe.dtype.map(polyloom_core::DType::torch_name),
+        "out_dtype": recipe.out_dtype.map(polyloom_core::DType::torch_name),
         "seed": recipe.seed,
     })
 }

@@ -219,9 +219,9 @@ impl Reader<'_> {
                     .hint("one of float32, bfloat16, float16, float64")
             })?;
             if slot == 0 {
-                self.recipe.dtype = Some(dtype)
+                self.recipe.dtype = Some(dtype);
             } else {
-                self.recipe.out_dtype = Some(dtype)
+                self.recipe.out_dtype = Some(dtype);
             }
         }
         if let Some(base) = top.get("base_model").filter(|v| !v.is_null()) {
@@ -505,9 +505,9 @@ impl Reader<'_> {
         for item in list {
             let part = part(item, "step").map_err(|e| self.wrong(key, e))?;
             if key == "post" {
-                self.recipe.post.push(part)
+                self.recipe.post.push(part);
             } else {
-                self.recipe.pre.push(part)
+                self.recipe.pre.push(part);
             }
         }
         Ok(())

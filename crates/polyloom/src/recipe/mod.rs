@@ -95,7 +95,7 @@ pub enum Setting {
     /// Interpolated over depth.
     Gradient(Vec<Value>),
     /// The first entry whose filter is absent, `*` or a substring of the tensor's name.
-    Filters(Vec<(Option<String>, Setting)>),
+    Filters(Vec<(Option<String>, Self)>),
 }
 
 /// Where a setting was written, for messages and `inspect --resolved`.
@@ -166,7 +166,7 @@ pub struct Part {
     /// Its settings.
     pub settings: Settings,
     /// Pre-steps of an inner method.
-    pub pre: Vec<Part>,
+    pub pre: Vec<Self>,
 }
 
 /// What to do with classification heads.

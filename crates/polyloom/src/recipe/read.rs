@@ -234,7 +234,7 @@ impl Recipe {
         let each = key.strip_prefix("merge.each.");
         if let Some(name) = shared.or(each) {
             let method = crate::merge::find(&self.method);
-            if let Some(spec) = method.map(|m| m.spec()) {
+            if let Some(spec) = method.map(super::super::merge::method::Method::spec) {
                 let params: Vec<_> = spec
                     .params
                     .iter()

@@ -68,7 +68,7 @@ pub fn values(recipe: &Recipe) -> Vec<Shown> {
 }
 
 fn spec(recipe: &Recipe) -> Option<&'static Spec> {
-    crate::merge::find(&recipe.method).map(|m| m.spec())
+    crate::merge::find(&recipe.method).map(super::super::merge::method::Method::spec)
 }
 
 /// The defaults that hold in the recipe's dialect where the lowest scope sets nothing.
@@ -310,7 +310,7 @@ fn followed_by(filters: Value, wider: &Value) -> Value {
     };
     match wider {
         Value::Array(more) if more.iter().all(Value::is_object) => {
-            list.extend(more.iter().cloned())
+            list.extend(more.iter().cloned());
         }
         other => list.push(json!({"value": other})),
     }

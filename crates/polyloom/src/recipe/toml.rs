@@ -189,7 +189,7 @@ impl Reader<'_> {
         };
         self.check_keys(top, TOP, "");
         if let Some((key, value)) = top.get_key_value("version")
-            && json(value.get_ref()) != Value::from(1)
+            && json(value.get_ref()) != 1
         {
             self.bad(
                 key.span().start,

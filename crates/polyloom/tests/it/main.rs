@@ -1,5 +1,7 @@
 //! Whole recipes on small checkpoints.
 
+#![allow(clippy::print_stdout, reason = "tests say how many cases ran")]
+
 mod golden;
 mod runs;
 mod support;
