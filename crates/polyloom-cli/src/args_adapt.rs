@@ -122,10 +122,20 @@ pub struct CombineArgs {
     #[arg(required = true)]
     pub adapters: Vec<PathBuf>,
     /// linear, cat, svd, ties, ties_svd, dare_linear, dare_ties, dare_linear_svd, dare_ties_svd, magnitude_prune, magnitude_prune_svd
-    #[arg(long, visible_alias = "combination-type", default_value = "svd", value_name = "TYPE")]
+    #[arg(
+        long,
+        visible_alias = "combination-type",
+        default_value = "svd",
+        value_name = "TYPE"
+    )]
     pub combination: String,
     /// One weight per adapter, in order, or one for all; `name=w` by folder name; a file with lines `name,weight`
-    #[arg(long, value_name = "W,W,…|FILE", default_value = "1", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "W,W,…|FILE",
+        default_value = "1",
+        allow_hyphen_values = true
+    )]
     pub weights: String,
     /// Rank of the SVD types (default: the largest input rank)
     #[arg(long, visible_alias = "svd-rank")]

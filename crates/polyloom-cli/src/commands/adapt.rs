@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use polyloom::adapt::{self, AdapterSet, Combination, CombineOptions, ExtractOptions, FoldWriteOptions, SignRule, Split};
+use polyloom::adapt::{
+    self, AdapterSet, Combination, CombineOptions, ExtractOptions, FoldWriteOptions, SignRule,
+    Split,
+};
 use polyloom::moe;
 use polyloom::plan::reference::{Places, locate};
 use polyloom::recipe::Dialect;
@@ -14,7 +17,9 @@ use polyloom_core::writer::{FolderOptions, human};
 use polyloom_core::{Checkpoint, DType};
 use serde_json::json;
 
-use crate::args_adapt::{AdaptArgs, AdaptCommand, AdapterOut, CombineArgs, ExtractArgs, FoldArgs, MoeArgs};
+use crate::args_adapt::{
+    AdaptArgs, AdaptCommand, AdapterOut, CombineArgs, ExtractArgs, FoldArgs, MoeArgs,
+};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
@@ -27,24 +32,52 @@ pub fn run(args: AdaptArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             let adapters = open_all(&args.adapters)?;
             let sizes = weights(&args.sizes, &args.adapters)?;
             let set = adapt::stack(&adapters, &sizes, dtype(args.out.dtype.as_deref())?)?;
-            write(&set, &format!("{} adapters, stacked exactly.", adapters.len()), &args.out, ui)
+            write(
+                &set,
+                &format!("{} adapters, stacked exactly.", adapters.len()),
+                &args.out,
+                ui,
+            )
         }
         AdaptCommand::Resize(args) => {
             let set = adapt::resize(&AdapterFolder::open(&args.adapter)?, args.rank)?;
-            write(&set, &format!("`{}` at rank {}.", args.adapter.display(), args.rank), &args.out, ui)
+            write(
+                &set,
+                &format!("`{}` at rank {}.", args.adapter.display(), args.rank),
+                &args.out,
+                ui,
+            )
         }
         AdaptCommand::Convert(args) => {
             let base = args.base.as_deref().map(open_base).transpose()?;
             let set = adapt::to_plain_lora(&AdapterFolder::open(&args.adapter)?, base.as_ref())?;
-            write(&set, &format!("`{}` as plain LoRA.", args.adapter.display()), &args.out, ui)
+            write(
+                &set,
+                &format!("`{}` as plain LoRA.", args.adapter.display()),
+                &args.out,
+                ui,
+            )
         }
         AdaptCommand::ScaleIntruders(args) => {
             let base = open_base(&args.base)?;
             let adapter = AdapterFolder::open(&args.adapter)?;
-            let (set, counts) = adapt::scale_intruders(&adapter, &base, args.top_k, args.epsilon, args.lambda)?;
+            let (set, counts) =
+                adapt::scale_intruders(&adapter, &base, args.top_k, args.epsilon, args.lambda)?;
             let total: usize = counts.iter().map(|c| c.1).sum();
-            ui.say(&format!("{total} intruder dimensions in {} modules", counts.iter().filter(|c| c.1 > 0).count()));
-            write(&set, &format!("`{}` with {total} intruder dimensions scaled by {}.", args.adapter.display(), args.lambda), &args.out, ui)
+            ui.say(&format!(
+                "{total} intruder dimensions in {} modules",
+                counts.iter().filter(|c| c.1 > 0).count()
+            ));
+            write(
+                &set,
+                &format!(
+                    "`{}` with {total} intruder dimensions scaled by {}.",
+                    args.adapter.display(),
+                    args.lambda
+                ),
+                &args.out,
+                ui,
+            )
         }
         AdaptCommand::Moe(args) => assemble(&args, ui),
     }
@@ -67,46 +100,73 @@ fn open_all(paths: &[PathBuf]) -> Result<Vec<AdapterFolder>, Failure> {
             Err(error) => errors.push(MergeError::from(error)),
         }
     }
-    if errors.is_empty() { Ok(adapters) } else { Err(errors.into()) }
+    if errors.is_empty() {
+        Ok(adapters)
+    } else {
+        Err(errors.into())
+    }
 }
 
 fn dtype(word: Option<&str>) -> Result<Option<DType>> {
     word.map(|word| {
-        DType::from_word(word).filter(|d| d.is_float()).ok_or_else(|| {
-            MergeError::plan("bad-dtype", format!("`{word}` is not a type to write")).hint("one of f32, bf16, f16, f64")
-        })
+        DType::from_word(word)
+            .filter(|d| d.is_float())
+            .ok_or_else(|| {
+                MergeError::plan("bad-dtype", format!("`{word}` is not a type to write"))
+                    .hint("one of f32, bf16, f16, f64")
+            })
     })
     .transpose()
 }
 
 /// Weights by position, by folder name, or from a file.
 fn weights(text: &str, adapters: &[PathBuf]) -> Result<Vec<f64>> {
-    let names: Vec<&str> = adapters.iter().map(|p| p.file_name().and_then(|n| n.to_str()).unwrap_or_default()).collect();
-    let number = |t: &str| t.trim().parse::<f64>().map_err(|_| MergeError::plan("bad-value", format!("weight `{t}` is not a number")));
+    let names: Vec<&str> = adapters
+        .iter()
+        .map(|p| p.file_name().and_then(|n| n.to_str()).unwrap_or_default())
+        .collect();
+    let number = |t: &str| {
+        t.trim()
+            .parse::<f64>()
+            .map_err(|_| MergeError::plan("bad-value", format!("weight `{t}` is not a number")))
+    };
     let by_name = |pairs: Vec<(String, f64)>| -> Result<Vec<f64>> {
         if let Some((unknown, _)) = pairs.iter().find(|(n, _)| !names.contains(&n.as_str())) {
-            return Err(MergeError::plan("bad-value", format!("a weight is given for `{unknown}`, which is not among the adapters"))
-                .hint(format!("the names are {}", names.join(", "))));
+            return Err(MergeError::plan(
+                "bad-value",
+                format!("a weight is given for `{unknown}`, which is not among the adapters"),
+            )
+            .hint(format!("the names are {}", names.join(", "))));
         }
         names
             .iter()
             .map(|name| {
-                pairs.iter().find(|(n, _)| n == name).map(|p| p.1).ok_or_else(|| {
-                    MergeError::plan("bad-value", format!("no weight is given for `{name}`"))
-                })
+                pairs
+                    .iter()
+                    .find(|(n, _)| n == name)
+                    .map(|p| p.1)
+                    .ok_or_else(|| {
+                        MergeError::plan("bad-value", format!("no weight is given for `{name}`"))
+                    })
             })
             .collect()
     };
     if Path::new(text).is_file() {
-        let content = std::fs::read_to_string(text).map_err(|e| polyloom_core::Error::io(text, "read", e))?;
+        let content =
+            std::fs::read_to_string(text).map_err(|e| polyloom_core::Error::io(text, "read", e))?;
         let mut pairs = Vec::new();
         for line in content.lines().filter(|l| !l.trim().is_empty()) {
-            let (name, weight) = line.rsplit_once(',').ok_or_else(|| MergeError::plan("bad-value", format!("line `{line}` is not `name,weight`")).at(text))?;
+            let (name, weight) = line.rsplit_once(',').ok_or_else(|| {
+                MergeError::plan("bad-value", format!("line `{line}` is not `name,weight`"))
+                    .at(text)
+            })?;
             if let Ok(weight) = weight.trim().parse() {
                 pairs.push((name.trim().to_owned(), weight));
             } else if !pairs.is_empty() {
                 // Only the first line may be a heading.
-                return Err(MergeError::plan("bad-value", format!("line `{line}` has no number")).at(text));
+                return Err(
+                    MergeError::plan("bad-value", format!("line `{line}` has no number")).at(text),
+                );
             }
         }
         return by_name(pairs);
@@ -115,7 +175,9 @@ fn weights(text: &str, adapters: &[PathBuf]) -> Result<Vec<f64>> {
         let pairs = text
             .split(',')
             .map(|pair| {
-                let (name, weight) = pair.split_once('=').ok_or_else(|| MergeError::plan("bad-value", format!("`{pair}` is not name=weight")))?;
+                let (name, weight) = pair.split_once('=').ok_or_else(|| {
+                    MergeError::plan("bad-value", format!("`{pair}` is not name=weight"))
+                })?;
                 Ok((name.trim().to_owned(), number(weight)?))
             })
             .collect::<Result<_>>()?;
@@ -125,7 +187,10 @@ fn weights(text: &str, adapters: &[PathBuf]) -> Result<Vec<f64>> {
     match list.len() {
         1 => Ok(vec![list[0]; adapters.len()]),
         n if n == adapters.len() => Ok(list),
-        n => Err(MergeError::plan("list-length", format!("{n} weights for {} adapters", adapters.len()))),
+        n => Err(MergeError::plan(
+            "list-length",
+            format!("{n} weights for {} adapters", adapters.len()),
+        )),
     }
 }
 
@@ -133,12 +198,19 @@ fn write(set: &AdapterSet, summary: &str, out: &AdapterOut, ui: &Ui) -> Result<E
     for warning in &set.warnings {
         ui.warning(warning);
     }
-    let options = FolderOptions { force: out.force, no_sync: out.no_sync, ..FolderOptions::default() };
+    let options = FolderOptions {
+        force: out.force,
+        no_sync: out.no_sync,
+        ..FolderOptions::default()
+    };
     let folder = set.write(&out.output, summary, options)?;
     let errors: Vec<f64> = set.report.iter().filter_map(|r| r.relative_error).collect();
     let worst = errors.iter().copied().fold(0.0, f64::max);
     if !errors.is_empty() {
-        ui.say(&format!("{} modules, relative error up to {worst:.3e}", set.modules.len()));
+        ui.say(&format!(
+            "{} modules, relative error up to {worst:.3e}",
+            set.modules.len()
+        ));
     }
     ui.event(&json!({"type": "done", "output": folder, "modules": set.modules.len(), "worst_relative_error": worst}));
     ui.answer(&folder.display().to_string());
@@ -146,26 +218,53 @@ fn write(set: &AdapterSet, summary: &str, out: &AdapterOut, ui: &Ui) -> Result<E
 }
 
 fn fold(args: &FoldArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let target = args.out.output.clone().ok_or_else(|| MergeError::plan("arguments", "no output folder").hint("add -o DIR"))?;
+    let target = args
+        .out
+        .output
+        .clone()
+        .ok_or_else(|| MergeError::plan("arguments", "no output folder").hint("add -o DIR"))?;
     let base = Arc::new(open_base(&args.base)?);
     let adapter = AdapterFolder::open(&args.adapter)?;
-    let folded = Folded::with(base, adapter, FoldOptions { weight: args.weight })?;
+    let folded = Folded::with(
+        base,
+        adapter,
+        FoldOptions {
+            weight: args.weight,
+        },
+    )?;
     if args.out.dry_run {
-        let touched = folded.tensors().iter().filter(|(n, ..)| folded.touched(n)).count();
-        ui.answer(&format!("plan: fold {} into {}: {touched} tensors change", args.adapter.display(), args.base));
+        let touched = folded
+            .tensors()
+            .iter()
+            .filter(|(n, ..)| folded.touched(n))
+            .count();
+        ui.answer(&format!(
+            "plan: fold {} into {}: {touched} tensors change",
+            args.adapter.display(),
+            args.base
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     let options = FoldWriteOptions {
         dtype: dtype(args.dtype.as_deref())?,
         shard_size: args.out.shard_size,
         allow_nonfinite: args.out.allow_nonfinite,
-        folder: FolderOptions { force: args.out.force, no_sync: args.out.no_sync, ..FolderOptions::default() },
+        folder: FolderOptions {
+            force: args.out.force,
+            no_sync: args.out.no_sync,
+            ..FolderOptions::default()
+        },
     };
     let report = adapt::fold(&folded, &target, &options)?;
     for warning in &report.warnings {
         ui.warning(warning);
     }
-    ui.say(&format!("{} of {} tensors changed, {}", report.touched, report.tensors, human(report.bytes)));
+    ui.say(&format!(
+        "{} of {} tensors changed, {}",
+        report.touched,
+        report.tensors,
+        human(report.bytes)
+    ));
     ui.event(&json!({"type": "done", "output": report.folder, "tensors": report.tensors, "touched": report.touched}));
     ui.answer(&report.folder.display().to_string());
     Ok(ExitCode::SUCCESS)
@@ -193,13 +292,25 @@ fn extract(args: ExtractArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         ..ExtractOptions::default()
     };
     let set = adapt::extract(&base, &tuned, &options)?;
-    write(&set, &format!("Extracted from `{}` against `{}`.", args.model, args.base), &args.out, ui)
+    write(
+        &set,
+        &format!("Extracted from `{}` against `{}`.", args.model, args.base),
+        &args.out,
+        ui,
+    )
 }
 
 fn combine(args: &CombineArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let combination = Combination::from_word(&args.combination).ok_or_else(|| {
         let names: Vec<&str> = Combination::ALL.iter().map(|(w, _)| *w).collect();
-        let error = MergeError::plan("bad-value", format!("unknown combination `{}`; expected one of: {}", args.combination, names.join(", ")));
+        let error = MergeError::plan(
+            "bad-value",
+            format!(
+                "unknown combination `{}`; expected one of: {}",
+                args.combination,
+                names.join(", ")
+            ),
+        );
         match polyloom::suggest::nearest(&args.combination, &names, 1).first() {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error,
@@ -210,26 +321,65 @@ fn combine(args: &CombineArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     options.rank = args.rank;
     options.clamp = args.clamp;
     options.density = args.density;
-    options.sign = if args.sign == "frequency" { SignRule::Frequency } else { SignRule::Total };
+    options.sign = if args.sign == "frequency" {
+        SignRule::Frequency
+    } else {
+        SignRule::Total
+    };
     options.seed = args.seed;
     options.dtype = dtype(args.out.dtype.as_deref())?;
     let set = adapt::combine(&adapters, &options)?;
-    write(&set, &format!("{} adapters, combined by `{}`.", adapters.len(), combination.word()), &args.out, ui)
+    write(
+        &set,
+        &format!(
+            "{} adapters, combined by `{}`.",
+            adapters.len(),
+            combination.word()
+        ),
+        &args.out,
+        ui,
+    )
 }
 
 fn assemble(args: &MoeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let text = std::fs::read_to_string(&args.recipe).map_err(|e| polyloom_core::Error::io(&args.recipe, "read", e))?;
+    let text = std::fs::read_to_string(&args.recipe)
+        .map_err(|e| polyloom_core::Error::io(&args.recipe, "read", e))?;
     let recipe = moe::MoeRecipe::parse(&text, &args.recipe.display().to_string())?;
-    let places = Places { recipe_folder: args.recipe.parent().map(Path::to_owned), cache: None };
+    let places = Places {
+        recipe_folder: args.recipe.parent().map(Path::to_owned),
+        cache: None,
+    };
     let open = |reference: &polyloom::recipe::ModelRef| -> Result<Checkpoint> {
-        let path = locate(&reference.path, reference.revision.as_deref(), Dialect::Mergekit, &places)?;
+        let path = locate(
+            &reference.path,
+            reference.revision.as_deref(),
+            Dialect::Mergekit,
+            &places,
+        )?;
         Ok(Checkpoint::open(path)?)
     };
     let base = open(&recipe.base)?;
-    let experts = recipe.experts.iter().map(|e| open(&e.model)).collect::<Result<Vec<_>>>()?;
-    let shared = recipe.shared.iter().map(|e| open(&e.model)).collect::<Result<Vec<_>>>()?;
-    let plan = moe::plan(&recipe, &base, &experts.iter().collect::<Vec<_>>(), &shared.iter().collect::<Vec<_>>())?;
-    ui.say(&format!("{} experts, {}", experts.len(), human(plan.bytes())));
+    let experts = recipe
+        .experts
+        .iter()
+        .map(|e| open(&e.model))
+        .collect::<Result<Vec<_>>>()?;
+    let shared = recipe
+        .shared
+        .iter()
+        .map(|e| open(&e.model))
+        .collect::<Result<Vec<_>>>()?;
+    let plan = moe::plan(
+        &recipe,
+        &base,
+        &experts.iter().collect::<Vec<_>>(),
+        &shared.iter().collect::<Vec<_>>(),
+    )?;
+    ui.say(&format!(
+        "{} experts, {}",
+        experts.len(),
+        human(plan.bytes())
+    ));
     let options = moe::RunOptions {
         output: args.output.clone(),
         shard_size: args.shard_size,

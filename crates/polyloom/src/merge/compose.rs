@@ -278,7 +278,10 @@ pub fn wrap_pre(
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value, reason = "calls read better with json! in place")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "calls read better with json! in place"
+)]
 mod tests {
     use std::sync::Arc;
 

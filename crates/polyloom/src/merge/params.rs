@@ -188,7 +188,10 @@ fn shown(value: &Value) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value, reason = "calls read better with json! in place")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "calls read better with json! in place"
+)]
 mod tests {
     use serde_json::json;
 

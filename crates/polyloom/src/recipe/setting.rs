@@ -109,7 +109,10 @@ fn gradient(items: &[Value], t: f64) -> Result<Value, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value, reason = "calls read better with json! in place")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "calls read better with json! in place"
+)]
 mod tests {
     use serde_json::json;
 
