@@ -2,6 +2,7 @@
 
 pub mod band;
 pub mod compose;
+mod cuts;
 pub mod gram;
 pub mod method;
 pub mod params;
@@ -38,6 +39,13 @@ methods! {
     nearswap,
     arcee_fusion,
     passthrough,
+    ties_reference,
+    breadcrumbs_reference,
+    tall,
+    emr,
+    magmax,
+    magnitude_prune,
+    graft,
 }
 
 /// All registered methods.
@@ -49,3 +57,6 @@ pub fn methods() -> impl Iterator<Item = &'static dyn method::Method> {
 pub fn find(name: &str) -> Option<&'static dyn method::Method> {
     methods().find(|m| m.spec().name == name)
 }
+
+#[cfg(test)]
+mod testing;

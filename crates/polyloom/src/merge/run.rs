@@ -87,12 +87,12 @@ pub fn run(
     let jobs = &group.job.tensors;
     match group.scope {
         Scope::Model => {
-            let kernel = surveyed(group, group.job, 0, feed, options)?;
+            let (kernel, step) = surveyed(group, group.job, 0, feed, options)?;
             let items: Vec<(usize, Range<usize>)> = jobs
                 .iter()
                 .enumerate()
                 .flat_map(|(t, job)| {
-                    pieces(job, kernel.unit(), options.chunk(kernel.surveys()))
+                    pieces(job, kernel.unit(), step)
                         .into_iter()
                         .map(move |r| (t, r))
                 })
@@ -125,12 +125,12 @@ pub fn run(
             };
             let mut whole = Vec::new();
             for t in large {
-                let kernel = surveyed(group, &one(t), t, feed, options)?;
+                let (kernel, step) = surveyed(group, &one(t), t, feed, options)?;
                 if kernel.unit() == Unit::Tensor {
                     whole.push((t, kernel));
                     continue;
                 }
-                pieces(&jobs[t], kernel.unit(), options.chunk(kernel.surveys()))
+                pieces(&jobs[t], kernel.unit(), step)
                     .into_par_iter()
                     .try_for_each_init(Loan::take, |loan, range| {
                         let buffers = &mut loan.0;
@@ -160,8 +160,8 @@ pub fn run(
                 })?;
             }
             let serial = |t: usize, buffers: &mut Buffers| -> Result<()> {
-                let kernel = surveyed_serial(group, &one(t), t, feed, options, buffers)?;
-                for range in pieces(&jobs[t], kernel.unit(), options.chunk(kernel.surveys())) {
+                let (kernel, step) = surveyed_serial(group, &one(t), t, feed, options, buffers)?;
+                for range in pieces(&jobs[t], kernel.unit(), step) {
                     emit(
                         group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options, buffers,
                     )?;
@@ -333,17 +333,19 @@ pub(crate) fn surveyed(
     shift: usize,
     feed: &dyn Feed,
     options: &Options,
-) -> Result<Box<dyn Kernel>> {
+) -> Result<(Box<dyn Kernel>, usize)> {
     let mut kernel = (group.make)(job)?;
+    // Cuts remember where chunks start: the result must be computed in the chunks that were surveyed.
+    let step = options.chunk(kernel.surveys());
     if !kernel.surveys() {
-        return Ok(kernel);
+        return Ok((kernel, step));
     }
     let items: Vec<(usize, Range<usize>)> = job
         .tensors
         .iter()
         .enumerate()
         .flat_map(|(t, j)| {
-            pieces(j, kernel.unit(), options.chunk(kernel.surveys()))
+            pieces(j, kernel.unit(), step)
                 .into_iter()
                 .map(move |r| (t, r))
         })
@@ -377,7 +379,7 @@ pub(crate) fn surveyed(
             break;
         }
     }
-    Ok(kernel)
+    Ok((kernel, step))
 }
 
 fn surveyed_serial(
@@ -387,10 +389,12 @@ fn surveyed_serial(
     feed: &dyn Feed,
     options: &Options,
     buffers: &mut Buffers,
-) -> Result<Box<dyn Kernel>> {
+) -> Result<(Box<dyn Kernel>, usize)> {
     let mut kernel = (group.make)(job)?;
+    // Cuts remember where chunks start: the result must be computed in the chunks that were surveyed.
+    let step = options.chunk(kernel.surveys());
     if !kernel.surveys() {
-        return Ok(kernel);
+        return Ok((kernel, step));
     }
     for round in 0.. {
         for range in pieces(
@@ -414,7 +418,7 @@ fn surveyed_serial(
             break;
         }
     }
-    Ok(kernel)
+    Ok((kernel, step))
 }
 
 /// Tensors in memory, for tests and small merges: `base[t]`, `inputs[i][t]`.
