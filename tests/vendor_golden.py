@@ -43,7 +43,7 @@ KEEP = 40_000
 def trimmed(path):
     """The bytes of a safetensors file cut to about KEEP bytes of tensors, and whether anything was cut."""
     raw = path.read_bytes()
-    if path.suffix != ".safetensors" or "expected" not in path.parts or len(raw) <= KEEP or ".inputs." in path.name:
+    if path.suffix != ".safetensors" or "expected" not in path.parts or len(raw) <= KEEP or ".inputs." in path.name or path.name.startswith(("lora_", "extract_")):
         return raw, False
     length = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + length])
