@@ -1,4 +1,4 @@
-//! Merging without training: one file per method, one line in [`METHODS`].
+//! Merging without training: one file per method, one line in `methods!`.
 
 pub mod band;
 pub mod compose;
