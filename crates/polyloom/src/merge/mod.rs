@@ -46,6 +46,7 @@ methods! {
     magmax,
     magnitude_prune,
     graft,
+    pcb,
     spectral,
 }
 

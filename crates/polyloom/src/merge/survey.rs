@@ -97,11 +97,11 @@ pub fn magnitude_bits(x: f32) -> u32 {
     x.to_bits() & 0x7FFF_FFFF
 }
 
-/// Exponent and five bits of mantissa: a table of 32 KiB, and bins a few percent wide.
+/// Sign, exponent and five bits of mantissa: a table of 64 KiB, and bins a few percent wide.
 const HIGH_SHIFT: u32 = 18;
-const HIGH_BINS: usize = 1 << 13;
+const HIGH_BINS: usize = 1 << 14;
 
-/// Finds order statistics of values mapped to keys below 2^31 (such as [`magnitude_bits`]) exactly, in two streaming
+/// Finds order statistics of values mapped to `u32` keys (such as [`magnitude_bits`]) exactly, in two streaming
 /// rounds: a histogram of the high bits, then the keys inside the few bins that matter.
 ///
 /// Ranks count from the smallest key, from 0. Ties are resolved by position: see [`Cut`].
