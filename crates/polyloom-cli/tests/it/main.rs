@@ -1,0 +1,186 @@
+//! The binary as a user meets it: answers on stdout, messages on stderr, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn polyloom(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polyloom"));
+    command
+        .args(args)
+        .env_remove("RUST_BACKTRACE")
+        .env("NO_COLOR", "1");
+    command.output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn letters() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/letters")
+}
+
+/// A recipe beside links to the example's models.
+fn recipe(dir: &Path, change: impl Fn(String) -> String) -> String {
+    let folder = letters().canonicalize().unwrap();
+    let mut content = std::fs::read_to_string(folder.join("loom.toml")).unwrap();
+    for name in ["base", "greek", "latin"] {
+        content = content.replace(
+            &format!("path = \"{name}\""),
+            &format!("path = \"{}\"", folder.join(name).display()),
+        );
+    }
+    let path = dir.join("loom.toml");
+    std::fs::write(&path, change(content)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn the_version_is_an_answer() {
+    let out = polyloom(&["--version"]);
+    assert!(out.status.success());
+    assert_eq!(
+        text(&out.stdout),
+        format!("polyloom {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn the_example_merges_and_prints_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out").display().to_string();
+    let out = polyloom(&["merge", &recipe(dir.path(), |t| t), "-o", &target]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stdout).trim(), target);
+    for file in [
+        "model.safetensors",
+        "config.json",
+        "polyloom.json",
+        "README.md",
+    ] {
+        assert!(dir.path().join("out").join(file).exists(), "{file}");
+    }
+    let again = polyloom(&["merge", &recipe(dir.path(), |t| t), "-o", &target]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(
+        text(&again.stderr).contains("exists already") && text(&again.stderr).contains("--force")
+    );
+}
+
+#[test]
+fn a_typo_shows_its_line_the_valid_names_and_the_nearest() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = recipe(dir.path(), |t| t.replace("density = 0.4", "densty = 0.4"));
+    let out = polyloom(&["merge", &file, "-o", "never"]);
+    assert_eq!(out.status.code(), Some(2));
+    let message = text(&out.stderr).replace(&file, "loom.toml");
+    assert_eq!(
+        message,
+        "error: loom.toml:26:1: unknown key `densty` for merge method `ties`\n   \
+         26 | densty = 0.4\n      | ^^^^^^ expected one of: weight, density\n\
+         hint: did you mean `density`?\n"
+    );
+}
+
+#[test]
+fn an_unknown_method_lists_the_nearest() {
+    let base = letters().join("base").display().to_string();
+    let out = polyloom(&[
+        "merge", "--base", &base, &base, "--method", "tise", "-o", "never",
+    ]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        text(&out.stderr).contains("unknown merge method `tise`\nhint: did you mean `ties`"),
+        "{}",
+        text(&out.stderr)
+    );
+}
+
+#[test]
+fn json_events_are_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out").display().to_string();
+    let out = polyloom(&["merge", &recipe(dir.path(), |t| t), "-o", &target, "--json"]);
+    let events: Vec<serde_json::Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let kinds: Vec<&str> = events.iter().filter_map(|e| e["type"].as_str()).collect();
+    assert_eq!(
+        (kinds.first(), kinds.last()),
+        (Some(&"plan"), Some(&"done")),
+        "{kinds:?}"
+    );
+    let missing = polyloom(&[
+        "merge", "nowhere", "--method", "linear", "-o", &target, "--json",
+    ]);
+    let event: serde_json::Value =
+        serde_json::from_str(text(&missing.stdout).lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&event["type"], &event["code"]),
+        (&"error".into(), &"model-not-found".into())
+    );
+}
+
+#[test]
+fn flags_of_the_peer_get_one_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out").display().to_string();
+    let out = polyloom(&[
+        "merge",
+        &recipe(dir.path(), |t| t),
+        &target,
+        "--cuda",
+        "--lazy-unpickle",
+        "--no-copy-tokenizer",
+        "--trust-remote-code",
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("note: no effect here: --cuda --lazy-unpickle --trust-remote-code (no remote code is ever run)"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_leaves_the_target_absent_and_the_next_one_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = recipe(dir.path(), |t| t);
+    let target = dir.path().join("out");
+    // Killed at several moments; a run that was faster has finished its work.
+    for wait in [0, 2, 5, 10, 20] {
+        let _ = std::fs::remove_dir_all(&target);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_polyloom"))
+            .args(["merge", &file, "-q", "--shard-size", "100KB", "-o"])
+            .arg(&target)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        let _ = child.kill();
+        let _ = child.wait();
+        if target.exists() {
+            assert!(
+                target.join("polyloom.json").exists()
+                    && target.join("model.safetensors.index.json").exists()
+            );
+        }
+    }
+    let _ = std::fs::remove_dir_all(&target);
+    let shown = target.display().to_string();
+    let out = polyloom(&[
+        "merge",
+        &file,
+        "--shard-size",
+        "100KB",
+        "--resume",
+        "-o",
+        &shown,
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name())
+        .filter(|n| n.to_string_lossy().starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
