@@ -223,6 +223,18 @@ fn fold(args: &FoldArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         .output
         .clone()
         .ok_or_else(|| MergeError::plan("arguments", "no output folder").hint("add -o DIR"))?;
+    if args.out.resume || args.out.hash != crate::args::Hash::Fast {
+        return Err(MergeError::plan(
+            "arguments",
+            "`adapt fold` knows neither --resume nor --hash",
+        )
+        .hint(format!(
+            "`polyloom convert {}+{} -o …` does the same and knows both",
+            args.base,
+            args.adapter.display()
+        ))
+        .into());
+    }
     let base = Arc::new(open_base(&args.base)?);
     let adapter = AdapterFolder::open(&args.adapter)?;
     let folded = Folded::with(

@@ -58,6 +58,7 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
         recipe,
     };
     builder.notes.extend(odd);
+    builder.architectures();
     builder.vocabulary();
     let stacked = builder.tensors();
     let heads = builder.heads();
@@ -218,6 +219,42 @@ impl Builder {
                 .first()
                 .map_or(0, |s| s.model)
         })
+    }
+
+    /// Models of different architectures are merged only if the user says so.
+    fn architectures(&mut self) {
+        let kind = |m: &Opened| m.config()?.get("model_type")?.as_str().map(str::to_owned);
+        let kinds: Vec<(usize, String)> = self
+            .models
+            .iter()
+            .enumerate()
+            .filter_map(|(i, m)| Some((i, kind(m)?)))
+            .collect();
+        let Some((first, expected)) = kinds.first().cloned() else {
+            return;
+        };
+        for (i, found) in kinds {
+            if found == expected {
+                continue;
+            }
+            let text = format!(
+                "is a `{found}` model, {} is a `{expected}` model",
+                self.models[first].path.display()
+            );
+            let place = self.models[i].path.display().to_string();
+            if self.recipe.allow_mixed {
+                self.note(
+                    true,
+                    format!("{place}: {text}; tensors are matched by name (--allow-crimes)"),
+                );
+            } else {
+                self.fail(
+                    MergeError::plan("mixed-architectures", text)
+                        .at(place)
+                        .hint("--allow-crimes merges tensors of equal name and shape all the same"),
+                );
+            }
+        }
     }
 
     /// Rows of the vocabulary, where the recipe has tokenizer rules or truncation.

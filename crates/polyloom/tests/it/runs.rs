@@ -352,3 +352,25 @@ fn shards_hold_what_one_file_holds_and_resume_keeps_the_finished() {
     assert!(target.join("model.safetensors.index.json").exists());
     assert_eq!(read(&target), read(&dir.path().join("one")));
 }
+
+#[test]
+fn architectures_are_mixed_only_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = three(dir.path());
+    std::fs::write(
+        dir.path().join("b/config.json"),
+        r#"{"model_type":"other"}"#,
+    )
+    .unwrap();
+    let mut recipe = recipe::from_models("linear", None, &names[1..]).unwrap();
+    let errors = merge(recipe.clone(), &dir.path().join("out")).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].to_string().contains("is a `other` model"),
+        "{}",
+        errors[0]
+    );
+    assert!(errors[0].hints()[0].contains("--allow-crimes"));
+    recipe.allow_mixed = true;
+    merge(recipe, &dir.path().join("out")).unwrap();
+}
