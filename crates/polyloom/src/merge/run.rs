@@ -31,7 +31,7 @@ pub trait Sink: Sync {
 /// Settings of a run that do not change the result.
 #[derive(Default)]
 pub struct Options<'a> {
-    /// Elements per chunk; 0 = the default (256 Ki). Rounded up to whole blocks.
+    /// Elements per chunk; 0 = the default (32 Ki, 128 Ki with a survey). Rounded up to whole blocks.
     pub chunk: usize,
     /// Raised to stop after the current chunk.
     pub stop: Option<&'a AtomicBool>,
