@@ -8,6 +8,7 @@ pub mod dtype;
 pub mod error;
 pub mod gguf;
 pub mod hash;
+pub mod linalg;
 pub mod peft;
 pub mod pickle;
 pub mod rng;

@@ -2,8 +2,8 @@
 //! one belongs to `W - s B0 A0`, which is made again when it is folded in.
 
 use super::config::BaseChange;
-use super::dense::{Matrix, qr, svd};
 use super::folder::Factors;
+use crate::linalg::{Matrix, qr, svd};
 
 /// The factors `(B0, A0)` an initialisation takes out of a weight `[out, in]`, so that `scaling * B0 A0` is the part
 /// taken out: PiSSA `U_r sqrt(S_r / s), sqrt(S_r / s) V_r^T`, OLoRA `Q[:, :r], R[:r]`.

@@ -4,7 +4,6 @@
 //! Formats and rules follow PEFT 0.21.2 (`tuners/tuners_utils.py`, `tuners/lora`, `utils/save_and_load.py`).
 
 pub mod config;
-pub mod dense;
 mod folded;
 mod folder;
 pub mod init;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polyloom_core::DType;
-use polyloom_core::peft::dense::{Matrix, Svd};
+use polyloom_core::linalg::{Matrix, Svd};
 use polyloom_core::peft::{AdapterFolder, AdapterTensor, BaseChange, Names, PeftType};
 use polyloom_core::rng::Stream;
 use rayon::prelude::*;

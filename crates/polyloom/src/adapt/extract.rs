@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polyloom_core::peft::dense::{Matrix, Svd};
+use polyloom_core::linalg::{Matrix, Svd};
 use polyloom_core::peft::matching::is_saved_module;
 use polyloom_core::peft::{AdapterTensor, LayerKind, Names, PREFIX};
 use polyloom_core::{Checkpoint, DType, StoredTensor};

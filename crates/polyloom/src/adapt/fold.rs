@@ -263,7 +263,7 @@ mod tests {
 
     use super::super::set::{AdapterSet, Pair};
     use super::*;
-    use polyloom_core::peft::dense::Matrix;
+    use polyloom_core::linalg::Matrix;
 
     fn base(folder: &Path, name: &str, values: &[f32]) -> Arc<Checkpoint> {
         let out = |name: &str, dtype, shape: Vec<usize>| OutTensor {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polyloom_core::checkpoint::Scratch;
-use polyloom_core::peft::dense::Matrix;
+use polyloom_core::linalg::Matrix;
 use polyloom_core::peft::{AdapterFolder, Folded, LayerKind, Names};
 use polyloom_core::rng::Stream;
 use polyloom_core::writer::{FolderOptions, OutTensor, safetensors_bytes};

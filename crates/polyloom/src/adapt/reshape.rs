@@ -1,6 +1,6 @@
 //! One LoRA adapter into another form: a new rank, plain scaling, no changed base, fewer intruder dimensions.
 
-use polyloom_core::peft::dense::{Matrix, svd};
+use polyloom_core::linalg::{Matrix, svd};
 use polyloom_core::peft::init::start_factors;
 use polyloom_core::peft::{AdapterFolder, BaseChange, LayerKind, Names};
 use polyloom_core::{Checkpoint, DType};

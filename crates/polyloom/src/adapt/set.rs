@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use polyloom_core::DType;
+use polyloom_core::linalg::Matrix;
 use polyloom_core::peft::config::lora_defaults;
-use polyloom_core::peft::dense::Matrix;
 use polyloom_core::peft::{AdapterTensor, Factors, LayerKind, Names, PREFIX, write_adapter};
 use polyloom_core::writer::FolderOptions;
 use serde_json::{Map, Value, json};

@@ -2,7 +2,7 @@
 //! (arXiv 2202.13914, 2211.03831), SMoRA with a fixed mask of ranks (arXiv 2501.15103).
 
 use polyloom_core::DType;
-use polyloom_core::peft::dense::Matrix;
+use polyloom_core::linalg::Matrix;
 use polyloom_core::peft::{AdapterFolder, LayerKind, Names, PeftType};
 use serde_json::json;
 

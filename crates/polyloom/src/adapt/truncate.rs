@@ -1,6 +1,6 @@
 //! Truncated singular value decompositions: of a product from its factors, and of a matrix.
 
-use polyloom_core::peft::dense::{Matrix, Svd, qr, svd};
+use polyloom_core::linalg::{Matrix, Svd, qr, svd};
 use polyloom_core::rng::Stream;
 
 /// SVD of `left right` (`[out, R]` times `[R, in]`) without forming the product when R is the smallest dimension:

@@ -1,6 +1,6 @@
 //! Spectral methods: `iso_c`, `iso_cts`, `tsv_m`. Matrices are decomposed, everything else is averaged.
 
-use polyloom_core::peft::dense::{Matrix, svd};
+use polyloom_core::linalg::{Matrix, svd};
 
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Param, Scope, Spec, TensorJob, Unit,

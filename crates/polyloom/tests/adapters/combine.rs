@@ -5,7 +5,7 @@ use polyloom::adapt::{
     combine_factors, stack,
 };
 use polyloom_core::Checkpoint;
-use polyloom_core::peft::dense::Matrix;
+use polyloom_core::linalg::Matrix;
 use polyloom_core::peft::{AdapterFolder, LayerKind};
 use serde_json::{Value, json};
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use polyloom_core::checkpoint::{Checkpoint, Scratch};
+use polyloom_core::linalg::Matrix;
 use polyloom_core::peft::config::lora_defaults;
-use polyloom_core::peft::dense::Matrix;
 use polyloom_core::peft::init::start_factors;
 use polyloom_core::peft::{AdapterFolder, AdapterTensor, BaseChange, Folded, write_adapter};
 use polyloom_core::writer::{FolderOptions, OutTensor, safetensors_bytes};

@@ -5,7 +5,7 @@ use polyloom::adapt::{
     mixing_weights, poly_to_lora, scale_intruders, smora_fixed_mask,
 };
 use polyloom_core::Checkpoint;
-use polyloom_core::peft::dense::{Matrix, svd};
+use polyloom_core::linalg::{Matrix, svd};
 use polyloom_core::peft::{AdapterFolder, LayerKind};
 use serde_json::json;
 

@@ -1,5 +1,7 @@
-//! Dense factorisations of one module's matrices in `f64`, on one thread, so that every run gives the same bits.
-//! Callers parallelise over modules.
+//! Dense linear algebra on small and middling matrices in `f64`: products, thin SVD, thin QR.
+//!
+//! Every routine runs on one thread, so that every run gives the same bits; callers parallelise over tensors or
+//! modules. Matrices are row-major. Factorisations are those of `faer`, with signs fixed where a caller could see them.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
