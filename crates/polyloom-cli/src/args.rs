@@ -50,7 +50,20 @@ pub struct Global {
     /// No progress line
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_progress: bool,
+    /// Fetch models (hf:org/name) that are not in the Hugging Face cache; nothing is fetched without it
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        long_help = DOWNLOAD
+    )]
+    pub download: bool,
 }
+
+const DOWNLOAD: &str = "Fetch models (hf:org/name[@revision]) that are not in the Hugging Face cache. \
+Nothing is fetched without this flag; what and how much is said before it starts, with --dry-run it is only said.
+Needs a program built with `--features hub`. Honours HF_ENDPOINT, HF_TOKEN (or the saved login), HF_HOME, \
+HF_HUB_CACHE, HF_HUB_OFFLINE and HTTPS_PROXY";
 
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,6 +3,7 @@
 mod args;
 mod args_adapt;
 mod commands;
+mod hub;
 mod ui;
 
 use std::process::ExitCode;

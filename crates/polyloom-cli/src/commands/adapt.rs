@@ -20,10 +20,15 @@ use serde_json::json;
 use crate::args_adapt::{
     AdaptArgs, AdaptCommand, AdapterOut, CombineArgs, ExtractArgs, FoldArgs, MoeArgs,
 };
+use crate::hub::{self, Brought, Hub, Need, Role};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
-pub fn run(args: AdaptArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+pub fn run(args: AdaptArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
+    let (needs, dry_run) = needs_of(&args.command);
+    if hub(dry_run).bring(needs, Dialect::Loom, &Places::default(), ui)? == Brought::Said {
+        return Ok(ExitCode::SUCCESS);
+    }
     match args.command {
         AdaptCommand::Fold(args) => fold(&args, ui),
         AdaptCommand::Extract(args) => extract(args, ui),
@@ -40,7 +45,7 @@ pub fn run(args: AdaptArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             )
         }
         AdaptCommand::Resize(args) => {
-            let set = adapt::resize(&AdapterFolder::open(&args.adapter)?, args.rank)?;
+            let set = adapt::resize(&open_adapter(&args.adapter)?, args.rank)?;
             write(
                 &set,
                 &format!("`{}` at rank {}.", args.adapter.display(), args.rank),
@@ -50,7 +55,7 @@ pub fn run(args: AdaptArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         }
         AdaptCommand::Convert(args) => {
             let base = args.base.as_deref().map(open_base).transpose()?;
-            let set = adapt::to_plain_lora(&AdapterFolder::open(&args.adapter)?, base.as_ref())?;
+            let set = adapt::to_plain_lora(&open_adapter(&args.adapter)?, base.as_ref())?;
             write(
                 &set,
                 &format!("`{}` as plain LoRA.", args.adapter.display()),
@@ -60,7 +65,7 @@ pub fn run(args: AdaptArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         }
         AdaptCommand::ScaleIntruders(args) => {
             let base = open_base(&args.base)?;
-            let adapter = AdapterFolder::open(&args.adapter)?;
+            let adapter = open_adapter(&args.adapter)?;
             let (set, counts) =
                 adapt::scale_intruders(&adapter, &base, args.top_k, args.epsilon, args.lambda)?;
             let total: usize = counts.iter().map(|c| c.1).sum();
@@ -79,7 +84,7 @@ pub fn run(args: AdaptArgs, ui: &Ui) -> Result<ExitCode, Failure> {
                 ui,
             )
         }
-        AdaptCommand::Moe(args) => assemble(&args, ui),
+        AdaptCommand::Moe(args) => assemble(&args, hub(false), ui),
     }
 }
 
@@ -91,13 +96,56 @@ fn open_base(text: &str) -> Result<Checkpoint> {
     Ok(Checkpoint::open(path_of(text)?)?)
 }
 
+fn open_adapter(path: &Path) -> Result<AdapterFolder> {
+    let path = match path.to_str() {
+        Some(text) => path_of(text)?,
+        None => path.to_owned(),
+    };
+    Ok(AdapterFolder::open(path)?)
+}
+
+/// The models and adapters that a command opens, and whether it only plans.
+fn needs_of(command: &AdaptCommand) -> (Vec<Need<'_>>, bool) {
+    fn need(role: Role, path: &str) -> Need<'_> {
+        Need {
+            role,
+            path,
+            revision: None,
+        }
+    }
+    fn adapter(path: &PathBuf) -> Option<Need<'_>> {
+        path.to_str().map(|text| need(Role::Adapter, text))
+    }
+    let model = |text| need(Role::Model, text);
+    match command {
+        AdaptCommand::Fold(args) => {
+            let needs = adapter(&args.adapter).into_iter().chain([model(&args.base)]);
+            (needs.collect(), args.out.dry_run)
+        }
+        AdaptCommand::Extract(args) => (vec![model(&args.base), model(&args.model)], false),
+        AdaptCommand::Combine(args) => (args.adapters.iter().filter_map(adapter).collect(), false),
+        AdaptCommand::Stack(args) => (args.adapters.iter().filter_map(adapter).collect(), false),
+        AdaptCommand::Resize(args) => (adapter(&args.adapter).into_iter().collect(), false),
+        AdaptCommand::Convert(args) => {
+            let base = args.base.as_deref().map(model);
+            (adapter(&args.adapter).into_iter().chain(base).collect(), false)
+        }
+        AdaptCommand::ScaleIntruders(args) => {
+            let needs = adapter(&args.adapter).into_iter().chain([model(&args.base)]);
+            (needs.collect(), false)
+        }
+        // Its file says what it needs.
+        AdaptCommand::Moe(_) => (Vec::new(), false),
+    }
+}
+
 fn open_all(paths: &[PathBuf]) -> Result<Vec<AdapterFolder>, Failure> {
     let mut errors = Vec::new();
     let mut adapters = Vec::new();
     for path in paths {
-        match AdapterFolder::open(path) {
+        match open_adapter(path) {
             Ok(adapter) => adapters.push(adapter),
-            Err(error) => errors.push(MergeError::from(error)),
+            Err(error) => errors.push(error),
         }
     }
     if errors.is_empty() {
@@ -236,7 +284,7 @@ fn fold(args: &FoldArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         .into());
     }
     let base = Arc::new(open_base(&args.base)?);
-    let adapter = AdapterFolder::open(&args.adapter)?;
+    let adapter = open_adapter(&args.adapter)?;
     let folded = Folded::with(
         base,
         adapter,
@@ -353,7 +401,7 @@ fn combine(args: &CombineArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     )
 }
 
-fn assemble(args: &MoeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+fn assemble(args: &MoeArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let text = std::fs::read_to_string(&args.recipe)
         .map_err(|e| polyloom_core::Error::io(&args.recipe, "read", e))?;
     let recipe = moe::MoeRecipe::parse(&text, &args.recipe.display().to_string())?;
@@ -361,6 +409,13 @@ fn assemble(args: &MoeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         recipe_folder: args.recipe.parent().map(Path::to_owned),
         cache: None,
     };
+    let models = recipe.experts.iter().chain(&recipe.shared).map(|e| &e.model);
+    hub.bring(
+        models.chain([&recipe.base]).flat_map(hub::needs),
+        Dialect::Mergekit,
+        &places,
+        ui,
+    )?;
     let open = |reference: &polyloom::recipe::ModelRef| -> Result<Checkpoint> {
         let path = locate(
             &reference.path,

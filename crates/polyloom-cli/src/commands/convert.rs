@@ -9,10 +9,11 @@ use polyloom::recipe;
 use polyloom_core::DType;
 
 use crate::args::ConvertArgs;
+use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command: a merge of one model by `passthrough`.
-pub fn run(args: &ConvertArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+pub fn run(args: &ConvertArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let mut recipe = recipe::from_models("passthrough", None, std::slice::from_ref(&args.model))?;
     recipe.name = Some("convert".into());
     if let Some(word) = &args.dtype {
@@ -24,7 +25,12 @@ pub fn run(args: &ConvertArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             })?;
         recipe.out_dtype = Some(dtype);
     }
-    let plan = plan::build(recipe, &Places::default())?;
+    let places = Places::default();
+    let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
+    if hub(args.out.dry_run).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = plan::build(recipe, &places)?;
     if args.out.dry_run {
         ui.answer(&format!("plan: convert {} tensors", plan.outputs.len()));
         return Ok(ExitCode::SUCCESS);

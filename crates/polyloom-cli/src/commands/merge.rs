@@ -15,10 +15,11 @@ use polyloom_core::writer::human;
 use serde_json::json;
 
 use crate::args::{Hash, HeadsArg, MergeArgs, OutputArgs};
+use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
-pub fn run(mut args: MergeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+pub fn run(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     if args.list {
         ui.answer(&polyloom::reference::list());
         return Ok(ExitCode::SUCCESS);
@@ -37,6 +38,18 @@ pub fn run(mut args: MergeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         recipe_folder: None,
         cache: args.cache.clone(),
     };
+    let mut said = false;
+    for recipe in &recipes {
+        let places = Places {
+            recipe_folder: recipe.file.as_deref().and_then(Path::parent).map(Path::to_owned),
+            ..places.clone()
+        };
+        let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
+        said |= hub(args.out.dry_run).bring(needs, recipe.dialect, &places, ui)? == Brought::Said;
+    }
+    if said {
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = args.out.output.clone();
     let many = recipes.len() > 1;
     let mut last = ExitCode::SUCCESS;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::CommandFactory;
 
 use crate::args::{Cli, Command};
+use crate::hub::Hub;
 use crate::ui::{Failure, Ui};
 
 /// Runs a command.
@@ -21,10 +22,14 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             .build_global()
             .map_err(|e| Failure::Other(anyhow::anyhow!("cannot start {threads} threads: {e}")))?;
     }
+    let hub = |dry_run| Hub {
+        download: args.global.download,
+        dry_run,
+    };
     match args.command {
-        Command::Merge(args) => merge::run(*args, ui),
-        Command::Adapt(args) => adapt::run(args, ui),
-        Command::Convert(args) => convert::run(&args, ui),
+        Command::Merge(args) => merge::run(*args, hub, ui),
+        Command::Adapt(args) => adapt::run(args, hub, ui),
+        Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "polyloom", &mut out);

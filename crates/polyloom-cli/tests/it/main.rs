@@ -1,5 +1,10 @@
 //! The binary as a user meets it: answers on stdout, messages on stderr, exit codes.
 
+#[cfg(feature = "hub")]
+mod download;
+#[cfg(feature = "hub")]
+mod hub_server;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

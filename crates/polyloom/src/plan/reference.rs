@@ -14,6 +14,38 @@ pub struct Places {
     pub cache: Option<PathBuf>,
 }
 
+/// A model of the Hugging Face hub, as a reference names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Repository {
+    /// `org/name`.
+    pub id: String,
+    /// Branch, tag or commit; `main` unless given.
+    pub revision: String,
+}
+
+impl std::fmt::Display for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "hf:{}@{}", self.id, self.revision)
+    }
+}
+
+impl Repository {
+    /// Its folder in a cache.
+    pub fn folder(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("models--{}", self.id.replace('/', "--")))
+    }
+
+    /// The folder of its files in a cache, if there is one. It need not be complete.
+    pub fn snapshot(&self, cache: &Path) -> Option<PathBuf> {
+        let folder = self.folder(cache);
+        let commit = std::fs::read_to_string(folder.join("refs").join(&self.revision)).ok();
+        let commit = commit.as_deref().map_or(self.revision.as_str(), str::trim);
+        // The file's content becomes a path; it must stay inside.
+        let path = folder.join("snapshots").join(commit);
+        (is_revision(commit) && path.is_dir()).then_some(path)
+    }
+}
+
 /// Resolves a reference's model part (not its adapter) to a path.
 ///
 /// Order: relative to the recipe file, relative to the working directory, the local Hugging Face cache for
@@ -27,50 +59,22 @@ pub fn locate(
     dialect: Dialect,
     places: &Places,
 ) -> Result<PathBuf> {
-    let mut tried = Vec::new();
-    let hub_name = path.strip_prefix("hf:");
-    if hub_name.is_none() {
-        let expanded = match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-            _ => PathBuf::from(path),
-        };
-        if let Some(folder) = &places.recipe_folder {
-            let candidate = folder.join(&expanded);
-            if candidate.exists() {
-                return Ok(candidate);
-            }
-            tried.push(candidate.display().to_string());
+    let mut tried = match here(path, places) {
+        Ok(found) => return Ok(found),
+        Err(tried) => tried,
+    };
+    let repository = repository(path, revision, dialect)?;
+    if let Some(repository) = &repository
+        && let Some(cache) = places.cache()
+    {
+        if let Some(found) = repository.snapshot(&cache) {
+            return Ok(found);
         }
-        if expanded.exists() {
-            return Ok(expanded);
-        }
-        let shown = expanded.display().to_string();
-        if !tried.contains(&shown) {
-            tried.push(shown);
-        }
-    }
-    let bare = is_repository(path) && dialect == Dialect::Mergekit;
-    let repository = hub_name.or(if bare { Some(path) } else { None });
-    if let Some(repository) = repository {
-        let (repository, revision) = match repository.split_once('@') {
-            Some((r, rev)) => (r, Some(rev)),
-            None => (repository, revision),
-        };
-        if !is_repository(repository) {
-            return Err(MergeError::plan(
-                "bad-reference",
-                format!("`hf:{repository}` is not of the form hf:org/name"),
-            ));
-        }
-        let cache = places.cache.clone().or_else(cache_folder);
-        if let Some(cache) = cache {
-            let revision = revision.unwrap_or("main");
-            let folder = cache.join(format!("models--{}", repository.replace('/', "--")));
-            if let Some(found) = snapshot(&folder, revision) {
-                return Ok(found);
-            }
-            tried.push(format!("{} (revision {revision})", folder.display()));
-        }
+        tried.push(format!(
+            "{} (revision {})",
+            repository.folder(&cache).display(),
+            repository.revision
+        ));
     }
     let mut error = MergeError::plan("model-not-found", format!("model `{path}` was not found"));
     error = error.hint(format!("looked at: {}", tried.join("; ")));
@@ -82,6 +86,85 @@ pub fn locate(
         ));
     }
     Err(error)
+}
+
+/// The hub model a reference stands for: none if it names a folder that exists or is no hub name.
+///
+/// # Errors
+/// `hf:` followed by something that is no repository, or a revision that is no revision.
+pub fn on_hub(
+    path: &str,
+    revision: Option<&str>,
+    dialect: Dialect,
+    places: &Places,
+) -> Result<Option<Repository>> {
+    match here(path, places) {
+        Ok(_) => Ok(None),
+        Err(_) => repository(path, revision, dialect),
+    }
+}
+
+impl Places {
+    /// The Hugging Face cache: the one given, else the environment's.
+    pub fn cache(&self) -> Option<PathBuf> {
+        self.cache.clone().or_else(cache_folder)
+    }
+}
+
+/// The reference as a folder or file on this machine, or the places where it is not.
+fn here(path: &str, places: &Places) -> Result<PathBuf, Vec<String>> {
+    let mut tried = Vec::new();
+    if path.starts_with("hf:") {
+        return Err(tried);
+    }
+    let expanded = match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
+    };
+    if let Some(folder) = &places.recipe_folder {
+        let candidate = folder.join(&expanded);
+        if candidate.exists() {
+            return Ok(candidate);
+        }
+        tried.push(candidate.display().to_string());
+    }
+    if expanded.exists() {
+        return Ok(expanded);
+    }
+    let shown = expanded.display().to_string();
+    if !tried.contains(&shown) {
+        tried.push(shown);
+    }
+    Err(tried)
+}
+
+fn repository(path: &str, revision: Option<&str>, dialect: Dialect) -> Result<Option<Repository>> {
+    let named = path.strip_prefix("hf:");
+    let bare = is_repository(path) && dialect == Dialect::Mergekit;
+    let Some(id) = named.or(if bare { Some(path) } else { None }) else {
+        return Ok(None);
+    };
+    let (id, revision) = match id.split_once('@') {
+        Some((id, revision)) => (id, Some(revision)),
+        None => (id, revision),
+    };
+    let revision = revision.unwrap_or("main");
+    if !is_repository(id) {
+        return Err(MergeError::plan(
+            "bad-reference",
+            format!("`hf:{id}` is not of the form hf:org/name"),
+        ));
+    }
+    if !is_revision(revision) {
+        return Err(MergeError::plan(
+            "bad-reference",
+            format!("`{revision}` (of `hf:{id}`) is not a branch, tag or commit"),
+        ));
+    }
+    Ok(Some(Repository {
+        id: id.to_owned(),
+        revision: revision.to_owned(),
+    }))
 }
 
 /// The `hub` folder of the Hugging Face cache, as its own tools find it.
@@ -98,14 +181,14 @@ pub fn cache_folder() -> Option<PathBuf> {
         .or_else(|| var("HOME").map(|h| h.join(".cache").join("huggingface").join("hub")))
 }
 
-fn snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
-    let safe = !revision.contains("..") && !revision.starts_with('/');
-    let commit = std::fs::read_to_string(folder.join("refs").join(revision))
-        .ok()
-        .filter(|_| safe);
-    let commit = commit.as_deref().map_or(revision, str::trim);
-    let path = folder.join("snapshots").join(commit);
-    (safe && path.is_dir()).then_some(path)
+/// True for text that can be a git revision and stays inside a folder when used as a path.
+fn is_revision(text: &str) -> bool {
+    text.split('/')
+        .all(|part| !part.is_empty() && !part.starts_with('.'))
+        && !text.contains("..")
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '+'))
 }
 
 /// True for `org/name` with the characters the hub allows.
@@ -179,5 +262,8 @@ mod tests {
         let error = locate("hf:org/other", None, Dialect::Loom, &places).unwrap_err();
         assert!(error.hints().iter().any(|h| h.contains("--download")));
         assert!(locate("hf:org/name@../../x", None, Dialect::Loom, &places).is_err());
+        // What stands in a ref becomes a path, too.
+        std::fs::write(model.join("refs/odd"), "../..\n").unwrap();
+        assert!(locate("hf:org/name@odd", None, Dialect::Loom, &places).is_err());
     }
 }
