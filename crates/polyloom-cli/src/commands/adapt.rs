@@ -113,25 +113,38 @@ fn needs_of(command: &AdaptCommand) -> (Vec<Need<'_>>, bool) {
             revision: None,
         }
     }
-    fn adapter(path: &PathBuf) -> Option<Need<'_>> {
+    fn adapter(path: &Path) -> Option<Need<'_>> {
         path.to_str().map(|text| need(Role::Adapter, text))
     }
     let model = |text| need(Role::Model, text);
     match command {
         AdaptCommand::Fold(args) => {
-            let needs = adapter(&args.adapter).into_iter().chain([model(&args.base)]);
+            let needs = adapter(&args.adapter)
+                .into_iter()
+                .chain([model(&args.base)]);
             (needs.collect(), args.out.dry_run)
         }
         AdaptCommand::Extract(args) => (vec![model(&args.base), model(&args.model)], false),
-        AdaptCommand::Combine(args) => (args.adapters.iter().filter_map(adapter).collect(), false),
-        AdaptCommand::Stack(args) => (args.adapters.iter().filter_map(adapter).collect(), false),
+        AdaptCommand::Combine(args) => (
+            args.adapters.iter().filter_map(|p| adapter(p)).collect(),
+            false,
+        ),
+        AdaptCommand::Stack(args) => (
+            args.adapters.iter().filter_map(|p| adapter(p)).collect(),
+            false,
+        ),
         AdaptCommand::Resize(args) => (adapter(&args.adapter).into_iter().collect(), false),
         AdaptCommand::Convert(args) => {
             let base = args.base.as_deref().map(model);
-            (adapter(&args.adapter).into_iter().chain(base).collect(), false)
+            (
+                adapter(&args.adapter).into_iter().chain(base).collect(),
+                false,
+            )
         }
         AdaptCommand::ScaleIntruders(args) => {
-            let needs = adapter(&args.adapter).into_iter().chain([model(&args.base)]);
+            let needs = adapter(&args.adapter)
+                .into_iter()
+                .chain([model(&args.base)]);
             (needs.collect(), false)
         }
         // Its file says what it needs.
@@ -409,7 +422,11 @@ fn assemble(args: &MoeArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         recipe_folder: args.recipe.parent().map(Path::to_owned),
         cache: None,
     };
-    let models = recipe.experts.iter().chain(&recipe.shared).map(|e| &e.model);
+    let models = recipe
+        .experts
+        .iter()
+        .chain(&recipe.shared)
+        .map(|e| &e.model);
     hub.bring(
         models.chain([&recipe.base]).flat_map(hub::needs),
         Dialect::Mergekit,

@@ -41,7 +41,11 @@ pub fn run(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Ex
     let mut said = false;
     for recipe in &recipes {
         let places = Places {
-            recipe_folder: recipe.file.as_deref().and_then(Path::parent).map(Path::to_owned),
+            recipe_folder: recipe
+                .file
+                .as_deref()
+                .and_then(Path::parent)
+                .map(Path::to_owned),
             ..places.clone()
         };
         let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));

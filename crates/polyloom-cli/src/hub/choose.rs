@@ -175,7 +175,11 @@ mod tests {
         let names = names.iter().map(|n| (*n).to_owned()).collect();
         let shards = |index: &str| -> Result<Vec<String>, ()> {
             let stem = index.split('.').next().unwrap();
-            Ok(vec![format!("{stem}-2"), format!("{stem}-1"), format!("{stem}-2")])
+            Ok(vec![
+                format!("{stem}-2"),
+                format!("{stem}-1"),
+                format!("{stem}-2"),
+            ])
         };
         weights(&names, role, shards).unwrap()
     }
@@ -191,13 +195,22 @@ mod tests {
             "adapter_model.safetensors",
         ];
         assert_eq!(pick(&all, Role::Model).unwrap(), ["model.safetensors"]);
-        assert_eq!(pick(&all[1..5], Role::Model).unwrap(), ["pytorch_model.bin"]);
-        assert_eq!(pick(&all, Role::Adapter).unwrap(), ["adapter_model.safetensors"]);
+        assert_eq!(
+            pick(&all[1..5], Role::Model).unwrap(),
+            ["pytorch_model.bin"]
+        );
+        assert_eq!(
+            pick(&all, Role::Adapter).unwrap(),
+            ["adapter_model.safetensors"]
+        );
         assert_eq!(
             pick(&["a.q4.gguf", "a.q8.gguf"], Role::Model),
             Err(Unclear::Several(".gguf", 2))
         );
-        assert_eq!(pick(&["onnx/model.onnx"], Role::Model), Err(Unclear::Nothing));
+        assert_eq!(
+            pick(&["onnx/model.onnx"], Role::Model),
+            Err(Unclear::Nothing)
+        );
     }
 
     #[test]
@@ -211,27 +224,55 @@ mod tests {
 
     #[test]
     fn shards_without_an_index_are_taken_only_in_full() {
-        let both = ["a-00001-of-00002.bin", "a-00002-of-00002.bin", "training_args.bin"];
+        let both = [
+            "a-00001-of-00002.bin",
+            "a-00002-of-00002.bin",
+            "training_args.bin",
+        ];
         assert_eq!(pick(&both, Role::Model).unwrap().len(), 2);
         assert_eq!(
-            pick(&["a-00001-of-00003.bin", "a-00002-of-00003.bin"], Role::Model),
+            pick(
+                &["a-00001-of-00003.bin", "a-00002-of-00003.bin"],
+                Role::Model
+            ),
             Err(Unclear::Several(".bin", 2))
         );
     }
 
     #[test]
     fn companions_are_what_a_merged_folder_needs() {
-        for yes in ["config.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "LICENSE.md"] {
+        for yes in [
+            "config.json",
+            "tokenizer.model",
+            "merges.txt",
+            "chat_template.jinja",
+            "LICENSE.md",
+        ] {
             assert!(is_companion(yes), "{yes}");
         }
-        for no in ["README.md", "modeling_x.py", "onnx/config.json", ".gitattributes", "model.safetensors.index.json"] {
+        for no in [
+            "README.md",
+            "modeling_x.py",
+            "onnx/config.json",
+            ".gitattributes",
+            "model.safetensors.index.json",
+        ] {
             assert!(!is_companion(no), "{no}");
         }
     }
 
     #[test]
     fn names_of_a_server_cannot_leave_the_folder() {
-        for bad in ["../x", "a/../../x", "/etc/x", "a\\b", "c:x", "", "a//b", "a\n"] {
+        for bad in [
+            "../x",
+            "a/../../x",
+            "/etc/x",
+            "a\\b",
+            "c:x",
+            "",
+            "a//b",
+            "a\n",
+        ] {
             assert!(!is_inside(bad), "{bad:?}");
         }
         assert!(is_inside("additional_chat_templates/tool.jinja"));

@@ -116,7 +116,10 @@ impl Client {
                 .and_then(|to| joined(&url, to))
                 .ok_or_else(|| format!("{} redirects to nowhere", bare(&url)))?;
             if url.starts_with("https://") && !next.starts_with("https://") {
-                return Err(format!("{} redirects to an unencrypted address", bare(&url)));
+                return Err(format!(
+                    "{} redirects to an unencrypted address",
+                    bare(&url)
+                ));
             }
             // What a large file is stands on the first answer; its store need not repeat it.
             if ask == Ask::Head && header(&response, "x-linked-etag").is_some() {
@@ -131,12 +134,7 @@ impl Client {
     ///
     /// # Errors
     /// The server refuses, or does not answer in five tries.
-    pub fn ask_patiently(
-        &self,
-        url: &str,
-        ask: Ask,
-        about: &About<'_>,
-    ) -> Result<Response<Body>> {
+    pub fn ask_patiently(&self, url: &str, ask: Ask, about: &About<'_>) -> Result<Response<Body>> {
         let mut tries = 0;
         loop {
             let trouble = match self.ask(url, ask) {
@@ -173,8 +171,11 @@ impl Client {
             .read_to_end(&mut bytes)
             .map_err(|e| self.unreachable(about, &e.to_string()))?;
         if bytes.len() as u64 > LIMIT {
-            return Err(MergeError::plan("download-failed", "the hub's answer is larger than 64 MiB")
-                .at(about.place()));
+            return Err(MergeError::plan(
+                "download-failed",
+                "the hub's answer is larger than 64 MiB",
+            )
+            .at(about.place()));
         }
         Ok(bytes)
     }
@@ -360,7 +361,10 @@ mod tests {
         let from = "https://hub.example/a/b?q";
         assert_eq!(joined(from, "/c").unwrap(), "https://hub.example/c");
         assert_eq!(joined(from, "c").unwrap(), "https://hub.example/a/c");
-        assert_eq!(joined(from, "//x.example/c").unwrap(), "https://x.example/c");
+        assert_eq!(
+            joined(from, "//x.example/c").unwrap(),
+            "https://x.example/c"
+        );
         assert_eq!(joined(from, "http://x/c").unwrap(), "http://x/c");
         assert_eq!(joined(from, "file:///etc/passwd"), None);
         assert_eq!(joined(from, ""), None);

@@ -39,7 +39,10 @@ pub fn fetch(
             .map(|repository| {
                 MergeError::plan("offline", format!("is not in the cache, and {name} is set"))
                     .at(repository.to_string())
-                    .hint(format!("unset {name}, or copy the model into {}", cache.display()))
+                    .hint(format!(
+                        "unset {name}, or copy the model into {}",
+                        cache.display()
+                    ))
             })
             .collect());
     }
@@ -71,10 +74,17 @@ pub fn fetch(
                 let here = item.size - missing;
                 // A part that proves wrong is fetched twice; the line does not run backwards.
                 let most = Cell::new(0);
-                store::fetch(&client, &parcel.repository, &parcel.commit, item, cache, &|now| {
-                    most.set(now.saturating_sub(here).max(most.get()));
-                    progress.at(before + most.get(), &item.name);
-                })?;
+                store::fetch(
+                    &client,
+                    &parcel.repository,
+                    &parcel.commit,
+                    item,
+                    cache,
+                    &|now| {
+                        most.set(now.saturating_sub(here).max(most.get()));
+                        progress.at(before + most.get(), &item.name);
+                    },
+                )?;
                 before += missing;
             }
             store::publish(&parcel.repository, &parcel.commit, &parcel.items, cache)?;
@@ -125,11 +135,7 @@ fn announce(parcels: &[Parcel], settings: &Settings, cache: &Path, ui: &Ui) -> u
 }
 
 /// Asks the hub what a revision holds and chooses.
-fn describe(
-    client: &Client,
-    repository: &Repository,
-    roles: &BTreeSet<Role>,
-) -> Result<Parcel> {
+fn describe(client: &Client, repository: &Repository, roles: &BTreeSet<Role>) -> Result<Parcel> {
     let about = About {
         repository,
         file: "",

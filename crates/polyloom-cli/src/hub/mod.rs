@@ -1,7 +1,10 @@
 //! `--download`: models that are not on this machine come into the Hugging Face cache before anything is planned.
 //! The only part of Polyloom that opens a socket, compiled with feature `hub`.
 
-#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "the client uses the rest"))]
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(dead_code, reason = "the client uses the rest")
+)]
 mod choose;
 #[cfg(feature = "hub")]
 mod client;
@@ -126,9 +129,12 @@ fn get(
     Err(wanted
         .keys()
         .map(|repository| {
-            MergeError::plan("no-hub", "is not in the cache, and this program was built without the download client")
-                .at(repository.to_string())
-                .hint("build it with `cargo install --path crates/polyloom-cli --features hub`")
+            MergeError::plan(
+                "no-hub",
+                "is not in the cache, and this program was built without the download client",
+            )
+            .at(repository.to_string())
+            .hint("build it with `cargo install --path crates/polyloom-cli --features hub`")
         })
         .collect())
 }

@@ -23,7 +23,10 @@ impl Settings {
         let var = |name: &str| var(name).filter(|v| !v.trim().is_empty());
         let truthy = |name: &str| {
             var(name).is_some_and(|v| {
-                matches!(v.trim().to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true")
+                matches!(
+                    v.trim().to_ascii_lowercase().as_str(),
+                    "1" | "on" | "yes" | "true"
+                )
             })
         };
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
@@ -80,11 +83,7 @@ mod tests {
     use super::*;
 
     fn read(vars: &[(&str, &str)]) -> Result<Settings> {
-        Settings::read(|name| {
-            vars.iter()
-                .find(|v| v.0 == name)
-                .map(|v| v.1.to_owned())
-        })
+        Settings::read(|name| vars.iter().find(|v| v.0 == name).map(|v| v.1.to_owned()))
     }
 
     #[test]
@@ -93,7 +92,10 @@ mod tests {
         std::fs::write(dir.path().join("token"), "hf_saved\n").unwrap();
         let home = ("HF_HOME", dir.path().to_str().unwrap());
         assert_eq!(read(&[home]).unwrap().token.unwrap(), "hf_saved");
-        assert_eq!(read(&[home, ("HF_TOKEN", "hf_x ")]).unwrap().token.unwrap(), "hf_x");
+        assert_eq!(
+            read(&[home, ("HF_TOKEN", "hf_x ")]).unwrap().token.unwrap(),
+            "hf_x"
+        );
         let none = read(&[home, ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).unwrap();
         assert_eq!(none.token, None);
         assert!(read(&[("HF_TOKEN", "a\nb")]).is_err());
@@ -109,7 +111,10 @@ mod tests {
 
     #[test]
     fn offline_is_said_in_several_ways() {
-        assert_eq!(read(&[("HF_HUB_OFFLINE", "Yes")]).unwrap().offline, Some("HF_HUB_OFFLINE"));
+        assert_eq!(
+            read(&[("HF_HUB_OFFLINE", "Yes")]).unwrap().offline,
+            Some("HF_HUB_OFFLINE")
+        );
         assert_eq!(read(&[("HF_HUB_OFFLINE", "0")]).unwrap().offline, None);
     }
 }

@@ -119,7 +119,11 @@ fn check(item: &Item, part: &Path) -> Result<Result<(), String>> {
         return Ok(Ok(()));
     }
     let found = sha256_file(part)?;
-    Ok(if found == item.blob { Ok(()) } else { Err(found) })
+    Ok(if found == item.blob {
+        Ok(())
+    } else {
+        Err(found)
+    })
 }
 
 fn transfer(
@@ -217,7 +221,10 @@ fn transfer(
 fn too_long(item: &Item, about: &About<'_>) -> MergeError {
     MergeError::plan(
         "download-failed",
-        format!("more bytes come than the {} that the hub promises", item.size),
+        format!(
+            "more bytes come than the {} that the hub promises",
+            item.size
+        ),
     )
     .at(about.place())
     .hint("the mirror or proxy in between changes files; try another HF_ENDPOINT")
@@ -307,7 +314,11 @@ pub fn check_space(cache: &Path, need: u64) -> Result<()> {
     {
         return Err(MergeError::plan(
             "disk-full",
-            format!("{} are to be fetched, {} are free", human(need), human(free)),
+            format!(
+                "{} are to be fetched, {} are free",
+                human(need),
+                human(free)
+            ),
         )
         .at(cache.display().to_string())
         .hint("free some space, or name a cache on another disk (HF_HUB_CACHE or --cache)"));

@@ -87,7 +87,12 @@ fn a_merge_by_hub_names_equals_the_local_one_and_fetches_once() {
     assert!(text(&out.stderr).contains("nothing is fetched unless --download is given"));
     assert!(hub.seen().is_empty(), "{:?}", hub.seen());
     // A dry run says what would come.
-    let out = run(&hub, &home, &merge(&target, &["--download", "--dry-run"]), &[]);
+    let out = run(
+        &hub,
+        &home,
+        &merge(&target, &["--download", "--dry-run"]),
+        &[],
+    );
     assert!(out.status.success(), "{}", text(&out.stderr));
     let said = text(&out.stderr);
     assert!(
@@ -98,7 +103,12 @@ fn a_merge_by_hub_names_equals_the_local_one_and_fetches_once() {
     assert!(hub.seen().iter().all(|s| s.line.contains("/api/")));
     assert!(!home.exists());
 
-    let out = run(&hub, &home, &merge(&target, &["--download"]), &[("HF_TOKEN", "hf_secret")]);
+    let out = run(
+        &hub,
+        &home,
+        &merge(&target, &["--download"]),
+        &[("HF_TOKEN", "hf_secret")],
+    );
     assert!(out.status.success(), "{}", text(&out.stderr));
     let local = dir.path().join("local");
     let folder = letters();
@@ -107,8 +117,17 @@ fn a_merge_by_hub_names_equals_the_local_one_and_fetches_once() {
         &hub,
         &home,
         &[
-            "merge", "--base", &name("base"), &name("greek"), &name("latin"), "--method", "ties",
-            "--each", "density=0.4", "-o", &local.display().to_string(),
+            "merge",
+            "--base",
+            &name("base"),
+            &name("greek"),
+            &name("latin"),
+            "--method",
+            "ties",
+            "--each",
+            "density=0.4",
+            "-o",
+            &local.display().to_string(),
         ],
         &[],
     );
@@ -119,7 +138,11 @@ fn a_merge_by_hub_names_equals_the_local_one_and_fetches_once() {
     let seen = hub.seen();
     let store: Vec<_> = seen.iter().filter(|s| s.at == "store").collect();
     assert_eq!(store.len(), 3, "one request per large file");
-    assert!(store.iter().all(|s| !s.headers.contains_key("authorization")));
+    assert!(
+        store
+            .iter()
+            .all(|s| !s.headers.contains_key("authorization"))
+    );
     let resolved = |s: &&crate::hub_server::Seen| s.at == "hub" && s.line.contains("/resolve/");
     assert!(
         seen.iter()
@@ -129,8 +152,14 @@ fn a_merge_by_hub_names_equals_the_local_one_and_fetches_once() {
 
     // The layout is the one of huggingface_hub.
     let model = home.join("hub/models--team--greek");
-    assert_eq!(std::fs::read_to_string(model.join("refs/v1")).unwrap(), COMMIT);
-    let link = model.join("snapshots").join(COMMIT).join("model.safetensors");
+    assert_eq!(
+        std::fs::read_to_string(model.join("refs/v1")).unwrap(),
+        COMMIT
+    );
+    let link = model
+        .join("snapshots")
+        .join(COMMIT)
+        .join("model.safetensors");
     let hash = polyloom_core::hash::sha256_file(&folder.join("greek/model.safetensors")).unwrap();
     #[cfg(unix)]
     assert_eq!(
@@ -142,7 +171,12 @@ fn a_merge_by_hub_names_equals_the_local_one_and_fetches_once() {
     // Now it is here: neither the flag nor the hub is needed.
     let before = hub.seen().len();
     for more in [&["--force"][..], &["--force", "--download"]] {
-        let out = run(&hub, &home, &merge(&target, more), &[("HF_HUB_OFFLINE", "1")]);
+        let out = run(
+            &hub,
+            &home,
+            &merge(&target, more),
+            &[("HF_HUB_OFFLINE", "1")],
+        );
         assert!(out.status.success(), "{}", text(&out.stderr));
     }
     assert_eq!(hub.seen().len(), before);
@@ -231,8 +265,17 @@ fn a_gated_model_names_the_token_and_comes_with_it() {
         ),
         "{message}"
     );
-    let out = run(&hub, dir.path(), &convert(&target, &[]), &[("HF_TOKEN", "hf_bad")]);
-    assert!(text(&out.stderr).contains("gives no access"), "{}", text(&out.stderr));
+    let out = run(
+        &hub,
+        dir.path(),
+        &convert(&target, &[]),
+        &[("HF_TOKEN", "hf_bad")],
+    );
+    assert!(
+        text(&out.stderr).contains("gives no access"),
+        "{}",
+        text(&out.stderr)
+    );
     // The token of a login.
     std::fs::write(dir.path().join("token"), "hf_good\n").unwrap();
     let out = run(&hub, dir.path(), &convert(&target, &[]), &[]);
@@ -270,7 +313,12 @@ fn what_is_not_there_and_being_offline_are_said() {
     let hub = hub(Habit::Plain);
     let target = dir.path().join("out").display().to_string();
     let go = |model: &str, vars: &[(&str, &str)]| {
-        let out = run(&hub, dir.path(), &["convert", model, "-o", &target, "--download"], vars);
+        let out = run(
+            &hub,
+            dir.path(),
+            &["convert", model, "-o", &target, "--download"],
+            vars,
+        );
         assert_eq!(out.status.code(), Some(2));
         text(&out.stderr).replace(&hub.endpoint, "HUB")
     };
@@ -322,7 +370,11 @@ fn a_snapshot_without_its_weights_is_completed() {
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::create_dir_all(model.join("refs")).unwrap();
     std::fs::write(model.join("refs/main"), COMMIT).unwrap();
-    std::fs::copy(letters().join("greek/config.json"), snapshot.join("config.json")).unwrap();
+    std::fs::copy(
+        letters().join("greek/config.json"),
+        snapshot.join("config.json"),
+    )
+    .unwrap();
     let out = run(&hub, dir.path(), &convert(&target, &[]), &[]);
     assert!(out.status.success(), "{}", text(&out.stderr));
 }
@@ -338,8 +390,16 @@ fn a_mergekit_file_with_bare_names_and_an_adapter_is_fetched() {
         &hub,
         dir.path(),
         &[
-            "adapt", "extract", "--base", &name("base"), "--model", &name("greek"), "--rank", "2",
-            "-o", &adapter.display().to_string(),
+            "adapt",
+            "extract",
+            "--base",
+            &name("base"),
+            "--model",
+            &name("greek"),
+            "--rank",
+            "2",
+            "-o",
+            &adapter.display().to_string(),
         ],
         &[],
     );
@@ -356,7 +416,12 @@ fn a_mergekit_file_with_bare_names_and_an_adapter_is_fetched() {
     .unwrap();
     let target = dir.path().join("out").display().to_string();
     let file = recipe.display().to_string();
-    let out = run(&hub, dir.path(), &["merge", &file, "-o", &target, "--download"], &[]);
+    let out = run(
+        &hub,
+        dir.path(),
+        &["merge", &file, "-o", &target, "--download"],
+        &[],
+    );
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(dir.path().join("hub/models--team--lora/refs/main").exists());
 }

@@ -149,7 +149,12 @@ fn answer(
         _ => None,
     };
     let Some(model) = found else {
-        return say("401 Unauthorized", "x-error-code: RepoNotFound\r\n", b"{}", 9);
+        return say(
+            "401 Unauthorized",
+            "x-error-code: RepoNotFound\r\n",
+            b"{}",
+            9,
+        );
     };
     let promise = |content: &[u8]| {
         if model.habit == Habit::Wrong {
@@ -160,7 +165,12 @@ fn answer(
     };
     if parts[0] == "api" {
         if !["main", "v1", COMMIT].contains(&parts[5]) {
-            return say("404 Not Found", "x-error-code: RevisionNotFound\r\n", b"{}", 9);
+            return say(
+                "404 Not Found",
+                "x-error-code: RevisionNotFound\r\n",
+                b"{}",
+                9,
+            );
         }
         let mut siblings: Vec<serde_json::Value> = Vec::new();
         for (name, content) in &model.files {
@@ -169,14 +179,21 @@ fn answer(
                 entry["size"] = content.len().into();
                 entry["blobId"] = hex(content)[..40].into();
                 if is_large(name) {
-                    entry["lfs"] = serde_json::json!({"sha256": promise(content), "size": content.len()});
+                    entry["lfs"] =
+                        serde_json::json!({"sha256": promise(content), "size": content.len()});
                 }
             }
             siblings.push(entry);
         }
         if model.habit == Habit::Hostile {
-            for name in ["../../../../escaped.json", "/escaped.json", "a\\escaped.json"] {
-                siblings.push(serde_json::json!({"rfilename": name, "size": 2, "blobId": "f".repeat(40)}));
+            for name in [
+                "../../../../escaped.json",
+                "/escaped.json",
+                "a\\escaped.json",
+            ] {
+                siblings.push(
+                    serde_json::json!({"rfilename": name, "size": 2, "blobId": "f".repeat(40)}),
+                );
             }
         }
         let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
@@ -187,7 +204,9 @@ fn answer(
         return say("404 Not Found", "x-error-code: EntryNotFound\r\n", b"", 0);
     };
     if at == "hub" {
-        let good = headers.get("authorization").is_some_and(|a| a == "Bearer hf_good");
+        let good = headers
+            .get("authorization")
+            .is_some_and(|a| a == "Bearer hf_good");
         if model.habit == Habit::Gated && !good {
             return say("403 Forbidden", "x-error-code: GatedRepo\r\n", b"", 0);
         }
@@ -205,7 +224,12 @@ fn answer(
     }
     let start = headers
         .get("range")
-        .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok())
+        .and_then(|r| {
+            r.strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse::<usize>()
+                .ok()
+        })
         .filter(|_| model.habit != Habit::CutsAlways);
     match start {
         Some(start) => {
