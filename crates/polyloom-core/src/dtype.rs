@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::wide::wide;
+
 /// The type of a stored element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -216,9 +218,14 @@ fn f32_to_f8e5m2(x: f32) -> u8 {
 
 fn each<const N: usize>(bytes: &[u8], out: &mut [f32], f: impl Fn([u8; N]) -> f32) {
     let (words, _) = bytes.as_chunks::<N>();
-    for (o, w) in out.iter_mut().zip(words) {
-        *o = f(*w);
-    }
+    wide(
+        #[inline(always)]
+        || {
+            for (o, w) in out.iter_mut().zip(words) {
+                *o = f(*w);
+            }
+        },
+    );
 }
 
 /// Widens stored little-endian bytes to `f32`. `bytes` must hold exactly `out.len()` elements.
@@ -282,9 +289,14 @@ pub fn narrow(values: &[f32], dtype: DType, out: &mut [u8]) -> usize {
     );
     fn put<const N: usize>(values: &[f32], out: &mut [u8], f: impl Fn(f32) -> [u8; N]) {
         let (words, _) = out.as_chunks_mut::<N>();
-        for (w, v) in words.iter_mut().zip(values) {
-            *w = f(*v);
-        }
+        wide(
+            #[inline(always)]
+            || {
+                for (w, v) in words.iter_mut().zip(values) {
+                    *w = f(*v);
+                }
+            },
+        );
     }
     match dtype {
         DType::F32 => put(values, out, f32::to_le_bytes),
@@ -335,13 +347,21 @@ pub fn narrow(values: &[f32], dtype: DType, out: &mut [u8]) -> usize {
 
 /// Counts finite values whose magnitude bits reach `limit` (the first that rounds past the target's range).
 fn overflow(values: &[f32], limit: u32) -> usize {
-    values
-        .iter()
-        .map(|v| {
-            let bits = v.to_bits() & 0x7FFF_FFFF;
-            usize::from(bits >= limit && bits < 0x7F80_0000)
-        })
-        .sum()
+    let count = |values: &[f32]| -> u32 {
+        wide(
+            #[inline(always)]
+            || {
+                values
+                    .iter()
+                    .map(|v| {
+                        let bits = v.to_bits() & 0x7FFF_FFFF;
+                        u32::from((bits >= limit) & (bits < 0x7F80_0000))
+                    })
+                    .sum()
+            },
+        )
+    };
+    values.chunks(1 << 20).map(|v| count(v) as usize).sum()
 }
 
 /// Rounds every value to the nearest value of `dtype` (and back), as a peer does that casts its inputs first.

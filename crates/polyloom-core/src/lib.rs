@@ -14,8 +14,10 @@ pub mod pickle;
 pub mod rng;
 pub mod safetensors;
 mod source;
+pub mod wide;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use wide::wide;

@@ -1,5 +1,8 @@
-//! Exact selection of a band of magnitudes in at most two survey rounds.
+//! Exact selection of a band of magnitudes: a sample and one full survey round, or two full ones.
 
+use polyloom_core::wide;
+
+use super::bracket::{Bracket, Glance};
 use super::method::Next;
 use super::survey::{Cut, High, Low, Selector, magnitude_bits};
 
@@ -9,6 +12,10 @@ use super::survey::{Cut, High, Low, Selector, magnitude_bits};
 pub struct Band {
     range: Option<(u64, u64)>,
     selector: Selector,
+    /// The short way, as long as it is open.
+    bracket: Option<Bracket>,
+    /// All entries, if the band reaches to the largest of them.
+    to_the_top: Option<u64>,
     pub(super) edges: Option<(Cut, Cut)>,
 }
 
@@ -21,6 +28,8 @@ pub enum Seen {
     High(High),
     /// Second round.
     Low(Low),
+    /// The short way.
+    Glance(Glance),
 }
 
 impl Band {
@@ -36,8 +45,30 @@ impl Band {
         Self {
             range: None,
             selector: Selector::default(),
+            bracket: None,
+            to_the_top: None,
             edges: None,
         }
+    }
+
+    /// Lets the first round be a sample, which saves a full one. `total` is the number of entries.
+    #[must_use]
+    pub fn sampled(mut self, total: u64) -> Self {
+        if let Some((from, to)) = self.range {
+            let ranks = if to == total {
+                vec![from]
+            } else {
+                vec![from, to - 1]
+            };
+            self.to_the_top = (to == total).then_some(total);
+            self.bracket = Some(Bracket::new(ranks, total));
+        }
+        self
+    }
+
+    /// True if the coming round is content with a sample.
+    pub fn samples(&self) -> bool {
+        self.bracket.as_ref().is_some_and(Bracket::samples)
     }
 
     /// Sets the ascending positions `from..to` (not empty).
@@ -47,6 +78,9 @@ impl Band {
 
     /// Looks at the magnitudes of a chunk; `total` is the number of entries of all chunks together.
     pub fn survey(&self, place: (usize, usize), total: usize, values: &[f32]) -> Seen {
+        if let Some(bracket) = &self.bracket {
+            return Seen::Glance(bracket.look(place, values));
+        }
         let keys = values.iter().map(|x| magnitude_bits(*x));
         if values.len() == total
             && let Some((from, to)) = self.range
@@ -69,11 +103,31 @@ impl Band {
             Seen::Whole(edges) => self.edges = Some(*edges),
             Seen::High(high) => self.selector.absorb_high(&high),
             Seen::Low(low) => self.selector.absorb_low(low),
+            Seen::Glance(glance) => {
+                if let Some(bracket) = &mut self.bracket {
+                    bracket.absorb(glance);
+                }
+            }
         }
     }
 
     /// Ends a round.
     pub fn finish(&mut self) -> Next {
+        if let Some(bracket) = &mut self.bracket {
+            if bracket.samples() {
+                bracket.aim();
+                return Next::Again;
+            }
+            let found = bracket.cuts();
+            self.bracket = None;
+            let Some(mut cuts) = found else {
+                return Next::Again; // The sample misled: the long way.
+            };
+            let low = cuts.remove(0);
+            let high = cuts.pop().or(self.to_the_top.map(Cut::above_all));
+            self.edges = high.map(|high| (low, high));
+            return Next::Done;
+        }
         if self.edges.is_some() || self.selector.count() == 0 {
             return Next::Done;
         }
@@ -147,9 +201,14 @@ impl BandWalk {
             return;
         }
         let (from, span) = (from as u32, (to - from) as u32);
-        for ((k, v), o) in keys.iter().zip(values).zip(out) {
-            *o = kept(*v, magnitude_bits(*k).wrapping_sub(from) <= span);
-        }
+        wide(
+            #[inline(always)]
+            || {
+                for ((k, v), o) in keys.iter().zip(values).zip(out) {
+                    *o = kept(*v, magnitude_bits(*k).wrapping_sub(from) <= span);
+                }
+            },
+        );
     }
 }
 
@@ -165,10 +224,16 @@ fn edge((key, left): &mut (u32, u64), keys: &[f32]) -> Option<bool> {
     if *left == 0 {
         return Some(false);
     }
-    let mut equal = 0u32;
-    for k in keys {
-        equal += u32::from(magnitude_bits(*k) == *key);
-    }
+    let equal = wide(
+        #[inline(always)]
+        || {
+            let mut equal = 0u32;
+            for k in keys {
+                equal += u32::from(magnitude_bits(*k) == *key);
+            }
+            equal
+        },
+    );
     if u64::from(equal) > *left {
         return None;
     }

@@ -182,6 +182,10 @@ impl Kernel for PostKernel {
         self.inner.unit()
     }
 
+    fn samples(&self) -> bool {
+        self.surveying_inner && self.inner.samples()
+    }
+
     fn survey(&self, round: usize, chunk: &Chunk) -> Result<Partial> {
         if self.surveying_inner {
             return self.inner.survey(round, chunk);

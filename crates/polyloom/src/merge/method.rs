@@ -361,6 +361,11 @@ pub trait Kernel: Send + Sync {
     fn unit(&self) -> Unit {
         Unit::Chunk
     }
+    /// True if the coming survey round is content with a sample of the elements. It may still be shown all of them,
+    /// and what it is shown in such a round are not the chunks of `apply`.
+    fn samples(&self) -> bool {
+        false
+    }
     /// Looks at a chunk in round `round`.
     fn survey(&self, round: usize, chunk: &Chunk) -> Result<Partial> {
         let _ = (round, chunk);

@@ -1,8 +1,10 @@
 //! Merging without training: one file per method, one line in `methods!`.
 
 pub mod band;
+mod bracket;
 pub mod compose;
 mod cuts;
+mod election;
 pub mod gram;
 pub mod method;
 pub mod params;

@@ -240,6 +240,34 @@ fn pieces(job: &TensorJob, unit: Unit, chunk: usize) -> Vec<Range<usize>> {
     (0..n).step_by(step).map(|s| s..(s + step).min(n)).collect()
 }
 
+/// Elements of one piece of a sampled round.
+const PIECE: usize = 512;
+
+/// The pieces that a sampled round looks at: (tensor, range), spread evenly over all elements but for a jitter that
+/// keeps the spacing from falling into step with the rows. They depend on nothing but the shapes.
+fn samples(tensors: &[Arc<TensorJob>]) -> Vec<(usize, Range<usize>)> {
+    let total: usize = tensors.iter().map(|t| t.elements()).sum();
+    let count = (total >> 14).clamp(64, 2048);
+    let stride = (total / count).max(1);
+    let jitter = polyloom_core::rng::Stream::new(0, "sample", 0);
+    let mut found = Vec::with_capacity(count);
+    let (mut tensor, mut before) = (0, 0);
+    for piece in 0..count {
+        let room = stride.saturating_sub(PIECE) + 1;
+        let at = piece * stride + (jitter.bits(piece as u64) % room as u64) as usize;
+        while tensor < tensors.len() && at >= before + tensors[tensor].elements() {
+            before += tensors[tensor].elements();
+            tensor += 1;
+        }
+        let Some(job) = tensors.get(tensor) else {
+            break;
+        };
+        let start = at - before;
+        found.push((tensor, start..(start + PIECE).min(job.elements())));
+    }
+    found
+}
+
 /// Base, inputs and the output buffer of one chunk.
 type Loaded<'b> = (Option<&'b [f32]>, Vec<&'b [f32]>, &'b mut Vec<f32>);
 
@@ -266,9 +294,14 @@ fn load<'b>(
         values.resize(n, 0.0);
         feed.read(fed, Some(i), range.start, &mut values[..n], scratch)?;
         if group.deltas && group.job.has_base {
-            for (v, b) in values.iter_mut().zip(base.iter()) {
-                *v -= *b;
-            }
+            polyloom_core::wide(
+                #[inline(always)]
+                || {
+                    for (v, b) in values.iter_mut().zip(base.iter()) {
+                        *v -= *b;
+                    }
+                },
+            );
         }
     }
     let base = group.job.has_base.then(|| &base[..n]);
@@ -308,9 +341,14 @@ fn emit(
             if group.deltas
                 && let Some(base) = base
             {
-                for (o, b) in out.iter_mut().zip(base) {
-                    *o += *b;
-                }
+                polyloom_core::wide(
+                    #[inline(always)]
+                    || {
+                        for (o, b) in out.iter_mut().zip(base) {
+                            *o += *b;
+                        }
+                    },
+                );
             }
         }
         Some(part) => {
@@ -352,11 +390,13 @@ pub(crate) fn surveyed(
         .collect();
     let wave = rayon::current_num_threads() * 4;
     for round in 0.. {
-        for items in items.chunks(wave) {
+        let few = (kernel.samples() && kernel.unit() == Unit::Chunk).then(|| samples(&job.tensors));
+        let wave = if few.is_some() { 256 } else { wave };
+        for items in few.as_deref().unwrap_or(&items).chunks(wave) {
             let view = &*kernel;
             let found: Vec<_> = items
                 .par_iter()
-                .with_max_len(1)
+                .with_max_len(wave / 64 + 1)
                 .map_init(Loan::take, |loan, (t, range)| {
                     let buffers = &mut loan.0;
                     options.check()?;
@@ -397,11 +437,12 @@ fn surveyed_serial(
         return Ok((kernel, step));
     }
     for round in 0.. {
-        for range in pieces(
-            &job.tensors[0],
-            kernel.unit(),
-            options.chunk(kernel.surveys()),
-        ) {
+        let ranges = if kernel.samples() && kernel.unit() == Unit::Chunk {
+            samples(&job.tensors).into_iter().map(|s| s.1).collect()
+        } else {
+            pieces(&job.tensors[0], kernel.unit(), step)
+        };
+        for range in ranges {
             options.check()?;
             let (base, inputs, _) = load(group, fed, &range, feed, buffers)?;
             let chunk = Chunk {

@@ -1,13 +1,13 @@
 //! `sce`: select, calculate, erase (FuseChat's merge).
 
 use super::band::{Band, BandWalk, Seen};
+use super::election::{Ballot, Divisor, elect};
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Next, Param, Partial, Scope, Spec,
     Unset, typed,
 };
 use super::sparsify::STEP;
 use super::survey::{BlockSums, Total};
-use super::task_arithmetic::Votes;
 use crate::error::{MergeError, Result};
 
 static SPEC: Spec = Spec {
@@ -231,21 +231,28 @@ impl Kernel for Fuse {
 
     fn apply(&self, chunk: &Chunk, out: &mut [f32]) -> Result<()> {
         let (spread, mut walk) = self.selector(chunk);
-        let mut votes = Votes::new(STEP);
-        let mut kept = vec![0.0; STEP];
+        let mut kept = vec![[0.0f32; STEP]; chunk.inputs.len()];
         for (k, out) in out.chunks_mut(STEP).enumerate() {
             let at = k * STEP..k * STEP + out.len();
-            let kept = &mut kept[..out.len()];
             let keys = spread.get(at.clone()).unwrap_or_default();
-            votes.clear();
-            for (values, share) in chunk.inputs.iter().zip(&self.shares) {
+            for (values, kept) in chunk.inputs.iter().zip(&mut kept) {
+                let kept = &mut kept[..out.len()];
                 self.kept(keys, walk.as_ref(), &values[at.clone()], kept);
-                // Signs are elected by the task vectors themselves; only the sums are weighted.
-                votes.add_shared(kept, *share);
             }
-            votes.settle_with_floor(1e-6, out);
+            // Signs are elected by the task vectors themselves; only the sums are weighted.
+            let ballots: Vec<Ballot> = kept
+                .iter()
+                .zip(&self.shares)
+                .map(|(kept, share)| Ballot {
+                    values: &kept[..out.len()],
+                    vote: 1.0,
+                    share: *share,
+                    weight: *share,
+                })
+                .collect();
+            elect(&ballots, Divisor::AtLeast(1e-6), out);
             if let Some(walk) = &mut walk {
-                walk.next(keys, &chunk.inputs[0][at], kept);
+                walk.next(keys, &chunk.inputs[0][at], &mut kept[0][..out.len()]);
             }
         }
         Ok(())

@@ -115,7 +115,11 @@ impl Sparsifier {
         let share = |x: f64| ((x * n as f64) as u64).min(n as u64);
         let band = |from, to| {
             if from < to {
-                Plan::Band(Box::new(Band::new(from, to)))
+                let band = Band::new(from, to);
+                // Below this a sample would hold nearly everything.
+                let long = n >= 1 << 16;
+                let band = if long { band.sampled(n as u64) } else { band };
+                Plan::Band(Box::new(band))
             } else {
                 Plan::Nothing
             }
@@ -203,6 +207,14 @@ impl Sparsifier {
     /// True if survey rounds are needed.
     pub fn surveys(&self) -> bool {
         !self.done
+    }
+
+    /// True if the coming survey round is content with a sample.
+    pub fn samples(&self) -> bool {
+        match &self.plan {
+            Plan::Band(band) => self.done || (!self.selected && band.samples()),
+            _ => self.done,
+        }
     }
 
     /// The smallest piece that it can work on.

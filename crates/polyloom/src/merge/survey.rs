@@ -1,5 +1,7 @@
 //! Tools for surveys: exact selection by magnitude, and sums whose value does not depend on chunking.
 
+use polyloom_core::wide;
+
 use super::method::BLOCK;
 
 /// Sums of one chunk, kept per block of [`BLOCK`] elements: `sums[quantity]` holds one partial per block, so that the
@@ -33,35 +35,45 @@ impl BlockSums {
     /// Adds the dot product of two runs to quantity `q`.
     pub fn dot(&mut self, q: usize, a: &[f32], b: &[f32]) {
         for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
-            let mut lanes = [0.0f64; 8];
-            let (a8, a_rest) = a.as_chunks::<8>();
-            let (b8, b_rest) = b.as_chunks::<8>();
-            for (x, y) in a8.iter().zip(b8) {
-                for k in 0..8 {
-                    lanes[k] += f64::from(x[k]) * f64::from(y[k]);
-                }
-            }
-            for (k, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
-                lanes[k] += f64::from(*x) * f64::from(*y);
-            }
-            self.sums[q].push(lanes.iter().sum());
+            self.sums[q].push(wide(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0.0f64; 8];
+                    let (a8, a_rest) = a.as_chunks::<8>();
+                    let (b8, b_rest) = b.as_chunks::<8>();
+                    for (x, y) in a8.iter().zip(b8) {
+                        for k in 0..8 {
+                            lanes[k] += f64::from(x[k]) * f64::from(y[k]);
+                        }
+                    }
+                    for (k, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
+                        lanes[k] += f64::from(*x) * f64::from(*y);
+                    }
+                    lanes.iter().sum()
+                },
+            ));
         }
     }
 
     /// Adds the L1 norm of a run to quantity `q`.
     pub fn l1(&mut self, q: usize, a: &[f32]) {
         for a in a.chunks(BLOCK) {
-            let mut lanes = [0.0f64; 8];
-            let (a8, rest) = a.as_chunks::<8>();
-            for x in a8 {
-                for k in 0..8 {
-                    lanes[k] += f64::from(x[k].abs());
-                }
-            }
-            for (k, x) in rest.iter().enumerate() {
-                lanes[k] += f64::from(x.abs());
-            }
-            self.sums[q].push(lanes.iter().sum());
+            self.sums[q].push(wide(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0.0f64; 8];
+                    let (a8, rest) = a.as_chunks::<8>();
+                    for x in a8 {
+                        for k in 0..8 {
+                            lanes[k] += f64::from(x[k].abs());
+                        }
+                    }
+                    for (k, x) in rest.iter().enumerate() {
+                        lanes[k] += f64::from(x.abs());
+                    }
+                    lanes.iter().sum()
+                },
+            ));
         }
     }
 }
@@ -295,6 +307,28 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// A cut found by other means: `before` lists, for the chunks that hold equal keys, how many stand before them.
+    pub(super) fn new(
+        key: u32,
+        smaller: u64,
+        equal: u64,
+        total: u64,
+        before: Vec<((usize, usize), u64)>,
+    ) -> Self {
+        Self {
+            key,
+            smaller,
+            equal,
+            larger: total - smaller - equal,
+            before,
+        }
+    }
+
+    /// A cut above all of `total` keys.
+    pub(super) fn above_all(total: u64) -> Self {
+        Self::new(u32::MAX, total, 0, total, Vec::new())
+    }
+
     /// The cut at `rank` (from the smallest, from 0) of keys that all stand in one chunk; reorders them.
     ///
     /// # Panics

@@ -1,7 +1,9 @@
 //! Generalised task arithmetic: eight mergekit methods as settings of one routine (methods/merging.md 2.6).
 
 use polyloom_core::rng::Stream;
+use polyloom_core::wide;
 
+use super::election::{Ballot, Divisor, elect};
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Next, Param, Partial, Scope, Spec,
     Unit, Unset, Values, typed,
@@ -281,6 +283,10 @@ impl Kernel for Merge {
             .unwrap_or(Unit::Chunk)
     }
 
+    fn samples(&self) -> bool {
+        self.cutters.iter().all(Sparsifier::samples)
+    }
+
     fn survey(&self, _: usize, chunk: &Chunk) -> Result<Partial> {
         let place = (chunk.index, chunk.start);
         let found: Vec<Found> = self
@@ -314,170 +320,78 @@ impl Kernel for Merge {
         let step = self.cutters.iter().map(Sparsifier::step).max();
         let step = step.unwrap_or(STEP).min(chunk.len().max(1));
         let mut walks: Vec<_> = self.cutters.iter().map(|c| c.walk(place)).collect();
-        let mut kept = vec![0.0f32; step];
-        let mut votes = Votes::new(if self.elect { step } else { 0 });
+        let mut kept = vec![vec![0.0f32; step]; self.cutters.len()];
         for (n, out) in out.chunks_mut(step).enumerate() {
             let (from, len) = (n * step, out.len());
-            out.fill(0.0);
-            votes.clear();
-            for ((walk, cutter), (values, weight)) in walks
+            for (((walk, cutter), kept), values) in walks
                 .iter_mut()
                 .zip(&self.cutters)
-                .zip(chunk.inputs.iter().zip(&self.weights))
+                .zip(&mut kept)
+                .zip(chunk.inputs)
             {
-                let values = &values[from..from + len];
-                let values = if cutter.keeps_all() {
-                    values
-                } else {
-                    walk.next(values, &mut kept[..len]);
-                    &kept[..len]
-                };
-                let factor = weight * cutter.scale();
-                if self.elect {
-                    votes.add(values, factor, *weight, self.normalize);
-                } else {
-                    for (o, v) in out.iter_mut().zip(values) {
-                        *o += factor * v;
-                    }
+                if !cutter.keeps_all() {
+                    walk.next(&values[from..from + len], &mut kept[..len]);
                 }
             }
-            if self.elect {
-                votes.settle(self.normalize, out);
-            } else if self.normalize {
-                let sum: f32 = self.weights.iter().sum();
-                let divisor = if sum.abs() < 1e-8 { 1.0 } else { sum };
-                out.iter_mut().for_each(|o| *o /= divisor);
-            }
-            if self.lambda != 1.0 {
-                out.iter_mut().for_each(|o| *o *= self.lambda);
-            }
+            let ballots: Vec<Ballot> = self
+                .cutters
+                .iter()
+                .zip(&kept)
+                .zip(chunk.inputs)
+                .zip(&self.weights)
+                .map(|(((cutter, kept), values), weight)| {
+                    let factor = weight * cutter.scale();
+                    Ballot {
+                        values: if cutter.keeps_all() {
+                            &values[from..from + len]
+                        } else {
+                            &kept[..len]
+                        },
+                        vote: factor,
+                        share: factor,
+                        weight: *weight,
+                    }
+                })
+                .collect();
+            self.combine(&ballots, out);
         }
         Ok(())
     }
 }
 
-/// Running sums of one step: both signs are added up, and the total picks one of them at the end.
-pub(super) struct Votes {
-    sum: Vec<f32>,
-    /// Values and weights of the positive and the negative side.
-    up: Vec<f32>,
-    down: Vec<f32>,
-    up_weight: Vec<f32>,
-    down_weight: Vec<f32>,
-}
-
-impl Votes {
-    pub(super) fn new(n: usize) -> Self {
-        let zeros = || vec![0.0; n];
-        Self {
-            sum: zeros(),
-            up: zeros(),
-            down: zeros(),
-            up_weight: zeros(),
-            down_weight: zeros(),
+impl Merge {
+    fn combine(&self, ballots: &[Ballot], out: &mut [f32]) {
+        if self.elect {
+            let divisor = if self.normalize {
+                Divisor::Weights
+            } else {
+                Divisor::One
+            };
+            elect(ballots, divisor, out);
         }
-    }
-
-    pub(super) fn clear(&mut self) {
-        for v in [
-            &mut self.sum,
-            &mut self.up,
-            &mut self.down,
-            &mut self.up_weight,
-            &mut self.down_weight,
-        ] {
-            v.fill(0.0);
-        }
-    }
-
-    fn add(&mut self, values: &[f32], factor: f32, weight: f32, weights_too: bool) {
-        for (((v, sum), up), down) in values
-            .iter()
-            .zip(&mut self.sum)
-            .zip(&mut self.up)
-            .zip(&mut self.down)
-        {
-            let v = factor * v;
-            *sum += v;
-            *up += if v > 0.0 { v } else { 0.0 };
-            *down += if v < 0.0 { v } else { 0.0 };
-        }
-        if weights_too {
-            for ((v, up), down) in values
-                .iter()
-                .zip(&mut self.up_weight)
-                .zip(&mut self.down_weight)
-            {
-                let v = factor * v;
-                *up += if v > 0.0 { weight } else { 0.0 };
-                *down += if v < 0.0 { weight } else { 0.0 };
-            }
-        }
-    }
-
-    /// Votes with the values themselves, but adds them up and counts them with a share (SCE).
-    pub(super) fn add_shared(&mut self, values: &[f32], share: f32) {
-        for (((v, sum), up), down) in values
-            .iter()
-            .zip(&mut self.sum)
-            .zip(&mut self.up)
-            .zip(&mut self.down)
-        {
-            *sum += v;
-            *up += if *v > 0.0 { share * v } else { 0.0 };
-            *down += if *v < 0.0 { share * v } else { 0.0 };
-        }
-        for ((v, up), down) in values
-            .iter()
-            .zip(&mut self.up_weight)
-            .zip(&mut self.down_weight)
-        {
-            *up += if *v > 0.0 { share } else { 0.0 };
-            *down += if *v < 0.0 { share } else { 0.0 };
-        }
-    }
-
-    /// The winning sums, divided by their weights or `floor` if that is larger.
-    pub(super) fn settle_with_floor(&self, floor: f32, out: &mut [f32]) {
-        let values = self.sum.iter().zip(&self.up).zip(&self.down);
-        let weights = self.up_weight.iter().zip(&self.down_weight);
-        for ((((sum, up), down), (up_weight, down_weight)), o) in values.zip(weights).zip(out) {
-            let plus = *sum >= 0.0;
-            let v = if plus { *up } else { *down };
-            let q = if plus { *up_weight } else { *down_weight };
-            *o = if sum.is_nan() { *sum } else { v / q.max(floor) };
-        }
-    }
-
-    fn settle(&self, normalize: bool, out: &mut [f32]) {
-        let values = self.sum.iter().zip(&self.up).zip(&self.down);
-        let weights = self.up_weight.iter().zip(&self.down_weight);
-        for ((((sum, up), down), (up_weight, down_weight)), o) in values.zip(weights).zip(out) {
-            let plus = *sum >= 0.0;
-            let v = if plus { *up } else { *down };
-            let q = if plus { *up_weight } else { *down_weight };
-            let v = if normalize && q != 0.0 { v / q } else { v };
-            // A sum that is not a number stays one.
-            *o = if sum.is_nan() { *sum } else { v };
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn election_by_hand() {
-        let mut votes = Votes::new(4);
-        // Element 0: +2 against -1; 1: an exact tie counts as plus; 2: negative wins; 3: nothing.
-        votes.add(&[2.0, 1.0, -4.0, 0.0], 1.0, 1.0, true);
-        votes.add(&[-2.0, -2.0, 2.0, 0.0], 0.5, 0.5, true);
-        votes.add(&[4.0, 0.0, -4.0, 0.0], 0.25, 0.25, true);
-        let mut out = [9.0; 4];
-        votes.settle(true, &mut out);
-        assert_eq!(out, [3.0 / 1.25, 1.0, -5.0 / 1.25, 0.0]);
-        votes.settle(false, &mut out);
-        assert_eq!(out, [3.0, 1.0, -5.0, 0.0]);
+        let sum: f32 = self.weights.iter().sum();
+        let divisor = match (self.elect, self.normalize) {
+            (false, true) if sum.abs() >= 1e-8 => sum,
+            _ => 1.0,
+        };
+        wide(
+            #[inline(always)]
+            || {
+                if !self.elect {
+                    out.fill(0.0);
+                    for b in ballots {
+                        for (o, v) in out.iter_mut().zip(b.values) {
+                            *o += b.share * v;
+                        }
+                    }
+                    if divisor != 1.0 {
+                        out.iter_mut().for_each(|o| *o /= divisor);
+                    }
+                }
+                if self.lambda != 1.0 {
+                    out.iter_mut().for_each(|o| *o *= self.lambda);
+                }
+            },
+        );
     }
 }

@@ -419,11 +419,16 @@ impl<'a> PlanFeed<'a> {
 /// True if no value is NaN or infinite: no exponent has all bits set. Integer logic, so that it runs in wide registers.
 fn all_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7F80_0000;
-    let mut bad = 0;
-    for v in values {
-        bad |= u32::from(v.to_bits() & EXPONENT == EXPONENT);
-    }
-    bad == 0
+    polyloom_core::wide(
+        #[inline(always)]
+        || {
+            let mut bad = 0;
+            for v in values {
+                bad |= u32::from(v.to_bits() & EXPONENT == EXPONENT);
+            }
+            bad == 0
+        },
+    )
 }
 
 impl Feed for PlanFeed<'_> {
