@@ -83,6 +83,8 @@ pub enum Command {
     Merge(Box<MergeArgs>),
     /// Extract, fold in, combine, stack or assemble adapters (LoRA, MoE)
     Adapt(crate::args_adapt::AdaptArgs),
+    /// Store deltas small: masks over one shared vector; restore
+    Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
     /// Print shell completions
@@ -288,6 +290,55 @@ pub enum HeadsArg {
     Merge,
     /// One file per task.
     Separate,
+}
+
+/// `polyloom compress`
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  polyloom compress loom.toml --method tall -o bundle
+  polyloom compress --base B experts/* --method emr -o bundle
+  polyloom compress restore bundle --task intent -o out/intent"
+)]
+pub struct CompressArgs {
+    #[command(subcommand)]
+    pub command: Option<CompressCommand>,
+    #[command(flatten)]
+    pub merge: MergeArgs,
+}
+
+/// What to do with a bundle.
+#[derive(Debug, Subcommand)]
+pub enum CompressCommand {
+    /// Write the model of one task of a mask bundle
+    Restore(RestoreArgs),
+}
+
+/// `polyloom compress restore`
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Task to restore (its id, or the name of its expert)
+    #[arg(long, value_name = "TASK")]
+    pub task: String,
+    /// Where the base is now, if not where it was
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// Output folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace an existing output folder
+    #[arg(long)]
+    pub force: bool,
+    /// Largest file, such as 5GB or 500MB
+    #[arg(long, visible_alias = "out-shard-size", value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    pub shard_size: u64,
+    /// Skip fsync: complete for other programs at once, not yet safe against a power cut
+    #[arg(long)]
+    pub no_sync: bool,
 }
 
 /// `polyloom convert`

@@ -72,6 +72,17 @@ impl Layout {
     /// never split). `stem` is `model` or `adapter_model`. Inside a file wider types come first, then names in byte
     /// order, so that every tensor is aligned to its type.
     pub fn new(tensors: &[OutTensor], shard_size: u64, stem: &str) -> Self {
+        let metadata = std::collections::BTreeMap::from([("format".into(), "pt".into())]);
+        Self::with_metadata(tensors, shard_size, stem, &metadata)
+    }
+
+    /// As [`Self::new`], with other header metadata (every file gets it).
+    pub fn with_metadata(
+        tensors: &[OutTensor],
+        shard_size: u64,
+        stem: &str,
+        metadata: &std::collections::BTreeMap<String, String>,
+    ) -> Self {
         let mut groups: Vec<Vec<usize>> = vec![Vec::new()];
         let mut filled = 0u64;
         for (i, tensor) in tensors.iter().enumerate() {
@@ -109,7 +120,7 @@ impl Layout {
                 format!("{stem}-{:05}-of-{count:05}.safetensors", s + 1)
             };
             let mut header = serde_json::Map::new();
-            header.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+            header.insert("__metadata__".into(), serde_json::json!(metadata));
             let mut at = 0u64;
             for &i in &group {
                 let tensor = &tensors[i];
@@ -507,6 +518,9 @@ impl TensorWriter {
             let file = if done {
                 None
             } else {
+                if let Some(parent) = part.parent() {
+                    fs::create_dir_all(parent).map_err(|e| folder.named(parent, "create", e))?;
+                }
                 let file = File::create(&part).map_err(|e| folder.named(&part, "create", e))?;
                 file.set_len(shard.len)
                     .map_err(|e| folder.named(&finished, "write", e))?;

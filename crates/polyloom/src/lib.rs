@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapt;
+pub mod compress;
 pub mod error;
 pub mod merge;
 pub mod moe;

@@ -97,7 +97,7 @@ fn unknown_method(name: &str) -> MergeError {
 }
 
 /// The recipes of the command line: a file, or flags.
-fn recipes(args: &mut MergeArgs) -> Result<Vec<Recipe>, Failure> {
+pub(super) fn recipes(args: &mut MergeArgs) -> Result<Vec<Recipe>, Failure> {
     let is_recipe = |text: &str| {
         let ending = Path::new(text)
             .extension()
@@ -281,14 +281,14 @@ pub fn write(
 }
 
 /// Elements per chunk, for tests that show that the result does not depend on it.
-fn chunk_from_environment() -> usize {
+pub(super) fn chunk_from_environment() -> usize {
     std::env::var("POLYLOOM_CHUNK")
         .ok()
         .and_then(|v| v.parse().ok())
         .unwrap_or(0)
 }
 
-fn hash_kind(hash: Hash) -> HashKind {
+pub(super) fn hash_kind(hash: Hash) -> HashKind {
     match hash {
         Hash::Fast => HashKind::Fast,
         Hash::Full => HashKind::Full,
@@ -296,7 +296,7 @@ fn hash_kind(hash: Hash) -> HashKind {
     }
 }
 
-fn done(report: &Report, seconds: f64, ui: &Ui) {
+pub(super) fn done(report: &Report, seconds: f64, ui: &Ui) {
     for (tensor, count) in &report.overflow {
         ui.warning(&format!("tensor `{tensor}`: {count} values are too large for the output type and became infinite; choose --out-dtype bf16 or f32"));
     }

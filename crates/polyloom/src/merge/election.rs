@@ -35,73 +35,90 @@ pub(super) fn elect(ballots: &[Ballot], divisor: Divisor, out: &mut [f32]) {
     wide(
         #[inline(always)]
         || {
-            let whole = out.len() / LANES * LANES;
-            let (body, tail) = out.split_at_mut(whole);
-            for (i, out) in body.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                lanes(ballots, i * LANES, divisor, out);
+            let (body, tail) = out.as_chunks_mut::<LANES>();
+            for (i, out) in body.iter_mut().enumerate() {
+                lanes(ballots, divisor, out, |b| {
+                    &b.values.as_chunks::<LANES>().0[i]
+                });
             }
             // The last few: zeros behind them change nothing.
             if !tail.is_empty() {
-                let mut padded = [0.0; LANES];
-                short(ballots, whole, divisor, tail.len(), &mut padded);
-                tail.copy_from_slice(&padded[..tail.len()]);
+                let at = body.len() * LANES;
+                let padded: Vec<[f32; LANES]> = ballots
+                    .iter()
+                    .map(|b| {
+                        let mut v = [0.0; LANES];
+                        v[..tail.len()].copy_from_slice(&b.values[at..at + tail.len()]);
+                        v
+                    })
+                    .collect();
+                let mut last = [0.0; LANES];
+                let short: Vec<Ballot> = ballots
+                    .iter()
+                    .zip(&padded)
+                    .map(|(b, values)| Ballot { values, ..*b })
+                    .collect();
+                lanes(&short, divisor, &mut last, |b| {
+                    &b.values.as_chunks::<LANES>().0[0]
+                });
+                tail.copy_from_slice(&last[..tail.len()]);
             }
         },
     );
 }
 
+/// One step. Written with masks instead of choices, which the compiler would turn into branches that nobody can
+/// predict.
 #[inline(always)]
-fn lanes(ballots: &[Ballot], at: usize, divisor: Divisor, out: &mut [f32; LANES]) {
-    let load = |b: &Ballot| -> [f32; LANES] {
-        let mut v = [0.0; LANES];
-        v.copy_from_slice(&b.values[at..at + LANES]);
-        v
-    };
-    settle(ballots, load, divisor, out);
-}
-
-#[inline(always)]
-fn short(ballots: &[Ballot], at: usize, divisor: Divisor, n: usize, out: &mut [f32; LANES]) {
-    let load = |b: &Ballot| -> [f32; LANES] {
-        let mut v = [0.0; LANES];
-        v[..n].copy_from_slice(&b.values[at..at + n]);
-        v
-    };
-    settle(ballots, load, divisor, out);
-}
-
-#[inline(always)]
-fn settle(
-    ballots: &[Ballot],
-    load: impl Fn(&Ballot) -> [f32; LANES],
+fn lanes<'a, 'b: 'a>(
+    ballots: &'a [Ballot<'b>],
     divisor: Divisor,
     out: &mut [f32; LANES],
+    values: impl Fn(&'a Ballot<'b>) -> &'b [f32; LANES],
 ) {
     let mut sum = [0.0f32; LANES];
     for b in ballots {
-        let v = load(b);
+        let v = values(b);
         for k in 0..LANES {
             sum[k] += b.vote * v[k];
         }
     }
+    let mut flip = [0u32; LANES];
+    for k in 0..LANES {
+        flip[k] = u32::from(sum[k] < 0.0) << 31;
+    }
     let mut won = [0.0f32; LANES];
     let mut weight = [0.0f32; LANES];
     for b in ballots {
-        let v = load(b);
+        let v = values(b);
+        let bits = b.weight.to_bits();
         for k in 0..LANES {
-            let vote = b.vote * v[k];
-            let agrees = ((sum[k] >= 0.0) & (vote > 0.0)) | ((sum[k] < 0.0) & (vote < 0.0));
-            won[k] += if agrees { b.share * v[k] } else { 0.0 };
-            weight[k] += if agrees { b.weight } else { 0.0 };
+            let vote = f32::from_bits((b.vote * v[k]).to_bits() ^ flip[k]);
+            let agrees = u32::from(vote > 0.0).wrapping_neg();
+            won[k] += f32::from_bits((b.share * v[k]).to_bits() & agrees);
+            weight[k] += f32::from_bits(bits & agrees);
+        }
+    }
+    match divisor {
+        Divisor::One => {}
+        Divisor::Weights => {
+            for k in 0..LANES {
+                // One where nobody won.
+                let none = u32::from(weight[k] == 0.0).wrapping_neg();
+                let one = f32::from_bits(1.0f32.to_bits() & none);
+                won[k] /= weight[k] + one;
+            }
+        }
+        Divisor::AtLeast(floor) => {
+            for k in 0..LANES {
+                won[k] /= weight[k].max(floor);
+            }
         }
     }
     for k in 0..LANES {
-        let divided = match divisor {
-            Divisor::One => won[k],
-            Divisor::Weights => won[k] / if weight[k] == 0.0 { 1.0 } else { weight[k] },
-            Divisor::AtLeast(floor) => won[k] / weight[k].max(floor),
-        };
-        out[k] = if sum[k].is_nan() { sum[k] } else { divided };
+        // A sum that is not a number stays one; any other is turned into zero by the mask.
+        let nan = u32::from(sum[k].is_nan()).wrapping_neg();
+        out[k] = won[k] + f32::from_bits(sum[k].to_bits() & nan);
     }
 }
 

@@ -26,6 +26,16 @@ pub trait Feed: Sync {
 pub trait Sink: Sync {
     /// Takes the final values of elements from `start` on. Called once per element, from any thread.
     fn write(&self, tensor: usize, start: usize, values: &[f32]) -> Result<()>;
+    /// Takes values of part number `part` of those asked for; see [`run_parts`].
+    fn write_part(&self, part: usize, tensor: usize, start: usize, values: &[f32]) -> Result<()> {
+        let _ = part;
+        self.write(tensor, start, values)
+    }
+    /// Meets the kernel of a whole-model method when its survey is done, before anything is written.
+    fn ready(&self, kernel: &dyn Kernel) -> Result<()> {
+        let _ = kernel;
+        Ok(())
+    }
 }
 
 /// Settings of a run that do not change the result.
@@ -84,10 +94,26 @@ pub fn run(
     sink: &dyn Sink,
     options: &Options,
 ) -> Result<()> {
+    run_parts(group, part.as_slice(), feed, sink, options)
+}
+
+/// Runs a group once for several parts, each of which goes to [`Sink::write_part`]; without parts the result of
+/// `apply` goes to [`Sink::write`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_parts(
+    group: &Group,
+    parts: &[Part],
+    feed: &dyn Feed,
+    sink: &dyn Sink,
+    options: &Options,
+) -> Result<()> {
     let jobs = &group.job.tensors;
     match group.scope {
         Scope::Model => {
             let (kernel, step) = surveyed(group, group.job, 0, feed, options)?;
+            sink.ready(&*kernel)?;
             let items: Vec<(usize, Range<usize>)> = jobs
                 .iter()
                 .enumerate()
@@ -104,7 +130,7 @@ pub fn run(
                     emit(
                         group,
                         &*kernel,
-                        part,
+                        parts,
                         &jobs[*t],
                         *t,
                         *t,
@@ -135,7 +161,7 @@ pub fn run(
                     .try_for_each_init(Loan::take, |loan, range| {
                         let buffers = &mut loan.0;
                         emit(
-                            group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options,
+                            group, &*kernel, parts, &jobs[t], 0, t, range, feed, sink, options,
                             buffers,
                         )
                     })?;
@@ -147,7 +173,7 @@ pub fn run(
                     emit(
                         group,
                         &**kernel,
-                        part,
+                        parts,
                         &jobs[*t],
                         0,
                         *t,
@@ -163,7 +189,7 @@ pub fn run(
                 let (kernel, step) = surveyed_serial(group, &one(t), t, feed, options, buffers)?;
                 for range in pieces(&jobs[t], kernel.unit(), step) {
                     emit(
-                        group, &*kernel, part, &jobs[t], 0, t, range, feed, sink, options, buffers,
+                        group, &*kernel, parts, &jobs[t], 0, t, range, feed, sink, options, buffers,
                     )?;
                 }
                 Ok(())
@@ -315,7 +341,7 @@ fn load<'b>(
 fn emit(
     group: &Group,
     kernel: &dyn Kernel,
-    part: Option<Part>,
+    parts: &[Part],
     job: &TensorJob,
     index: usize,
     fed: usize,
@@ -335,29 +361,28 @@ fn emit(
         base,
         inputs: &inputs,
     };
-    match part {
-        None => {
-            kernel.apply(&chunk, out)?;
-            if group.deltas
-                && let Some(base) = base
-            {
-                polyloom_core::wide(
-                    #[inline(always)]
-                    || {
-                        for (o, b) in out.iter_mut().zip(base) {
-                            *o += *b;
-                        }
-                    },
-                );
-            }
+    for (i, part) in parts.iter().enumerate() {
+        if !kernel.part(*part, &chunk, out)? {
+            return Err(MergeError::Internal(format!("the method has no {part:?}")));
         }
-        Some(part) => {
-            if !kernel.part(part, &chunk, out)? {
-                return Err(MergeError::Internal(format!("the method has no {part:?}")));
-            }
-        }
+        sink.write_part(i, fed, range.start, out)?;
     }
-    sink.write(fed, range.start, out)?;
+    if parts.is_empty() {
+        kernel.apply(&chunk, out)?;
+        if group.deltas
+            && let Some(base) = base
+        {
+            polyloom_core::wide(
+                #[inline(always)]
+                || {
+                    for (o, b) in out.iter_mut().zip(base) {
+                        *o += *b;
+                    }
+                },
+            );
+        }
+        sink.write(fed, range.start, out)?;
+    }
     if let Some(progress) = options.progress {
         progress(fed, range.len());
     }

@@ -74,7 +74,7 @@ fn main_dtype(plan: &Plan) -> DType {
         .map_or(DType::F32, |(d, _)| d)
 }
 
-fn write_config(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Result<()> {
+pub(crate) fn write_config(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Result<()> {
     let template = &plan.models[plan.template];
     let Some(original) = template.config() else {
         return Ok(());
@@ -129,14 +129,18 @@ fn write_config(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Resu
     write_json(folder, "config.json", &edited.config)
 }
 
-fn write_json(folder: &OutputFolder, name: &str, value: &Value) -> Result<()> {
+pub(crate) fn write_json(folder: &OutputFolder, name: &str, value: &Value) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|e| crate::MergeError::Internal(format!("{name}: {e}")))?;
     text.push(b'\n');
     Ok(folder.write_file(name, &text)?)
 }
 
-fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> Result<()> {
+pub(crate) fn write_tokenizer(
+    plan: &Plan,
+    folder: &OutputFolder,
+    report: &mut Report,
+) -> Result<()> {
     let source = plan
         .vocabulary
         .as_ref()
@@ -207,7 +211,7 @@ fn write_tokenizer(plan: &Plan, folder: &OutputFolder, report: &mut Report) -> R
 }
 
 /// `heads/<task>.safetensors` with its metadata (labels from the expert's config where it has any).
-fn write_head(plan: &Plan, head: &Head, folder: &OutputFolder) -> Result<()> {
+pub(crate) fn write_head(plan: &Plan, head: &Head, folder: &OutputFolder) -> Result<()> {
     let model = &plan.models[head.model];
     let mut tensors = Vec::new();
     for (name, stored) in &head.tensors {

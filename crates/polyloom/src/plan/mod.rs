@@ -3,7 +3,7 @@
 //! Everything that can be seen in headers is reported here, up to ten problems at once.
 
 mod build;
-mod companions;
+pub(crate) mod companions;
 mod composition;
 pub mod execute;
 pub mod names;

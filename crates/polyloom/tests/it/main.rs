@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tests say how many cases ran")]
 
+mod bundles;
 mod golden;
 mod runs;
 mod support;
