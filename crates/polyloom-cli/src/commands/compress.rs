@@ -13,17 +13,18 @@ use serde_json::json;
 
 use super::merge::{chunk_from_environment, done, hash_kind, recipes};
 use crate::args::{CompressArgs, CompressCommand, MergeArgs, RestoreArgs};
+use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
-pub fn run(args: CompressArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+pub fn run(args: CompressArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     match args.command {
         Some(CompressCommand::Restore(args)) => restore(args, ui),
-        None => bundle(args.merge, ui),
+        None => bundle(args.merge, hub, ui),
     }
 }
 
-fn bundle(mut args: MergeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+fn bundle(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let from_flags = args.method.is_none() && !args.inputs.iter().any(|i| i.ends_with(".toml"));
     if from_flags && args.base.is_some() {
         args.method = Some("tall".into());
@@ -40,6 +41,10 @@ fn bundle(mut args: MergeArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         recipe_folder: None,
         cache: args.cache.clone(),
     };
+    let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
+    if hub(args.out.dry_run).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
+        return Ok(ExitCode::SUCCESS);
+    }
     let plan = plan::build(recipe, &places)?;
     if args.strict {
         plan.check_strict()?;

@@ -31,10 +31,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Merge(args) => merge::run(*args, hub, ui),
         Command::Adapt(args) => adapt::run(args, hub, ui),
         Command::Convert(args) => convert::run(&args, hub, ui),
-        Command::Merge(args) => merge::run(*args, ui),
-        Command::Adapt(args) => adapt::run(args, ui),
-        Command::Compress(args) => compress::run(*args, ui),
-        Command::Convert(args) => convert::run(&args, ui),
+        Command::Compress(args) => compress::run(*args, hub, ui),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "polyloom", &mut out);

@@ -41,7 +41,7 @@ pub trait Sink: Sync {
 /// Settings of a run that do not change the result.
 #[derive(Default)]
 pub struct Options<'a> {
-    /// Elements per chunk; 0 = the default (32 Ki, 128 Ki with a survey). Rounded up to whole blocks.
+    /// Elements per chunk; 0 = the default (32 Ki, 128 Ki with a full survey). Rounded up to whole blocks.
     pub chunk: usize,
     /// Raised to stop after the current chunk.
     pub stop: Option<&'a AtomicBool>,
@@ -399,7 +399,7 @@ pub(crate) fn surveyed(
 ) -> Result<(Box<dyn Kernel>, usize)> {
     let mut kernel = (group.make)(job)?;
     // Cuts remember where chunks start: the result must be computed in the chunks that were surveyed.
-    let step = options.chunk(kernel.surveys());
+    let step = options.chunk(kernel.surveys() && !kernel.samples());
     if !kernel.surveys() {
         return Ok((kernel, step));
     }
@@ -457,7 +457,7 @@ fn surveyed_serial(
 ) -> Result<(Box<dyn Kernel>, usize)> {
     let mut kernel = (group.make)(job)?;
     // Cuts remember where chunks start: the result must be computed in the chunks that were surveyed.
-    let step = options.chunk(kernel.surveys());
+    let step = options.chunk(kernel.surveys() && !kernel.samples());
     if !kernel.surveys() {
         return Ok((kernel, step));
     }
