@@ -87,6 +87,8 @@ pub enum Command {
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
+    /// Compare experts with their base, or adapters with each other
+    Diff(crate::args_diff::DiffArgs),
     /// Print shell completions
     Completions {
         /// Shell

@@ -5,6 +5,7 @@
 
 pub mod adapt;
 pub mod compress;
+pub mod diff;
 pub mod error;
 pub mod merge;
 pub mod moe;

@@ -3,6 +3,7 @@
 mod adapt;
 mod compress;
 mod convert;
+mod diff;
 mod merge;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Adapt(args) => adapt::run(args, hub, ui),
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
+        Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "polyloom", &mut out);

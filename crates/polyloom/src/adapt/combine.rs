@@ -531,7 +531,7 @@ fn largest_rank(adapter: &AdapterFolder) -> usize {
 }
 
 /// Adapters whose meaning is more than `scaling B A`.
-pub(super) fn refuse(adapter: &AdapterFolder) -> Result<()> {
+pub(crate) fn refuse(adapter: &AdapterFolder) -> Result<()> {
     let config = &adapter.config;
     let place = config.path.display().to_string();
     let because = if config.peft_type != PeftType::Lora {

@@ -1,6 +1,6 @@
 //! One LoRA adapter into another form: a new rank, plain scaling, no changed base, fewer intruder dimensions.
 
-use polyloom_core::linalg::{Matrix, svd};
+use polyloom_core::linalg::{Matrix, Svd, svd};
 use polyloom_core::peft::init::start_factors;
 use polyloom_core::peft::{AdapterFolder, BaseChange, LayerKind, Names};
 use polyloom_core::{Checkpoint, DType};
@@ -183,6 +183,16 @@ pub struct Intruders {
     pub indices: Vec<usize>,
 }
 
+/// `max_j |u'_i . u_j|` for the first `k` left vectors of the tuned matrix against all of the base's.
+pub fn max_cosines(before: &Svd, after: &Svd, k: usize) -> Vec<f64> {
+    let cosines = after.u.first_columns(k).transposed().times(&before.u);
+    cosines
+        .data
+        .chunks_exact(cosines.cols.max(1))
+        .map(|row| row.iter().fold(0.0, |m: f64, v| m.max(v.abs())))
+        .collect()
+}
+
 /// Finds the intruders among the first `k` left vectors (PEFT: 10) with a cosine below `epsilon` (PEFT: 0.5).
 /// Also returns `sum over intruders of S'_i u'_i v'_i^T`, the part that [`scale_intruders`] shrinks.
 pub fn intruders(
@@ -192,12 +202,7 @@ pub fn intruders(
     epsilon: f64,
 ) -> Result<(Intruders, Matrix), String> {
     let (before, after) = (svd(base)?, svd(tuned)?);
-    let cosines = after.u.transposed().times(&before.u);
-    let max_cosine: Vec<f64> = cosines
-        .data
-        .chunks_exact(cosines.cols.max(1))
-        .map(|row| row.iter().fold(0.0, |m: f64, v| m.max(v.abs())))
-        .collect();
+    let max_cosine = max_cosines(&before, &after, after.u.cols);
     let indices: Vec<usize> = (0..max_cosine.len().min(k))
         .filter(|&i| max_cosine[i] < epsilon)
         .collect();

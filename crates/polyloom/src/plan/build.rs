@@ -88,7 +88,7 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
     })
 }
 
-fn capped(mut errors: Vec<MergeError>) -> Vec<MergeError> {
+pub(crate) fn capped(mut errors: Vec<MergeError>) -> Vec<MergeError> {
     let all = errors.len();
     if all > 10 {
         errors.truncate(10);

@@ -21,6 +21,7 @@ use crate::error::{MergeError, Result};
 use crate::merge::method::{Method, Scope, TensorJob};
 use crate::recipe::Recipe;
 
+pub(crate) use build::capped;
 pub use build::{build, open_model};
 pub use composition::{Composition, Inner, Step};
 pub use weights::{Entry, Opened, Weights};
