@@ -16,12 +16,10 @@ use crate::ui::{Failure, Ui};
 /// Runs the command.
 pub fn run(args: &DiffArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     if let Some(file) = args.html.as_ref().filter(|f| f.exists() && !args.force) {
-        return Err(
-            MergeError::plan("output-exists", "exists already")
-                .at(file.display().to_string())
-                .hint("--force replaces it")
-                .into(),
-        );
+        return Err(MergeError::plan("output-exists", "exists already")
+            .at(file.display().to_string())
+            .hint("--force replaces it")
+            .into());
     }
     let places = Places {
         recipe_folder: None,
@@ -35,7 +33,11 @@ pub fn run(args: &DiffArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
         .collect::<Result<Vec<_>, _>>()?;
     // Without a base everything named is an adapter.
     let needs = references.iter().flat_map(hub::needs).map(|need| Need {
-        role: if args.base.is_none() { Role::Adapter } else { need.role },
+        role: if args.base.is_none() {
+            Role::Adapter
+        } else {
+            need.role
+        },
         ..need
     });
     hub(false).bring(needs, Dialect::Loom, &places, ui)?;

@@ -21,9 +21,7 @@ pub use combine::{
 };
 pub use extract::{ExtractOptions, Split, extract};
 pub use fold::{FoldReport, FoldWriteOptions, fold};
-pub use reshape::{
-    Intruders, intruders, max_cosines, resize, scale_intruders, to_plain_lora,
-};
+pub use reshape::{Intruders, intruders, max_cosines, resize, scale_intruders, to_plain_lora};
 pub use rules::{SignRule, disjoint_mean, elect, top_by_magnitude};
 pub use set::{AdapterSet, ModuleReport, Pair};
 pub use skills::{PolyTask, SkillLayout, Skills, mixing_weights, poly_to_lora, smora_fixed_mask};

@@ -70,7 +70,10 @@ mod tests {
         assert_eq!(c.order, [0, 2, 1, 3]);
         let steps: Vec<f64> = c.joins.iter().map(|j| j.distance).collect();
         assert_eq!(steps, [1.0, 2.0, 10.5]);
-        assert_eq!((&c.joins[2].left, &c.joins[2].right), (&vec![0, 2], &vec![1, 3]));
+        assert_eq!(
+            (&c.joins[2].left, &c.joins[2].right),
+            (&vec![0, 2], &vec![1, 3])
+        );
     }
 
     #[test]

@@ -33,12 +33,17 @@ fn measured(numbers: &Numbers, event: &mut Value) {
     event["changed"] = each(&|i| number(numbers.changed_share(i)));
     if n > 1 {
         event["cosine"] = table(n, |a, b| {
-            if a == b { json!(1.0) } else { number(numbers.cosine(a, b)) }
+            if a == b {
+                json!(1.0)
+            } else {
+                number(numbers.cosine(a, b))
+            }
         });
         event["sign_conflict"] = number(numbers.conflict());
         event["sign_conflict_pairs"] = table(n, |a, b| optional(numbers.pair_conflict(a, b)));
         event["top_sign_conflict"] = optional(numbers.top_conflict());
-        event["top_sign_conflict_pairs"] = table(n, |a, b| optional(numbers.pair_top_conflict(a, b)));
+        event["top_sign_conflict_pairs"] =
+            table(n, |a, b| optional(numbers.pair_top_conflict(a, b)));
         event["overlap"] = table(n, |a, b| optional(numbers.overlap(a, b)));
     }
     if numbers.spectra.iter().any(|s| s.matrices > 0) {
@@ -80,7 +85,11 @@ impl Report {
             "top_k": self.top,
             "spectral": self.spectral.is_some(),
         })];
-        events.extend(self.notes.iter().map(|n| json!({"type": "note", "text": n})));
+        events.extend(
+            self.notes
+                .iter()
+                .map(|n| json!({"type": "note", "text": n})),
+        );
         events.extend(self.tensors.iter().map(|r| row("tensor", r)));
         events.extend(self.layers.iter().map(|r| row("layer", r)));
         let mut model = json!({"type": "model", "tensors": self.tensors.len()});

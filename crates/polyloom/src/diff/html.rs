@@ -77,7 +77,11 @@ fn td(out: &mut String, cell: &Cell) {
             much.clamp(0.0, 1.0) * 62.0,
             escape(&cell.shown)
         ),
-        None => write!(out, "<td class=\"self\" title=\"{title}\">{}</td>", escape(&cell.shown)),
+        None => write!(
+            out,
+            "<td class=\"self\" title=\"{title}\">{}</td>",
+            escape(&cell.shown)
+        ),
     };
 }
 
@@ -101,7 +105,12 @@ fn heat(
             Some((number, _)) if number.parse::<usize>().is_ok() => number.to_owned(),
             _ => column.chars().take(18).collect(),
         };
-        let _ = write!(out, "<th scope=\"col\" title=\"{}\">{}</th>", escape(column), escape(&short));
+        let _ = write!(
+            out,
+            "<th scope=\"col\" title=\"{}\">{}</th>",
+            escape(column),
+            escape(&short)
+        );
     }
     out.push_str("</tr></thead><tbody>");
     for (r, name) in rows.iter().enumerate() {
@@ -126,7 +135,10 @@ impl Report {
             None => ("adapter", "modules"),
         };
         let title = match &self.base {
-            Some(base) => format!("{n} {things}{} against {base}", if n == 1 { "" } else { "s" }),
+            Some(base) => format!(
+                "{n} {things}{} against {base}",
+                if n == 1 { "" } else { "s" }
+            ),
             None => format!("{n} {things}{} compared", if n == 1 { "" } else { "s" }),
         };
         let title = escape(&title);
@@ -177,7 +189,11 @@ impl Report {
     }
 
     fn ordered(&self) -> Vec<String> {
-        self.clusters.order.iter().map(|i| self.experts[*i].clone()).collect()
+        self.clusters
+            .order
+            .iter()
+            .map(|i| self.experts[*i].clone())
+            .collect()
     }
 
     fn expert_section(&self, out: &mut String) {
@@ -190,7 +206,12 @@ impl Report {
         }
         columns.push("rms");
         if spectral {
-            columns.extend(["effective rank", "of dimension", "stable rank", "rank for 90 %"]);
+            columns.extend([
+                "effective rank",
+                "of dimension",
+                "stable rank",
+                "rank for 90 %",
+            ]);
         }
         if spectral && with_base {
             columns.push("intruders");
@@ -198,7 +219,11 @@ impl Report {
         let _ = write!(
             out,
             "<h2>{}</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Sizes and ranks\"><table><thead><tr><th scope=\"col\">name</th>",
-            if with_base { "Task vectors" } else { "Adapters" }
+            if with_base {
+                "Task vectors"
+            } else {
+                "Adapters"
+            }
         );
         for column in columns {
             let _ = write!(out, "<th scope=\"col\">{column}</th>");
@@ -256,31 +281,39 @@ impl Report {
             .pairs()
             .map(|(a, b)| total.cosine(a, b).abs())
             .fold(0.2, f64::max);
-        let pair = |r: usize, c: usize, what: &str, v: Option<f64>, tint: &dyn Fn(f64) -> (char, f64)| {
-            let shown = v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
-            Cell {
-                title: format!(
-                    "{} and {}: {what} {shown}",
-                    self.experts[order[r]], self.experts[order[c]]
-                ),
-                tint: v.filter(|_| r != c).map(tint),
-                shown: if r == c { "·".into() } else { shown },
-            }
-        };
+        let pair =
+            |r: usize, c: usize, what: &str, v: Option<f64>, tint: &dyn Fn(f64) -> (char, f64)| {
+                let shown = v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
+                Cell {
+                    title: format!(
+                        "{} and {}: {what} {shown}",
+                        self.experts[order[r]], self.experts[order[c]]
+                    ),
+                    tint: v.filter(|_| r != c).map(tint),
+                    shown: if r == c { "·".into() } else { shown },
+                }
+            };
         let _ = write!(
             out,
             "<div class=\"pair\"><section><h2>Cosine</h2><p class=\"soft\">In cluster order. Colour runs to ±{widest:.2}.</p>"
         );
         heat(out, "Cosine of every pair", "", &names, &names, |r, c| {
-            pair(r, c, "cosine", Some(total.cosine(order[r], order[c])), &|v| {
-                (if v < 0.0 { 'c' } else { 'h' }, v.abs() / widest)
-            })
+            pair(
+                r,
+                c,
+                "cosine",
+                Some(total.cosine(order[r], order[c])),
+                &|v| (if v < 0.0 { 'c' } else { 'h' }, v.abs() / widest),
+            )
         });
         out.push_str("</section><section><h2>Clusters</h2><p class=\"soft\">Average linkage on 1 − cosine.</p>");
         self.dendrogram(out);
         // Independent signs disagree on half: what is told is the distance from that.
         let about_half = |f: &dyn Fn(usize, usize) -> Option<f64>| {
-            let far = total.pairs().filter_map(|(a, b)| f(a, b)).map(|v| (v - 0.5).abs());
+            let far = total
+                .pairs()
+                .filter_map(|(a, b)| f(a, b))
+                .map(|v| (v - 0.5).abs());
             far.fold(0.05, f64::max)
         };
         let (all, large) = (
@@ -294,17 +327,39 @@ impl Report {
             "<p class=\"soft\">Share of the entries both changed whose signs disagree. Independent signs: 0.5; green agrees more, orange disagrees more (colour runs to 0.5 ± {all:.2}). At least two disagree on {} of all entries.</p>",
             percent(total.conflict())
         );
-        heat(out, "Sign conflicts of every pair", "", &names, &names, |r, c| {
-            pair(r, c, "signs disagree on", total.pair_conflict(order[r], order[c]), &|v| signs(v, all))
-        });
+        heat(
+            out,
+            "Sign conflicts of every pair",
+            "",
+            &names,
+            &names,
+            |r, c| {
+                pair(
+                    r,
+                    c,
+                    "signs disagree on",
+                    total.pair_conflict(order[r], order[c]),
+                    &|v| signs(v, all),
+                )
+            },
+        );
         let _ = write!(
             out,
             "</section><section><h2>Sign conflicts among the largest {top}</h2><p class=\"soft\">The same over entries among the largest of both (colour runs to 0.5 ± {large:.2}).</p>"
         );
-        heat(out, "Sign conflicts among the largest entries", "", &names, &names, |r, c| {
-            let v = total.pair_top_conflict(order[r], order[c]);
-            pair(r, c, "signs of large entries disagree on", v, &|v| signs(v, large))
-        });
+        heat(
+            out,
+            "Sign conflicts among the largest entries",
+            "",
+            &names,
+            &names,
+            |r, c| {
+                let v = total.pair_top_conflict(order[r], order[c]);
+                pair(r, c, "signs of large entries disagree on", v, &|v| {
+                    signs(v, large)
+                })
+            },
+        );
         let chance = self.top / (2.0 - self.top);
         let most = total
             .pairs()
@@ -314,11 +369,18 @@ impl Report {
             out,
             "</section><section><h2>Overlap of the largest {top}</h2><p class=\"soft\">Jaccard index of the sets, chosen per tensor. Independent sets: {chance:.3}; colour runs from there to {most:.2}.</p>"
         );
-        heat(out, "Overlap of the largest entries", "", &names, &names, |r, c| {
-            pair(r, c, "overlap", total.overlap(order[r], order[c]), &|v| {
-                ('c', (v - chance) / (most - chance).max(1e-9))
-            })
-        });
+        heat(
+            out,
+            "Overlap of the largest entries",
+            "",
+            &names,
+            &names,
+            |r, c| {
+                pair(r, c, "overlap", total.overlap(order[r], order[c]), &|v| {
+                    ('c', (v - chance) / (most - chance).max(1e-9))
+                })
+            },
+        );
         out.push_str("</section></div>\n");
     }
 
@@ -326,7 +388,13 @@ impl Report {
     fn dendrogram(&self, out: &mut String) {
         let names = self.ordered();
         let n = names.len();
-        let far = self.clusters.joins.iter().map(|j| j.distance).fold(0.0, f64::max).max(1e-9);
+        let far = self
+            .clusters
+            .joins
+            .iter()
+            .map(|j| j.distance)
+            .fold(0.0, f64::max)
+            .max(1e-9);
         let shown: Vec<String> = names.iter().map(|n| n.chars().take(26).collect()).collect();
         let longest = shown.iter().map(|n| n.chars().count()).max().unwrap_or(0);
         let (left, width, step) = (20.0 + 7.6 * longest as f64, 360.0, 26.0);
@@ -392,13 +460,23 @@ impl Report {
         } else {
             "norm of the product"
         };
-        let _ = write!(out, "<h2>Layers</h2><p class=\"soft\">{}.</p>", capital(what));
+        let _ = write!(
+            out,
+            "<h2>Layers</h2><p class=\"soft\">{}.</p>",
+            capital(what)
+        );
         heat(out, "Norms by layer", "layer", &names, &rows, |r, c| {
             let i = self.clusters.order[c];
             let v = value(&self.layers[r], i);
             let shown = v.map_or_else(
                 || "–".to_owned(),
-                |v| if self.base.is_some() { percent(v) } else { digits(v) },
+                |v| {
+                    if self.base.is_some() {
+                        percent(v)
+                    } else {
+                        digits(v)
+                    }
+                },
             );
             Cell {
                 title: format!("{}, {}: {what} {shown}", names[c], rows[r]),
@@ -410,15 +488,20 @@ impl Report {
             return;
         }
         out.push_str("<p class=\"soft\" style=\"margin-top:1.2rem\">Means over all pairs.</p>");
-        let columns = ["cosine", "signs differ", "large signs differ", "overlap"].map(str::to_owned);
+        let columns =
+            ["cosine", "signs differ", "large signs differ", "overlap"].map(str::to_owned);
         heat(out, "Pairs by layer", "layer", &columns, &rows, |r, c| {
             let x: &Numbers = &self.layers[r].numbers;
             let (v, tint): (Option<f64>, fn(f64) -> (char, f64)) = match c {
                 0 => (x.mean_over_pairs(|a, b| Some(x.cosine(a, b))), |v| {
                     (if v < 0.0 { 'c' } else { 'h' }, v.abs())
                 }),
-                1 => (x.mean_over_pairs(|a, b| x.pair_conflict(a, b)), |v| ('h', v)),
-                2 => (x.mean_over_pairs(|a, b| x.pair_top_conflict(a, b)), |v| ('h', v)),
+                1 => (x.mean_over_pairs(|a, b| x.pair_conflict(a, b)), |v| {
+                    ('h', v)
+                }),
+                2 => (x.mean_over_pairs(|a, b| x.pair_top_conflict(a, b)), |v| {
+                    ('h', v)
+                }),
                 _ => (x.mean_over_pairs(|a, b| x.overlap(a, b)), |v| ('g', v)),
             };
             let shown = v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
@@ -431,7 +514,11 @@ impl Report {
     }
 
     fn tensor_section(&self, out: &mut String) {
-        let what = if self.base.is_some() { "tensor" } else { "module" };
+        let what = if self.base.is_some() {
+            "tensor"
+        } else {
+            "module"
+        };
         let _ = write!(
             out,
             "<details><summary>All {} {what}s</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"All {what}s\"><table><thead><tr><th scope=\"col\">{what}</th><th scope=\"col\">shape</th>",
@@ -439,7 +526,12 @@ impl Report {
         );
         for name in self.ordered() {
             let short: String = name.chars().take(12).collect();
-            let _ = write!(out, "<th scope=\"col\" title=\"{}\">{}</th>", escape(&name), escape(&short));
+            let _ = write!(
+                out,
+                "<th scope=\"col\" title=\"{}\">{}</th>",
+                escape(&name),
+                escape(&short)
+            );
         }
         out.push_str("<th scope=\"col\">cosine</th><th scope=\"col\">signs differ</th><th scope=\"col\">overlap</th></tr></thead><tbody>");
         for row in &self.tensors {
@@ -463,7 +555,11 @@ impl Report {
                 x.mean_over_pairs(|a, b| x.pair_conflict(a, b)),
                 x.mean_over_pairs(|a, b| x.overlap(a, b)),
             ] {
-                let _ = write!(out, "<td>{}</td>", v.map_or_else(|| "–".into(), |v| format!("{v:.3}")));
+                let _ = write!(
+                    out,
+                    "<td>{}</td>",
+                    v.map_or_else(|| "–".into(), |v| format!("{v:.3}"))
+                );
             }
             out.push_str("</tr>");
         }
@@ -473,7 +569,9 @@ impl Report {
 
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+    chars
+        .next()
+        .map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 #[cfg(test)]

@@ -96,36 +96,50 @@ fn directions(report: &Report) -> Vec<Indicator> {
         return Vec::new();
     };
     let (speaks, reading) = if cosine <= -ORTHOGONAL {
-        (Speaks::Mind, "the task vectors point against each other: sums cancel; leave one out or keep the tasks apart")
+        (
+            Speaks::Mind,
+            "the task vectors point against each other: sums cancel; leave one out or keep the tasks apart",
+        )
     } else if cosine < ORTHOGONAL {
-        (Speaks::For, by_kind(
-            report,
-            "nearly orthogonal task vectors: they can be added by `task_arithmetic` with one lambda (choose it on validation data); interference is not ruled out by this alone",
-            "nearly orthogonal: they can be added (`adapt combine --combination cat` is the exact sum; choose the weight on validation data); interference is not ruled out by this alone",
-        ))
+        (
+            Speaks::For,
+            by_kind(
+                report,
+                "nearly orthogonal task vectors: they can be added by `task_arithmetic` with one lambda (choose it on validation data); interference is not ruled out by this alone",
+                "nearly orthogonal: they can be added (`adapt combine --combination cat` is the exact sum; choose the weight on validation data); interference is not ruled out by this alone",
+            ),
+        )
     } else if cosine < SHARED {
-        (Speaks::Nothing, "related directions: a sum is longer than for orthogonal tasks, so expect a smaller lambda")
+        (
+            Speaks::Nothing,
+            "related directions: a sum is longer than for orthogonal tasks, so expect a smaller lambda",
+        )
     } else {
-        (Speaks::For, "one shared direction: averaging (weights that sum to 1) keeps it, a sum counts it once per expert")
+        (
+            Speaks::For,
+            "one shared direction: averaging (weights that sum to 1) keeps it, a sum counts it once per expert",
+        )
     };
     let mut rows = vec![Indicator {
         code: "mean-cosine",
         measured: "mean cosine of all pairs".into(),
         value: cosine,
         shown: format!("{cosine:.3}"),
-        rule: format!("below {ORTHOGONAL} nearly orthogonal, from {SHARED} shared, below -{ORTHOGONAL} opposed"),
+        rule: format!(
+            "below {ORTHOGONAL} nearly orthogonal, from {SHARED} shared, below -{ORTHOGONAL} opposed"
+        ),
         threshold_by: "ours",
         speaks,
         reading: reading.into(),
         source: ILHARCO,
     }];
-    let closest = total
-        .pairs()
-        .map(|(a, b)| (total.cosine(a, b), a, b))
-        .fold(None, |best: Option<(f64, usize, usize)>, next| match best {
+    let closest = total.pairs().map(|(a, b)| (total.cosine(a, b), a, b)).fold(
+        None,
+        |best: Option<(f64, usize, usize)>, next| match best {
             Some(b) if b.0 >= next.0 => Some(b),
             _ => Some(next),
-        });
+        },
+    );
     if let Some((value, a, b)) = closest.filter(|_| report.experts.len() > 2) {
         let (x, y) = (&report.experts[a], &report.experts[b]);
         let near = value >= SHARED;
@@ -152,15 +166,24 @@ fn conflict(report: &Report) -> Option<Indicator> {
     let total = &report.total;
     let value = total.mean_over_pairs(|a, b| total.pair_top_conflict(a, b))?;
     let (speaks, reading) = if value >= DISAGREE {
-        (Speaks::For, by_kind(
-            report,
-            "large entries often disagree in sign: elect signs (`ties`, `ties_reference`, `della`), a plain sum lets them cancel",
-            "large entries often disagree in sign: elect signs (`adapt combine --combination ties_svd`), a plain sum lets them cancel",
-        ))
+        (
+            Speaks::For,
+            by_kind(
+                report,
+                "large entries often disagree in sign: elect signs (`ties`, `ties_reference`, `della`), a plain sum lets them cancel",
+                "large entries often disagree in sign: elect signs (`adapt combine --combination ties_svd`), a plain sum lets them cancel",
+            ),
+        )
     } else if value < AGREE {
-        (Speaks::For, "large entries agree in sign: there is little to elect, plain sums and averages lose nothing")
+        (
+            Speaks::For,
+            "large entries agree in sign: there is little to elect, plain sums and averages lose nothing",
+        )
     } else {
-        (Speaks::Nothing, "some large entries disagree: try with and without sign election")
+        (
+            Speaks::Nothing,
+            "some large entries disagree: try with and without sign election",
+        )
     };
     Some(Indicator {
         code: "sign-conflict",
@@ -183,7 +206,9 @@ fn conflict(report: &Report) -> Option<Indicator> {
 }
 
 fn lengths(report: &Report) -> Option<Indicator> {
-    let norms: Vec<f64> = (0..report.experts.len()).map(|i| report.total.norm(i)).collect();
+    let norms: Vec<f64> = (0..report.experts.len())
+        .map(|i| report.total.norm(i))
+        .collect();
     let (low, high) = extremes(&norms)?;
     if norms[low] <= 0.0 {
         let name = &report.experts[low];
@@ -222,25 +247,38 @@ fn lengths(report: &Report) -> Option<Indicator> {
 }
 
 fn size(report: &Report) -> Option<Indicator> {
-    let rms: Vec<f64> = (0..report.experts.len()).map(|i| report.total.rms(i)).collect();
+    let rms: Vec<f64> = (0..report.experts.len())
+        .map(|i| report.total.rms(i))
+        .collect();
     let value = rms[extremes(&rms)?.1];
     let (speaks, reading) = if value <= DARE_SMALL {
-        (Speaks::For, by_kind(
-            report,
-            "small changes: most of them can be dropped at random and the rest rescaled (`dare_linear`, `dare_ties`)",
-            "small changes: most of them can be dropped at random and the rest rescaled (`dare_linear_svd`, `dare_ties_svd`)",
-        ))
+        (
+            Speaks::For,
+            by_kind(
+                report,
+                "small changes: most of them can be dropped at random and the rest rescaled (`dare_linear`, `dare_ties`)",
+                "small changes: most of them can be dropped at random and the rest rescaled (`dare_linear_svd`, `dare_ties_svd`)",
+            ),
+        )
     } else if value >= DARE_LARGE {
-        (Speaks::Mind, "large changes, as after continued pre-training: `dare_*` at high drop rates fails there")
+        (
+            Speaks::Mind,
+            "large changes, as after continued pre-training: `dare_*` at high drop rates fails there",
+        )
     } else {
-        (Speaks::Nothing, "between the paper's two cases: with `dare_*` keep a moderate density")
+        (
+            Speaks::Nothing,
+            "between the paper's two cases: with `dare_*` keep a moderate density",
+        )
     };
     Some(Indicator {
         code: "delta-size",
         measured: "typical size of a change (largest root mean square)".into(),
         value,
         shown: format!("{value:.1e}"),
-        rule: format!("up to {DARE_SMALL} changes can be dropped, from {DARE_LARGE} not (the paper's ranges, held against the root mean square)"),
+        rule: format!(
+            "up to {DARE_SMALL} changes can be dropped, from {DARE_LARGE} not (the paper's ranges, held against the root mean square)"
+        ),
         threshold_by: "paper",
         speaks,
         reading: reading.into(),
@@ -257,10 +295,15 @@ fn overlap(report: &Report) -> Option<Indicator> {
     let apart = value < APART;
     Some(Indicator {
         code: "overlap",
-        measured: format!("overlap of the largest {}, over chance", percent(report.top)),
+        measured: format!(
+            "overlap of the largest {}, over chance",
+            percent(report.top)
+        ),
         value,
         shown: format!("{value:.2}"),
-        rule: format!("below {APART} the tasks sit in different places (chance: Jaccard {chance:.3}, here {jaccard:.3})"),
+        rule: format!(
+            "below {APART} the tasks sit in different places (chance: Jaccard {chance:.3}, here {jaccard:.3})"
+        ),
         threshold_by: "ours",
         speaks: if apart { Speaks::For } else { Speaks::Nothing },
         reading: if apart {
@@ -271,7 +314,8 @@ fn overlap(report: &Report) -> Option<Indicator> {
             )
             .into()
         } else {
-            "the experts change the same places: look at their signs there, masks separate little".into()
+            "the experts change the same places: look at their signs there, masks separate little"
+                .into()
         },
         source: TALL,
     })
@@ -299,7 +343,12 @@ fn sparsity(report: &Report) -> Option<Indicator> {
 }
 
 fn ranks(report: &Report) -> Vec<Indicator> {
-    let spectra: Vec<_> = report.total.spectra.iter().filter(|s| s.matrices > 0).collect();
+    let spectra: Vec<_> = report
+        .total
+        .spectra
+        .iter()
+        .filter(|s| s.matrices > 0)
+        .collect();
     let mut rows = Vec::new();
     let n = report.experts.len();
     let Some(value) = mean(spectra.iter().map(|s| s.mean_effective_share())) else {
@@ -335,7 +384,10 @@ fn ranks(report: &Report) -> Vec<Indicator> {
             measured: "rank that holds 90 % of a change's energy (mean)".into(),
             value: rank,
             shown: format!("{rank:.1} ({} of the dimension)", percent(share)),
-            rule: format!("up to {} of the dimension an adapter is the smaller file at little loss", percent(LOW_RANK)),
+            rule: format!(
+                "up to {} of the dimension an adapter is the smaller file at little loss",
+                percent(LOW_RANK)
+            ),
             threshold_by: "ours",
             speaks: if low { Speaks::For } else { Speaks::Nothing },
             reading: if low {
@@ -362,11 +414,18 @@ fn intruders(report: &Report) -> Option<Indicator> {
     let some = value > 0.0;
     Some(Indicator {
         code: "intruders",
-        measured: format!("intruder dimensions (first {}, cosine below {})", rule.k, rule.epsilon),
+        measured: format!(
+            "intruder dimensions (first {}, cosine below {})",
+            rule.k, rule.epsilon
+        ),
         value,
         shown: format!("{value}"),
         rule: "none is what full fine-tuning leaves".into(),
-        threshold_by: if rule == super::IntruderRule::default() { "PEFT" } else { "options" },
+        threshold_by: if rule == super::IntruderRule::default() {
+            "PEFT"
+        } else {
+            "options"
+        },
         speaks: if some { Speaks::Mind } else { Speaks::Nothing },
         reading: if some {
             format!(
@@ -382,13 +441,23 @@ fn intruders(report: &Report) -> Option<Indicator> {
 
 /// Words for full models, and for adapters without a base.
 fn by_kind(report: &Report, models: &'static str, adapters: &'static str) -> &'static str {
-    if report.base.is_some() { models } else { adapters }
+    if report.base.is_some() {
+        models
+    } else {
+        adapters
+    }
 }
 
 /// Positions of the smallest and the largest value (the first of equals).
 fn extremes(values: &[f64]) -> Option<(usize, usize)> {
     let at = |better: fn(f64, f64) -> bool| {
-        (1..values.len()).fold(0, |best, i| if better(values[i], values[best]) { i } else { best })
+        (1..values.len()).fold(0, |best, i| {
+            if better(values[i], values[best]) {
+                i
+            } else {
+                best
+            }
+        })
     };
     (!values.is_empty()).then(|| (at(|a, b| a < b), at(|a, b| a > b)))
 }

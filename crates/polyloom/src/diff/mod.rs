@@ -95,7 +95,10 @@ impl Options<'_> {
         if !(self.top > 0.0 && self.top <= 1.0) {
             return Err(MergeError::plan(
                 "bad-parameter",
-                format!("the share of the overlap must be in (0, 1], not {}", self.top),
+                format!(
+                    "the share of the overlap must be in (0, 1], not {}",
+                    self.top
+                ),
             )
             .hint("--top-k 0.2 compares the fifth of the entries with the largest magnitude"));
         }
@@ -212,8 +215,7 @@ pub fn measure(inputs: &Inputs, options: &Options) -> Result<Report, Vec<MergeEr
         Inputs::Adapters(adapters) => factors::plan(adapters, &filter)?,
     };
     let n = facts.experts.len();
-    let mut numbers =
-        stream::run(&*source, &tasks, n, options).map_err(|e| vec![e])?;
+    let mut numbers = stream::run(&*source, &tasks, n, options).map_err(|e| vec![e])?;
     let spectral = options.spectral.unwrap_or(!source.whole_spectra());
     if spectral {
         let found = spectrum::run(&*source, &tasks, options).map_err(|e| vec![e])?;

@@ -26,7 +26,11 @@ fn renamed(base: &Opened, expert: &Opened, notes: &mut Vec<String>) -> Opened {
         .map(String::as_str)
         .filter(|n| !known.contains(n) && !is_head(n))
         .collect();
-    if expert.tensors.keys().any(|n| known.contains(n.as_str()) && !is_head(n)) {
+    if expert
+        .tensors
+        .keys()
+        .any(|n| known.contains(n.as_str()) && !is_head(n))
+    {
         return expert.clone();
     }
     let mut model = expert.model.clone();
@@ -34,11 +38,15 @@ fn renamed(base: &Opened, expert: &Opened, notes: &mut Vec<String>) -> Opened {
     match prefix_fix(&missing, &known) {
         None => return expert.clone(),
         Some(PrefixFix::Strip(prefix)) => {
-            notes.push(format!("`{name}`: names are read without the prefix `{prefix}`"));
+            notes.push(format!(
+                "`{name}`: names are read without the prefix `{prefix}`"
+            ));
             model.strip_prefix = Some(prefix);
         }
         Some(PrefixFix::Add(prefix)) => {
-            notes.push(format!("`{name}`: names are read with the prefix `{prefix}`"));
+            notes.push(format!(
+                "`{name}`: names are read with the prefix `{prefix}`"
+            ));
             model.add_prefix = Some(prefix);
         }
     }
@@ -127,7 +135,12 @@ pub(super) fn plan<'a>(
                 own.len()
             ));
         }
-        notes.extend(expert.warnings.iter().map(|w| format!("`{}`: {w}", expert.model.name)));
+        notes.extend(
+            expert
+                .warnings
+                .iter()
+                .map(|w| format!("`{}`: {w}", expert.model.name)),
+        );
     }
     let facts = Facts {
         base: Some(base.model.reference.to_string()),
@@ -164,7 +177,9 @@ fn nothing_common(base: &Opened, experts: &[Opened], filter: &Filter) -> MergeEr
         ),
     )
     .at(odd.path.display().to_string())
-    .hint("is this the base the expert was tuned from? Rename the tensors, or give the right --base")
+    .hint(
+        "is this the base the expert was tuned from? Rename the tensors, or give the right --base",
+    )
 }
 
 impl Source for Models<'_> {
@@ -188,7 +203,8 @@ impl Source for Models<'_> {
             Ok(Matrix::from_f32(rows, cols, &values))
         };
         let base = whole(self.base)?;
-        let before = svd(&base).map_err(|p| problem(&self.base.file_of(&task.name), &task.name, &p))?;
+        let before =
+            svd(&base).map_err(|p| problem(&self.base.file_of(&task.name), &task.name, &p))?;
         self.experts
             .iter()
             .map(|expert| {

@@ -57,7 +57,12 @@ pub fn open(
     let recipe = from_models("linear", None, experts).map_err(|e| vec![e])?;
     let find = |model: &Model| -> Result<PathBuf> {
         let reference = &model.reference;
-        locate(&reference.path, reference.revision.as_deref(), Dialect::Loom, places)
+        locate(
+            &reference.path,
+            reference.revision.as_deref(),
+            Dialect::Loom,
+            places,
+        )
     };
     let Some(base) = base else {
         return alone(&recipe.models, find);
@@ -84,7 +89,10 @@ pub fn open(
                         .at(path.display().to_string())
                         .hint("write the expert as BASE+ADAPTER"));
                     }
-                    let adapter = (model.reference.path.clone(), model.reference.revision.take());
+                    let adapter = (
+                        model.reference.path.clone(),
+                        model.reference.revision.take(),
+                    );
                     model.reference = base.reference.clone();
                     model.reference.adapter = Some(adapter);
                 }

@@ -62,7 +62,11 @@ impl Spectrum {
     pub fn new(singular_values: &[f64], smaller: usize, intruders: Option<usize>) -> Self {
         let effective = effective_rank(singular_values);
         let zero = singular_values.iter().all(|s| *s <= 0.0);
-        let rank90 = if zero { 0 } else { energy_rank(singular_values, 0.9) };
+        let rank90 = if zero {
+            0
+        } else {
+            energy_rank(singular_values, 0.9)
+        };
         Self {
             matrices: 1,
             effective,

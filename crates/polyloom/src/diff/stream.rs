@@ -196,7 +196,11 @@ impl Engine<'_, '_> {
                     signs.extend(delta.iter().map(|v| sign(*v)));
                 }
                 let high = if n > 1 {
-                    buffers.deltas.iter().map(|d| Selector::high(keys(d))).collect()
+                    buffers
+                        .deltas
+                        .iter()
+                        .map(|d| Selector::high(keys(d)))
+                        .collect()
                 } else {
                     Vec::new()
                 };
@@ -277,8 +281,13 @@ fn largest(walk: &mut Walk, selectors: &mut [Selector], ks: &[u64]) -> Result<Si
     let ready: &[Selector] = selectors;
     walk.each(
         |start, buffers| {
-            let low = |(s, d): (&Selector, &Vec<f32>)| s.ready().then(|| s.low((0, start), keys(d)));
-            ready.iter().zip(&buffers.deltas).map(low).collect::<Vec<_>>()
+            let low =
+                |(s, d): (&Selector, &Vec<f32>)| s.ready().then(|| s.low((0, start), keys(d)));
+            ready
+                .iter()
+                .zip(&buffers.deltas)
+                .map(low)
+                .collect::<Vec<_>>()
         },
         |part| lows.push(part),
     )?;

@@ -43,7 +43,10 @@ fn adapter(dir: &Path, name: &str, module: &str, b: &[f32], a: &[f32]) -> String
     write_adapter(
         &target,
         config.as_object().unwrap(),
-        &[tensor("lora_A", [1, a.len()], a), tensor("lora_B", [b.len(), 1], b)],
+        &[
+            tensor("lora_A", [1, a.len()], a),
+            tensor("lora_B", [b.len(), 1], b),
+        ],
         "",
         FolderOptions::default(),
     )
@@ -51,7 +54,11 @@ fn adapter(dir: &Path, name: &str, module: &str, b: &[f32], a: &[f32]) -> String
     target.display().to_string()
 }
 
-fn compare(base: Option<&str>, experts: &[String], options: &Options) -> Result<Report, Vec<MergeError>> {
+fn compare(
+    base: Option<&str>,
+    experts: &[String],
+    options: &Options,
+) -> Result<Report, Vec<MergeError>> {
     measure(&open(base, experts, &Places::default())?, options)
 }
 
@@ -59,10 +66,22 @@ const W: &str = "encoder.layer.0.w";
 const B: &str = "encoder.layer.1.b";
 
 fn two_experts(dir: &Path) -> (String, Vec<String>) {
-    let base = model(dir, "base", &[(W, &[2, 2], &[1.0; 4]), (B, &[2], &[0.0; 2])]);
+    let base = model(
+        dir,
+        "base",
+        &[(W, &[2, 2], &[1.0; 4]), (B, &[2], &[0.0; 2])],
+    );
     // Differences: (1, 0, 0, -1), (3, 0) and (-1, 0, 1, -1), (0, 4).
-    let x = model(dir, "x", &[(W, &[2, 2], &[2.0, 1.0, 1.0, 0.0]), (B, &[2], &[3.0, 0.0])]);
-    let y = model(dir, "y", &[(W, &[2, 2], &[0.0, 1.0, 2.0, 0.0]), (B, &[2], &[0.0, 4.0])]);
+    let x = model(
+        dir,
+        "x",
+        &[(W, &[2, 2], &[2.0, 1.0, 1.0, 0.0]), (B, &[2], &[3.0, 0.0])],
+    );
+    let y = model(
+        dir,
+        "y",
+        &[(W, &[2, 2], &[0.0, 1.0, 2.0, 0.0]), (B, &[2], &[0.0, 4.0])],
+    );
     (base, vec![x, y])
 }
 
@@ -77,15 +96,30 @@ fn two_experts_by_hand() {
     };
     let report = compare(Some(&base), &experts, &options).unwrap();
     let w = &report.tensors[0].numbers;
-    assert_eq!((w.dots.as_slice(), w.base_square), ([2.0, 0.0, 0.0, 3.0].as_slice(), Some(4.0)));
-    assert_eq!((w.changed.as_slice(), w.both[1], w.opposed[1], w.conflicts), ([2, 3].as_slice(), 2, 1, 1));
+    assert_eq!(
+        (w.dots.as_slice(), w.base_square),
+        ([2.0, 0.0, 0.0, 3.0].as_slice(), Some(4.0))
+    );
+    assert_eq!(
+        (w.changed.as_slice(), w.both[1], w.opposed[1], w.conflicts),
+        ([2, 3].as_slice(), 2, 1, 1)
+    );
     assert_eq!((w.conflict(), w.pair_conflict(0, 1)), (0.25, Some(0.5)));
     // Half of four entries: x keeps 0 and 3; y has three of one size and keeps the first two, 0 and 2.
-    assert_eq!((w.top.as_slice(), w.top_both[1], w.top_opposed[1]), ([2, 2].as_slice(), 1, 1));
-    assert_eq!((w.overlap(0, 1), w.top_shared, w.top_conflicts), (Some(1.0 / 3.0), 1, 1));
+    assert_eq!(
+        (w.top.as_slice(), w.top_both[1], w.top_opposed[1]),
+        ([2, 2].as_slice(), 1, 1)
+    );
+    assert_eq!(
+        (w.overlap(0, 1), w.top_shared, w.top_conflicts),
+        (Some(1.0 / 3.0), 1, 1)
+    );
     let total = &report.total;
     assert_eq!((total.norm(0), total.norm(1)), (11f64.sqrt(), 19f64.sqrt()));
-    assert_eq!((total.relative(0), total.cosine(0, 1)), (Some(11f64.sqrt() / 2.0), 0.0));
+    assert_eq!(
+        (total.relative(0), total.cosine(0, 1)),
+        (Some(11f64.sqrt() / 2.0), 0.0)
+    );
     assert_eq!(total.overlap(0, 1), Some(0.2));
     assert_eq!(total.changed_share(1), 4.0 / 6.0);
     // [[1, 0], [0, -1]] has singular values 1, 1; [[-1, 0], [1, -1]] has sqrt((3 +- sqrt 5) / 2), so its stable rank
@@ -111,7 +145,11 @@ fn intruders_are_new_leading_directions() {
     let dir = tempfile::tempdir().unwrap();
     let base = model(dir.path(), "base", &[("w", &[2, 2], &[4.0, 0.0, 0.0, 3.0])]);
     // The leading left vector is close to (1, 1) / sqrt 2, whose cosine with the base's is about 0.71.
-    let x = model(dir.path(), "x", &[("w", &[2, 2], &[104.0, 0.0, 100.0, 3.0])]);
+    let x = model(
+        dir.path(),
+        "x",
+        &[("w", &[2, 2], &[104.0, 0.0, 100.0, 3.0])],
+    );
     let y = model(dir.path(), "y", &[("w", &[2, 2], &[4.0, 0.0, 0.0, 3.5])]);
     let count = |epsilon| {
         let options = Options {
@@ -120,7 +158,12 @@ fn intruders_are_new_leading_directions() {
             ..Options::default()
         };
         let report = compare(Some(&base), &[x.clone(), y.clone()], &options).unwrap();
-        report.total.spectra.iter().map(|s| s.intruders.unwrap()).collect::<Vec<_>>()
+        report
+            .total
+            .spectra
+            .iter()
+            .map(|s| s.intruders.unwrap())
+            .collect::<Vec<_>>()
     };
     assert_eq!((count(0.8), count(0.5)), (vec![1, 0], vec![0, 0]));
 }
@@ -131,15 +174,23 @@ fn chunks_and_threads_change_nothing() {
     let values = |i: u64| -> Vec<f32> {
         let s = Stream::new(7, "t", i);
         // Coarse steps: many equal magnitudes at the cut.
-        (0..150_000).map(|k| (s.normal(k) * 4.0).round() / 64.0).collect()
+        (0..150_000)
+            .map(|k| (s.normal(k) * 4.0).round() / 64.0)
+            .collect()
     };
     let shape: &[usize] = &[300, 500];
     let file = |name: &str, i| model(dir.path(), name, &[("w", shape, &values(i))]);
     let base = file("base", 0);
     let experts: Vec<String> = (1..4).map(|i| file(&format!("e{i}"), i)).collect();
     let run = |chunk: usize, threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let options = Options { chunk, ..Options::default() };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let options = Options {
+            chunk,
+            ..Options::default()
+        };
         pool.install(|| compare(Some(&base), &experts, &options).unwrap())
     };
     let first = run(0, 1);
@@ -155,8 +206,20 @@ fn chunks_and_threads_change_nothing() {
 fn adapters_are_what_they_are_when_folded() {
     let dir = tempfile::tempdir().unwrap();
     let module = "layers.0.q";
-    let x = adapter(dir.path(), "x", module, &[1.0, 0.0, 2.0], &[1.0, -1.0, 0.0, 3.0]);
-    let y = adapter(dir.path(), "y", module, &[-1.0, 1.0, 1.0], &[2.0, 0.0, 1.0, 1.0]);
+    let x = adapter(
+        dir.path(),
+        "x",
+        module,
+        &[1.0, 0.0, 2.0],
+        &[1.0, -1.0, 0.0, 3.0],
+    );
+    let y = adapter(
+        dir.path(),
+        "y",
+        module,
+        &[-1.0, 1.0, 1.0],
+        &[2.0, 0.0, 1.0, 1.0],
+    );
     let experts = [x, y];
     let alone = compare(None, &experts, &Options::default()).unwrap();
     // <B1 A1, B2 A2> = 2 * 2 * (b1 . b2) (a1 . a2) = 4 * 1 * 5; norms 2 |b| |a|.
@@ -167,10 +230,21 @@ fn adapters_are_what_they_are_when_folded() {
     let base = model(dir.path(), "base", &[(&weight, &[3, 4], &[0.0; 12])]);
     let folded = compare(Some(&base), &experts, &Options::default()).unwrap();
     let f = &folded.total;
-    assert_eq!((&f.dots, &f.opposed, &f.conflicts), (&n.dots, &n.opposed, &n.conflicts));
-    assert_eq!((&f.top_both, &f.changed, &f.top_conflicts), (&n.top_both, &n.changed, &n.top_conflicts));
+    assert_eq!(
+        (&f.dots, &f.opposed, &f.conflicts),
+        (&n.dots, &n.opposed, &n.conflicts)
+    );
+    assert_eq!(
+        (&f.top_both, &f.changed, &f.top_conflicts),
+        (&n.top_both, &n.changed, &n.top_conflicts)
+    );
     assert_eq!(folded.experts, ["x", "y"]);
-    assert!(alone.indicators.iter().all(|i| i.code != "intruders" && i.code != "changed"));
+    assert!(
+        alone
+            .indicators
+            .iter()
+            .all(|i| i.code != "intruders" && i.code != "changed")
+    );
 }
 
 fn only_error(result: Result<Report, Vec<MergeError>>) -> (String, Vec<String>) {
@@ -188,38 +262,76 @@ fn what_cannot_be_compared_is_said() {
 
     let odd = model(d, "odd", &[(W, &[4], &[1.0; 4]), (B, &[2], &[0.0; 2])]);
     let (text, hints) = only_error(compare(Some(&base), std::slice::from_ref(&odd), &options));
-    assert!(text.contains("odd.safetensors") && text.contains(W) && text.contains("[4]"), "{text}");
-    assert!(hints[0].contains(r"--exclude '^encoder\.layer\.0\.w$'"), "{hints:?}");
+    assert!(
+        text.contains("odd.safetensors") && text.contains(W) && text.contains("[4]"),
+        "{text}"
+    );
+    assert!(
+        hints[0].contains(r"--exclude '^encoder\.layer\.0\.w$'"),
+        "{hints:?}"
+    );
     let rest = Options {
         exclude: Some(r"^encoder\.layer\.0\.w$".into()),
         ..Options::default()
     };
-    assert_eq!(compare(Some(&base), &[odd], &rest).unwrap().tensors.len(), 1);
+    assert_eq!(
+        compare(Some(&base), &[odd], &rest).unwrap().tensors.len(),
+        1
+    );
 
     let other = model(d, "other", &[("conv", &[2], &[1.0; 2])]);
     let (text, _) = only_error(compare(Some(&base), &[other], &options));
-    assert!(text.contains("other.safetensors") && text.contains("`conv`"), "{text}");
+    assert!(
+        text.contains("other.safetensors") && text.contains("`conv`"),
+        "{text}"
+    );
 
-    let nan = model(d, "nan", &[(W, &[2, 2], &[1.0, f32::NAN, 1.0, 1.0]), (B, &[2], &[0.0; 2])]);
+    let nan = model(
+        d,
+        "nan",
+        &[
+            (W, &[2, 2], &[1.0, f32::NAN, 1.0, 1.0]),
+            (B, &[2], &[0.0; 2]),
+        ],
+    );
     let (text, _) = only_error(compare(Some(&base), &[nan], &options));
-    assert!(text.contains("nan.safetensors") && text.contains("NaN at element 1"), "{text}");
+    assert!(
+        text.contains("nan.safetensors") && text.contains("NaN at element 1"),
+        "{text}"
+    );
 
     let (text, hints) = only_error(compare(None, &experts[..1], &options));
-    assert!(text.contains("against its base") && hints[0].contains("--base"), "{text}");
+    assert!(
+        text.contains("against its base") && hints[0].contains("--base"),
+        "{text}"
+    );
 
     let (text, _) = only_error(compare(Some(&base), std::slice::from_ref(&base), &options));
     assert!(text.contains("no expert"), "{text}");
 
-    let bad = Options { top: 0.0, ..Options::default() };
-    assert!(only_error(compare(Some(&base), &experts, &bad)).0.contains("(0, 1]"));
+    let bad = Options {
+        top: 0.0,
+        ..Options::default()
+    };
+    assert!(
+        only_error(compare(Some(&base), &experts, &bad))
+            .0
+            .contains("(0, 1]")
+    );
 
     let x = adapter(d, "ax", "layers.0.q", &[1.0, 2.0], &[1.0, 1.0]);
     let wide = adapter(d, "wide", "layers.0.q", &[1.0, 2.0], &[1.0, 1.0, 1.0]);
     let (text, _) = only_error(compare(None, &[x.clone(), wide], &options));
-    assert!(text.contains("wide") && text.contains("layers.0.q") && text.contains("[2, 3]"), "{text}");
+    assert!(
+        text.contains("wide") && text.contains("layers.0.q") && text.contains("[2, 3]"),
+        "{text}"
+    );
     let far = adapter(d, "far", "blocks.0.k", &[1.0, 2.0], &[1.0, 1.0]);
     let (text, hints) = only_error(compare(None, &[x, far], &options));
-    assert!(text.contains("blocks.0.k") && hints[0].contains("one base"), "{text}");
+    assert!(
+        text.contains("blocks.0.k") && hints[0].contains("one base"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -231,21 +343,47 @@ fn a_common_prefix_is_seen_through() {
     let x = model(dir.path(), "x", &[(&prefixed, &[2, 2], &[2.0; 4]), head]);
     let report = compare(Some(&base), &[x], &Options::default()).unwrap();
     assert_eq!(report.total.dots, [4.0]);
-    assert!(report.notes[0].contains("without the prefix `bert.`"), "{:?}", report.notes);
-    assert!(report.notes[1].contains("classifier.weight"), "{:?}", report.notes);
+    assert!(
+        report.notes[0].contains("without the prefix `bert.`"),
+        "{:?}",
+        report.notes
+    );
+    assert!(
+        report.notes[1].contains("classifier.weight"),
+        "{:?}",
+        report.notes
+    );
 }
 
 #[test]
 fn an_expert_equal_to_its_base_divides_by_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (base, mut experts) = two_experts(dir.path());
-    experts.push(model(dir.path(), "same", &[(W, &[2, 2], &[1.0; 4]), (B, &[2], &[0.0; 2])]));
-    let options = Options { spectral: Some(true), ..Options::default() };
+    experts.push(model(
+        dir.path(),
+        "same",
+        &[(W, &[2, 2], &[1.0; 4]), (B, &[2], &[0.0; 2])],
+    ));
+    let options = Options {
+        spectral: Some(true),
+        ..Options::default()
+    };
     let report = compare(Some(&base), &experts, &options).unwrap();
     let n = &report.total;
-    assert_eq!((n.cosine(0, 2), n.overlap(0, 2), n.pair_conflict(0, 2)), (0.0, Some(0.0), None));
+    assert_eq!(
+        (n.cosine(0, 2), n.overlap(0, 2), n.pair_conflict(0, 2)),
+        (0.0, Some(0.0), None)
+    );
     assert_eq!(n.spectra[2].effective, 0.0);
-    let ratio = report.indicators.iter().find(|i| i.code == "norm-ratio").unwrap();
-    assert!(ratio.reading.contains("same changes nothing"), "{}", ratio.reading);
+    let ratio = report
+        .indicators
+        .iter()
+        .find(|i| i.code == "norm-ratio")
+        .unwrap();
+    assert!(
+        ratio.reading.contains("same changes nothing"),
+        "{}",
+        ratio.reading
+    );
     assert!(!report.text(Detail::Layer).contains("NaN") && !report.html().contains("NaN"));
 }

@@ -87,7 +87,13 @@ fn wrapped(text: &str, indent: usize, out: &mut String) {
 }
 
 /// Columns after the name, right-aligned; the name takes what is left, at most `most`.
-fn table(head: &str, most: usize, columns: &[&str], rows: &[(String, Vec<String>)], out: &mut String) {
+fn table(
+    head: &str,
+    most: usize,
+    columns: &[&str],
+    rows: &[(String, Vec<String>)],
+    out: &mut String,
+) {
     let widths: Vec<usize> = columns
         .iter()
         .enumerate()
@@ -131,7 +137,11 @@ impl Report {
                 self.tensors.len()
             ),
         };
-        wrapped(&format!("{what}, {} parameters", short_count(self.total.elements)), 0, &mut out);
+        wrapped(
+            &format!("{what}, {} parameters", short_count(self.total.elements)),
+            0,
+            &mut out,
+        );
         out.push('\n');
         self.experts_table(&mut out);
         if n > 1 {
@@ -187,7 +197,11 @@ impl Report {
                 (self.experts[i].clone(), cells)
             })
             .collect();
-        let head = if self.base.is_some() { "expert" } else { "adapter" };
+        let head = if self.base.is_some() {
+            "expert"
+        } else {
+            "adapter"
+        };
         table(head, 30, &columns, &rows, out);
     }
 
@@ -286,7 +300,14 @@ impl Report {
 
     fn rows_table(&self, head: &str, rows: &[(String, &Numbers)], out: &mut String) {
         let n = self.experts.len();
-        let mut columns = vec!["params", if self.base.is_some() { "of base" } else { "norm" }];
+        let mut columns = vec![
+            "params",
+            if self.base.is_some() {
+                "of base"
+            } else {
+                "norm"
+            },
+        ];
         if n > 1 {
             columns.extend(["cosine", "signs", "overlap"]);
         }
@@ -308,10 +329,14 @@ impl Report {
                 };
                 let mut cells = vec![short_count(x.elements), size];
                 if n > 1 {
-                    cells.push(optional(x.mean_over_pairs(|a, b| Some(x.cosine(a, b))), |v| {
-                        format!("{v:.3}")
-                    }));
-                    cells.push(optional(x.mean_over_pairs(|a, b| x.pair_conflict(a, b)), percent));
+                    cells.push(optional(
+                        x.mean_over_pairs(|a, b| Some(x.cosine(a, b))),
+                        |v| format!("{v:.3}"),
+                    ));
+                    cells.push(optional(
+                        x.mean_over_pairs(|a, b| x.pair_conflict(a, b)),
+                        percent,
+                    ));
                     cells.push(optional(x.mean_over_pairs(|a, b| x.overlap(a, b)), |v| {
                         format!("{v:.3}")
                     }));
@@ -328,14 +353,22 @@ impl Report {
                 (name.clone(), cells)
             })
             .collect();
-        let head = if n > 1 { format!("{head} (means)") } else { head.to_owned() };
+        let head = if n > 1 {
+            format!("{head} (means)")
+        } else {
+            head.to_owned()
+        };
         table(&head, 44, &columns, &rows, out);
     }
 
     fn indicator_list(&self, out: &mut String) {
         out.push_str("\nindicators\n");
         for i in &self.indicators {
-            wrapped(&format!("{:<4}  {}: {}", i.speaks.word(), i.measured, i.shown), 2, out);
+            wrapped(
+                &format!("{:<4}  {}: {}", i.speaks.word(), i.measured, i.shown),
+                2,
+                out,
+            );
             wrapped(&format!("{}.", i.reading), 8, out);
             let by = match i.threshold_by {
                 "ours" => "threshold ours".to_owned(),
@@ -361,9 +394,17 @@ mod tests {
 
     #[test]
     fn numbers_as_people_read_them() {
-        let shown: Vec<String> =
-            [0.0, 0.5, 1.23456, 123.456, 1e-5, 2e7].iter().map(|v| digits(*v)).collect();
-        assert_eq!(shown, ["0", "0.5000", "1.235", "123.5", "1.00e-5", "2.00e7"]);
-        assert_eq!((short_count(512), short_count(1_204_608)), ("512".into(), "1.2 M".into()));
+        let shown: Vec<String> = [0.0, 0.5, 1.23456, 123.456, 1e-5, 2e7]
+            .iter()
+            .map(|v| digits(*v))
+            .collect();
+        assert_eq!(
+            shown,
+            ["0", "0.5000", "1.235", "123.5", "1.00e-5", "2.00e7"]
+        );
+        assert_eq!(
+            (short_count(512), short_count(1_204_608)),
+            ("512".into(), "1.2 M".into())
+        );
     }
 }
