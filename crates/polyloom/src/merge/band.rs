@@ -66,6 +66,12 @@ impl Band {
         self
     }
 
+    /// Takes [`Self::sampled`] back.
+    pub fn long_way(&mut self) {
+        self.bracket = None;
+        self.to_the_top = None;
+    }
+
     /// True if the coming round is content with a sample.
     pub fn samples(&self) -> bool {
         self.bracket.as_ref().is_some_and(Bracket::samples)

@@ -5,6 +5,7 @@
 use super::method::{
     Chunk, Job, Kernel, Kind, Next, Param, Part, Partial, Scope, Unit, Unset, Values, typed,
 };
+use super::pre;
 use super::survey::{BlockSums, Total};
 use crate::error::{MergeError, Result};
 
@@ -27,6 +28,8 @@ const ANY: Kind = Kind::Number(f64::NEG_INFINITY, f64::INFINITY);
 
 /// All steps.
 pub static STEPS: &[StepSpec] = &[
+    pre::SPARSIFY,
+    pre::ELECT_SIGN,
     StepSpec {
         name: "lines",
         summary: "Scale the merged vector by depth: alpha + beta i/(L-1) for block i of L, alpha outside",
@@ -200,8 +203,15 @@ impl Kernel for PostKernel {
             }
         }
         let mut sums = BlockSums::new(2);
-        sums.l1(0, &sum);
-        sums.l1(1, &v);
+        // Chunks that start at rows are summed row by row, so that the sums do not depend on the chunk size.
+        let piece = match self.inner.unit() {
+            Unit::Row => chunk.tensor.last_axis(),
+            Unit::Chunk | Unit::Tensor => chunk.len(),
+        };
+        for (sum, v) in sum.chunks(piece.max(1)).zip(v.chunks(piece.max(1))) {
+            sums.l1(0, sum);
+            sums.l1(1, v);
+        }
         Ok(Box::new(sums))
     }
 
@@ -252,32 +262,6 @@ pub fn post_scope(steps: &[(&str, &Values)]) -> Scope {
         Scope::Model
     } else {
         Scope::Tensor
-    }
-}
-
-/// What a kernel with pre-steps must cover.
-pub fn pre_scope(steps: &[(&str, &Values)]) -> Scope {
-    let model = |(_, values): &(&str, &Values)| values.word("scope") == "model";
-    if steps.iter().any(model) {
-        Scope::Model
-    } else {
-        Scope::Tensor
-    }
-}
-
-/// Puts pre-steps in front of a kernel.
-///
-/// # Errors
-/// An unknown step (a planning bug).
-pub fn wrap_pre(
-    inner: Box<dyn Kernel>,
-    steps: &[(&str, &Values)],
-    job: &Job,
-) -> Result<Box<dyn Kernel>> {
-    let _ = job;
-    match steps.first() {
-        None => Ok(inner),
-        Some((name, _)) => Err(MergeError::Internal(format!("no pre-step `{name}`"))),
     }
 }
 

@@ -8,6 +8,8 @@ mod election;
 pub mod gram;
 pub mod method;
 pub mod params;
+pub mod per_tensor;
+pub mod pre;
 mod ranks;
 pub mod run;
 pub mod sparsify;

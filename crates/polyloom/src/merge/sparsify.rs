@@ -86,6 +86,7 @@ pub struct Sparsifier {
     norms: Option<Total>,
     /// What the survey of [`Rule::Magprune`] decided, by chunk: ranking once is enough.
     masks: Vec<((usize, usize), Vec<u64>)>,
+    keeps_masks: bool,
     scale: f32,
     /// The band's edges are known: what is left is the norms.
     selected: bool,
@@ -184,6 +185,7 @@ impl Sparsifier {
             done: trivial || !(measured || matches!(plan, Plan::Band(_))),
             norms: measured.then(|| Total::new(2)),
             masks: Vec::new(),
+            keeps_masks: true,
             scale: match rescale {
                 Rescale::Inverse if !trivial => (1.0 / density) as f32,
                 _ => 1.0,
@@ -201,6 +203,23 @@ impl Sparsifier {
     #[must_use]
     pub fn in_rows(mut self, len: usize) -> Self {
         self.piece = len;
+        self
+    }
+
+    /// Says that many tensors are surveyed before the first is written: ranks are then found twice instead of being
+    /// remembered.
+    #[must_use]
+    pub fn without_masks(mut self) -> Self {
+        self.keeps_masks = false;
+        self
+    }
+
+    /// Says that no sample spread over its entries can be had: the survey then takes the long way.
+    #[must_use]
+    pub fn without_samples(mut self) -> Self {
+        if let Plan::Band(band) = &mut self.plan {
+            band.long_way();
+        }
         self
     }
 
@@ -277,7 +296,7 @@ impl Sparsifier {
             }
         }
         let mut words = Vec::new();
-        if ranked {
+        if ranked && self.keeps_masks {
             Mask::pack(&kept, &mut words);
         }
         Found::Norms(sums, place, words)

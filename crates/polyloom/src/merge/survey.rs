@@ -150,7 +150,7 @@ impl Default for Selector {
     fn default() -> Self {
         Self {
             count: 0,
-            high: vec![0; HIGH_BINS],
+            high: Vec::new(),
             wanted: Vec::new(),
             runs: Vec::new(),
         }
@@ -169,6 +169,7 @@ impl Selector {
 
     /// Takes a chunk's counts (any order).
     pub fn absorb_high(&mut self, part: &High) {
+        self.high.resize(HIGH_BINS, 0);
         for (total, n) in self.high.iter_mut().zip(&part.0) {
             *total += u64::from(*n);
             self.count += u64::from(*n);
@@ -185,7 +186,8 @@ impl Selector {
         !self.wanted.is_empty()
     }
 
-    /// States the ranks to find (from the smallest, from 0, each below [`Self::count`]).
+    /// States the ranks to find (from the smallest, from 0, each below [`Self::count`]), once: the table of the first
+    /// round is dropped.
     ///
     /// # Panics
     /// If a rank is not below the count.
@@ -207,6 +209,7 @@ impl Selector {
             self.wanted.push((rank, bin, below));
             self.runs.push(Vec::new());
         }
+        self.high = Vec::new();
     }
 
     /// Collects the keys of a chunk that fall into the bins of the wanted ranks. `place` = (tensor, start).

@@ -9,6 +9,7 @@ use crate::merge::compose::{self, PostKernel, StepSpec};
 use crate::merge::method::{Job, Kernel, Method, Param, Scope, TensorJob, Values};
 use crate::merge::params::complete;
 use crate::merge::{self};
+use crate::merge::{per_tensor, pre};
 use crate::recipe::{Part, Recipe, Setting, Settings};
 use crate::suggest;
 
@@ -93,6 +94,18 @@ impl Composition {
                 experts,
             )?),
         };
+        if let Some(step) = recipe.pre.first().or(recipe.post.first())
+            && !spec.deltas
+        {
+            return Err(MergeError::plan(
+                "no-task-vector",
+                format!(
+                    "step `{}` acts on task vectors; merge method `{}` merges weights",
+                    step.name, spec.name
+                ),
+            )
+            .hint("`task_arithmetic` and its relatives work on task vectors"));
+        }
         Ok(Self {
             method: spec.name,
             on,
@@ -119,16 +132,33 @@ impl Composition {
         let inner = self
             .on
             .as_ref()
-            .is_some_and(|i| model(i.method) || compose::pre_scope(&list(&i.pre)) == Scope::Model);
+            .is_some_and(|i| model(i.method) || pre::pre_scope(&list(&i.pre)) == Scope::Model);
         if model(self.method)
             || inner
             || compose::post_scope(&self.post_list()) == Scope::Model
-            || compose::pre_scope(&list(&self.pre)) == Scope::Model
+            || pre::pre_scope(&list(&self.pre)) == Scope::Model
         {
             Scope::Model
         } else {
             Scope::Tensor
         }
+    }
+
+    /// Whether whole matrices are held at once: by a decomposition, or by ranks along rows.
+    pub fn whole_tensors(&self) -> bool {
+        let spectral = |name: &str| {
+            matches!(
+                name,
+                "iso_c" | "iso_cts" | "tsv_m" | "wudi" | "regmean" | "knots"
+            )
+        };
+        let steps = |steps: &[Step]| steps.iter().any(|s| pre::whole_tensors(s.name, &s.values));
+        spectral(self.method)
+            || steps(&self.pre)
+            || self
+                .on
+                .as_ref()
+                .is_some_and(|i| spectral(i.method) || steps(&i.pre))
     }
 
     /// Whether inputs arrive as task vectors.
@@ -146,10 +176,21 @@ impl Composition {
             let inner = inner.clone();
             job.inner_maker = Some(Arc::new(move |outer: &Job| inner.build(outer)));
         }
-        let kernel = method(self.method)?.kernel(&job)?;
-        let kernel = compose::wrap_pre(kernel, &list(&self.pre), &job)?;
+        let kernel = per_tensor::kernel(method(self.method)?, &job)?;
+        let inner =
+            |i: &Inner| draws(i.method) || i.pre.iter().any(|s| pre::draws(s.name, &s.values));
+        let drawing = draws(self.method) || self.on.as_ref().is_some_and(inner);
+        let kernel = pre::wrap(kernel, &list(&self.pre), &job, drawing)?;
         PostKernel::wrap(kernel, &self.post_list(), &job)
     }
+}
+
+/// True for methods that draw from the seed.
+fn draws(method: &str) -> bool {
+    matches!(
+        method,
+        "dare_linear" | "dare_ties" | "della" | "della_linear"
+    )
 }
 
 fn list(steps: &[Step]) -> Vec<(&str, &Values)> {
@@ -248,8 +289,8 @@ impl Inner {
             inner_maker: None,
             ..outer.clone()
         };
-        let kernel = method(self.method)?.kernel(&job)?;
-        compose::wrap_pre(kernel, &list(&self.pre), &job)
+        let kernel = per_tensor::kernel(method(self.method)?, &job)?;
+        pre::wrap(kernel, &list(&self.pre), &job, draws(self.method))
     }
 }
 
@@ -293,9 +334,11 @@ fn steps(parts: &[Part], pre: bool) -> Result<Vec<Step>> {
                     None => error,
                 }
             })?;
+            let values = complete(spec.params, &plain(&part.settings)?, false)?;
+            pre::check(spec.name, &values)?;
             Ok(Step {
                 name: spec.name,
-                values: complete(spec.params, &plain(&part.settings)?, false)?,
+                values,
             })
         })
         .collect()

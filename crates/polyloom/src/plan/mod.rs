@@ -195,7 +195,11 @@ impl Plan {
         let widest = self
             .groups
             .iter()
-            .map(|g| g.experts.len() as u64 + 3)
+            .map(|g| {
+                let steps =
+                    g.composition.pre.len() + g.composition.on.as_ref().map_or(0, |i| i.pre.len());
+                (1 + steps) as u64 * g.experts.len() as u64 + 3
+            })
             .max()
             .unwrap_or(1);
         let rows = self
@@ -206,14 +210,10 @@ impl Plan {
             .max()
             .unwrap_or(0);
         // Decompositions hold whole tensors: inputs, result and factors, for two tensors at once.
-        let spectral = matches!(
-            self.recipe.method.as_str(),
-            "iso_c" | "iso_cts" | "tsv_m" | "wudi" | "regmean" | "knots"
-        );
         let whole = self
             .groups
             .iter()
-            .filter(|_| spectral)
+            .filter(|g| g.composition.whole_tensors())
             .flat_map(|g| {
                 g.members
                     .iter()
