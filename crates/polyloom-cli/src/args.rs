@@ -89,6 +89,10 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Compare experts with their base, or adapters with each other
     Diff(crate::args_diff::DiffArgs),
+    /// Show what is inside a checkpoint, adapter, bundle or recipe
+    Inspect(InspectArgs),
+    /// Check this machine and these files
+    Doctor(DoctorArgs),
     /// Print shell completions
     Completions {
         /// Shell
@@ -292,6 +296,63 @@ pub enum HeadsArg {
     Merge,
     /// One file per task.
     Separate,
+}
+
+/// `polyloom inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom inspect experts/intent --base models/base
+  polyloom inspect adapters/sentiment bundle/
+  polyloom inspect loom.toml --resolved           (every value with its origin)
+  polyloom inspect recipe.yml --as toml           (a mergekit file as a loom.toml)")]
+pub struct InspectArgs {
+    /// Checkpoints, adapters, mask bundles, recipes
+    #[arg(value_name = "ITEM", required = true)]
+    pub items: Vec<String>,
+    /// Compare checkpoints with this base (reads all tensors)
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// List every tensor with type and shape
+    #[arg(long)]
+    pub tensors: bool,
+    /// For recipes: every value with its origin
+    #[arg(long)]
+    pub resolved: bool,
+    /// For recipes: write it in the other language
+    #[arg(long = "as", value_name = "FORM")]
+    pub form: Option<RecipeForm>,
+    /// Hugging Face cache folder
+    #[arg(long, visible_alias = "transformers-cache", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+/// Languages of recipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecipeForm {
+    /// loom.toml
+    Toml,
+    /// A mergekit file.
+    Yaml,
+}
+
+/// `polyloom doctor`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom doctor                                 (this machine)
+  polyloom doctor loom.toml -o out                (would this recipe run?)
+  polyloom doctor out/merged --full               (every number read, hashes compared)
+
+Exit code 1 means that a check failed.")]
+pub struct DoctorArgs {
+    /// Recipes, checkpoints, adapters, bundles to check
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Where outputs would go
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Read every tensor and look for NaN and infinity
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// `polyloom compress`

@@ -6,7 +6,9 @@
 pub mod adapt;
 pub mod compress;
 pub mod diff;
+pub mod doctor;
 pub mod error;
+pub mod inspect;
 pub mod merge;
 pub mod moe;
 pub mod output;

@@ -4,6 +4,7 @@ mod adapt;
 mod compress;
 mod convert;
 mod diff;
+mod look;
 mod merge;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
+        Command::Inspect(args) => look::inspect(&args, ui),
+        Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "polyloom", &mut out);

@@ -189,3 +189,119 @@ fn a_killed_run_leaves_the_target_absent_and_the_next_one_works() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn inspect_shows_models_adapters_and_recipes() {
+    let folder = letters();
+    let item = |name: &str| folder.join(name).display().to_string();
+    let out = polyloom(&["inspect", &item("greek"), "--base", &item("base")]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let shown = text(&out.stdout);
+    assert!(shown.contains("full checkpoint"), "{shown}");
+    assert!(shown.contains("tensors shared"), "{shown}");
+    assert!(shown.contains("of the base norm; largest in"), "{shown}");
+
+    let out = polyloom(&["inspect", &item("loom.toml"), "--resolved"]);
+    let shown = text(&out.stdout);
+    assert!(shown.contains("found at"), "{shown}");
+    assert!(shown.contains("(default)"), "{shown}");
+
+    let out = polyloom(&["inspect", &item("nowhere")]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("nowhere"));
+}
+
+#[test]
+fn doctor_checks_files_and_says_no_with_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out").display().to_string();
+    let recipe = recipe(dir.path(), |t| t);
+    assert!(
+        polyloom(&["merge", &recipe, "-o", &target])
+            .status
+            .success()
+    );
+    let out = polyloom(&["doctor", &recipe, &target, "--full", "-o", &target]);
+    let shown = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{shown}");
+    for words in [
+        "ok    cpu",
+        "ok    recipe",
+        "hashes match polyloom.json, all numbers finite",
+    ] {
+        assert!(shown.contains(words), "{shown}");
+    }
+    // One byte of the header changed: the file still opens, but it is not the one that was written.
+    let file = dir.path().join("out/model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|w| w == b"\"shape\"").unwrap();
+    let letter = bytes[..at]
+        .iter()
+        .rposition(|b| b.is_ascii_lowercase())
+        .unwrap();
+    bytes[letter] ^= 1;
+    let _ = letter;
+    std::fs::write(&file, &bytes).unwrap();
+    let out = polyloom(&["doctor", &target]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stdout));
+    assert!(
+        text(&out.stdout).contains("fail  files"),
+        "{}",
+        text(&out.stdout)
+    );
+}
+
+#[test]
+fn compress_and_restore_round_trip() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let recipe = recipe(dir.path(), |t| t);
+    let out = polyloom(&[
+        "compress",
+        &recipe,
+        "--method",
+        "emr",
+        "--heads",
+        "separate",
+        "-o",
+        &path("bundle"),
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("deltas only"),
+        "{}",
+        text(&out.stderr)
+    );
+    let out = polyloom(&["inspect", &path("bundle")]);
+    assert!(
+        text(&out.stdout).contains("mask bundle, emr"),
+        "{}",
+        text(&out.stdout)
+    );
+    let out = polyloom(&[
+        "compress",
+        "restore",
+        &path("bundle"),
+        "--task",
+        "greek",
+        "-o",
+        &path("greek"),
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let merged = polyloom(&[
+        "merge",
+        &recipe,
+        "--method",
+        "emr",
+        "--shared",
+        "task=greek",
+        "--heads",
+        "separate",
+        "-o",
+        &path("direct"),
+    ]);
+    assert!(merged.status.success(), "{}", text(&merged.stderr));
+    let bytes =
+        |name: &str| std::fs::read(dir.path().join(name).join("model.safetensors")).unwrap();
+    assert!(bytes("greek") == bytes("direct"));
+}
