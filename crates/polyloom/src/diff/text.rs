@@ -3,6 +3,7 @@
 use super::indicators::percent;
 use super::numbers::{Numbers, mean};
 use super::report::Report;
+use crate::plan::names::split_index;
 
 const WIDTH: usize = 80;
 
@@ -98,7 +99,10 @@ fn table(
         .iter()
         .enumerate()
         .map(|(c, title)| {
-            let cells = rows.iter().map(|r| r.1[c].chars().count());
+            let cells = rows
+                .iter()
+                .filter_map(|r| r.1.get(c))
+                .map(|cell| cell.chars().count());
             cells.chain([title.chars().count()]).max().unwrap_or(0)
         })
         .collect();
@@ -319,40 +323,63 @@ impl Report {
         if intruders {
             columns.push("intr.");
         }
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, x)| {
-                let size = if self.base.is_some() {
-                    optional(mean((0..n).filter_map(|i| x.relative(i))), percent)
-                } else {
-                    digits(x.mean(|i| x.norm(i)))
-                };
-                let mut cells = vec![short_count(x.elements), size];
-                if n > 1 {
-                    cells.push(optional(
-                        x.mean_over_pairs(|a, b| Some(x.cosine(a, b))),
-                        |v| format!("{v:.3}"),
-                    ));
-                    cells.push(optional(
-                        x.mean_over_pairs(|a, b| x.pair_conflict(a, b)),
-                        percent,
-                    ));
-                    cells.push(optional(x.mean_over_pairs(|a, b| x.overlap(a, b)), |v| {
-                        format!("{v:.3}")
-                    }));
+        let cells = |x: &Numbers| {
+            let size = if self.base.is_some() {
+                optional(mean((0..n).filter_map(|i| x.relative(i))), percent)
+            } else {
+                digits(x.mean(|i| x.norm(i)))
+            };
+            let mut cells = vec![short_count(x.elements), size];
+            if n > 1 {
+                cells.push(optional(
+                    x.mean_over_pairs(|a, b| Some(x.cosine(a, b))),
+                    |v| format!("{v:.3}"),
+                ));
+                cells.push(optional(
+                    x.mean_over_pairs(|a, b| x.pair_conflict(a, b)),
+                    percent,
+                ));
+                cells.push(optional(x.mean_over_pairs(|a, b| x.overlap(a, b)), |v| {
+                    format!("{v:.3}")
+                }));
+            }
+            if spectral {
+                let ranks = x.spectra.iter().filter(|s| s.matrices > 0);
+                cells.push(optional(mean(ranks.map(|s| s.mean_effective())), digits));
+            }
+            if intruders {
+                let sum: Option<u64> = x.spectra.iter().map(|s| s.intruders).sum();
+                let shown = sum.filter(|_| !x.spectra.is_empty());
+                cells.push(shown.map_or_else(|| "-".into(), |c| c.to_string()));
+            }
+            cells
+        };
+        // Tensors stand under their layer: whole names do not fit beside the numbers.
+        let mut lines = Vec::new();
+        let mut open = "";
+        for (name, x) in rows {
+            let layer = match split_index(name) {
+                Some((_, _, rest))
+                    if self
+                        .layers
+                        .iter()
+                        .any(|l| name.starts_with(&format!("{}.", l.name))) =>
+                {
+                    name[..name.len() - rest.len()].trim_end_matches('.')
                 }
-                if spectral {
-                    let ranks = x.spectra.iter().filter(|s| s.matrices > 0);
-                    cells.push(optional(mean(ranks.map(|s| s.mean_effective())), digits));
-                }
-                if intruders {
-                    let sum: Option<u64> = x.spectra.iter().map(|s| s.intruders).sum();
-                    let shown = sum.filter(|_| !x.spectra.is_empty());
-                    cells.push(shown.map_or_else(|| "-".into(), |c| c.to_string()));
-                }
-                (name.clone(), cells)
-            })
-            .collect();
+                _ => "",
+            };
+            if layer != open && !layer.is_empty() {
+                lines.push((layer.to_owned(), Vec::new()));
+            }
+            open = layer;
+            let shown = match layer {
+                "" => name.clone(),
+                _ => format!("  {}", &name[layer.len() + 1..]),
+            };
+            lines.push((shown, cells(x)));
+        }
+        let rows = lines;
         let head = if n > 1 {
             format!("{head} (means)")
         } else {
