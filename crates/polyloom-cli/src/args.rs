@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// One system for many tasks
 #[derive(Debug, Parser)]
@@ -44,11 +46,18 @@ pub struct Global {
         global = true,
         value_name = "WHEN",
         default_value = "auto",
+        env = "POLYLOOM_COLOR",
         help_heading = "Global options"
     )]
     pub color: Color,
     /// No progress line
-    #[arg(long, global = true, help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "POLYLOOM_NO_PROGRESS",
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Global options"
+    )]
     pub no_progress: bool,
     /// Fetch models (hf:org/name) that are not in the Hugging Face cache; nothing is fetched without it
     #[arg(
@@ -118,10 +127,10 @@ pub struct OutputArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Largest file, such as 5GB or 500MB
-    #[arg(long, visible_alias = "out-shard-size", value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    #[arg(long, visible_alias = "out-shard-size", value_name = "SIZE", default_value = "5GB", env = "POLYLOOM_SHARD_SIZE", value_parser = size)]
     pub shard_size: u64,
     /// Skip fsync: complete for other programs at once, not yet safe against a power cut
-    #[arg(long)]
+    #[arg(long, env = "POLYLOOM_NO_SYNC", value_parser = BoolishValueParser::new())]
     pub no_sync: bool,
     /// Keep the finished shards of an interrupted run of the same recipe
     #[arg(long)]
@@ -132,6 +141,14 @@ pub struct OutputArgs {
     /// Merge NaN and infinity like numbers instead of stopping
     #[arg(long)]
     pub allow_nonfinite: bool,
+}
+
+/// How much memory a run may take.
+#[derive(Debug, Clone, Args)]
+pub struct MemoryArgs {
+    /// Refuse a run that needs more memory than this, such as 16GB (default: what is free)
+    #[arg(long, value_name = "SIZE", env = "POLYLOOM_MEMORY", value_parser = size)]
+    pub memory: Option<u64>,
 }
 
 /// Provenance hashes.
@@ -175,16 +192,21 @@ pub struct MergeArgs {
     #[arg(long, value_name = "STEP")]
     pub post: Vec<String>,
     /// Round inputs to this type first (arithmetic stays f32)
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", env = "POLYLOOM_DTYPE")]
     pub dtype: Option<String>,
     /// Type of the written tensors (f32, bf16, f16, f64, fp8_e4m3, fp8_e5m2)
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", env = "POLYLOOM_OUT_DTYPE")]
     pub out_dtype: Option<String>,
     /// Classification heads: merge them, or keep one per task under heads/
     #[arg(long, value_name = "POLICY")]
     pub heads: Option<HeadsArg>,
     /// Seed of random methods
-    #[arg(long, visible_alias = "random-seed", value_name = "N")]
+    #[arg(
+        long,
+        visible_alias = "random-seed",
+        value_name = "N",
+        env = "POLYLOOM_SEED"
+    )]
     pub seed: Option<u64>,
     /// Leave out tensors that not all inputs have
     #[arg(long, visible_alias = "tensor-intersection", conflicts_with = "union")]
@@ -202,7 +224,12 @@ pub struct MergeArgs {
     #[arg(long)]
     pub strict: bool,
     /// Hugging Face cache folder
-    #[arg(long, visible_alias = "transformers-cache", value_name = "DIR")]
+    #[arg(
+        long,
+        visible_alias = "transformers-cache",
+        value_name = "DIR",
+        env = "POLYLOOM_CACHE"
+    )]
     pub cache: Option<PathBuf>,
     /// List all methods
     #[arg(long)]
@@ -213,7 +240,31 @@ pub struct MergeArgs {
     #[command(flatten)]
     pub out: OutputArgs,
     #[command(flatten)]
+    pub memory: MemoryArgs,
+    #[command(flatten)]
     pub habit: Habit,
+    /// Which of the values above come from `POLYLOOM_*` variables: `--set` and the recipe's file order them below flags.
+    #[arg(skip)]
+    pub from_environment: Vec<&'static str>,
+}
+
+impl Cli {
+    /// Parses the command line and remembers which values came from the environment.
+    pub fn read(args: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(args)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let (Command::Merge(merge), Some(given)) =
+            (&mut cli.command, matches.subcommand_matches("merge"))
+        {
+            let from_variable =
+                |id: &&str| ArgMatches::value_source(given, id) == Some(ValueSource::EnvVariable);
+            merge.from_environment = ["dtype", "out_dtype", "seed"]
+                .into_iter()
+                .filter(from_variable)
+                .collect();
+        }
+        Ok(cli)
+    }
 }
 
 /// Flags of mergekit's programs that have no meaning here: accepted, with one note.
@@ -418,6 +469,8 @@ pub struct ConvertArgs {
     pub dtype: Option<String>,
     #[command(flatten)]
     pub out: OutputArgs,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 /// Parses `5GB`, `500MB`, `5B` (mergekit's: bytes), `2000000`.
@@ -467,7 +520,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

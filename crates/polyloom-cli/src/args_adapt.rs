@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 
 use crate::args::{OutputArgs, size};
@@ -63,7 +64,7 @@ pub struct AdapterOut {
     #[arg(long)]
     pub force: bool,
     /// Skip fsync
-    #[arg(long)]
+    #[arg(long, env = "POLYLOOM_NO_SYNC", value_parser = BoolishValueParser::new())]
     pub no_sync: bool,
     /// Type of the factors (default: as in the input)
     #[arg(long, value_name = "TYPE")]
@@ -150,7 +151,7 @@ pub struct CombineArgs {
     #[arg(long, visible_alias = "majority-sign-method", default_value = "total", value_parser = ["total", "frequency"])]
     pub sign: String,
     /// Seed of the dare types
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, env = "POLYLOOM_SEED")]
     pub seed: u64,
     #[command(flatten)]
     pub out: AdapterOut,
@@ -226,13 +227,18 @@ pub struct MoeArgs {
     #[arg(long)]
     pub force: bool,
     /// Skip fsync
-    #[arg(long)]
+    #[arg(long, env = "POLYLOOM_NO_SYNC", value_parser = BoolishValueParser::new())]
     pub no_sync: bool,
     /// Largest file, such as 5GB
-    #[arg(long, visible_alias = "out-shard-size", value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    #[arg(long, visible_alias = "out-shard-size", value_name = "SIZE", default_value = "5GB", env = "POLYLOOM_SHARD_SIZE", value_parser = size)]
     pub shard_size: u64,
     /// Seed of noise and random gates
-    #[arg(long, visible_alias = "random-seed", default_value_t = 0)]
+    #[arg(
+        long,
+        visible_alias = "random-seed",
+        default_value_t = 0,
+        env = "POLYLOOM_SEED"
+    )]
     pub seed: u64,
     /// Go on when an input has NaN or infinity
     #[arg(long)]

@@ -9,11 +9,9 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     ui::quiet_on_closed_pipe();
-    let args = match args::Cli::try_parse_from(args::spelled_as_habit(std::env::args_os())) {
+    let args = match args::Cli::read(args::spelled_as_habit(std::env::args_os())) {
         Ok(args) => args,
         Err(error) => return ui::usage_error(&error),
     };

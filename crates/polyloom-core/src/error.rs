@@ -1,7 +1,10 @@
 //! The error of everything that touches files. Every variant names the file, the thing in it and, where one is
 //! known, the fix.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use crate::writer::human;
 
 /// What went wrong while reading or writing tensors on disk.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +19,18 @@ pub enum Error {
         action: &'static str,
         /// The cause.
         source: std::io::Error,
+    },
+    /// There is no room for a file: the disk, a quota or a limit of the process ends it.
+    #[error("{}: cannot {action}: {source}{}", path.display(), free.map(|b| format!("; {} are free", human(b))).unwrap_or_default())]
+    Full {
+        /// The file that was being written, by its final name.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        source: std::io::Error,
+        /// Free bytes of its file system, where they are known.
+        free: Option<u64>,
     },
     /// A file is not what its format demands.
     #[error("{}: {problem}", path.display())]
@@ -51,6 +66,27 @@ impl Error {
             path: path.as_ref().to_owned(),
             action,
             source,
+        }
+    }
+
+    /// A failed write: an [`Error::Full`] where room was the problem, else an [`Error::Io`]. `near` is a path on the same
+    /// file system that exists, for the free space.
+    pub fn write(
+        path: impl AsRef<Path>,
+        action: &'static str,
+        source: std::io::Error,
+        near: &Path,
+    ) -> Self {
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full {
+                    path: path.as_ref().to_owned(),
+                    action,
+                    source,
+                    free: crate::writer::free_space(near),
+                }
+            }
+            _ => Self::io(path, action, source),
         }
     }
 
@@ -90,7 +126,10 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Format { hint, .. } | Self::Tensor { hint, .. } => hint.as_deref(),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Self::Full { source, .. } if source.kind() == ErrorKind::FileTooLarge => Some(
+                "files of this size are not allowed here (ulimit -f, or the file system); choose a smaller --shard-size",
+            ),
+            Self::Full { .. } => {
                 Some("free some space or write to another disk; nothing was left behind")
             }
             _ => None,
@@ -100,9 +139,7 @@ impl Error {
     /// A stable word for programs (`"code"` in JSON events).
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                "disk-full"
-            }
+            Self::Full { .. } => "disk-full",
             Self::Io { .. } => "io",
             Self::Format { .. } => "bad-file",
             Self::Tensor { .. } => "bad-tensor",

@@ -9,6 +9,7 @@ pub mod error;
 pub mod gguf;
 pub mod hash;
 pub mod linalg;
+pub mod memory;
 pub mod peft;
 pub mod pickle;
 pub mod rng;

@@ -110,6 +110,10 @@ pub fn parse_header(
         text: format!("has a header that is not valid: {e}"),
         hint: Some("this is not a safetensors file, or it is damaged".into()),
     })?;
+    // Messages count from the start of the file, as tools that list files do.
+    let front = bytes.len() as u64 + 8;
+    let last = header.tensors.iter().map(|(_, e)| e.data_offsets.1).max();
+    let last = last.unwrap_or(0);
     let mut tensors = Vec::with_capacity(header.tensors.len());
     let mut ranges = Vec::with_capacity(header.tensors.len());
     for (name, entry) in header.tensors {
@@ -128,11 +132,16 @@ pub fn parse_header(
         if end > data {
             return Err(Problem {
                 hint: Some(format!(
-                    "the download is incomplete; the data section should have at least {end} bytes"
+                    "the download is incomplete; this file should have {} bytes",
+                    front.saturating_add(last)
                 )),
                 ..Problem::of(
                     &name,
-                    format!("ends at byte {end} of the data, the file has {data}"),
+                    format!(
+                        "ends at byte {} by the header, the file has {}",
+                        front.saturating_add(end),
+                        front.saturating_add(data)
+                    ),
                 )
             });
         }

@@ -376,7 +376,7 @@ impl OutputFolder {
         let shown = path
             .strip_prefix(&self.temp)
             .map_or_else(|_| path.to_owned(), |p| self.target.join(p));
-        Error::io(shown, action, source)
+        Error::write(shown, action, source, &self.temp)
     }
 
     /// Makes the folder appear under its name, all at once.
@@ -585,7 +585,7 @@ impl TensorWriter {
         let shown = path
             .strip_prefix(&self.temp)
             .map_or_else(|_| path.to_owned(), |p| self.shown.join(p));
-        Error::io(shown, "write", source)
+        Error::write(shown, "write", source, &self.temp)
     }
 
     /// Checks that every byte was written.

@@ -40,5 +40,5 @@ pub fn run(args: &ConvertArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Exi
         .output
         .clone()
         .ok_or_else(|| MergeError::plan("arguments", "no output folder").hint("add -o DIR"))?;
-    super::merge::write(&plan, target, &args.out, "converting", ui)
+    super::merge::write(&plan, target, &args.out, &args.memory, "converting", ui)
 }

@@ -14,7 +14,7 @@ use polyloom_core::DType;
 use polyloom_core::writer::human;
 use serde_json::json;
 
-use crate::args::{Hash, HeadsArg, MergeArgs, OutputArgs};
+use crate::args::{Hash, HeadsArg, MemoryArgs, MergeArgs, OutputArgs};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
@@ -170,6 +170,7 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
         }
         recipe.method.clone_from(method);
     }
+    apply_values(recipe, args, true)?;
     for text in &args.set {
         let (key, value) = pair(text, "--set")?;
         recipe.set(key, value)?;
@@ -185,21 +186,13 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
     for text in &args.post {
         recipe.add_post(text)?;
     }
-    if let Some(word) = &args.dtype {
-        recipe.dtype = Some(dtype(word)?);
-    }
-    if let Some(word) = &args.out_dtype {
-        recipe.out_dtype = Some(dtype(word)?);
-    }
+    apply_values(recipe, args, false)?;
     if let Some(heads) = args.heads {
         recipe.heads = if heads == HeadsArg::Separate {
             Heads::Separate
         } else {
             Heads::Merge
         };
-    }
-    if let Some(seed) = args.seed {
-        recipe.seed = seed;
     }
     if args.intersection {
         recipe.missing = MissingPolicy::Intersection;
@@ -209,6 +202,21 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
     }
     recipe.truncate_embeddings |= args.unsafe_truncate_embeddings;
     recipe.allow_mixed |= args.allow_crimes;
+    Ok(())
+}
+
+/// Values that a flag or a variable may give: the variables' before `--set`, the flags' after it.
+fn apply_values(recipe: &mut Recipe, args: &MergeArgs, environment: bool) -> Result<(), Failure> {
+    let now = |id: &str| args.from_environment.contains(&id) == environment;
+    if let Some(word) = args.dtype.as_ref().filter(|_| now("dtype")) {
+        recipe.dtype = Some(dtype(word)?);
+    }
+    if let Some(word) = args.out_dtype.as_ref().filter(|_| now("out_dtype")) {
+        recipe.out_dtype = Some(dtype(word)?);
+    }
+    if let Some(seed) = args.seed.filter(|_| now("seed")) {
+        recipe.seed = seed;
+    }
     Ok(())
 }
 
@@ -246,7 +254,7 @@ fn one(
     })?;
     ui.event(&plan_event(&plan, &args.out));
     ui.detail(&plan_text(&plan, &args.out));
-    write(&plan, target, &args.out, "merging", ui)
+    write(&plan, target, &args.out, &args.memory, "merging", ui)
 }
 
 /// Runs a plan and reports it; shared with `convert`.
@@ -254,9 +262,11 @@ pub fn write(
     plan: &Plan,
     target: PathBuf,
     out: &OutputArgs,
+    memory: &MemoryArgs,
     verb: &str,
     ui: &Ui,
 ) -> Result<ExitCode, Failure> {
+    check_memory(plan, verb, memory.memory)?;
     let started = Instant::now();
     let stop = super::stop_flag()?;
     let progress = ui.progress(verb, plan.bytes_written());
@@ -278,6 +288,43 @@ pub fn write(
     let report = result?;
     done(&report, started.elapsed().as_secs_f64(), ui);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a run whose estimate is above what is allowed or free, and says which thread count fits.
+fn check_memory(plan: &Plan, verb: &str, allowed: Option<u64>) -> Result<(), MergeError> {
+    let Some(limit) = allowed.or_else(polyloom_core::memory::available) else {
+        return Ok(());
+    };
+    let threads = rayon::current_num_threads();
+    let need = plan.peak_bytes(threads);
+    if need <= limit {
+        return Ok(());
+    }
+    let error = MergeError::plan(
+        "memory",
+        format!(
+            "{verb} needs about {} of memory with {threads} thread{}; {} are {}",
+            human(need),
+            if threads == 1 { "" } else { "s" },
+            human(limit),
+            if allowed.is_some() {
+                "allowed (--memory)"
+            } else {
+                "free"
+            },
+        ),
+    );
+    let fitting = (1..threads).rev().find(|t| plan.peak_bytes(*t) <= limit);
+    Err(match fitting {
+        Some(t) => error.hint(format!(
+            "--threads {t} needs about {}",
+            human(plan.peak_bytes(t))
+        )),
+        None => error.hint(format!(
+            "one thread needs about {}; --memory SIZE allows a run that is known to fit",
+            human(plan.peak_bytes(1))
+        )),
+    })
 }
 
 /// Elements per chunk, for tests that show that the result does not depend on it.

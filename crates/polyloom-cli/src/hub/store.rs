@@ -238,7 +238,8 @@ fn cut(file: &mut File, path: &Path) -> Result<u64> {
 }
 
 fn written(path: &Path, error: std::io::Error) -> MergeError {
-    Error::io(path, "write", error).into()
+    let near = path.parent().unwrap_or(path);
+    Error::write(path, "write", error, near).into()
 }
 
 fn open(path: &Path) -> Result<File> {

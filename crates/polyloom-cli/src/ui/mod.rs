@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 use crate::args::{Color, Global};
 
+/// What follows an internal error.
+const BUG: &str = "This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`";
+
 /// Why a command did not end well.
 #[derive(Debug)]
 pub enum Failure {
@@ -186,6 +189,7 @@ impl Ui {
                 }
                 MergeError::Core(
                     polyloom_core::Error::Format { path, .. }
+                    | polyloom_core::Error::Full { path, .. }
                     | polyloom_core::Error::Io { path, .. },
                 ) => {
                     event["file"] = json!(path);
@@ -195,17 +199,19 @@ impl Ui {
             self.event(&event);
             return;
         }
+        eprintln!("{}", self.told(error));
+    }
+
+    /// An error as people read it: what, then the fixes.
+    fn told(&self, error: &MergeError) -> String {
         if let MergeError::Internal(_) = error {
-            eprintln!("{error}");
-            eprintln!(
-                "This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`"
-            );
-            return;
+            return format!("{error}\n{BUG}");
         }
-        eprintln!("{} {error}", self.paint("1;31", "error:"));
+        let mut text = format!("{} {error}", self.paint("1;31", "error:"));
         for hint in error.hints() {
-            eprintln!("{} {hint}", self.paint("1;36", "hint:"));
+            text += &format!("\n{} {hint}", self.paint("1;36", "hint:"));
         }
+        text
     }
 
     /// A progress line over `total` bytes.
@@ -303,9 +309,7 @@ pub fn quiet_on_closed_pipe() {
             quit(0);
         }
         default(info);
-        eprintln!(
-            "This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`"
-        );
+        eprintln!("{BUG}");
         quit(70);
     }));
 }
@@ -314,4 +318,52 @@ pub fn quiet_on_closed_pipe() {
 pub fn usage_error(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Ui {
+        Ui {
+            json: false,
+            quiet: 0,
+            verbose: 0,
+            colour: false,
+            progress: false,
+        }
+    }
+
+    #[test]
+    fn an_internal_error_asks_for_a_report_and_ends_with_70() {
+        let error = || MergeError::Internal("survey pass visited 198 of 199 tensors".into());
+        assert_eq!(
+            plain().told(&error()),
+            "internal error: survey pass visited 198 of 199 tensors\n\
+             This is a bug in Polyloom. Please report it with the recipe and the output of `polyloom doctor --json`"
+        );
+        assert_eq!(
+            format!("{:?}", plain().fail(error().into())),
+            format!("{:?}", ExitCode::from(70))
+        );
+    }
+
+    #[test]
+    fn hints_follow_the_error_and_colour_carries_no_meaning() {
+        let error = MergeError::plan("x", "is odd")
+            .at("a.toml:3:1")
+            .hint("mend it");
+        assert_eq!(
+            plain().told(&error),
+            "error: a.toml:3:1: is odd\nhint: mend it"
+        );
+        let painted = Ui {
+            colour: true,
+            ..plain()
+        };
+        assert_eq!(
+            painted.told(&error),
+            "\x1b[1;31merror:\x1b[0m a.toml:3:1: is odd\n\x1b[1;36mhint:\x1b[0m mend it"
+        );
+    }
 }

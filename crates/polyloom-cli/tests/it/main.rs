@@ -6,6 +6,9 @@ mod download;
 #[cfg(feature = "hub")]
 mod hub_server;
 
+mod environment;
+mod messages;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -52,7 +52,7 @@ fn headers_that_lie_are_refused() {
     header(
         &one("F32", "[2]", "[0,8]"),
         7,
-        "ends at byte 8 of the data, the file has 7",
+        "by the header, the file has",
     );
     header(&one("F32", "[2]", "[0,4]"), 8, "needs 8");
     header(&one("F32", "[2]", "[8,0]"), 8, "claims bytes 8..0");

@@ -39,7 +39,10 @@ fn says(error: &Error, words: &str) {
         error.hint()
     );
     match error {
-        Error::Io { path, .. } | Error::Format { path, .. } | Error::Tensor { path, .. } => {
+        Error::Io { path, .. }
+        | Error::Full { path, .. }
+        | Error::Format { path, .. }
+        | Error::Tensor { path, .. } => {
             assert!(!path.as_os_str().is_empty());
         }
         other => panic!("{other}"),

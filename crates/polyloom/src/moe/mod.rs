@@ -88,12 +88,13 @@ const EXPERT: &[&str] = &[
 impl MoeRecipe {
     /// Parses a mergekit-moe file. `place` names it in messages.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
-        Self::read(text).map_err(|e| e.at(place))
+        match crate::recipe::yaml::documents(text, place)?.as_slice() {
+            [value] => Self::read(value, text).map_err(|e| e.at(place)),
+            _ => Err(wrong("expected one document").at(place)),
+        }
     }
 
-    fn read(text: &str) -> Result<Self> {
-        let value: Value = serde_saphyr::from_str(text)
-            .map_err(|e| MergeError::plan("bad-yaml", format!("is not YAML: {e}")))?;
+    fn read(value: &Value, text: &str) -> Result<Self> {
         let top = value
             .as_object()
             .ok_or_else(|| wrong("expected keys such as `base_model` and `experts`"))?;

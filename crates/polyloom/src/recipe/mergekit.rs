@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::read::{add_model, check_inputs};
 use super::{
     Dialect, ModelRef, Module, Origin, Part, Recipe, Setting, Settings, Slice, Source, TokenName,
-    TokenSource, Tokenizer, Vocabulary, setting,
+    TokenSource, Tokenizer, Vocabulary, setting, yaml,
 };
 use crate::error::{MergeError, Result};
 use crate::suggest;
@@ -33,9 +33,7 @@ const TOP: &[&str] = &[
 /// Text that is not YAML (with line and column), values that cannot mean anything.
 pub fn parse(text: &str, file: Option<&Path>) -> Result<Vec<Recipe>, Vec<MergeError>> {
     let place = file.map_or_else(|| "recipe".to_owned(), |f| f.display().to_string());
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| {
-        vec![MergeError::plan("bad-yaml", format!("is not valid YAML: {e}")).at(place.clone())]
-    })?;
+    let documents = yaml::documents(text, &place).map_err(|e| vec![e])?;
     let documents: Vec<Value> = documents.into_iter().filter(|d| !d.is_null()).collect();
     if documents.is_empty() {
         return Err(vec![MergeError::plan("empty", "holds no recipe").at(place)]);

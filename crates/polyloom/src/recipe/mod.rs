@@ -8,6 +8,7 @@ mod read;
 pub mod setting;
 pub mod show;
 pub mod toml;
+pub(crate) mod yaml;
 
 use std::path::{Path, PathBuf};
 

@@ -139,18 +139,27 @@ impl Builder {
                     } else {
                         "the first model"
                     };
+                    let fix = names::prefix_fix(&has, &known);
+                    let other = match &fix {
+                        Some(PrefixFix::Strip(p)) => {
+                            has[0].strip_prefix(p.as_str()).map(str::to_owned)
+                        }
+                        Some(PrefixFix::Add(p)) => Some(format!("{p}{}", has[0])),
+                        None => None,
+                    };
+                    let other = other.map_or_else(String::new, |n| format!("; {kind} has {n}"));
                     let mut error = MergeError::plan(
                         "no-counterpart",
                         format!(
-                            "{} tensor{} no counterpart in {kind} {}; first: {}",
+                            "{} tensor{} no counterpart in {kind} {}\n  first: {}{other}",
                             has.len(),
                             if has.len() == 1 { " has" } else { "s have" },
                             self.models[*model].path.display(),
                             has[0],
                         ),
                     )
-                    .at(self.models[owner].path.display().to_string());
-                    error = match names::prefix_fix(&has, &known) {
+                    .at(self.models[owner].file_of(has[0]));
+                    error = match fix {
                         Some(PrefixFix::Strip(p)) => error.hint(format!("names differ by the prefix `{p}`; add `strip_prefix = \"{p}\"` to this [[expert]]")),
                         Some(PrefixFix::Add(p)) => error.hint(format!("names differ by the prefix `{p}`; add `add_prefix = \"{p}\"` to this [[expert]]")),
                         None if has.iter().all(|n| names::is_head(n)) => {

@@ -1,0 +1,46 @@
+//! How much memory a run may use.
+
+/// Bytes that can be allocated without swapping: what the system calls available, or what is left of the limit of the
+/// control group (containers, batch systems) if that is less. `None` where the system does not say.
+pub fn available() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let system = read("/proc/meminfo").and_then(|t| field(&t, "MemAvailable:").map(|kb| kb * 1024));
+    let group = || {
+        let limit: u64 = read("/sys/fs/cgroup/memory.max")?.trim().parse().ok()?;
+        let used: u64 = read("/sys/fs/cgroup/memory.current")?.trim().parse().ok()?;
+        // Cached files give way.
+        let files = field(&read("/sys/fs/cgroup/memory.stat")?, "file")?;
+        Some(limit.saturating_sub(used.saturating_sub(files)))
+    };
+    match (system, group()) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The number after a word that begins a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some(name)).then(|| words.next()?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_whole_words() {
+        let text = "MemTotal:       24 kB\nMemAvailable:   21 kB\nfile_mapped 3\nfile 7\n";
+        assert_eq!(field(text, "MemAvailable:"), Some(21));
+        assert_eq!(field(text, "file"), Some(7));
+        assert_eq!(field(text, "none"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_machine_says_something() {
+        assert!(available().unwrap() > 1 << 20);
+    }
+}
