@@ -106,6 +106,50 @@ impl Matrix {
         }
     }
 
+    /// Adds `factor * a * b`: the product of `a [rows, k]` and `b [k, cols]` without a copy of it.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn add_product(&mut self, factor: f64, a: &Self, b: &Self) {
+        assert_eq!(
+            (self.rows, a.cols, self.cols),
+            (a.rows, b.rows, b.cols),
+            "matrix product: shapes"
+        );
+        if a.cols > 0 && self.rows > 0 && self.cols > 0 {
+            faer::linalg::matmul::matmul(
+                MatMut::from_row_major_slice_mut(&mut self.data, a.rows, b.cols),
+                Accum::Add,
+                a.view(),
+                b.view(),
+                factor,
+                Par::Seq,
+            );
+        }
+    }
+
+    /// Adds `factor * a' * a` for `a [k, n]`; `self` is `[n, n]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn add_gram(&mut self, factor: f64, a: &Self) {
+        assert_eq!(
+            (self.rows, self.cols),
+            (a.cols, a.cols),
+            "gram matrix: shapes"
+        );
+        if a.rows > 0 && a.cols > 0 {
+            faer::linalg::matmul::matmul(
+                MatMut::from_row_major_slice_mut(&mut self.data, a.cols, a.cols),
+                Accum::Add,
+                a.view().transpose(),
+                a.view(),
+                factor,
+                Par::Seq,
+            );
+        }
+    }
+
     /// The first `n` columns.
     #[must_use]
     pub fn first_columns(&self, n: usize) -> Self {
@@ -278,6 +322,45 @@ pub fn qr(m: &Matrix) -> (Matrix, Matrix) {
     (Matrix::from_faer(q.as_ref()), r)
 }
 
+/// Solves `X G = B` for X, `G [n, n]` symmetric and positive definite (its lower triangle is read), `B [k, n]`, by a
+/// Cholesky factorisation; `None` if G is not numerically positive definite or holds a value that is not finite.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn solve_definite(g: &Matrix, mut b: Matrix) -> Option<Matrix> {
+    use faer::linalg::cholesky::llt;
+    let n = g.rows;
+    assert_eq!((g.cols, b.cols), (n, n), "solve: shapes");
+    if n == 0 || b.rows == 0 {
+        return Some(b);
+    }
+    let largest = (0..n).fold(0.0f64, |m, i| m.max(g.data[i * n + i]));
+    let mut l = g.view().to_owned();
+    let request = llt::factor::cholesky_in_place_scratch::<f64>(n, Par::Seq, Default::default());
+    llt::factor::cholesky_in_place(
+        l.as_mut(),
+        Default::default(),
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(request)),
+        Default::default(),
+    )
+    .ok()?;
+    // A pivot at the size of rounding errors says nothing about the matrix: it counts as zero.
+    let least = largest * f64::EPSILON * n as f64;
+    if (0..n).any(|i| !(l[(i, i)].powi(2) > least)) {
+        return None;
+    }
+    // Rows of B are the columns of the right-hand side: G X' = B'.
+    let request = llt::solve::solve_in_place_scratch::<f64>(n, b.rows, Par::Seq);
+    llt::solve::solve_in_place(
+        l.as_ref(),
+        MatMut::from_row_major_slice_mut(&mut b.data, b.rows, n).transpose_mut(),
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(request)),
+    );
+    b.data.iter().all(|v| v.is_finite()).then_some(b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,6 +396,29 @@ mod tests {
             }
             close(&q.transposed().times(&q), &eye);
         }
+    }
+
+    #[test]
+    fn definite_systems_are_solved() {
+        for (n, k) in [(1, 3), (4, 2), (60, 7)] {
+            let mut g = Matrix::zeros(n, n);
+            g.add_gram(1.0, &sample(2 * n, n));
+            let x = sample(k, n);
+            let mut b = Matrix::zeros(k, n);
+            b.add_product(2.0, &x, &g);
+            let mut twice = x.clone();
+            twice.add(1.0, &x);
+            close(&solve_definite(&g, b).unwrap(), &twice);
+        }
+        // Rank one in two dimensions, and the zero matrix.
+        let g = |data: Vec<f64>| Matrix {
+            rows: 2,
+            cols: 2,
+            data,
+        };
+        assert!(solve_definite(&g(vec![1.0, 1.0, 1.0, 1.0]), Matrix::zeros(1, 2)).is_none());
+        assert!(solve_definite(&g(vec![0.0; 4]), Matrix::zeros(1, 2)).is_none());
+        assert!(solve_definite(&g(vec![f64::NAN; 4]), Matrix::zeros(1, 2)).is_none());
     }
 
     #[test]

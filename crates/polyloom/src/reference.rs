@@ -115,6 +115,7 @@ fn kind(kind: Kind) -> String {
         Kind::Rescale => "`l1`, `inverse`, false".into(),
         Kind::NumberOr(word) => format!("number or `{word}`"),
         Kind::Text => "text".into(),
+        Kind::File => "file".into(),
         Kind::Names => "list of names".into(),
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{MergeError, Result};
 use crate::merge::method::{Job, Kernel, Part, Scope};
 use crate::merge::run::{self, Options, Sink};
 use crate::plan::execute::{PlanFeed, Report, RunOptions};
-use crate::plan::{Group, How, Plan, companions, provenance};
+use crate::plan::{How, Plan, companions, provenance};
 
 /// Methods that split into a shared vector and one mask per task.
 pub const METHODS: [&str; 3] = ["tall", "emr", "magnitude_mask"];
@@ -349,7 +349,7 @@ fn fill<'a>(
         .collect();
     for group in &plan.groups {
         let members: Vec<usize> = (0..group.members.len()).collect();
-        let job = job(plan, group)?;
+        let job = plan.job(group);
         let make = |job: &Job| -> Result<Box<dyn Kernel>> { group.composition.build(job) };
         let run_group = run::Group {
             job: &job,
@@ -376,21 +376,6 @@ fn fill<'a>(
         ));
     }
     Ok(sink)
-}
-
-fn job(plan: &Plan, group: &Group) -> Result<Job> {
-    Ok(Job {
-        tensors: group.members.iter().map(|m| m.job.clone()).collect(),
-        experts: group
-            .experts
-            .iter()
-            .map(|e| plan.models[*e].model.name.clone())
-            .collect(),
-        has_base: group.base.is_some(),
-        seed: plan.recipe.seed,
-        statistics: crate::plan::statistics::open(plan, group)?,
-        inner_maker: None,
-    })
 }
 
 /// Parts of bytes that chunks share: (part, tensor, byte) -> (bits so far, how many).

@@ -63,8 +63,10 @@ pub enum Kind {
     Rescale,
     /// A number, or this word.
     NumberOr(&'static str),
-    /// Free text (a file, a task, a list name).
+    /// Free text (a task, a list name).
     Text,
+    /// The path of a file; a relative one is looked for beside the recipe file, then in the working directory.
+    File,
     /// A list of names.
     Names,
 }
@@ -267,6 +269,11 @@ pub trait Statistics: Send + Sync {
     fn shape(&self, expert: usize, name: &str) -> Option<Vec<usize>>;
     /// Fills `out` with elements `start..` of it.
     fn read(&self, expert: usize, name: &str, start: usize, out: &mut [f32]) -> Result<()>;
+    /// The file of an expert's statistics, for messages; `None` if it has none.
+    fn file(&self, expert: usize) -> Option<String> {
+        let _ = expert;
+        None
+    }
 }
 
 /// Makes the kernel of an `on = {…}` merge; see [`Job::inner`].
@@ -404,6 +411,15 @@ pub trait Method: Sync {
     fn spec(&self) -> &'static Spec;
     /// A kernel for one tensor ([`Scope::Tensor`]) or the whole model.
     fn kernel(&self, job: &Job) -> Result<Box<dyn Kernel>>;
+    /// Looks at a whole group (all its tensors, whatever the scope) while planning, when headers and small files can be
+    /// read but no tensor data: what it finds wrong ends the plan, what it returns is said to the user as notes.
+    ///
+    /// # Errors
+    /// The group cannot be merged, for instance because a statistic is missing.
+    fn check(&self, job: &Job) -> Result<Vec<String>> {
+        let _ = job;
+        Ok(Vec::new())
+    }
 }
 
 /// Gives a kernel's partial its type back.

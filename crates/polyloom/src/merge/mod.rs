@@ -52,6 +52,12 @@ methods! {
     graft,
     pcb,
     spectral,
+    wudi,
+    knots,
+    lines,
+    greedy_soup,
+    regmean,
+    fisher,
 }
 
 /// All registered methods.

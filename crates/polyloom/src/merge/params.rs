@@ -153,7 +153,7 @@ pub fn check(param: &Param, value: &Value) -> Result<Value> {
             Value::String(s) if s == "l1" || s == "inverse" => Ok(value.clone()),
             _ => Err(wrong("expected \"l1\", \"inverse\" or false".into())),
         },
-        Kind::Text => match value {
+        Kind::Text | Kind::File => match value {
             Value::String(_) => Ok(value.clone()),
             Value::Number(n) => Ok(Value::from(n.to_string())),
             _ => Err(wrong("expected text".into())),

@@ -8,7 +8,7 @@ use polyloom_core::rng::Stream;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::method::{Base, Job, Method, Param, Scope, Spec, TensorJob, Unset};
+use super::method::{Base, Job, Method, Param, Scope, Spec, Statistics, TensorJob, Unset};
 use super::run::{Collect, Group, Memory, Options, run};
 use super::{find, methods, params};
 use crate::error::Result;
@@ -46,9 +46,58 @@ pub(super) fn merge(
     Ok(sink.into_values())
 }
 
+/// Scores of three experts and of the averages that have to be judged: the first and the third stay.
+const SCORES: &str = "expert0,3\nexpert1,2\nexpert2,1\nexpert0+expert1,2.5\nexpert0+expert2,3\n";
+
+/// A file of [`SCORES`] that outlives the tests.
+fn scores() -> &'static str {
+    static FILE: std::sync::LazyLock<tempfile::NamedTempFile> = std::sync::LazyLock::new(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), SCORES).unwrap();
+        file
+    });
+    FILE.path().to_str().unwrap()
+}
+
+/// Statistics that every tensor has: Gram matrices of rank three plus a diagonal, uneven Fisher values.
+struct Planted(std::collections::BTreeMap<String, Vec<usize>>);
+
+impl Statistics for Planted {
+    fn shape(&self, _: usize, name: &str) -> Option<Vec<usize>> {
+        let (weight, kind) = name.rsplit_once('.')?;
+        let shape = self.0.get(weight)?;
+        match (kind, &shape[..]) {
+            ("gram", [_, cols]) => Some(vec![*cols, *cols]),
+            ("fisher", _) => Some(shape.clone()),
+            _ => None,
+        }
+    }
+
+    fn read(&self, expert: usize, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
+        let s = Stream::new(17, name, expert as u64);
+        let width = self.shape(expert, name).and_then(|s| s.last().copied());
+        let width = width.unwrap_or(1).max(1);
+        for (i, x) in out.iter_mut().enumerate() {
+            let (r, c) = ((start + i) / width, (start + i) % width);
+            *x = if name.ends_with(".gram") {
+                let at = |row: usize, k: usize| s.normal((row * 3 + k) as u64);
+                (0..3).map(|k| at(r, k) * at(c, k)).sum::<f32>() + f32::from(u8::from(r == c))
+            } else {
+                s.normal((start + i) as u64).powi(2)
+            };
+        }
+        Ok(())
+    }
+
+    fn file(&self, expert: usize) -> Option<String> {
+        Some(format!("statistics of expert {expert}"))
+    }
+}
+
 /// A value for a parameter that has no default.
 fn required(param: &Param) -> Option<Value> {
     match (param.unset, param.name) {
+        (Unset::Required, "scores") => Some(json!(scores())),
         (Unset::Required, "t") => Some(json!(0.3)),
         (Unset::Required, _) => Some(json!(0.8)),
         _ => None,
@@ -103,12 +152,17 @@ fn job(spec: &Spec, shapes: &[&[usize]], experts: usize, words: &Value) -> Resul
         }
         method.kernel(&inner)
     };
+    let planted = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| (format!("model.layers.{i}.weight"), shape.to_vec()))
+        .collect();
     Ok(Job {
         tensors,
         experts: (0..experts).map(|i| format!("expert{i}")).collect(),
         has_base: spec.base != Base::Ignored,
         seed: 11,
-        statistics: None,
+        statistics: Some(Arc::new(Planted(planted))),
         inner_maker: spec.on.map(|_| Arc::new(inner) as _),
     })
 }

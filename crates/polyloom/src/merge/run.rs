@@ -124,22 +124,26 @@ pub fn run_parts(
                 })
                 .collect();
             items
-                .par_iter()
-                .try_for_each_init(Loan::take, |loan, (t, range)| {
-                    let buffers = &mut loan.0;
-                    emit(
-                        group,
-                        &*kernel,
-                        parts,
-                        &jobs[*t],
-                        *t,
-                        *t,
-                        range.clone(),
-                        feed,
-                        sink,
-                        options,
-                        buffers,
-                    )
+                .chunks(together(&*kernel, items.len()))
+                .try_for_each(|items| {
+                    items
+                        .par_iter()
+                        .try_for_each_init(Loan::take, |loan, (t, range)| {
+                            let buffers = &mut loan.0;
+                            emit(
+                                group,
+                                &*kernel,
+                                parts,
+                                &jobs[*t],
+                                *t,
+                                *t,
+                                range.clone(),
+                                feed,
+                                sink,
+                                options,
+                                buffers,
+                            )
+                        })
                 })
         }
         Scope::Tensor => {
@@ -212,6 +216,16 @@ pub fn run_parts(
                     .try_for_each_init(Loan::take, |loan, t| serial(*t, &mut loan.0))
             }
         }
+    }
+}
+
+/// How many pieces may be worked on at the same time: decompositions hold whole tensors, so two, whatever the thread
+/// count; else `many`.
+fn together(kernel: &dyn Kernel, many: usize) -> usize {
+    if kernel.unit() == Unit::Tensor {
+        2
+    } else {
+        many.max(1)
     }
 }
 
@@ -413,7 +427,7 @@ pub(crate) fn surveyed(
                 .map(move |r| (t, r))
         })
         .collect();
-    let wave = rayon::current_num_threads() * 4;
+    let wave = together(&*kernel, rayon::current_num_threads() * 4);
     for round in 0.. {
         let few = (kernel.samples() && kernel.unit() == Unit::Chunk).then(|| samples(&job.tensors));
         let wave = if few.is_some() { 256 } else { wave };

@@ -8,20 +8,20 @@ use super::method::{
 };
 use crate::error::{MergeError, Result};
 
-const LAMBDA: Param = Param::shared(
+pub(super) const LAMBDA: Param = Param::shared(
     "lambda",
     Kind::Number(f64::NEG_INFINITY, f64::INFINITY),
     Unset::Number(1.0),
     "Factor of the merged vector.",
 );
-const EXCLUDE: Param = Param::shared(
+pub(super) const EXCLUDE: Param = Param::shared(
     "exclude",
     Kind::Names,
     Unset::Nothing,
     "Substrings of names of matrices to average instead.",
 )
 .whole();
-const VOCABULARY: Param = Param::shared(
+pub(super) const VOCABULARY: Param = Param::shared(
     "vocabulary",
     Kind::Word(&[("average", "average"), ("decompose", "decompose")]),
     Unset::Word("average"),
@@ -118,10 +118,10 @@ struct Spectral {
 }
 
 /// Mean of task vectors, for what is not decomposed.
-struct Mean(f32);
+pub(super) struct Mean(pub(super) f32);
 
 /// True for matrices that are decomposed.
-fn decomposed(tensor: &TensorJob) -> bool {
+pub(super) fn decomposed(tensor: &TensorJob) -> bool {
     let [rows, _] = tensor.shape[..] else {
         return false;
     };

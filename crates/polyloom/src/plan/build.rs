@@ -73,7 +73,7 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
         return Err(capped(builder.errors));
     }
     builder.renumber();
-    Ok(Plan {
+    let mut plan = Plan {
         method,
         template: builder.template(),
         stacked,
@@ -85,7 +85,40 @@ pub fn build(recipe: Recipe, places: &Places) -> Result<Plan, Vec<MergeError>> {
         vocabulary: builder.vocabulary,
         truncated: builder.truncated,
         notes: builder.notes,
-    })
+    };
+    check_groups(&mut plan)?;
+    Ok(plan)
+}
+
+/// Opens statistics and lets every group's method look at its job.
+fn check_groups(plan: &mut Plan) -> Result<(), Vec<MergeError>> {
+    let mut errors = Vec::new();
+    for g in 0..plan.groups.len() {
+        let group = &plan.groups[g];
+        match super::statistics::open(&plan.recipe, &plan.models, group) {
+            Ok(statistics) => plan.groups[g].statistics = statistics,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        }
+        let group = &plan.groups[g];
+        let Some(method) = crate::merge::find(group.composition.method) else {
+            continue;
+        };
+        match method.check(&plan.job(group)) {
+            Ok(notes) => plan.notes.extend(notes.into_iter().map(|text| Note {
+                warning: false,
+                text,
+            })),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(capped(errors))
+    }
 }
 
 pub(crate) fn capped(mut errors: Vec<MergeError>) -> Vec<MergeError> {

@@ -224,15 +224,7 @@ impl Out<'_> {
                 .iter()
                 .map(|m| group.members[*m].job.clone())
                 .collect(),
-            experts: group
-                .experts
-                .iter()
-                .map(|e| self.plan.models[*e].model.name.clone())
-                .collect(),
-            has_base: group.base.is_some(),
-            seed: self.plan.recipe.seed,
-            statistics: super::statistics::open(self.plan, group)?,
-            inner_maker: None,
+            ..self.plan.job(group)
         };
         let make = |job: &Job| -> Result<Box<dyn Kernel>> { group.composition.build(job) };
         let run_group = run::Group {

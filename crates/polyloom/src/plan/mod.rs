@@ -18,7 +18,7 @@ use std::sync::Arc;
 use polyloom_core::writer::OutTensor;
 
 use crate::error::{MergeError, Result};
-use crate::merge::method::{Method, Scope, TensorJob};
+use crate::merge::method::{Job, Method, Scope, Statistics, TensorJob};
 use crate::recipe::Recipe;
 
 pub(crate) use build::capped;
@@ -67,6 +67,8 @@ pub struct Group {
     pub members: Vec<Member>,
     /// Composition of the kernel.
     pub composition: Composition,
+    /// Statistics files of the experts, opened, if the recipe names any.
+    pub statistics: Option<Arc<dyn Statistics>>,
 }
 
 /// One tensor of a group.
@@ -129,6 +131,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The job of a whole group.
+    pub fn job(&self, group: &Group) -> Job {
+        Job {
+            tensors: group.members.iter().map(|m| m.job.clone()).collect(),
+            experts: group
+                .experts
+                .iter()
+                .map(|e| self.models[*e].model.name.clone())
+                .collect(),
+            has_base: group.base.is_some(),
+            seed: self.recipe.seed,
+            statistics: group.statistics.clone(),
+            inner_maker: None,
+        }
+    }
+
     /// Bytes read once from all inputs.
     pub fn bytes_read(&self) -> u64 {
         let bytes = |input: &Input| {
@@ -163,24 +181,13 @@ impl Plan {
     /// Passes over the data: 1 without a survey, at least 2 with one.
     pub fn passes(&self) -> usize {
         let surveys = |g: &Group| -> usize {
-            let Some(member) = g.members.first() else {
+            let mut job = self.job(g);
+            if g.composition.scope() == Scope::Tensor {
+                job.tensors.truncate(1);
+            }
+            if job.tensors.is_empty() {
                 return 1;
-            };
-            let job = crate::merge::method::Job {
-                tensors: g.members.iter().map(|m| m.job.clone()).collect(),
-                experts: vec![String::new(); g.experts.len()],
-                has_base: g.base.is_some(),
-                seed: 0,
-                statistics: None,
-                inner_maker: None,
-            };
-            let job = match g.composition.scope() {
-                Scope::Model => job,
-                Scope::Tensor => crate::merge::method::Job {
-                    tensors: vec![member.job.clone()],
-                    ..job
-                },
-            };
+            }
             // A kernel that surveys reads its input at least once more; how often can depend on the data.
             g.composition
                 .build(&job)
@@ -210,15 +217,24 @@ impl Plan {
             .max()
             .unwrap_or(0);
         // Decompositions hold whole tensors: inputs, result and factors, for two tensors at once.
+        let held = |method: &str, elements: u64, cols: u64, n: u64| match method {
+            "wudi" => elements * ((n + 1) * 4 + 48) + cols * cols * 16,
+            "regmean" => elements * ((n + 1) * 4 + 32) + cols * cols * 28,
+            "knots" => elements * (n * 32 + 16),
+            _ => elements * (n + 4) * 4,
+        };
         let whole = self
             .groups
             .iter()
             .filter(|g| g.composition.whole_tensors())
             .flat_map(|g| {
+                let (method, n) = (g.composition.method, g.experts.len() as u64);
                 g.members
                     .iter()
                     .filter(|m| m.job.shape.len() == 2)
-                    .map(|m| m.job.elements() as u64 * (g.experts.len() as u64 + 4) * 4)
+                    .map(move |m| {
+                        held(method, m.job.elements() as u64, m.job.last_axis() as u64, n)
+                    })
             })
             .max()
             .unwrap_or(0);

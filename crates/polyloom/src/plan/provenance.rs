@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use polyloom_core::Checkpoint;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -30,8 +31,14 @@ pub struct InputRecord {
 /// With [`HashKind::Full`], a file that cannot be read.
 pub fn inputs(plan: &Plan, kind: HashKind) -> Result<Vec<InputRecord>> {
     let mut records = Vec::new();
-    for model in &plan.models {
-        for file in model.weights.files() {
+    let statistics = super::statistics::paths(plan)
+        .into_iter()
+        .map(Checkpoint::open)
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let weights = plan.models.iter().map(|m| m.weights.files());
+    let statistics = statistics.iter().map(|c| c.files().iter().collect());
+    for files in weights.chain(statistics) {
+        for file in files {
             let modified = std::fs::metadata(&file.path)
                 .and_then(|m| m.modified())
                 .ok()

@@ -3,7 +3,7 @@
 use serde_json::Map;
 
 use crate::error::{MergeError, Result};
-use crate::merge::method::{Param, Values};
+use crate::merge::method::{Kind, Param, Values};
 use crate::merge::params::complete;
 use crate::recipe::setting::resolve;
 use crate::recipe::{Dialect, Recipe, Settings};
@@ -53,10 +53,24 @@ pub(super) fn values(
             }
         }
     }
-    complete(params, &given, recipe.dialect == Dialect::Mergekit).map_err(|e| match model {
-        Some(model) => name_model(e, model, tensor),
-        None => e,
-    })
+    let mut values =
+        complete(params, &given, recipe.dialect == Dialect::Mergekit).map_err(|e| match model {
+            Some(model) => name_model(e, model, tensor),
+            None => e,
+        })?;
+    for param in params.iter().filter(|p| matches!(p.kind, Kind::File)) {
+        if let Some(near) = beside(recipe, values.word(param.name)) {
+            values.set(param.name, near.into());
+        }
+    }
+    Ok(values)
+}
+
+/// A relative path that exists beside the recipe file.
+pub(super) fn beside(recipe: &Recipe, path: &str) -> Option<String> {
+    let folder = recipe.file.as_ref()?.parent()?;
+    let near = folder.join(path);
+    (!path.is_empty() && near.exists()).then(|| near.display().to_string())
 }
 
 fn name_model(error: MergeError, model: &str, tensor: &str) -> MergeError {

@@ -295,10 +295,7 @@ fn golden_canonical_cases() {
         if canonical.get("from").is_some() || adapters || !case["set"].is_string() {
             continue;
         }
-        if merge::find(method).is_none()
-            || LATER.contains(&method)
-            || !case["extra_inputs"].is_null()
-        {
+        if merge::find(method).is_none() || LATER.contains(&method) {
             waiting.push(name);
             continue;
         }
@@ -310,7 +307,10 @@ fn golden_canonical_cases() {
             .iter()
             .map(|n| path(n.as_str().unwrap()))
             .collect();
-        let mut recipe = recipe::from_models(method, Some(&path("base")), &experts).unwrap();
+        // A base that a method ignores would be one more input.
+        let ignored = merge::find(method).unwrap().spec().base == merge::method::Base::Ignored;
+        let base = (!ignored).then(|| path("base"));
+        let mut recipe = recipe::from_models(method, base.as_deref(), &experts).unwrap();
         recipe.settings = part("", &canonical["params"], "").settings;
         recipe.post = canonical["post"]
             .as_array()
@@ -333,6 +333,20 @@ fn golden_canonical_cases() {
                 );
             }
         }
+        if let Some(extra) = case["extra_inputs"].as_str() {
+            let extra = Checkpoint::open(folder.join(extra)).unwrap();
+            for source in &mut recipe.modules[0].slices[0].sources {
+                let model = &recipe.models[source.model];
+                let expert = Checkpoint::open(&model.reference.path).unwrap();
+                let file = dir
+                    .path()
+                    .join(format!("{name}-{}.safetensors", model.name));
+                statistics(&extra, &model.name, &expert, &file);
+                let value = Setting::Value(file.display().to_string().into());
+                let origin = recipe::Origin::default();
+                source.settings.insert("stats".into(), (value, origin));
+            }
+        }
         // Cases that hold masks or other parts per task have no single model to compare.
         let want = Checkpoint::open(folder.join(expected)).unwrap();
         let per_task_names = want
@@ -346,6 +360,26 @@ fn golden_canonical_cases() {
                 .join("; ")
         };
         let out = dir.path().join(name);
+        // A post-step `lines` alone is the method `lines` on the same merge.
+        if let ([step], None) = (&recipe.post[..], &recipe.on)
+            && step.name == "lines"
+        {
+            let mut as_method = recipe.clone();
+            as_method.method = "lines".to_owned();
+            as_method.settings = step.settings.clone();
+            as_method.post.clear();
+            as_method.on = Some(part(method, &canonical["params"], ""));
+            let out = dir.path().join(format!("{name}-method"));
+            let result = support::merge(as_method, &out).map_err(all).and_then(|_| {
+                let expected = folder.join(expected);
+                let partial = case["partial"] == true;
+                compare(name, &out, &expected, &case["tolerance"], None, partial)
+            });
+            match result {
+                Ok(()) => ran += 1,
+                Err(message) => failed.push(format!("as a method: {message}")),
+            }
+        }
         let result = if !per_task_names {
             support::merge(recipe, &out).map_err(all).and_then(|_| {
                 compare(
@@ -373,6 +407,37 @@ fn golden_canonical_cases() {
         failed.join("\n")
     );
     assert!(ran > 0);
+}
+
+/// Writes the statistics file of one task from a case's inputs: `fisher.<task>.<tensor>` holds the values of one
+/// tensor, `gram.<task>.<part>` those of every module whose name ends in `.<part>`.
+fn statistics(extra: &Checkpoint, task: &str, expert: &Checkpoint, file: &Path) {
+    let mut list = Vec::new();
+    for weight in expert.tensors().keys() {
+        let part = weight.rsplit('.').nth(1).unwrap_or("");
+        let gram = (format!("gram.{task}.{part}"), "gram");
+        let fisher = (format!("fisher.{task}.{weight}"), "fisher");
+        let ends_in_weight = weight.ends_with(".weight");
+        for (name, kind) in [Some(gram).filter(|_| ends_in_weight), Some(fisher)]
+            .into_iter()
+            .flatten()
+        {
+            let Some(stored) = extra.get(&name) else {
+                continue;
+            };
+            let tensor = polyloom_core::writer::OutTensor {
+                name: format!("{weight}.{kind}"),
+                dtype: polyloom_core::DType::F32,
+                shape: stored.shape.clone(),
+            };
+            let values = extra.read_all(stored).unwrap();
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            list.push((tensor, bytes));
+        }
+    }
+    assert!(!list.is_empty());
+    let bytes = polyloom_core::writer::safetensors_bytes(&list, &Default::default());
+    std::fs::write(file, bytes).unwrap();
 }
 
 /// Cases with one result per task: masks as 0 and 1 (`mask.<task>.<tensor>`), or restored models.

@@ -5,4 +5,5 @@
 mod bundles;
 mod golden;
 mod runs;
+mod statistics;
 mod support;

@@ -172,6 +172,7 @@ impl Builder {
                 base,
                 members: Vec::new(),
                 composition,
+                statistics: None,
             });
             self.groups.len() - 1
         })
