@@ -185,7 +185,7 @@ pub struct MergeArgs {
     /// Parameter of every expert, as NAME=VALUE; `a,b,c` gives one value per expert
     #[arg(long, value_name = "NAME=VALUE")]
     pub each: Vec<String>,
-    /// Any recipe value, as KEY=VALUE (such as merge.shared.lambda=0.5)
+    /// Any key of a recipe, as KEY=VALUE (such as merge.shared.lambda=0.5, expert.NAME.task=topic)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Step on the merged vector: NAME or NAME:KEY=VALUE,KEY=VALUE

@@ -1,14 +1,15 @@
 //! mergekit's YAML file, read unchanged (methods section 9).
 
+mod inputs;
+mod tokenizer;
+mod tree;
+
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::read::{add_model, check_inputs};
-use super::{
-    Dialect, ModelRef, Module, Origin, Part, Recipe, Setting, Settings, Slice, Source, TokenName,
-    TokenSource, Tokenizer, Vocabulary, setting, yaml,
-};
+use super::read::check_inputs;
+use super::{Dialect, Origin, Part, Recipe, Setting, Settings, setting};
 use crate::error::{MergeError, Result};
 use crate::suggest;
 
@@ -27,43 +28,53 @@ const TOP: &[&str] = &[
     "name",
 ];
 
+/// Most problems that are reported of one document.
+const MOST: usize = 10;
+
 /// Reads a file of one or more documents; several are put in the order in which they must run.
 ///
 /// # Errors
-/// Text that is not YAML (with line and column), values that cannot mean anything.
+/// Text that is not YAML (with line and column), values that cannot mean anything; of each document up to ten.
 pub fn parse(text: &str, file: Option<&Path>) -> Result<Vec<Recipe>, Vec<MergeError>> {
     let place = file.map_or_else(|| "recipe".to_owned(), |f| f.display().to_string());
-    let documents = yaml::documents(text, &place).map_err(|e| vec![e])?;
-    let documents: Vec<Value> = documents.into_iter().filter(|d| !d.is_null()).collect();
+    let documents = tree::documents(text, &place).map_err(|e| vec![e])?;
+    let documents: Vec<tree::Tree> = documents
+        .into_iter()
+        .filter(|d| !d.value.is_null())
+        .collect();
     if documents.is_empty() {
         return Err(vec![MergeError::plan("empty", "holds no recipe").at(place)]);
     }
-    let many = documents.len() > 1;
-    let mut recipes = Vec::new();
+    let mut recipes: Vec<Recipe> = Vec::new();
     let mut errors = Vec::new();
-    for document in &documents {
+    for (i, document) in documents.iter().enumerate() {
         let mut reader = Reader {
-            text,
+            tree: document,
+            path: String::new(),
             place: place.clone(),
             recipe: Recipe::default(),
+            errors: Vec::new(),
         };
-        match reader.recipe(document, file) {
-            Ok(()) => {
-                let mut recipe = reader.recipe;
-                recipe.text = Some(text.to_owned());
-                if many && recipe.name.is_none() && recipes.len() + 1 < documents.len() {
-                    errors.push(
-                        MergeError::plan(
-                            "no-name",
-                            "a document of a multi-document file has no `name`",
-                        )
-                        .at(place.clone()),
-                    );
-                }
-                recipes.push(recipe);
-            }
-            Err(error) => errors.push(error),
+        reader.recipe(file);
+        let name = reader.recipe.name.clone();
+        if name.is_none() && i + 1 < documents.len() && reader.errors.is_empty() {
+            let what = "a document of a multi-document file has no `name`";
+            reader.push(MergeError::plan("no-name", what).at(reader.line_of("")));
         }
+        if let Some(name) = name
+            && recipes.iter().any(|r| r.name.as_deref() == Some(&name))
+        {
+            let what = format!("`name: {name}` names two documents");
+            reader.push(
+                MergeError::plan("duplicate-name", what)
+                    .at(reader.line_of("name"))
+                    .hint("each stage is a folder of its own; give it another name"),
+            );
+        }
+        errors.append(&mut reader.errors);
+        let mut recipe = reader.recipe;
+        recipe.text = Some(text.to_owned());
+        recipes.push(recipe);
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -101,33 +112,60 @@ fn order(mut recipes: Vec<Recipe>) -> Result<Vec<Recipe>> {
 }
 
 struct Reader<'a> {
-    text: &'a str,
+    tree: &'a tree::Tree,
+    /// Where in the document the reader is.
+    path: String,
     place: String,
     recipe: Recipe,
+    errors: Vec<MergeError>,
 }
 
 impl Reader<'_> {
-    /// `file:line` of the first line that sets a key (keys are rarely repeated across scopes with different meaning).
+    /// `file:line` of a key of the table the reader is in; of the table if it has no such key.
     fn line_of(&self, key: &str) -> String {
-        let line = self.text.lines().position(|l| {
-            let l = l
-                .trim_start()
-                .trim_start_matches("- ")
-                .trim_start_matches(['"', '\'', '{', ' ']);
-            l.strip_prefix(key).is_some_and(|r| {
-                r.trim_start_matches(['"', '\''])
-                    .trim_start()
-                    .starts_with(':')
-            })
-        });
+        let lines = &self.tree.lines;
+        let line = lines
+            .get(&tree::join(&self.path, key))
+            .or_else(|| lines.get(&self.path));
         match line {
-            Some(n) => format!("{}:{}", self.place, n + 1),
+            Some(line) => format!("{}:{line}", self.place),
             None => self.place.clone(),
         }
     }
 
+    /// Does something one step further inside the document.
+    fn inside<T>(&mut self, key: &str, f: impl FnOnce(&mut Self) -> T) -> T {
+        let deeper = tree::join(&self.path, key);
+        let before = std::mem::replace(&mut self.path, deeper);
+        let out = f(self);
+        self.path = before;
+        out
+    }
+
     fn wrong(&self, key: &str, message: impl Into<String>) -> MergeError {
         MergeError::plan("bad-value", message.into()).at(self.line_of(key))
+    }
+
+    fn push(&mut self, error: MergeError) {
+        if self.errors.len() < MOST {
+            self.errors.push(error);
+        }
+    }
+
+    fn bad(&mut self, key: &str, message: impl Into<String>) {
+        let error = self.wrong(key, message);
+        self.push(error);
+    }
+
+    /// The value, or its problem noted.
+    fn good<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.push(error);
+                None
+            }
+        }
     }
 
     fn warn(&mut self, text: String) {
@@ -149,62 +187,34 @@ impl Reader<'_> {
         self.warn(text);
     }
 
-    fn recipe(&mut self, document: &Value, file: Option<&Path>) -> Result<()> {
-        let top = document.as_object().ok_or_else(|| {
-            MergeError::plan(
-                "bad-yaml",
-                "is not a mergekit file: expected keys such as `merge_method` and `models`",
-            )
-            .at(self.place.clone())
-        })?;
+    fn recipe(&mut self, file: Option<&Path>) {
+        let Some(top) = self.tree.value.as_object() else {
+            let what = "is not a mergekit file: expected keys such as `merge_method` and `models`";
+            return self.push(MergeError::plan("bad-yaml", what).at(self.place.clone()));
+        };
         if top.contains_key("experts") && !top.contains_key("merge_method") {
-            return Err(MergeError::plan(
-                "moe-file",
-                "assembles a mixture of experts, it does not merge",
-            )
-            .at(self.place.clone())
-            .hint("run `polyloom adapt moe` with this file"));
+            let what = "assembles a mixture of experts, it does not merge";
+            return self.push(
+                MergeError::plan("moe-file", what)
+                    .at(self.place.clone())
+                    .hint("run `polyloom adapt moe` with this file"),
+            );
         }
         self.recipe.dialect = Dialect::Mergekit;
         self.recipe.file = file.map(Path::to_owned);
         for key in top.keys().filter(|k| !TOP.contains(&k.as_str())) {
             self.unknown(key, "", TOP);
         }
-        if let Some(name) = top.get("name") {
-            let name = name
-                .as_str()
-                .ok_or_else(|| self.wrong("name", "`name` is not text"))?;
-            if name.contains(['/', '\\']) || name.starts_with('.') {
-                return Err(self.wrong("name", format!("`name: {name}` is not a folder name")));
+        match top.get("name").map(|n| (n, n.as_str())) {
+            None => {}
+            Some((_, Some(name))) if name.contains(['/', '\\']) || name.starts_with('.') => {
+                self.bad("name", format!("`name: {name}` is not a folder name"));
             }
-            self.recipe.name = Some(name.to_owned());
+            Some((_, Some(name))) => self.recipe.name = Some(name.to_owned()),
+            Some(_) => self.bad("name", "`name` is not text"),
         }
-        let method = top
-            .get("merge_method")
-            .and_then(Value::as_str)
-            .ok_or_else(|| {
-                self.wrong("merge_method", "`merge_method` is missing")
-                    .hint("`polyloom merge --list` shows all methods")
-            })?;
-        self.recipe.method = method.to_owned();
-        if crate::merge::find(method).is_none() {
-            let names: Vec<&str> = crate::merge::methods().map(|m| m.spec().name).collect();
-            let near = suggest::nearest(method, &names, 3);
-            let mut error =
-                MergeError::plan("unknown-method", format!("unknown merge method `{method}`"))
-                    .at(self.line_of("merge_method"));
-            if !near.is_empty() {
-                error = error.hint(format!(
-                    "did you mean {}?",
-                    near.iter()
-                        .map(|n| format!("`{n}`"))
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                ));
-            }
-            return Err(error.hint("`polyloom merge --list` shows all methods"));
-        }
-        for (key, slot) in [("dtype", 0), ("out_dtype", 1)] {
+        self.method(top);
+        for key in ["dtype", "out_dtype"] {
             let Some(word) = top.get(key).filter(|v| !v.is_null()) else {
                 continue;
             };
@@ -212,279 +222,105 @@ impl Reader<'_> {
                 .as_str()
                 .and_then(polyloom_core::DType::from_word)
                 .filter(|d| d.is_float());
-            let dtype = dtype.ok_or_else(|| {
-                self.wrong(key, format!("`{key}: {word}` is not a type to merge in"))
-                    .hint("one of float32, bfloat16, float16, float64")
-            })?;
-            if slot == 0 {
-                self.recipe.dtype = Some(dtype);
+            if dtype.is_none() {
+                let error = self
+                    .wrong(key, format!("`{key}: {word}` is not a type to merge in"))
+                    .hint("one of float32, bfloat16, float16, float64");
+                self.push(error);
+            } else if key == "dtype" {
+                self.recipe.dtype = dtype;
             } else {
-                self.recipe.out_dtype = Some(dtype);
+                self.recipe.out_dtype = dtype;
             }
         }
         if let Some(base) = top.get("base_model").filter(|v| !v.is_null()) {
-            self.recipe.base = Some(self.model(base, "base_model")?);
+            let base = self.model(base, "base_model");
+            self.recipe.base = self.good(base);
         }
-        self.recipe.settings =
-            self.settings(top.get("parameters"), "in top-level `parameters`", true)?;
-        let given: Vec<&str> = ["models", "slices", "modules"]
-            .into_iter()
-            .filter(|k| top.get(*k).is_some_and(|v| !v.is_null()))
-            .collect();
-        let [kind] = given[..] else {
-            let what = if given.is_empty() {
-                "none is given".to_owned()
-            } else {
-                format!("{} are given", given.join(" and "))
-            };
-            return Err(MergeError::plan(
-                "inputs",
-                format!(
-                    "exactly one of `models`, `slices` and `modules` says what is merged; {what}"
-                ),
-            )
-            .at(self.place.clone()));
-        };
-        self.recipe.modules = match kind {
-            "models" | "slices" => {
-                let slices = self.slices(top)?;
-                vec![Module {
-                    name: None,
-                    slices,
-                    settings: Settings::default(),
-                }]
-            }
-            _ => {
-                let map = top
-                    .get("modules")
-                    .and_then(Value::as_object)
-                    .ok_or_else(|| self.wrong("modules", "`modules` is not a map of towers"))?;
-                let mut modules = Vec::new();
-                for (name, value) in map {
-                    let table = value.as_object().ok_or_else(|| {
-                        self.wrong(name, format!("module `{name}` is not a table"))
-                    })?;
-                    for key in table
-                        .keys()
-                        .filter(|k| !["models", "slices", "parameters"].contains(&k.as_str()))
-                    {
-                        self.unknown(
-                            key,
-                            &format!("in module `{name}`"),
-                            &["models", "slices", "parameters"],
-                        );
-                    }
-                    let settings = self.settings(
-                        table.get("parameters"),
-                        &format!("in module `{name}`"),
-                        false,
-                    )?;
-                    modules.push(Module {
-                        name: Some(name.clone()),
-                        slices: self.slices(table)?,
-                        settings,
-                    });
-                }
-                modules
-            }
-        };
-        self.tokenizer(top)?;
+        self.recipe.settings = self.settings(top, "in top-level `parameters`", true);
+        self.modules(top);
+        self.tokenizer(top);
         if let Some(template) = top.get("chat_template").filter(|v| !v.is_null()) {
-            let text = template
-                .as_str()
-                .ok_or_else(|| self.wrong("chat_template", "`chat_template` is not text"))?;
-            self.recipe.chat_template = Some(text.to_owned());
+            match template.as_str() {
+                Some(text) => self.recipe.chat_template = Some(text.to_owned()),
+                None => self.bad("chat_template", "`chat_template` is not text"),
+            }
         }
-        check_inputs(&mut self.recipe)
+        if self.errors.is_empty() {
+            let checked = check_inputs(&mut self.recipe);
+            self.good(checked);
+        }
     }
 
-    fn slices(&mut self, table: &Map<String, Value>) -> Result<Vec<Slice>> {
-        if let Some(models) = table.get("models") {
-            let list = models
-                .as_array()
-                .filter(|l| !l.is_empty())
-                .ok_or_else(|| self.wrong("models", "`models` is not a list of models"))?;
-            let sources = list
-                .iter()
-                .map(|m| self.source(m, false))
-                .collect::<Result<_>>()?;
-            return Ok(vec![Slice {
-                sources,
-                base: None,
-                settings: Settings::default(),
-            }]);
-        }
-        let list = table
-            .get("slices")
-            .and_then(Value::as_array)
-            .filter(|l| !l.is_empty());
-        let list = list.ok_or_else(|| self.wrong("slices", "`slices` is not a list of slices"))?;
-        let mut slices = Vec::new();
-        for slice in list {
-            const KEYS: &[&str] = &["sources", "base_model", "parameters", "residual_weight"];
-            let table = slice
-                .as_object()
-                .ok_or_else(|| self.wrong("slices", "a slice is not a table with `sources`"))?;
-            for key in table.keys().filter(|k| !KEYS.contains(&k.as_str())) {
-                self.unknown(key, "in a slice", KEYS);
-            }
-            let sources = table
-                .get("sources")
-                .and_then(Value::as_array)
-                .filter(|l| !l.is_empty());
-            let sources =
-                sources.ok_or_else(|| self.wrong("slices", "a slice has no `sources`"))?;
-            let sources = sources
-                .iter()
-                .map(|s| self.source(s, true))
-                .collect::<Result<_>>()?;
-            let base = match table.get("base_model").filter(|v| !v.is_null()) {
-                Some(base) => Some(self.model(base, "base_model")?),
-                None => None,
-            };
-            let settings = self.settings(table.get("parameters"), "in a slice", false)?;
-            slices.push(Slice {
-                sources,
-                base,
-                settings,
-            });
-        }
-        Ok(slices)
-    }
-
-    fn source(&mut self, value: &Value, ranged: bool) -> Result<Source> {
-        const KEYS: &[&str] = &["model", "layer_range", "parameters"];
-        if value.is_string() {
-            let model = self.model(value, "model")?;
-            return Ok(Source {
-                model,
-                layers: None,
-                settings: Settings::default(),
-            });
-        }
-        let table = value.as_object().ok_or_else(|| {
-            self.wrong(
-                "models",
-                "a model is neither a name nor a table with `model`",
-            )
-        })?;
-        let reference = table
-            .get("model")
-            .ok_or_else(|| self.wrong("models", "an input has no `model`"))?;
-        for key in table.keys().filter(|k| !KEYS.contains(&k.as_str())) {
-            self.unknown(key, "beside `model`", KEYS);
-        }
-        let model = self.model(reference, "model")?;
-        let layers = match table.get("layer_range").filter(|v| !v.is_null()) {
-            Some(range) if ranged => {
-                let pair: Option<Vec<usize>> = range
-                    .as_array()
-                    .and_then(|a| a.iter().map(|v| v.as_u64().map(|v| v as usize)).collect());
-                match pair.as_deref() {
-                    Some([a, b]) => Some((*a, *b)),
-                    _ => {
-                        return Err(self.wrong(
-                            "layer_range",
-                            format!("`layer_range: {range}` is not a pair [first, end)"),
-                        ));
-                    }
-                }
-            }
-            _ => None,
+    fn method(&mut self, top: &Map<String, Value>) {
+        let Some(method) = top.get("merge_method").and_then(Value::as_str) else {
+            let error = self
+                .wrong("merge_method", "`merge_method` is missing")
+                .hint("`polyloom merge --list` shows all methods");
+            return self.push(error);
         };
-        let name = self.recipe.models[model].name.clone();
-        let settings = self.settings(table.get("parameters"), &format!("of `{name}`"), false)?;
-        Ok(Source {
-            model,
-            layers,
-            settings,
-        })
+        self.recipe.method = method.to_owned();
+        if crate::merge::find(method).is_some() {
+            return;
+        }
+        let names: Vec<&str> = crate::merge::methods().map(|m| m.spec().name).collect();
+        let near = suggest::nearest(method, &names, 3);
+        let mut error =
+            MergeError::plan("unknown-method", format!("unknown merge method `{method}`"))
+                .at(self.line_of("merge_method"));
+        if !near.is_empty() {
+            error = error.hint(format!(
+                "did you mean {}?",
+                near.iter()
+                    .map(|n| format!("`{n}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
+        }
+        self.push(error.hint("`polyloom merge --list` shows all methods"));
     }
 
-    fn model(&mut self, value: &Value, key: &str) -> Result<usize> {
-        let reference = match value {
-            Value::String(text) => ModelRef::parse(text).map_err(|e| self.wrong(key, e))?,
-            Value::Object(table) => {
-                let side = |value: &Value| -> Option<(String, Option<String>)> {
-                    match value {
-                        Value::String(text) => Some((text.clone(), None)),
-                        Value::Object(t) => Some((
-                            t.get("path")?.as_str()?.to_owned(),
-                            t.get("revision").and_then(Value::as_str).map(str::to_owned),
-                        )),
-                        _ => None,
-                    }
-                };
-                let model = table
-                    .get("model")
-                    .and_then(side)
-                    .ok_or_else(|| self.wrong(key, format!("`{key}` has no `model`")))?;
-                let adapter = table.get("lora").filter(|v| !v.is_null()).and_then(side);
-                if table
-                    .get("override_architecture")
-                    .is_some_and(|v| !v.is_null())
-                {
-                    self.recipe.notes.push((
-                        false,
-                        "`override_architecture` has no effect: tensors are matched by name".into(),
-                    ));
-                }
-                ModelRef {
-                    path: model.0,
-                    revision: model.1,
-                    adapter,
-                }
-            }
-            other => {
-                return Err(self.wrong(key, format!("`{key}: {other}` is not a model reference")));
-            }
-        };
-        Ok(add_model(&mut self.recipe, reference, None))
-    }
-
-    fn settings(&mut self, value: Option<&Value>, where_: &str, top: bool) -> Result<Settings> {
+    /// `parameters` of a table.
+    fn settings(&mut self, owner: &Map<String, Value>, where_: &str, top: bool) -> Settings {
         let mut out = Settings::default();
-        let Some(value) = value.filter(|v| !v.is_null()) else {
-            return Ok(out);
+        let Some(value) = owner.get("parameters").filter(|v| !v.is_null()) else {
+            return out;
         };
-        let table = value.as_object().ok_or_else(|| {
-            self.wrong(
+        let Some(table) = value.as_object() else {
+            self.bad(
                 "parameters",
                 format!("`parameters` {where_} is not a table"),
-            )
-        })?;
-        let names: Vec<&str> = crate::merge::find(&self.recipe.method)
-            .map(|m| m.spec().params.iter().map(|p| p.name).collect())
-            .unwrap_or_default();
-        for (key, value) in table {
-            if top && matches!(key.as_str(), "post" | "pre" | "on") {
-                self.ours(key, value)?;
-                continue;
+            );
+            return out;
+        };
+        // Without a known method its words cannot be judged.
+        let Some(method) = crate::merge::find(&self.recipe.method) else {
+            return out;
+        };
+        let names: Vec<&str> = method.spec().params.iter().map(|p| p.name).collect();
+        self.inside("parameters", |this| {
+            for (key, value) in table {
+                if top && matches!(key.as_str(), "post" | "pre" | "on") {
+                    let read = this.ours(key, value);
+                    this.good(read);
+                    continue;
+                }
+                if !names.contains(&key.as_str()) {
+                    let what = format!("{where_} for merge method `{}`", method.spec().name);
+                    this.unknown(key, &what, &names);
+                    continue;
+                }
+                match setting::parse(value) {
+                    Ok(None) => {}
+                    Ok(Some(parsed)) => {
+                        let text = this.line_of(key);
+                        out.insert(key.clone(), (parsed, Origin { text }));
+                    }
+                    Err(e) => this.bad(key, format!("`{key}` {where_} {e}")),
+                }
             }
-            if !names.contains(&key.as_str()) {
-                let method = self.recipe.method.clone();
-                self.unknown(
-                    key,
-                    &format!("{where_} for merge method `{method}`"),
-                    &names,
-                );
-                continue;
-            }
-            let parsed = setting::parse(value)
-                .map_err(|e| self.wrong(key, format!("`{key}` {where_} {e}")))?;
-            if let Some(parsed) = parsed {
-                out.insert(
-                    key.clone(),
-                    (
-                        parsed,
-                        Origin {
-                            text: self.line_of(key),
-                        },
-                    ),
-                );
-            }
-        }
-        Ok(out)
+        });
+        out
     }
 
     /// `post`, `pre` and `on`: ours, read from top-level parameters.
@@ -509,105 +345,6 @@ impl Reader<'_> {
             }
         }
         Ok(())
-    }
-
-    fn tokenizer(&mut self, top: &Map<String, Value>) -> Result<()> {
-        let short = top.get("tokenizer_source").filter(|v| !v.is_null());
-        let long = top.get("tokenizer").filter(|v| !v.is_null());
-        let mut out = Tokenizer {
-            source: Vocabulary::Union,
-            tokens: Vec::new(),
-            pad_to_multiple_of: None,
-        };
-        match (short, long) {
-            (None, None) => return Ok(()),
-            (Some(_), Some(_)) => {
-                return Err(self.wrong(
-                    "tokenizer_source",
-                    "`tokenizer_source` and `tokenizer` exclude each other",
-                ));
-            }
-            (Some(source), None) => out.source = self.vocabulary(source, "tokenizer_source")?,
-            (None, Some(value)) => {
-                const KEYS: &[&str] = &["source", "tokens", "pad_to_multiple_of"];
-                let table = value
-                    .as_object()
-                    .ok_or_else(|| self.wrong("tokenizer", "`tokenizer` is not a table"))?;
-                for key in table.keys().filter(|k| !KEYS.contains(&k.as_str())) {
-                    self.unknown(key, "in `tokenizer`", KEYS);
-                }
-                if let Some(source) = table.get("source").filter(|v| !v.is_null()) {
-                    out.source = self.vocabulary(source, "source")?;
-                }
-                if let Some(pad) = table.get("pad_to_multiple_of").filter(|v| !v.is_null()) {
-                    let pad = pad.as_u64().filter(|p| (1..=1 << 20).contains(p));
-                    out.pad_to_multiple_of = Some(pad.ok_or_else(|| {
-                        self.wrong(
-                            "pad_to_multiple_of",
-                            "`pad_to_multiple_of` is not a positive whole number",
-                        )
-                    })? as usize);
-                }
-                for (token, rule) in table
-                    .get("tokens")
-                    .and_then(Value::as_object)
-                    .into_iter()
-                    .flatten()
-                {
-                    let source = match rule.get("source").filter(|v| !v.is_null()) {
-                        Some(source) => Some(self.token_source(token, source)?),
-                        None => None,
-                    };
-                    let force = rule.get("force").and_then(Value::as_bool).unwrap_or(false);
-                    out.tokens.push((token.clone(), source, force));
-                }
-            }
-        }
-        self.recipe.tokenizer = Some(out);
-        Ok(())
-    }
-
-    fn vocabulary(&mut self, value: &Value, key: &str) -> Result<Vocabulary> {
-        match value.as_str() {
-            Some("union") => Ok(Vocabulary::Union),
-            Some("base") => Ok(Vocabulary::Base),
-            _ => Ok(Vocabulary::Model(self.model(value, key)?)),
-        }
-    }
-
-    fn token_source(&mut self, token: &str, value: &Value) -> Result<TokenSource> {
-        let kind = value.get("kind").and_then(Value::as_str);
-        match kind {
-            Some("zero") => Ok(TokenSource::Zero),
-            Some("model_token") => {
-                let model = value.get("model").ok_or_else(|| {
-                    self.wrong(
-                        token,
-                        format!("token `{token}`: `model_token` needs a `model`"),
-                    )
-                })?;
-                let model = self.model(model, token)?;
-                let name =
-                    match (value.get("token"), value.get("token_id")) {
-                        (Some(Value::String(text)), None) => TokenName::Text(text.clone()),
-                        (None, Some(id)) if id.is_u64() => {
-                            TokenName::Id(id.as_u64().unwrap_or(0) as usize)
-                        }
-                        _ => return Err(self.wrong(
-                            token,
-                            format!(
-                                "token `{token}`: `model_token` needs one of `token` and `token_id`"
-                            ),
-                        )),
-                    };
-                Ok(TokenSource::ModelToken { model, token: name })
-            }
-            Some(other) => Err(self.wrong(
-                token,
-                format!("token `{token}`: unknown kind `{other}`; expected zero or model_token"),
-            )),
-            None => Ok(TokenSource::Model(self.model(value, token)?)),
-        }
     }
 }
 
@@ -645,3 +382,7 @@ pub(super) fn part(value: &Value, name_key: &str) -> Result<Part, String> {
     }
     Ok(part)
 }
+
+#[cfg(test)]
+#[path = "mergekit_tests.rs"]
+mod tests;

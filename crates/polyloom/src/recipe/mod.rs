@@ -137,6 +137,17 @@ pub struct Source {
     pub settings: Settings,
 }
 
+impl Source {
+    /// The same input with all its layers.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Self {
+            layers: None,
+            ..self
+        }
+    }
+}
+
 /// A run of output layers made from one list of inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slice {
@@ -144,6 +155,8 @@ pub struct Slice {
     pub sources: Vec<Source>,
     /// Base of this slice if it overrides the recipe's.
     pub base: Option<usize>,
+    /// Layers of the base, where the inputs are ranges of layers.
+    pub base_layers: Option<(usize, usize)>,
     /// Settings of this slice.
     pub settings: Settings,
 }

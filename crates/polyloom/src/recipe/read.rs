@@ -82,6 +82,7 @@ pub fn from_models(method: &str, base: Option<&str>, experts: &[String]) -> Resu
         slices: vec![Slice {
             sources,
             base: None,
+            base_layers: None,
             settings: Settings::default(),
         }],
         settings: Settings::default(),
@@ -131,17 +132,21 @@ pub(super) fn check_inputs(recipe: &mut Recipe) -> Result<()> {
         None => e,
     };
     for module in &mut recipe.modules {
-        for slice in &mut module.slices {
+        let several = module.slices.len() > 1;
+        for (number, slice) in module.slices.iter_mut().enumerate() {
             let base = slice.base.or(recipe.base);
+            let ranged = several || slice.sources.iter().any(|s| s.layers.is_some());
             match spec.base {
                 Base::Ignored => {
+                    // Slices list all their inputs; a list of whole models is completed by the base.
                     if let Some(base) = base
                         && spec.experts.1 > 1
+                        && !ranged
                         && !slice.sources.iter().any(|s| s.model == base)
                     {
                         slice.sources.push(Source {
                             model: base,
-                            layers: slice.sources.first().and_then(|s| s.layers),
+                            layers: None,
                             settings: Settings::default(),
                         });
                     }
@@ -157,7 +162,28 @@ pub(super) fn check_inputs(recipe: &mut Recipe) -> Result<()> {
                     ))
                     .hint("add `[base] path = \"…\"` (`base_model:` in a mergekit file) or pass --base"));
                 }
-                Base::Required | Base::Optional => slice.sources.retain(|s| Some(s.model) != base),
+                Base::Required | Base::Optional => {
+                    if let Some(listed) = slice.sources.iter().find(|s| Some(s.model) == base) {
+                        slice.base_layers = listed.layers;
+                        slice.sources.retain(|s| Some(s.model) != base);
+                    } else if let Some(base) = base
+                        && ranged
+                        && slice.base_layers.is_none()
+                    {
+                        let name = &recipe.models[base].reference;
+                        slice.base_layers = layers_of_base(recipe.dialect, &slice.sources)
+                            .ok_or_else(|| {
+                                at(MergeError::plan(
+                                    "base-not-listed",
+                                    format!(
+                                        "slice {}: the base `{name}` is not among its sources, so its layers are not known",
+                                        number + 1
+                                    ),
+                                ))
+                                .hint("list the base in the slice too, with its own `layer_range`")
+                            })?;
+                    }
+                }
             }
             let (least, most) = spec.experts;
             let n = slice.sources.len();
@@ -200,6 +226,13 @@ pub(super) fn check_inputs(recipe: &mut Recipe) -> Result<()> {
     Ok(())
 }
 
+/// Layers of a base that a slice does not list. A mergekit file must list it, as the peer demands; a `loom.toml` names
+/// the base once, which is clear where all inputs take the same layers.
+fn layers_of_base(dialect: Dialect, sources: &[Source]) -> Option<Option<(usize, usize)>> {
+    let first = sources.first()?.layers;
+    (dialect == Dialect::Loom && sources.iter().all(|s| s.layers == first)).then_some(first)
+}
+
 /// Points references to earlier stages of a multi-document file at their outputs inside `folder`.
 pub fn stage_references(recipe: &mut Recipe, folder: &Path) {
     for model in &mut recipe.models {
@@ -220,9 +253,10 @@ fn typed(text: &str) -> Value {
 }
 
 impl Recipe {
-    /// Sets a value from the command line: `merge.shared.NAME`, `merge.each.NAME`, `merge.method`, `seed`, ...
+    /// Sets a value from the command line: any key of a `loom.toml`, such as `merge.shared.NAME`, `merge.dtype`,
+    /// `tokenizer.source` or `expert.NAME.task`.
     ///
-    /// `merge.each.NAME=a,b,c` gives one value per expert.
+    /// `merge.each.NAME=a,b,c` gives one value per expert. A value that is none in TOML is text.
     ///
     /// # Errors
     /// An unknown key or a parameter that the method does not declare.
@@ -297,22 +331,7 @@ impl Recipe {
             }
             return Ok(());
         }
-        match key {
-            "seed" => {
-                self.seed = value.parse().map_err(|_| {
-                    MergeError::plan("bad-value", format!("seed `{value}` is not a whole number"))
-                })?;
-            }
-            "name" => self.name = Some(value.to_owned()),
-            _ => {
-                return Err(MergeError::plan(
-                    "unknown-key",
-                    format!("--set does not know `{key}`"),
-                )
-                .hint("keys are merge.shared.NAME, merge.each.NAME, seed, name"));
-            }
-        }
-        Ok(())
+        toml::set(self, key, value)
     }
 
     fn set_each(&mut self, name: &str, parts: &[&str], origin: &Origin) -> Result<()> {

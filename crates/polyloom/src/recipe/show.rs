@@ -3,6 +3,8 @@
 //! Every default is written out, so that the text says what would run without the reader knowing whose defaults hold.
 //! What a format cannot hold is an error that names it, never left out.
 
+mod loom;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -10,7 +12,9 @@ use super::{
     Vocabulary,
 };
 use crate::error::{MergeError, Result};
-use crate::merge::method::{Base, Kind, Param, Spec, Unset};
+use crate::merge::method::{Kind, Param, Spec, Unset};
+
+pub use loom::to_toml;
 
 /// One value of a recipe, for `inspect --resolved`.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,112 +127,6 @@ fn cannot(what: &str, form: &str, other: &str) -> MergeError {
         .hint(format!("write it with --as {other}"))
 }
 
-/// The recipe as a `loom.toml`.
-///
-/// # Errors
-/// Several slices or towers, fixed tokens, a slice's own base, a per-merge parameter set on one input: `loom.toml` has
-/// no words for them.
-pub fn to_toml(recipe: &Recipe) -> Result<String> {
-    let no = |what: &str| cannot(what, "loom.toml", "yaml");
-    let [module] = &recipe.modules[..] else {
-        return Err(no("several towers (`modules`)"));
-    };
-    let [slice] = &module.slices[..] else {
-        return Err(no("several slices"));
-    };
-    if module.name.is_some() || slice.base.is_some() {
-        return Err(no("a tower or a slice's own base"));
-    }
-    let mut top = Map::new();
-    top.insert("version".into(), json!(1));
-    if let Some(name) = &recipe.name {
-        top.insert("name".into(), json!(name));
-    }
-    top.insert("seed".into(), json!(recipe.seed));
-    if let Some(template) = &recipe.chat_template {
-        top.insert("chat_template".into(), json!(template));
-    }
-    // Where the method has no use for a base, the base is one of the inputs already.
-    let ignored = spec(recipe).is_some_and(|s| s.base == Base::Ignored);
-    let base = recipe
-        .base
-        .filter(|b| !ignored || !slice.sources.iter().any(|s| s.model == *b));
-    let model = |index: usize| {
-        let model = &recipe.models[index];
-        let mut out = Map::new();
-        out.insert("path".into(), json!(model.reference.to_string()));
-        for (key, value) in [
-            ("strip_prefix", &model.strip_prefix),
-            ("add_prefix", &model.add_prefix),
-            ("task", &model.task),
-            ("stats", &model.stats),
-        ] {
-            if let Some(value) = value {
-                out.insert(key.into(), json!(value));
-            }
-        }
-        out
-    };
-    if let Some(base) = base {
-        let mut table = model(base);
-        if table.remove("task").is_some() | table.remove("stats").is_some() {
-            return Err(no("a task or statistics of the base"));
-        }
-        top.insert("base".into(), Value::Object(table));
-    }
-    let each_names = names(recipe, true);
-    let mut experts = Vec::new();
-    for source in &slice.sources {
-        let mut table = Map::new();
-        table.insert("name".into(), json!(recipe.models[source.model].name));
-        table.extend(model(source.model));
-        if let Some((a, b)) = source.layers {
-            table.insert("layer_range".into(), json!([a, b]));
-        }
-        if let Some(name) = source
-            .settings
-            .keys()
-            .find(|k| !each_names.contains(&k.as_str()))
-        {
-            return Err(no(&format!("`{name}` of a single input")));
-        }
-        if !source.settings.is_empty() {
-            table.insert("merge".into(), Value::Object(plain(&source.settings)));
-        }
-        experts.push(Value::Object(table));
-    }
-    top.insert("expert".into(), Value::Array(experts));
-    top.insert(
-        "merge".into(),
-        merge_table(recipe, &module.settings, slice)?,
-    );
-    if let Some(tokenizer) = &recipe.tokenizer {
-        if !tokenizer.tokens.is_empty() {
-            return Err(no("rows fixed under `tokenizer.tokens`"));
-        }
-        let source = match tokenizer.source {
-            Vocabulary::Union => "union",
-            Vocabulary::Base if base.is_some() => "base",
-            Vocabulary::Model(m) if base == Some(m) => "base",
-            Vocabulary::Base => recipe
-                .base
-                .map_or("base", |b| recipe.models[b].name.as_str()),
-            Vocabulary::Model(m) if slice.sources.iter().any(|s| s.model == m) => {
-                &recipe.models[m].name
-            }
-            Vocabulary::Model(_) => return Err(no("a tokenizer from a model that is no input")),
-        };
-        let mut table = Map::new();
-        table.insert("source".into(), json!(source));
-        if let Some(pad) = tokenizer.pad_to_multiple_of {
-            table.insert("pad_to_multiple_of".into(), json!(pad));
-        }
-        top.insert("tokenizer".into(), Value::Object(table));
-    }
-    toml::to_string(&Value::Object(top))
-        .map_err(|e| MergeError::plan("not-expressible", format!("loom.toml cannot hold it: {e}")))
-}
-
 fn names(recipe: &Recipe, each: bool) -> Vec<&'static str> {
     spec(recipe)
         .map(|s| {
@@ -239,82 +137,6 @@ fn names(recipe: &Recipe, each: bool) -> Vec<&'static str> {
                 .collect()
         })
         .unwrap_or_default()
-}
-
-fn merge_table(recipe: &Recipe, module: &Settings, slice: &Slice) -> Result<Value> {
-    if recipe.allow_mixed {
-        return Err(MergeError::plan(
-            "not-expressible",
-            "mixing architectures is a flag, not a word of loom.toml",
-        ));
-    }
-    let mut merge = Map::new();
-    merge.insert("method".into(), json!(recipe.method));
-    for (key, dtype) in [("dtype", recipe.dtype), ("out_dtype", recipe.out_dtype)] {
-        if let Some(dtype) = dtype {
-            merge.insert(key.into(), json!(dtype.torch_name()));
-        }
-    }
-    let heads = match recipe.heads {
-        Heads::Merge => "merge",
-        Heads::Separate => "separate",
-    };
-    merge.insert("heads".into(), json!(heads));
-    let missing = match recipe.missing {
-        MissingPolicy::Method => "error",
-        MissingPolicy::Base => "base",
-        MissingPolicy::Intersection => "intersection",
-        MissingPolicy::Union => "union",
-    };
-    merge.insert("missing".into(), json!(missing));
-    if recipe.truncate_embeddings {
-        merge.insert("truncate_embeddings".into(), json!(true));
-    }
-    if let Some(on) = &recipe.on {
-        merge.insert("on".into(), part(on, "method"));
-    }
-    // One tower, one slice: three scopes fold into one, the narrower in front; its filters may fall through.
-    let mut all: Map<String, Value> = defaults(recipe).into_iter().collect();
-    for scope in [&recipe.settings, module, &slice.settings] {
-        for (name, value) in plain(scope) {
-            let value = match (&scope[&name].0, all.get(&name)) {
-                (Setting::Filters(_), Some(wider)) => followed_by(value, wider),
-                _ => value,
-            };
-            all.insert(name, value);
-        }
-    }
-    for (key, each) in [("shared", false), ("each", true)] {
-        let own = names(recipe, each);
-        let table: Map<String, Value> = all
-            .iter()
-            .filter(|(k, _)| own.contains(&k.as_str()))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        if !table.is_empty() {
-            merge.insert(key.into(), Value::Object(table));
-        }
-    }
-    for (key, list) in [("pre", &recipe.pre), ("post", &recipe.post)] {
-        if !list.is_empty() {
-            merge.insert(key.into(), steps(list));
-        }
-    }
-    Ok(Value::Object(merge))
-}
-
-/// Filters with the wider scope's value behind them, for tensors that none matches.
-fn followed_by(filters: Value, wider: &Value) -> Value {
-    let Value::Array(mut list) = filters else {
-        return filters;
-    };
-    match wider {
-        Value::Array(more) if more.iter().all(Value::is_object) => {
-            list.extend(more.iter().cloned());
-        }
-        other => list.push(json!({"value": other})),
-    }
-    Value::Array(list)
 }
 
 /// The recipe as a mergekit file.
@@ -358,12 +180,12 @@ pub fn to_yaml(recipe: &Recipe) -> Result<String> {
     if let [module] = &recipe.modules[..]
         && module.name.is_none()
     {
-        yaml_slices(&mut top, &module.slices, &name);
+        yaml_slices(&mut top, &module.slices, recipe.base, &name);
     } else {
         let mut modules = Map::new();
         for module in &recipe.modules {
             let mut table = Map::new();
-            yaml_slices(&mut table, &module.slices, &name);
+            yaml_slices(&mut table, &module.slices, recipe.base, &name);
             insert_map(&mut table, "parameters", plain(&module.settings));
             modules.insert(
                 module.name.clone().unwrap_or_default(),
@@ -430,19 +252,29 @@ fn insert_map(into: &mut Map<String, Value>, key: &str, map: Map<String, Value>)
     }
 }
 
-/// `models:` if there is one slice of whole models, else `slices:`.
-fn yaml_slices(into: &mut Map<String, Value>, slices: &[Slice], name: &dyn Fn(usize) -> Value) {
+/// `models:` if there is one slice of whole models, else `slices:`, where the base is listed with its layers.
+fn yaml_slices(
+    into: &mut Map<String, Value>,
+    slices: &[Slice],
+    base: Option<usize>,
+    name: &dyn Fn(usize) -> Value,
+) {
     let sources = |slice: &Slice| -> Value {
-        slice
+        let base = slice.base.or(base).filter(|_| slice.base_layers.is_some());
+        let none = Settings::default();
+        let inputs = slice
             .sources
             .iter()
-            .map(|source| {
+            .map(|s| (s.model, s.layers, &s.settings));
+        inputs
+            .chain(base.map(|model| (model, slice.base_layers, &none)))
+            .map(|(model, layers, settings)| {
                 let mut table = Map::new();
-                table.insert("model".into(), name(source.model));
-                if let Some((a, b)) = source.layers {
+                table.insert("model".into(), name(model));
+                if let Some((a, b)) = layers {
                     table.insert("layer_range".into(), json!([a, b]));
                 }
-                insert_map(&mut table, "parameters", plain(&source.settings));
+                insert_map(&mut table, "parameters", plain(settings));
                 Value::Object(table)
             })
             .collect()

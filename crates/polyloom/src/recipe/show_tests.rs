@@ -65,6 +65,29 @@ tokenizer:
 chat_template: chatml
 ";
 
+const RANGES: &str = "
+merge_method: task_arithmetic
+base_model: org/base
+slices:
+  - sources:
+      - {model: org/a, layer_range: [0, 4], parameters: {weight: 0.5}}
+      - {model: org/base, layer_range: [2, 6]}
+    parameters: {lambda: 0.25}
+  - sources:
+      - {model: org/other, layer_range: [4, 8]}
+      - {model: org/a, layer_range: [0, 4], parameters: {weight: 2}}
+      - {model: org/b, layer_range: [0, 4]}
+    base_model: org/other
+parameters: {weight: 1}
+tokenizer:
+  source: org/c
+  tokens:
+    '<|im_start|>': {source: org/a, force: true}
+    'on': {source: {kind: zero}}
+    \"a b\": {source: {kind: model_token, model: org/b, token_id: 3}}
+    'as it comes': {}
+";
+
 type Flat = Vec<(String, Option<(usize, usize)>, Map<String, Value>)>;
 
 /// What counts, without origins, order of models and source text.
@@ -76,12 +99,37 @@ fn essence(r: &Recipe) -> (String, Option<String>, Flat, Vec<Map<String, Value>>
         scopes.push(plain(&module.settings));
         for slice in &module.slices {
             scopes.push(plain(&slice.settings));
+            if let (Some(base), Some(layers)) = (slice.base.or(r.base), slice.base_layers) {
+                sources.push((format!("base {}", path(base)), Some(layers), Map::new()));
+            }
             for s in &slice.sources {
                 sources.push((path(s.model), s.layers, plain(&s.settings)));
             }
         }
     }
     (r.method.clone(), r.base.map(path), sources, scopes)
+}
+
+/// The vocabulary rules with models by reference.
+fn tokens(r: &Recipe) -> Option<(String, Option<usize>, Vec<String>)> {
+    let path = |i: usize| r.models[i].reference.to_string();
+    r.tokenizer.as_ref().map(|t| {
+        let source = match t.source {
+            Vocabulary::Model(m) => path(m),
+            ref other => format!("{other:?}"),
+        };
+        let rules = t.tokens.iter().map(|(token, source, force)| {
+            let source = match source {
+                Some(TokenSource::Model(m)) => path(*m),
+                Some(TokenSource::ModelToken { model, token }) => {
+                    format!("{} {token:?}", path(*model))
+                }
+                other => format!("{other:?}"),
+            };
+            format!("{token} {source} {force}")
+        });
+        (source, t.pad_to_multiple_of, rules.collect())
+    })
 }
 
 /// Settings of the widest scope with the defaults.
@@ -128,7 +176,7 @@ fn yaml_comes_back_the_same() {
 
 #[test]
 fn toml_says_the_same_as_the_file_it_came_from() {
-    for text in [TIES, SLERP] {
+    for text in [TIES, SLERP, STACK, RANGES] {
         let first = mergekit::parse(text, None).unwrap().remove(0);
         let written = to_toml(&first).unwrap();
         let second = loom::parse(&written, None).unwrap_or_else(|e| panic!("{e:?}\n{written}"));
@@ -140,6 +188,7 @@ fn toml_says_the_same_as_the_file_it_came_from() {
             (first.dtype, first.out_dtype),
             (second.dtype, second.out_dtype)
         );
+        assert_eq!(tokens(&first), tokens(&second), "{written}");
         // Our own default of a weight that mergekit requires is written in the second turn; then the text settles.
         let again = to_toml(&second).unwrap();
         assert_eq!(to_toml(&loom::parse(&again, None).unwrap()).unwrap(), again);
@@ -167,9 +216,12 @@ fn defaults_are_written_and_named() {
 
 #[test]
 fn what_a_form_cannot_hold_is_named() {
-    let stack = mergekit::parse(STACK, None).unwrap().remove(0);
-    let error = to_toml(&stack).unwrap_err();
-    assert_eq!(error.to_string(), "loom.toml cannot hold several slices");
+    let towers = mergekit::parse(TOWERS, None).unwrap().remove(0);
+    let error = to_toml(&towers).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "loom.toml cannot hold several towers (`modules`)"
+    );
     let mut ties = mergekit::parse(TIES, None).unwrap().remove(0);
     ties.heads = Heads::Separate;
     assert!(to_yaml(&ties).unwrap_err().to_string().contains("`heads`"));

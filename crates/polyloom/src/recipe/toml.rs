@@ -1,16 +1,17 @@
 //! `loom.toml`: our own recipe file. Unknown keys are errors with line, column and the valid names.
 
+mod inputs;
+mod merge;
+mod tokenizer;
+
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::read::{add_model, check_inputs};
-use super::{
-    Dialect, Heads, MissingPolicy, Model, ModelRef, Module, Origin, Recipe, Setting, Settings,
-    Slice, Source, Tokenizer, Vocabulary, mergekit, setting,
-};
+use super::read::check_inputs;
+use super::{Dialect, Recipe, Setting, Source};
 use crate::error::{MergeError, Result};
 use crate::merge::method::Param;
 use crate::suggest;
@@ -30,6 +31,7 @@ pub fn parse(text: &str, file: Option<&Path>) -> Result<Recipe, Vec<MergeError>>
     let mut reader = Reader {
         text,
         place,
+        flag: false,
         errors: Vec::new(),
     };
     let mut recipe = reader.recipe(document.get_ref());
@@ -47,6 +49,38 @@ pub fn parse(text: &str, file: Option<&Path>) -> Result<Recipe, Vec<MergeError>>
     }
 }
 
+/// Changes a recipe by one key of `loom.toml` (`merge.dtype`, `tokenizer.source`, `expert.NAME.task`, ...), as if the
+/// file had it.
+///
+/// # Errors
+/// What a file with this key would report.
+pub(super) fn set(recipe: &mut Recipe, key: &str, value: &str) -> Result<(), MergeError> {
+    let line = |value: &str| format!("{key} = {value}");
+    let quoted = || line(&Value::from(value).to_string());
+    // A value that is none in TOML is text: `--set merge.dtype=bf16`.
+    let text = if value.contains('\n') || DeTable::parse(&line(value)).is_err() {
+        quoted()
+    } else {
+        line(value)
+    };
+    let place = format!("--set {key}");
+    let document = DeTable::parse(&text).map_err(|_| {
+        MergeError::plan("unknown-key", format!("--set: `{key}` is not a key"))
+            .hint("write it as in a loom.toml: merge.dtype, tokenizer.source, expert.NAME.task")
+    })?;
+    let mut reader = Reader {
+        text: &text,
+        place,
+        flag: true,
+        errors: Vec::new(),
+    };
+    reader.change(document.get_ref(), recipe);
+    match reader.errors.into_iter().next() {
+        Some(error) => Err(error),
+        None => check_inputs(recipe),
+    }
+}
+
 /// `file:line:column` of a byte.
 fn position(text: &str, place: &str, byte: usize) -> String {
     let before = &text[..text.floor_char_boundary(byte)];
@@ -57,9 +91,12 @@ fn position(text: &str, place: &str, byte: usize) -> String {
 
 type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
 
+/// Reads one document, or one `--set`.
 struct Reader<'t> {
     text: &'t str,
     place: String,
+    /// The text was typed on the command line: places are flags, and the recipe is there already.
+    flag: bool,
     errors: Vec<MergeError>,
 }
 
@@ -90,6 +127,9 @@ fn object(table: &DeTable) -> Map<String, Value> {
 
 impl Reader<'_> {
     fn at(&self, byte: usize) -> String {
+        if self.flag {
+            return self.place.clone();
+        }
         position(self.text, &self.place, byte)
     }
 
@@ -146,6 +186,11 @@ impl Reader<'_> {
         let (name, value) = table.get_key_value(key)?;
         match value.get_ref() {
             DeValue::String(s) => Some(s.to_string()),
+            // A name that looks like a number is a name: what is typed has no quotes.
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) if self.flag => {
+                let typed = self.text.split_once('=').map_or("", |(_, v)| v);
+                Some(typed.trim().to_owned())
+            }
             _ => {
                 self.bad(name.span().start, format!("`{key}` is not text"));
                 None
@@ -164,30 +209,63 @@ impl Reader<'_> {
         }
     }
 
+    /// The keys and tables that a recipe has. Tables after `tokenizer` belong to other commands.
+    const TOP: &'static [&'static str] = &[
+        "version",
+        "name",
+        "seed",
+        "base",
+        "expert",
+        "model",
+        "slice",
+        "merge",
+        "tokenizer",
+        "chat_template",
+        "eval",
+        "train",
+        "tune",
+        "compress",
+        "route",
+        "serve",
+        "tasks",
+    ];
+
     fn recipe(&mut self, top: &DeTable) -> Recipe {
-        // Tables after `tokenizer` belong to other commands.
-        const TOP: &[&str] = &[
-            "version",
-            "name",
-            "seed",
-            "base",
-            "expert",
-            "merge",
-            "tokenizer",
-            "chat_template",
-            "eval",
-            "train",
-            "tune",
-            "compress",
-            "route",
-            "serve",
-            "tasks",
-        ];
         let mut recipe = Recipe {
             dialect: Dialect::Loom,
             ..Recipe::default()
         };
-        self.check_keys(top, TOP, "");
+        self.check_keys(top, Self::TOP, "");
+        self.header(top, &mut recipe);
+        match self.table(top, "merge") {
+            Some(merge) => {
+                self.merge(merge, &mut recipe);
+                if !merge.contains_key("method") {
+                    self.push(
+                        MergeError::plan("no-method", "`[merge]` has no `method`")
+                            .at(self.place.clone())
+                            .hint("`polyloom merge --list` shows all methods"),
+                    );
+                }
+            }
+            None if !top.contains_key("merge") => {
+                self.push(
+                    MergeError::plan("no-merge", "has no `[merge]` table")
+                        .at(self.place.clone())
+                        .hint("add `[merge]` with `method = \"…\"`"),
+                );
+            }
+            None => {}
+        }
+        self.inputs(top, &mut recipe);
+        if let Some(tokenizer) = self.table(top, "tokenizer") {
+            self.tokenizer(tokenizer, &mut recipe);
+        }
+        recipe
+    }
+
+    /// Version, title, seed and chat template.
+    fn header(&mut self, top: &DeTable, recipe: &mut Recipe) {
         if let Some((key, value)) = top.get_key_value("version")
             && json(value.get_ref()) != 1
         {
@@ -196,8 +274,12 @@ impl Reader<'_> {
                 "`version` must be 1; this Polyloom reads no other",
             );
         }
-        recipe.name = self.text(top, "name");
-        recipe.chat_template = self.text(top, "chat_template");
+        if let Some(name) = self.text(top, "name") {
+            recipe.name = Some(name);
+        }
+        if let Some(template) = self.text(top, "chat_template") {
+            recipe.chat_template = Some(template);
+        }
         if let Some((key, value)) = top.get_key_value("seed") {
             match json(value.get_ref()).as_u64() {
                 Some(seed) => recipe.seed = seed,
@@ -207,371 +289,92 @@ impl Reader<'_> {
                 ),
             }
         }
-        let merge = self.table(top, "merge");
-        if let Some(merge) = merge {
-            self.merge(merge, &mut recipe);
-        } else if !top.contains_key("merge") {
-            self.push(
-                MergeError::plan("no-merge", "has no `[merge]` table")
-                    .at(self.place.clone())
-                    .hint("add `[merge]` with `method = \"…\"`"),
-            );
+    }
+
+    /// Applies the one key of `--set` to a recipe.
+    fn change(&mut self, top: &DeTable, recipe: &mut Recipe) {
+        const ELSEWHERE: [&str; 7] = [
+            "eval", "train", "tune", "compress", "route", "serve", "tasks",
+        ];
+        self.check_keys(top, Self::TOP, "");
+        for (key, _) in top.iter() {
+            if ELSEWHERE.contains(&key.get_ref().as_ref()) {
+                let what = format!("`{}` belongs to another command", key.get_ref());
+                self.bad(key.span().start, what);
+            }
+            if key.get_ref() == "model" {
+                self.bad(
+                    key.span().start,
+                    "models are listed in the recipe; change one with base.KEY or expert.NAME.KEY",
+                );
+            }
+        }
+        self.header(top, recipe);
+        if let Some(merge) = self.table(top, "merge") {
+            self.merge(merge, recipe);
+            if merge.contains_key("method") && self.errors.is_empty() {
+                self.left_over(recipe);
+            }
         }
         if let Some(base) = self.table(top, "base") {
-            self.check_keys(
-                base,
-                &["path", "strip_prefix", "add_prefix"],
-                " in `[base]`",
-            );
-            if let Some(model) = self.model(base, &mut recipe, Some("base")) {
-                recipe.base = Some(model);
-            }
+            self.base(base, recipe);
         }
-        let mut sources = Vec::new();
-        match top.get_key_value("expert").map(|(k, v)| (k, v.get_ref())) {
-            Some((_, DeValue::Array(list))) => {
-                for item in list.iter() {
-                    match item.get_ref() {
-                        DeValue::Table(table) => sources.extend(self.expert(table, &mut recipe)),
-                        _ => self.bad(item.span().start, "an `expert` is not a table"),
-                    }
+        if let Some(experts) = self.table(top, "expert") {
+            for (name, table) in experts.iter() {
+                match table.get_ref() {
+                    DeValue::Table(table) => self.change_expert(name, table, recipe),
+                    _ => self.bad(
+                        name.span().start,
+                        "an expert is changed by expert.NAME.KEY=VALUE",
+                    ),
                 }
             }
-            Some((key, _)) => self.bad(
-                key.span().start,
-                "`expert` is written `[[expert]]`, once per expert",
-            ),
-            None if merge.is_some() => {
-                self.push(
-                    MergeError::plan("inputs", "names no expert")
-                        .at(self.place.clone())
-                        .hint("add `[[expert]]` with `path = \"…\"` for each model to merge"),
-                );
-            }
-            None => {}
         }
-        recipe.modules = vec![Module {
-            name: None,
-            slices: vec![Slice {
-                sources,
-                base: None,
-                settings: Settings::default(),
-            }],
-            settings: Settings::default(),
-        }];
-        if let Some(tokenizer) = self.table(top, "tokenizer") {
-            self.tokenizer(tokenizer, &mut recipe);
-        }
-        recipe
-    }
-
-    fn model(&mut self, table: &DeTable, recipe: &mut Recipe, name: Option<&str>) -> Option<usize> {
-        let Some(path) = self.text(table, "path") else {
-            if !table.contains_key("path") {
-                self.push(
-                    MergeError::plan(
-                        "no-path",
-                        format!(
-                            "a model has no `path`{}",
-                            name.map(|n| format!(" (`{n}`)")).unwrap_or_default()
-                        ),
-                    )
-                    .at(self.place.clone()),
-                );
-            }
-            return None;
-        };
-        match ModelRef::parse(&path) {
-            Ok(reference) => {
-                let named = self.text(table, "name");
-                let model = add_model(recipe, reference, named.or_else(|| name.map(str::to_owned)));
-                let entry: &mut Model = &mut recipe.models[model];
-                entry.strip_prefix = self.text(table, "strip_prefix");
-                entry.add_prefix = self.text(table, "add_prefix");
-                Some(model)
-            }
-            Err(message) => {
-                self.bad(
-                    table
-                        .get_key_value("path")
-                        .map_or(0, |(k, _)| k.span().start),
-                    message,
-                );
-                None
-            }
-        }
-    }
-
-    fn expert(&mut self, table: &DeTable, recipe: &mut Recipe) -> Option<Source> {
-        self.check_keys(
-            table,
-            &[
-                "name",
-                "path",
-                "task",
-                "strip_prefix",
-                "add_prefix",
-                "stats",
-                "layer_range",
-                "merge",
-            ],
-            " in `[[expert]]`",
-        );
-        let model = self.model(table, recipe, None)?;
-        recipe.models[model].task = self.text(table, "task");
-        recipe.models[model].stats = self.text(table, "stats");
-        let layers = table.get_key_value("layer_range").and_then(|(key, value)| {
-            let range = json(value.get_ref());
-            let pair: Option<Vec<usize>> = range
-                .as_array()
-                .and_then(|a| a.iter().map(|v| v.as_u64().map(|v| v as usize)).collect());
-            match pair.as_deref() {
-                Some([a, b]) => Some((*a, *b)),
-                _ => {
-                    self.bad(key.span().start, "`layer_range` is not a pair [first, end)");
-                    None
+        if let Some((key, _)) = top.get_key_value("slice") {
+            match &recipe.modules[..] {
+                [module] if module.name.is_none() => {
+                    let experts: Vec<Source> = match &module.slices[..] {
+                        [one] => one.sources.iter().cloned().map(Source::whole).collect(),
+                        _ => Vec::new(),
+                    };
+                    let slices = self.slices(key, top, &experts, recipe);
+                    recipe.modules[0].slices = slices;
                 }
-            }
-        });
-        let params = each_params(recipe, true);
-        let settings = match self.table(table, "merge") {
-            Some(merge) => self.settings(merge, &params, recipe, "[expert.merge]"),
-            None => Settings::default(),
-        };
-        Some(Source {
-            model,
-            layers,
-            settings,
-        })
-    }
-
-    fn merge(&mut self, merge: &DeTable, recipe: &mut Recipe) {
-        const KEYS: &[&str] = &[
-            "method",
-            "dtype",
-            "out_dtype",
-            "heads",
-            "missing",
-            "truncate_embeddings",
-            "on",
-            "shared",
-            "each",
-            "pre",
-            "post",
-        ];
-        self.check_keys(merge, KEYS, " in `[merge]`");
-        match self.text(merge, "method") {
-            Some(method) => {
-                recipe.method = method.clone();
-                if crate::merge::find(&method).is_none() {
-                    let names: Vec<&str> = crate::merge::methods().map(|m| m.spec().name).collect();
-                    let near = suggest::nearest(&method, &names, 3);
-                    let byte = merge
-                        .get_key_value("method")
-                        .map_or(0, |(k, _)| k.span().start);
-                    let mut error = MergeError::plan(
-                        "unknown-method",
-                        format!("unknown merge method `{method}`"),
-                    )
-                    .at(self.at(byte));
-                    if !near.is_empty() {
-                        error = error.hint(format!(
-                            "did you mean {}?",
-                            near.iter()
-                                .map(|n| format!("`{n}`"))
-                                .collect::<Vec<_>>()
-                                .join(", ")
-                        ));
-                    }
-                    self.push(error.hint("`polyloom merge --list` shows all methods"));
-                }
-            }
-            None if !merge.contains_key("method") => {
-                self.push(
-                    MergeError::plan("no-method", "`[merge]` has no `method`")
-                        .at(self.place.clone())
-                        .hint("`polyloom merge --list` shows all methods"),
-                );
-            }
-            None => {}
-        }
-        for key in ["dtype", "out_dtype"] {
-            let Some(word) = self.text(merge, key) else {
-                continue;
-            };
-            match polyloom_core::DType::from_word(&word).filter(|d| d.is_float()) {
-                Some(dtype) if key == "dtype" => recipe.dtype = Some(dtype),
-                Some(dtype) => recipe.out_dtype = Some(dtype),
-                None => self.bad(
-                    merge.get_key_value(key).map_or(0, |(k, _)| k.span().start),
-                    format!("`{key} = \"{word}\"` is not a type; one of f32, bf16, f16, f64"),
-                ),
-            }
-        }
-        if let Some(word) = self.text(merge, "heads") {
-            match word.as_str() {
-                "merge" => recipe.heads = Heads::Merge,
-                "separate" => recipe.heads = Heads::Separate,
-                _ => self.bad(
-                    merge
-                        .get_key_value("heads")
-                        .map_or(0, |(k, _)| k.span().start),
-                    format!("`heads = \"{word}\"`: expected \"merge\" or \"separate\""),
-                ),
-            }
-        }
-        if let Some(word) = self.text(merge, "missing") {
-            match word.as_str() {
-                "error" => recipe.missing = MissingPolicy::Method,
-                "base" => recipe.missing = MissingPolicy::Base,
-                "intersection" => recipe.missing = MissingPolicy::Intersection,
-                "union" => recipe.missing = MissingPolicy::Union,
-                _ => self.bad(merge.get_key_value("missing").map_or(0, |(k, _)| k.span().start), format!("`missing = \"{word}\"`: expected \"error\", \"base\", \"intersection\" or \"union\"")),
-            }
-        }
-        if let Some((key, value)) = merge.get_key_value("truncate_embeddings") {
-            match value.get_ref() {
-                DeValue::Boolean(b) => recipe.truncate_embeddings = *b,
                 _ => self.bad(
                     key.span().start,
-                    "`truncate_embeddings` is not true or false",
+                    "a recipe of several towers has no `slice`",
                 ),
             }
         }
-        for (key, each) in [("shared", false), ("each", true)] {
-            let params = each_params(recipe, each);
-            if let Some(table) = self.table(merge, key) {
-                let found = self.settings(table, &params, recipe, &format!("[merge.{key}]"));
-                recipe.settings.extend(found);
-            }
-        }
-        if let Some((key, value)) = merge.get_key_value("on") {
-            match mergekit::part(&json(value.get_ref()), "method") {
-                Ok(part) => recipe.on = Some(part),
-                Err(message) => self.bad(key.span().start, format!("`on`: {message}")),
-            }
-        }
-        for which in ["pre", "post"] {
-            let Some((key, value)) = merge.get_key_value(which) else {
-                continue;
-            };
-            let steps = match value.get_ref() {
-                DeValue::Array(items) => items
-                    .iter()
-                    .map(|i| mergekit::part(&json(i.get_ref()), "step"))
-                    .collect(),
-                _ => Err(format!(
-                    "`{which}` is written `[[merge.{which}]]`, once per step"
-                )),
-            };
-            match steps {
-                Ok(steps) if which == "pre" => recipe.pre = steps,
-                Ok(steps) => recipe.post = steps,
-                Err(message) => self.bad(key.span().start, message),
-            }
+        if let Some(tokenizer) = self.table(top, "tokenizer") {
+            self.tokenizer(tokenizer, recipe);
         }
     }
 
-    fn settings(
-        &mut self,
-        table: &DeTable,
-        params: &[Param],
-        recipe: &Recipe,
-        scope: &str,
-    ) -> Settings {
-        let names: Vec<&str> = params.iter().map(|p| p.name).collect();
-        let mut out = Settings::default();
-        for (key, value) in table.iter() {
-            let name = key.get_ref().as_ref();
-            if !names.contains(&name) {
-                // Without a known method its words cannot be judged.
-                if crate::merge::find(&recipe.method).is_some() {
-                    let elsewhere = crate::merge::find(&recipe.method)
-                        .is_some_and(|m| m.spec().params.iter().any(|p| p.name == name));
-                    let what = format!(
-                        " for merge method `{}`{}",
-                        recipe.method,
-                        if elsewhere {
-                            format!(" in `{scope}`")
-                        } else {
-                            String::new()
-                        }
-                    );
-                    self.unknown(key, &what, &names);
-                    if elsewhere
-                        && let Some(MergeError::Plan { hints, .. }) = self.errors.last_mut()
-                    {
-                        let each = params.first().is_none_or(|p| p.each);
-                        hints.insert(
-                            0,
-                            format!(
-                                "`{name}` stands in `[merge.{}]`",
-                                if each { "shared" } else { "each" }
-                            ),
-                        );
-                    }
-                }
-                continue;
-            }
-            match setting::parse(&json(value.get_ref())) {
-                Ok(Some(parsed)) => {
-                    out.insert(
-                        name.to_owned(),
-                        (
-                            parsed,
-                            Origin {
-                                text: self.at(key.span().start),
-                            },
-                        ),
-                    );
-                }
-                Ok(None) => {}
-                Err(message) => self.bad(key.span().start, format!("`{name}` {message}")),
-            }
-        }
-        out
-    }
-
-    fn tokenizer(&mut self, table: &DeTable, recipe: &mut Recipe) {
-        self.check_keys(
-            table,
-            &["source", "pad_to_multiple_of"],
-            " in `[tokenizer]`",
-        );
-        let source = match self.text(table, "source").as_deref() {
-            None | Some("union") => Vocabulary::Union,
-            Some("base") => Vocabulary::Base,
-            Some(name) => match recipe.models.iter().position(|m| m.name == name) {
-                Some(model) => Vocabulary::Model(model),
-                None => {
-                    let names: Vec<String> = recipe.models.iter().map(|m| m.name.clone()).collect();
-                    let byte = table
-                        .get_key_value("source")
-                        .map_or(0, |(k, _)| k.span().start);
-                    self.bad(byte, format!("`source = \"{name}\"` names no model; expected union, base or one of: {}", names.join(", ")));
-                    return;
-                }
-            },
+    /// Parameters in the recipe that a newly set method does not have.
+    fn left_over(&mut self, recipe: &Recipe) {
+        let known = |name: &str| {
+            crate::merge::find(&recipe.method)
+                .is_none_or(|m| m.spec().params.iter().any(|p| p.name == name))
         };
-        let pad = table
-            .get_key_value("pad_to_multiple_of")
-            .and_then(|(key, value)| {
-                let pad = json(value.get_ref())
-                    .as_u64()
-                    .filter(|p| (1..=1 << 20).contains(p));
-                if pad.is_none() {
-                    self.bad(
-                        key.span().start,
-                        "`pad_to_multiple_of` is not a positive whole number",
-                    );
-                }
-                pad.map(|p| p as usize)
-            });
-        recipe.tokenizer = Some(Tokenizer {
-            source,
-            tokens: Vec::new(),
-            pad_to_multiple_of: pad,
-        });
+        let scopes = std::iter::once(&recipe.settings).chain(recipe.modules.iter().flat_map(|m| {
+            std::iter::once(&m.settings).chain(m.slices.iter().flat_map(|s| {
+                std::iter::once(&s.settings).chain(s.sources.iter().map(|x| &x.settings))
+            }))
+        }));
+        let mut odd: Vec<&str> = scopes
+            .flat_map(|s| s.keys())
+            .map(String::as_str)
+            .filter(|n| !known(n))
+            .collect();
+        odd.dedup();
+        if let Some(name) = odd.first() {
+            let text = format!(
+                "the recipe sets `{name}`, which is no parameter of merge method `{}`",
+                recipe.method
+            );
+            self.push(MergeError::plan("unknown-key", text).at(self.place.clone()));
+        }
     }
 }
 
@@ -607,91 +410,5 @@ impl From<Setting> for Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-version = 1
-seed = 7
-[base]
-path = "b"
-[[expert]]
-name = "x"
-path = "models/x"
-[expert.merge]
-weight = 0.8
-[[expert]]
-path = "models/y"
-[merge]
-method = "ties"
-out_dtype = "bf16"
-[merge.shared]
-lambda = 0.5
-[merge.each]
-density = [{ filter = "attention", value = 0.3 }, { value = 0.2 }]
-[[merge.post]]
-step = "lines"
-alpha = "auto"
-beta = 0.8
-[eval]
-tasks = ["anything"]
-"#;
-
-    #[test]
-    fn a_recipe_is_read() {
-        let recipe = parse(GOOD, None).unwrap();
-        assert_eq!(
-            (recipe.method.as_str(), recipe.seed, recipe.models.len()),
-            ("ties", 7, 3)
-        );
-        assert_eq!(recipe.modules[0].slices[0].sources.len(), 2);
-        assert_eq!(recipe.models[recipe.base.unwrap()].name, "base");
-        assert_eq!(recipe.models[2].name, "y");
-        assert_eq!(recipe.post[0].name, "lines");
-        assert!(recipe.settings.contains_key("density") && recipe.settings.contains_key("lambda"));
-    }
-
-    #[test]
-    fn typos_are_errors_with_their_place() {
-        let errors = parse(
-            &GOOD
-                .replace("density =", "densty =")
-                .replace("[eval]", "[evl]"),
-            None,
-        )
-        .unwrap_err();
-        let text = errors
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("\n");
-        assert!(
-            text.contains("loom.toml:19:1: unknown key `densty` for merge method `ties`"),
-            "{text}"
-        );
-        assert!(text.contains("   19 | densty"), "{text}");
-        assert!(
-            text.contains("^^^^^^ expected one of: weight, density"),
-            "{text}"
-        );
-        assert!(text.contains("unknown key `evl`"), "{text}");
-        assert!(
-            errors
-                .iter()
-                .any(|e| e.hints().iter().any(|h| h == "did you mean `density`?"))
-        );
-    }
-
-    #[test]
-    fn a_missing_base_names_the_way_out() {
-        let text = GOOD.replace("[base]\npath = \"b\"\n", "");
-        let errors = parse(&text, None).unwrap_err();
-        assert!(
-            errors[0]
-                .to_string()
-                .contains("`ties` works on task vectors and needs a base"),
-            "{}",
-            errors[0]
-        );
-    }
-}
+#[path = "toml_tests.rs"]
+mod tests;

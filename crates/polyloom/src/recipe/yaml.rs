@@ -10,6 +10,14 @@ use crate::error::{MergeError, Result};
 /// # Errors
 /// Text that is not YAML, a key that stands twice, or aliases and nesting beyond what a recipe needs.
 pub fn documents(text: &str, place: &str) -> Result<Vec<Value>> {
+    read(text, place)
+}
+
+/// As [`documents`], into any type.
+///
+/// # Errors
+/// As [`documents`], and what the type does not take.
+pub fn read<T: serde::de::DeserializeOwned>(text: &str, place: &str) -> Result<Vec<T>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: 250_000,

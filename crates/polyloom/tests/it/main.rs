@@ -4,6 +4,7 @@
 
 mod bundles;
 mod golden;
+mod round_trip;
 mod runs;
 mod statistics;
 mod support;

@@ -374,3 +374,70 @@ fn architectures_are_mixed_only_on_request() {
     recipe.allow_mixed = true;
     merge(recipe, &dir.path().join("out")).unwrap();
 }
+
+#[test]
+fn float64_is_merged_in_f32_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|n| dir.path().join(n));
+    for (path, x) in paths.iter().zip([1.0, 2.0]) {
+        model_as(path, polyloom_core::DType::F64, &[("w", &[2], vec![x, -x])]);
+    }
+    let experts = paths.each_ref().map(|p| p.display().to_string());
+    let recipe = recipe::from_models("linear", None, &experts).unwrap();
+    let plan = polyloom::plan::build(recipe.clone(), &Default::default()).unwrap();
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| n.warning && n.text.contains("float64 is merged in f32")),
+        "{:?}",
+        plan.notes
+    );
+    assert_eq!(plan.check_strict().unwrap_err().code(), "strict");
+    let out = dir.path().join("out");
+    merge(recipe, &out).unwrap();
+    assert_eq!(read(&out)["w"], [1.5, -1.5]);
+}
+
+#[test]
+fn the_base_of_a_slice_has_layers_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: &str| dir.path().join(n).display().to_string();
+    for (name, scale) in [("base", 1.0f32), ("a", 10.0)] {
+        // Two tensors make a layer.
+        let names: Vec<String> = (0..8)
+            .map(|i| format!("model.layers.{}.{}", i / 2, ["w", "b"][i % 2]))
+            .collect();
+        let tensors: Vec<(&str, &[usize], Vec<f32>)> = names
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (n.as_str(), &[1usize][..], vec![scale * (i / 2 + 1) as f32]))
+            .collect();
+        model(&dir.path().join(name), &tensors);
+    }
+    // Output layer 0: base layer 2 is 3, layer 1 of a is 20: 3 + 0.5 (20 - 3); layer 1: 4 + 0.5 (30 - 4).
+    let toml = format!(
+        "[base]\npath = {:?}\n[[expert]]\nname = \"a\"\npath = {:?}\n[merge]\nmethod = \"task_arithmetic\"\n\
+         [[slice]]\nsources = [{{expert = \"a\", layer_range = [1, 3], merge = {{weight = 0.5}}}}, \
+         {{expert = \"base\", layer_range = [2, 4]}}]\n",
+        path("base"),
+        path("a")
+    );
+    let yaml = format!(
+        "merge_method: task_arithmetic\nbase_model: {0:?}\nslices:\n  - sources:\n      - {{model: {0:?}, layer_range: [2, 4]}}\n      \
+         - {{model: {1:?}, layer_range: [1, 3], parameters: {{weight: 0.5}}}}\n",
+        path("base"),
+        path("a")
+    );
+    let recipes = [
+        recipe::toml::parse(&toml, None).unwrap(),
+        recipe::mergekit::parse(&yaml, None).unwrap().remove(0),
+    ];
+    for (i, recipe) in recipes.into_iter().enumerate() {
+        let out = dir.path().join(format!("out{i}"));
+        merge(recipe, &out).unwrap();
+        let got = read(&out);
+        assert_eq!(got.len(), 4);
+        assert_eq!(got["model.layers.0.w"], [11.5]);
+        assert_eq!(got["model.layers.1.b"], [17.0]);
+    }
+}

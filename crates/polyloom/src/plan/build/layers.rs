@@ -25,17 +25,23 @@ impl Builder {
         stacked
     }
 
-    /// True if every source takes all layers of its model.
+    /// True if every source, and the base, takes all layers of its model.
     fn covers_all(&self, slice: &Slice, module: &Module) -> bool {
-        slice.sources.iter().all(|s| match s.layers {
-            None => true,
-            Some((a, b)) => {
-                a == 0
-                    && self
-                        .block_list(s.model, module)
-                        .is_some_and(|l| l.count == b)
-            }
-        })
+        self.ranges(slice)
+            .into_iter()
+            .all(|(model, layers)| match layers {
+                None => true,
+                Some((a, b)) => {
+                    a == 0 && self.block_list(model, module).is_some_and(|l| l.count == b)
+                }
+            })
+    }
+
+    /// Models of a slice with their ranges of layers: the sources, then the base.
+    fn ranges(&self, slice: &Slice) -> Vec<(usize, Option<(usize, usize)>)> {
+        let base = self.base_of(slice).map(|b| (b, slice.base_layers));
+        let sources = slice.sources.iter().map(|s| (s.model, s.layers));
+        sources.chain(base).collect()
     }
 
     /// The block list of a model inside a module.
@@ -99,9 +105,10 @@ impl Builder {
         let mut sources_of_layers = Vec::new();
         for slice in &module.slices {
             let mut count = None;
-            for source in &slice.sources {
-                let model = &self.models[source.model];
-                let Some(list) = self.block_list(source.model, module) else {
+            for (model, layers) in self.ranges(slice) {
+                let list = self.block_list(model, module);
+                let model = &self.models[model];
+                let Some(list) = list else {
                     let message = format!(
                         "model `{}` has no list of layers to take a range from",
                         model.model.name
@@ -109,7 +116,7 @@ impl Builder {
                     self.fail(MergeError::plan("no-layers", message));
                     return None;
                 };
-                let (a, b) = source.layers.unwrap_or((0, list.count));
+                let (a, b) = layers.unwrap_or((0, list.count));
                 if a >= b || b > list.count {
                     let message = format!(
                         "layer_range [{a}, {b}) is not inside the {} layers of `{}`",
@@ -137,7 +144,7 @@ impl Builder {
         }
         let first = module.slices.first()?;
         let last = module.slices.last()?;
-        let reference = first.sources.first()?.model;
+        let reference = self.ranges(first).first()?.0;
         let prefix = self.block_list(reference, module)?.prefix;
         let outside = |this: &Self, slice: &Slice, before: bool| -> Vec<String> {
             let mut seen = BTreeSet::new();
@@ -163,26 +170,25 @@ impl Builder {
         }
         let mut out_layer = 0;
         for slice in &module.slices {
-            let ranges: Vec<(usize, usize)> = slice
-                .sources
-                .iter()
-                .map(|s| {
-                    s.layers.unwrap_or_else(|| {
-                        (0, self.block_list(s.model, module).map_or(0, |l| l.count))
-                    })
+            let ranges: Vec<(usize, (usize, usize))> = self
+                .ranges(slice)
+                .into_iter()
+                .map(|(model, layers)| {
+                    let all = || (0, self.block_list(model, module).map_or(0, |l| l.count));
+                    (model, layers.unwrap_or_else(all))
                 })
                 .collect();
-            let count = ranges.first().map_or(0, |(a, b)| b - a);
+            let count = ranges.first().map_or(0, |(_, (a, b))| b - a);
             for offset in 0..count {
                 let mut suffixes: Vec<String> = Vec::new();
-                for (source, (a, _)) in slice.sources.iter().zip(&ranges) {
+                for (model, (a, _)) in &ranges {
                     let here = format!(
                         "{}.{}.",
-                        self.block_list(source.model, module)
+                        self.block_list(*model, module)
                             .map_or_else(String::new, |l| l.prefix),
                         a + offset
                     );
-                    for name in self.models[source.model].tensors.keys() {
+                    for name in self.models[*model].tensors.keys() {
                         if let Some(rest) = name.strip_prefix(&here)
                             && !suffixes.iter().any(|s| s == rest)
                         {
@@ -201,11 +207,10 @@ impl Builder {
                         .sources
                         .iter()
                         .zip(&ranges)
-                        .map(|(s, (a, _))| name_in(self, s.model, a + offset))
+                        .map(|(s, (_, (a, _)))| name_in(self, s.model, a + offset))
                         .collect();
-                    // A base that is not among the sources follows the first source's layers.
                     let base_name = self.base_of(slice).map_or_else(String::new, |b| {
-                        name_in(self, b, ranges.first().map_or(0, |r| r.0) + offset)
+                        name_in(self, b, slice.base_layers.map_or(0, |r| r.0) + offset)
                     });
                     self.tensor(&Wanted {
                         name: format!("{prefix}.{}.{suffix}", out_layer + offset),

@@ -148,6 +148,12 @@ impl Builder {
             });
             return;
         }
+        if promoted == DType::F64 || self.recipe.dtype == Some(DType::F64) {
+            self.note(
+                true,
+                format!("float64 is merged in f32: results have about 7 digits, though {dtype} is written"),
+            );
+        }
         let experts: Vec<usize> = chosen.iter().map(|i| slice.sources[*i].model).collect();
         let composition = match Composition::from_recipe(&self.recipe, self.method, experts.len()) {
             Ok(composition) => composition,
