@@ -1,5 +1,6 @@
 //! `polyloom diff`
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,13 @@ pub fn run(args: &DiffArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
         return Err(MergeError::plan("output-exists", "exists already")
             .at(file.display().to_string())
             .hint("--force replaces it")
+            .into());
+    }
+    let parent = args.html.as_ref().and_then(|f| f.parent());
+    if let Some(folder) = parent.filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        return Err(MergeError::plan("output-folder", "is not a folder")
+            .at(folder.display().to_string())
+            .hint("create it first; the page is written there")
             .into());
     }
     let places = Places {
@@ -81,10 +89,22 @@ pub fn run(args: &DiffArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
         }));
     }
     if let Some(file) = &args.html {
-        std::fs::write(file, report.html())
-            .map_err(|e| polyloom_core::Error::io(file, "write", e))?;
+        replace(file, &report.html())?;
         ui.say(&format!("page: {}", file.display()));
     }
     ui.event(&json!({"type": "done", "html": args.html}));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn replace(file: &Path, content: &str) -> Result<(), polyloom_core::Error> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    std::fs::write(part, content)
+        .and_then(|()| std::fs::rename(part, file))
+        .map_err(|e| {
+            let _ = std::fs::remove_file(part);
+            polyloom_core::Error::io(file, "write", e)
+        })
 }

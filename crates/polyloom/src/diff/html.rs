@@ -7,26 +7,7 @@ use super::numbers::Numbers;
 use super::report::{Report, Row};
 use super::text::{digits, short_count};
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--bg:#fdfdfc;--fg:#1c2126;--soft:#5b6670;--line:#d5dade;--panel:#f2f4f5;--hot:#c8501e;--cold:#2468b4;--cool:#12806f;--good:#0d6b5e;--bad:#a83f12}\
-@media(prefers-color-scheme:dark){:root{--bg:#14181b;--fg:#e4e8ea;--soft:#9aa6ae;--line:#343c42;--panel:#1d2327;--hot:#c2552a;--cold:#3f7fc6;--cool:#1f8a79;--good:#4fc9b5;--bad:#f08a5c}}\
-*{box-sizing:border-box}body{margin:0 auto;padding:1.2rem;max-width:1200px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}\
-h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.12rem;margin:2rem 0 .4rem}p{max-width:76ch;margin:.3rem 0 .7rem}.soft{color:var(--soft);font-size:.88rem}\
-.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;width:fit-content;max-width:100%}\
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.84rem}\
-th,td{padding:.28rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}tr:last-child>*{border-bottom:0}\
-thead th{background:var(--panel);font-weight:600;color:var(--soft)}\
-th[scope=row],thead th:first-child{position:sticky;left:0;text-align:left;background:var(--panel);font-weight:500;max-width:22rem;overflow:hidden;text-overflow:ellipsis}\
-.pair th[scope=row]{max-width:10.5rem}.heat td{min-width:2.75rem;padding:.28rem .18rem;text-align:center;border-left:1px solid var(--bg)}\
-.heat thead th{text-align:center}.heat thead th:first-child{text-align:left}\
-td.h{background:color-mix(in srgb,var(--hot) var(--v),var(--bg))}td.c{background:color-mix(in srgb,var(--cold) var(--v),var(--bg))}td.g{background:color-mix(in srgb,var(--cool) var(--v),var(--bg))}\
-td.self{color:var(--soft)}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,32rem),1fr));gap:0 1.5rem}.pair>*{min-width:0}\
-.ind td,.ind th{text-align:left;white-space:normal;vertical-align:top}h1{overflow-wrap:anywhere}.ind th[scope=row]{position:static;max-width:none;min-width:11rem}.ind thead th:first-child{position:static}\
-.tag{display:inline-block;min-width:3.2rem;text-align:center;border:1px solid currentColor;border-radius:99px;padding:0 .5rem;font-size:.78rem}\
-.for{color:var(--good)}.mind{color:var(--bad)}.open{color:var(--soft)}\
-code{font:.92em ui-monospace,monospace}details{margin:1rem 0}summary{cursor:pointer;font-weight:600}\
-svg{max-width:100%;height:auto}svg text{fill:var(--fg);font:13px system-ui,sans-serif}svg .axis{fill:var(--soft);font-size:11px}svg path{fill:none;stroke:var(--soft);stroke-width:1.5}\
-@media(max-width:600px){body{padding:.7rem}th[scope=row],thead th:first-child{max-width:8.5rem}.ind table,.ind tbody,.ind tr,.ind td,.ind th{display:block}.ind thead{display:none}.ind td,.ind th{border-bottom:0;padding:.15rem .6rem}.ind td:nth-child(2),.ind td:nth-child(3){display:inline-block}.ind tr{border-bottom:1px solid var(--line);padding:.4rem 0}}";
+const STYLE: &str = include_str!("page.css");
 
 /// Text as it may stand in HTML, attributes included.
 fn escape(text: &str) -> String {
@@ -57,6 +38,9 @@ fn rich(text: &str) -> String {
     }
     out
 }
+
+/// Colour of a value, and how much of it.
+type Tint = fn(f64) -> (char, f64);
 
 /// One cell of a heat map.
 struct Cell {
@@ -144,7 +128,7 @@ impl Report {
         let title = escape(&title);
         let _ = write!(
             out,
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"generator\" content=\"polyloom {}\"><title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1><p class=\"soft\">{} {parts}, {} parameters. Made by <code>polyloom diff</code>.</p>\n",
+            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"generator\" content=\"polyloom {}\"><title>{title}</title><style>\n{STYLE}</style></head><body>\n<h1>{title}</h1><p class=\"soft\">{} {parts}, {} parameters. Made by <code>polyloom diff</code>.</p>\n",
             env!("CARGO_PKG_VERSION"),
             self.tensors.len(),
             short_count(self.total.elements)
@@ -492,7 +476,7 @@ impl Report {
             ["cosine", "signs differ", "large signs differ", "overlap"].map(str::to_owned);
         heat(out, "Pairs by layer", "layer", &columns, &rows, |r, c| {
             let x: &Numbers = &self.layers[r].numbers;
-            let (v, tint): (Option<f64>, fn(f64) -> (char, f64)) = match c {
+            let (v, tint): (Option<f64>, Tint) = match c {
                 0 => (x.mean_over_pairs(|a, b| Some(x.cosine(a, b))), |v| {
                     (if v < 0.0 { 'c' } else { 'h' }, v.abs())
                 }),

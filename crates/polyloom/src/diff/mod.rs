@@ -53,6 +53,9 @@ impl Default for IntruderRule {
     }
 }
 
+/// Hears of work done: elements, and the tensor they belong to.
+pub type Progress<'a> = dyn Fn(u64, &str) + Sync + 'a;
+
 /// Settings of [`measure`].
 #[derive(Clone)]
 pub struct Options<'a> {
@@ -72,7 +75,7 @@ pub struct Options<'a> {
     /// Raised to stop after the current chunk.
     pub stop: Option<&'a AtomicBool>,
     /// Hears of work done: elements, of [`Inputs::work`] in all, and the tensor.
-    pub progress: Option<&'a (dyn Fn(u64, &str) + Sync)>,
+    pub progress: Option<&'a Progress<'a>>,
 }
 
 impl Default for Options<'_> {
@@ -210,7 +213,7 @@ trait Reader: Sync {
 /// No common tensors, shapes that differ, values that are not finite, files that cannot be read, bad options.
 pub fn measure(inputs: &Inputs, options: &Options) -> Result<Report, Vec<MergeError>> {
     let filter = options.check().map_err(|e| vec![e])?;
-    let (tasks, source, facts) = match inputs {
+    let (tasks, source, mut facts) = match inputs {
         Inputs::Models { base, experts } => models::plan(base, experts, &filter)?,
         Inputs::Adapters(adapters) => factors::plan(adapters, &filter)?,
     };
@@ -219,6 +222,14 @@ pub fn measure(inputs: &Inputs, options: &Options) -> Result<Report, Vec<MergeEr
     let spectral = options.spectral.unwrap_or(!source.whole_spectra());
     if spectral {
         let found = spectrum::run(&*source, &tasks, options).map_err(|e| vec![e])?;
+        let large = |t: &&Task| t.matrix().is_some() && t.elements() > spectrum::LARGEST;
+        if let Some(first) = tasks.iter().find(large).filter(|_| source.whole_spectra()) {
+            facts.notes.push(format!(
+                "{} matrices are too large to decompose and count in no rank (first: `{}`)",
+                tasks.iter().filter(large).count(),
+                first.name
+            ));
+        }
         for (numbers, spectra) in numbers.iter_mut().zip(found) {
             numbers.spectra = spectra;
         }

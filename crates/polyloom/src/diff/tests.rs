@@ -133,7 +133,7 @@ fn two_experts_by_hand() {
     // The same numbers reach all three renderings.
     let (text, html) = (report.text(Detail::Tensor), report.html());
     assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
-    assert!(text.contains("encoder.layer.1.b") && html.contains("x and y: overlap 0.200"));
+    assert!(text.contains("encoder.layer.1\n  b ") && html.contains("x and y: overlap 0.200"));
     let events = report.events();
     assert_eq!(events[1]["overlap"][0][1], json!(1.0 / 3.0));
     let model = events.iter().find(|e| e["type"] == "model").unwrap();
@@ -386,4 +386,29 @@ fn an_expert_equal_to_its_base_divides_by_nothing() {
         ratio.reading
     );
     assert!(!report.text(Detail::Layer).contains("NaN") && !report.html().contains("NaN"));
+}
+
+#[test]
+fn many_experts_fit_the_terminal_and_the_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = model(dir.path(), "base", &[(W, &[4, 5], &[0.0; 20])]);
+    let experts: Vec<String> = (0..17)
+        .map(|i| {
+            let s = Stream::new(3, "many", i);
+            let values: Vec<f32> = (0..20).map(|k| s.normal(k)).collect();
+            let name = format!("an-expert-with-a-rather-long-name-<{i}>");
+            model(dir.path(), &name, &[(W, &[4, 5], &values)])
+        })
+        .collect();
+    for n in [9, 12, 17] {
+        let report = compare(Some(&base), &experts[..n], &Options::default()).unwrap();
+        let text = report.text(Detail::Tensor);
+        let wide = text.lines().find(|l| l.chars().count() > 80);
+        assert_eq!(wide, None);
+        assert_eq!(text.contains("closest and farthest pairs"), n > 15);
+        // Every pair stands in the page, by name, and no name is markup.
+        let html = report.html();
+        assert!(html.contains("&lt;0&gt; and an-expert") && !html.contains("<0>"));
+        assert_eq!(html.matches(": cosine ").count(), n * n + 1);
+    }
 }

@@ -3,6 +3,7 @@
 use super::indicators::percent;
 use super::numbers::{Numbers, mean};
 use super::report::Report;
+use super::spectrum::Spectrum;
 use crate::plan::names::split_index;
 
 const WIDTH: usize = 80;
@@ -345,7 +346,7 @@ impl Report {
             }
             if spectral {
                 let ranks = x.spectra.iter().filter(|s| s.matrices > 0);
-                cells.push(optional(mean(ranks.map(|s| s.mean_effective())), digits));
+                cells.push(optional(mean(ranks.map(Spectrum::mean_effective)), digits));
             }
             if intruders {
                 let sum: Option<u64> = x.spectra.iter().map(|s| s.intruders).sum();
