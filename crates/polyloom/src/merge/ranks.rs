@@ -1,5 +1,7 @@
 //! Ranks within rows, and random survival by rank (DELLA).
 
+use polyloom_core::wide;
+
 use super::band::kept;
 use super::survey::magnitude_bits;
 
@@ -49,36 +51,10 @@ impl Ramp {
         }
     }
 
-    /// Writes the survivors of one row. `sorted` holds the row's magnitudes, ascending, and one larger key.
-    pub(super) fn cut(
-        self,
-        sorted: &[u32],
-        (values, draws): (&[f32], &[u32]),
-        (first, stride): (usize, usize),
-        out: &mut [f32],
-    ) {
-        let last = sorted.len() - 1;
-        let decide = |value: f32, draw: u32| {
-            let x = f64::from(draw) * self.scale + self.shift;
-            let at = (x.clamp(0.0, last as f64) as u32 as usize).min(last);
-            let (key, there) = (magnitude_bits(value), sorted[at]);
-            // Equal magnitudes share the mean of their ranks. (For zeros it does not matter.)
-            let tied = key == there && key != 0 && {
-                let from = sorted.partition_point(|k| *k < key);
-                let to = sorted.partition_point(|k| *k <= key);
-                (from + to - 1) as f64 * 0.5 > x - 1.0
-            };
-            kept(value, (key > there) | tied)
-        };
-        if stride == 1 {
-            for ((o, v), d) in out.iter_mut().zip(values).zip(draws) {
-                *o = decide(*v, *d);
-            }
-        } else {
-            for i in (first..values.len()).step_by(stride) {
-                out[i] = decide(values[i], draws[i]);
-            }
-        }
+    /// The first rank that a draw lets survive; truncated, and between 0 and the length of the row.
+    #[inline]
+    fn first(self, draw: u32) -> f64 {
+        f64::from(draw) * self.scale + self.shift
     }
 }
 
@@ -115,16 +91,36 @@ impl Mask<'_> {
     }
 }
 
-/// Sorts the magnitudes of rows.
+/// Decides which entries of a row survive, without sorting it: a histogram of the magnitudes brackets every entry's
+/// rank, and only where the draw falls into the bracket is the rank counted out.
 #[derive(Debug, Default)]
-pub(super) struct Sorter {
-    pub(super) keys: Vec<u32>,
-    other: Vec<u32>,
+pub(super) struct Ranker {
+    /// Magnitudes of the row.
+    keys: Vec<u32>,
+    bins: Vec<Bin>,
+    /// Entries whose draw falls into their bin's ranks.
+    unclear: Vec<u32>,
 }
 
-impl Sorter {
-    /// Sets `keys` to the magnitudes of every `stride`-th entry from `first` on, ascending, and a larger one.
-    pub(super) fn sort(&mut self, values: &[f32], first: usize, stride: usize) {
+/// A bin of magnitudes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bin {
+    /// Entries in it; then entries below it.
+    count: u32,
+    /// Its first magnitude, and the bits in which others differ from it.
+    first: u32,
+    mixed: u32,
+}
+
+impl Ranker {
+    /// Writes the survivors of the row of every `stride`-th entry from `first` on.
+    pub(super) fn cut(
+        &mut self,
+        ramp: Ramp,
+        (values, draws): (&[f32], &[u32]),
+        (first, stride): (usize, usize),
+        out: &mut [f32],
+    ) {
         self.keys.clear();
         if stride == 1 {
             let row = values[first..].iter();
@@ -133,64 +129,151 @@ impl Sorter {
             let column = values[first..].iter().step_by(stride);
             self.keys.extend(column.map(|x| magnitude_bits(*x)));
         }
-        if self.keys.len() < 512 {
-            self.keys.sort_unstable();
-        } else {
-            self.count();
+        let (low, shift) = self.fill();
+        let last = self.keys.len() as f64;
+        let Self {
+            keys,
+            bins,
+            unclear,
+        } = self;
+        unclear.resize(keys.len(), 0);
+        let mut waiting = 0;
+        for (i, key) in keys.iter().enumerate() {
+            let at = first + i * stride;
+            let rank = ramp.first(draws[at]).clamp(0.0, last) as u32;
+            let bin = (key.saturating_sub(low) >> shift) as usize;
+            let (from, to) = (bins[bin].count, bins[bin + 1].count);
+            out[at] = kept(values[at], rank < from);
+            unclear[waiting] = i as u32;
+            // (Zeros are zero whether they survive or not.)
+            waiting += usize::from((rank >= from) & (rank < to) & (*key != 0));
         }
-        self.keys.push(u32::MAX);
+        for i in &unclear[..waiting] {
+            let i = *i as usize;
+            let (key, at) = (keys[i], first + i * stride);
+            let bin = (key.saturating_sub(low) >> shift) as usize;
+            let (from, to) = if bins[bin].mixed == 0 {
+                (bins[bin].count, bins[bin + 1].count)
+            } else {
+                ranks_of(keys, key)
+            };
+            let x = ramp.first(draws[at]);
+            let rank = x.clamp(0.0, last) as u32;
+            // Equal magnitudes share the mean of their ranks.
+            let tied = rank < to && f64::from(from + to - 1) * 0.5 > x - 1.0;
+            out[at] = kept(values[at], rank < from || tied);
+        }
     }
 
-    /// Three stable counting passes over 11, 10 and 10 bits of the key.
-    fn count(&mut self) {
-        const PASSES: [(u32, usize); 3] = [(0, 1 << 11), (11, 1 << 10), (21, 1 << 10)];
-        let mut counts = [[0u32; 1 << 11]; 3];
+    /// Counts the keys by bins: 16 octaves below the largest one, anything smaller in the first bin. Returns the key
+    /// at which the bins start and their width as a shift.
+    fn fill(&mut self) -> (u32, u32) {
+        let size = self.keys.len().next_power_of_two().clamp(16, 2048);
+        let shift = 23 + 4 - size.ilog2();
+        let top = wide(
+            #[inline(always)]
+            || self.keys.iter().fold(0, |a, b| a.max(*b)),
+        );
+        let low = top.saturating_sub(((size as u32) << shift) - 1);
+        self.bins.clear();
+        self.bins.resize(size + 1, Bin::default());
         for key in &self.keys {
-            for (count, (shift, bins)) in counts.iter_mut().zip(PASSES) {
-                count[(key >> shift) as usize & (bins - 1)] += 1;
-            }
+            let bin = &mut self.bins[(key.saturating_sub(low) >> shift) as usize];
+            bin.first = if bin.count == 0 { *key } else { bin.first };
+            bin.mixed |= bin.first ^ key;
+            bin.count += 1;
         }
-        self.other.resize(self.keys.len(), 0);
-        for (count, (shift, bins)) in counts.iter_mut().zip(PASSES) {
-            let mut sum = 0;
-            for c in &mut count[..bins] {
-                sum += std::mem::replace(c, sum);
-            }
-            for key in &self.keys {
-                let c = &mut count[(key >> shift) as usize & (bins - 1)];
-                self.other[*c as usize] = *key;
-                *c += 1;
-            }
-            std::mem::swap(&mut self.keys, &mut self.other);
+        let mut below = 0;
+        for bin in &mut self.bins {
+            below += std::mem::replace(&mut bin.count, below);
         }
+        (low, shift)
     }
+}
+
+/// How many keys are below `key`, and how many are not above it.
+fn ranks_of(keys: &[u32], key: u32) -> (u32, u32) {
+    wide(
+        #[inline(always)]
+        || {
+            let (mut below, mut within) = (0u32, 0u32);
+            for k in keys {
+                below += u32::from(*k < key);
+                within += u32::from(*k <= key);
+            }
+            (below, within)
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn magprune_ranks_rows() {
-        let mut sorter = Sorter::default();
-        sorter.sort(&[3.0, -1.0, 1.0, 0.0], 0, 1);
-        let keys = |v: &[f32]| {
-            v.iter()
-                .map(|x| magnitude_bits(*x))
-                .chain([u32::MAX])
-                .collect::<Vec<_>>()
+    /// The rule as it is written: sort, rank, compare.
+    fn by_sorting(ramp: Ramp, values: &[f32], draws: &[u32]) -> Vec<bool> {
+        let mut sorted: Vec<u32> = values.iter().map(|x| magnitude_bits(*x)).collect();
+        sorted.sort_unstable();
+        let keep = |(v, d): (&f32, &u32)| {
+            let key = magnitude_bits(*v);
+            let from = sorted.partition_point(|k| *k < key);
+            let to = sorted.partition_point(|k| *k <= key);
+            let x = ramp.first(*d);
+            let rank = x.clamp(0.0, sorted.len() as f64) as usize;
+            rank < from || (rank < to && (from + to - 1) as f64 * 0.5 > x - 1.0)
         };
-        assert_eq!(sorter.keys, keys(&[0.0, 1.0, 1.0, 3.0]));
-        // Axis 1 of a [1, 3, 2] tensor, second column: 5, -4, 6.
-        sorter.sort(&[0.0, 5.0, 0.0, -4.0, 0.0, 6.0], 1, 2);
-        assert_eq!(sorter.keys, keys(&[4.0, 5.0, 6.0]));
-        // The counting sort agrees with the comparing one.
-        let mut v: Vec<f32> = (0..3000)
-            .map(|i| ((i * 7919) % 1013) as f32 - 500.0)
-            .collect();
-        sorter.sort(&v, 0, 1);
-        v.sort_by_key(|x| magnitude_bits(*x));
-        assert_eq!(sorter.keys, keys(&v));
+        values.iter().zip(draws).map(keep).collect()
+    }
+
+    #[test]
+    fn agrees_with_sorting() {
+        let s = polyloom_core::rng::Stream::new(4, "ranks", 0);
+        for (n, round) in [
+            (1, 0.0),
+            (7, 0.0),
+            (300, 8.0),
+            (900, 0.0),
+            (900, 64.0),
+            (5000, 512.0),
+            (5000, 0.0),
+        ] {
+            let values: Vec<f32> = (0..n)
+                .map(|i| {
+                    let x = s.normal(i);
+                    let x = if round > 0.0 {
+                        (x * round).round() / round
+                    } else {
+                        x
+                    };
+                    // A few outliers, so that the bulk lies far below the largest.
+                    if i % 97 == 3 { x * 1e4 } else { x }
+                })
+                .collect();
+            let draws: Vec<u32> = (0..n).map(|i| s.bits(10_000 + i) as u32).collect();
+            for (least, epsilon) in [(0.3, 0.2), (0.05, 0.01), (0.1, 0.4)] {
+                let ramp = Ramp::new(least, epsilon, n as usize);
+                let mut out = vec![9.0; n as usize];
+                Ranker::default().cut(ramp, (&values, &draws), (0, 1), &mut out);
+                for ((o, v), keep) in out
+                    .iter()
+                    .zip(&values)
+                    .zip(by_sorting(ramp, &values, &draws))
+                {
+                    assert_eq!(*o, if keep { *v } else { 0.0 });
+                }
+            }
+        }
+        // Axis 1 of a [1, 3, 2] tensor, second column: 5, -4, 6; a draw of 0 keeps all but the lowest ranks.
+        let values = [0.0, 5.0, 0.0, -4.0, 0.0, 6.0];
+        let mut out = [9.0; 6];
+        let ramp = Ramp::new(0.2, 0.3, 3);
+        Ranker::default().cut(ramp, (&values, &[u32::MAX / 2; 6]), (1, 2), &mut out);
+        assert_eq!(
+            [out[0], out[2], out[4]],
+            [9.0; 3],
+            "the other column is untouched"
+        );
+        assert_eq!([out[1], out[3], out[5]], [5.0, 0.0, 6.0]);
     }
 
     #[test]
@@ -198,24 +281,22 @@ mod tests {
         // Ranks 0..5 of 5: p = 0.2, 0.35, 0.5, 0.65, 0.8; the two equal entries of ranks 1 and 2 have 0.425.
         let row = [4.0f32, 2.0, -2.0, 1.0, 3.0];
         let p = [0.8, 0.425, 0.425, 0.2, 0.65];
-        let mut sorter = Sorter::default();
-        sorter.sort(&row, 0, 1);
+        let mut ranker = Ranker::default();
         let ramp = Ramp::new(0.2, 0.3, 5);
         for step in 0..1000 {
             let u = (f64::from(step) + 0.5) / 1000.0;
             let draw = (u * (1u64 << 32) as f64) as u32;
             let mut out = [9.0; 5];
-            ramp.cut(&sorter.keys, (&row, &[draw; 5]), (0, 1), &mut out);
+            ranker.cut(ramp, (&row, &[draw; 5]), (0, 1), &mut out);
             for i in 0..5 {
                 assert_eq!(out[i] != 0.0, u < p[i], "{u} {i}");
             }
         }
         let mut out = [0.0];
-        sorter.sort(&[7.0], 0, 1);
         let ramp = Ramp::new(0.4, 0.0, 1);
         for (u, want) in [(0.0, 7.0), (0.39, 7.0), (0.41, 0.0), (0.999, 0.0)] {
             let draw = (u * (1u64 << 32) as f64) as u32;
-            ramp.cut(&sorter.keys, (&[7.0], &[draw]), (0, 1), &mut out);
+            ranker.cut(ramp, (&[7.0], &[draw]), (0, 1), &mut out);
             assert_eq!(out[0], want, "{u}");
         }
     }

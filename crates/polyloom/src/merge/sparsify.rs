@@ -4,7 +4,7 @@ use polyloom_core::rng::Stream;
 
 use super::band::{Band, BandWalk, Seen, kept};
 use super::method::{BLOCK, Next, Unit, Values};
-use super::ranks::{Mask, Ramp, Rows, Sorter};
+use super::ranks::{Mask, Ramp, Ranker, Rows};
 use super::survey::{BlockSums, Total};
 use crate::error::{MergeError, Result};
 
@@ -351,7 +351,7 @@ impl Sparsifier {
             },
             at: place.1 as u64,
             draws: Vec::new(),
-            sorter: Sorter::default(),
+            ranker: Ranker::default(),
             mask: match self.masks.binary_search_by_key(&place, |m| m.0) {
                 Ok(i) => Mask {
                     words: &self.masks[i].1,
@@ -373,7 +373,7 @@ pub struct Walk<'a> {
     band: BandWalk,
     at: u64,
     draws: Vec<u32>,
-    sorter: Sorter,
+    ranker: Ranker,
     mask: Mask<'a>,
 }
 
@@ -404,8 +404,7 @@ impl Walk<'_> {
                     .zip(self.draws.chunks(span))
                 {
                     for first in 0..rows.stride {
-                        self.sorter.sort(v, first, rows.stride);
-                        ramp.cut(&self.sorter.keys, (v, d), (first, rows.stride), o);
+                        self.ranker.cut(*ramp, (v, d), (first, rows.stride), o);
                     }
                 }
             }
