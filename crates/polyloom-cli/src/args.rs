@@ -253,9 +253,12 @@ impl Cli {
     pub fn read(args: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(args)?;
         let mut cli = Self::from_arg_matches(&matches)?;
-        if let (Command::Merge(merge), Some(given)) =
-            (&mut cli.command, matches.subcommand_matches("merge"))
-        {
+        let merge = match &mut cli.command {
+            Command::Merge(merge) => Some(&mut **merge),
+            Command::Compress(compress) => Some(&mut compress.merge),
+            _ => None,
+        };
+        if let (Some(merge), Some((_, given))) = (merge, matches.subcommand()) {
             let from_variable =
                 |id: &&str| ArgMatches::value_source(given, id) == Some(ValueSource::EnvVariable);
             merge.from_environment = ["dtype", "out_dtype", "seed"]

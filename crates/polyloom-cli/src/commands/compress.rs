@@ -11,9 +11,9 @@ use polyloom::plan::{self, Plan};
 use polyloom_core::writer::human;
 use serde_json::json;
 
-use super::merge::{chunk_from_environment, done, hash_kind, recipes};
+use super::merge::{bring, check_memory, chunk_from_environment, done, hash_kind, recipes};
 use crate::args::{CompressArgs, CompressCommand, MergeArgs, RestoreArgs};
-use crate::hub::{self, Brought, Hub};
+use crate::hub::{Brought, Hub};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
@@ -41,8 +41,8 @@ fn bundle(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Exi
         recipe_folder: None,
         cache: args.cache.clone(),
     };
-    let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
-    if hub(args.out.dry_run).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
+    let one = std::slice::from_ref(&recipe);
+    if bring(one, hub(args.out.dry_run), &places, ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
     let plan = plan::build(recipe, &places)?;
@@ -65,6 +65,7 @@ fn bundle(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Exi
         .output
         .clone()
         .ok_or_else(|| MergeError::plan("arguments", "no output folder").hint("add -o DIR"))?;
+    check_memory(&plan, "compressing", args.memory.memory)?;
     let started = Instant::now();
     let stop = super::stop_flag()?;
     let progress = ui.progress("compressing", compress::accounting(&plan)?.stored());

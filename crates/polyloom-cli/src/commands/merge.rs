@@ -38,20 +38,7 @@ pub fn run(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Ex
         recipe_folder: None,
         cache: args.cache.clone(),
     };
-    let mut said = false;
-    for recipe in &recipes {
-        let places = Places {
-            recipe_folder: recipe
-                .file
-                .as_deref()
-                .and_then(Path::parent)
-                .map(Path::to_owned),
-            ..places.clone()
-        };
-        let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
-        said |= hub(args.out.dry_run).bring(needs, recipe.dialect, &places, ui)? == Brought::Said;
-    }
-    if said {
+    if bring(&recipes, hub(args.out.dry_run), &places, ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
     let target = args.out.output.clone();
@@ -205,6 +192,28 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Fetches the models of recipes, where that is allowed.
+pub(super) fn bring(
+    recipes: &[Recipe],
+    hub: Hub,
+    places: &Places,
+    ui: &Ui,
+) -> Result<Brought, Failure> {
+    let mut all = Brought::Here;
+    for recipe in recipes {
+        let folder = recipe.file.as_deref().and_then(Path::parent);
+        let places = Places {
+            recipe_folder: folder.map(Path::to_owned),
+            ..places.clone()
+        };
+        let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
+        if hub.bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
+            all = Brought::Said;
+        }
+    }
+    Ok(all)
+}
+
 /// Values that a flag or a variable may give: the variables' before `--set`, the flags' after it.
 fn apply_values(recipe: &mut Recipe, args: &MergeArgs, environment: bool) -> Result<(), Failure> {
     let now = |id: &str| args.from_environment.contains(&id) == environment;
@@ -291,7 +300,11 @@ pub fn write(
 }
 
 /// Refuses a run whose estimate is above what is allowed or free, and says which thread count fits.
-fn check_memory(plan: &Plan, verb: &str, allowed: Option<u64>) -> Result<(), MergeError> {
+pub(super) fn check_memory(
+    plan: &Plan,
+    verb: &str,
+    allowed: Option<u64>,
+) -> Result<(), MergeError> {
     let Some(limit) = allowed.or_else(polyloom_core::memory::available) else {
         return Ok(());
     };

@@ -7,6 +7,7 @@ mod download;
 mod hub_server;
 
 mod environment;
+mod hostile;
 mod messages;
 
 use std::path::{Path, PathBuf};

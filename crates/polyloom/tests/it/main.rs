@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "tests say how many cases ran")]
 
 mod bundles;
+mod fuzz_smoke;
 mod golden;
 mod round_trip;
 mod runs;
