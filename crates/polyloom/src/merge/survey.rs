@@ -117,7 +117,7 @@ const HIGH_BINS: usize = 1 << 14;
 /// rounds: a histogram of the high bits, then the keys inside the few bins that matter.
 ///
 /// Ranks count from the smallest key, from 0. Ties are resolved by position: see [`Cut`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Selector {
     count: u64,
     high: Vec<u64>,
@@ -144,17 +144,6 @@ pub struct Low {
     place: (usize, usize),
     /// One list of runs per wanted rank.
     runs: Vec<Vec<(u32, u32)>>,
-}
-
-impl Default for Selector {
-    fn default() -> Self {
-        Self {
-            count: 0,
-            high: Vec::new(),
-            wanted: Vec::new(),
-            runs: Vec::new(),
-        }
-    }
 }
 
 impl Selector {

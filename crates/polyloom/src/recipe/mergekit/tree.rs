@@ -44,8 +44,8 @@ pub(super) fn join(path: &str, key: &str) -> String {
 
 enum Node {
     Scalar(Value),
-    List(Vec<Spanned<Node>>),
-    Map(Vec<(Spanned<String>, Node)>),
+    List(Vec<Spanned<Self>>),
+    Map(Vec<(Spanned<String>, Self)>),
 }
 
 impl Node {

@@ -24,33 +24,28 @@ impl Reader<'_> {
             "post",
         ];
         self.check_keys(merge, KEYS, " in `[merge]`");
-        match self.text(merge, "method") {
-            Some(method) => {
-                recipe.method = method.clone();
-                if crate::merge::find(&method).is_none() {
-                    let names: Vec<&str> = crate::merge::methods().map(|m| m.spec().name).collect();
-                    let near = suggest::nearest(&method, &names, 3);
-                    let byte = merge
-                        .get_key_value("method")
-                        .map_or(0, |(k, _)| k.span().start);
-                    let mut error = MergeError::plan(
-                        "unknown-method",
-                        format!("unknown merge method `{method}`"),
-                    )
-                    .at(self.at(byte));
-                    if !near.is_empty() {
-                        error = error.hint(format!(
-                            "did you mean {}?",
-                            near.iter()
-                                .map(|n| format!("`{n}`"))
-                                .collect::<Vec<_>>()
-                                .join(", ")
-                        ));
-                    }
-                    self.push(error.hint("`polyloom merge --list` shows all methods"));
+        if let Some(method) = self.text(merge, "method") {
+            recipe.method = method.clone();
+            if crate::merge::find(&method).is_none() {
+                let names: Vec<&str> = crate::merge::methods().map(|m| m.spec().name).collect();
+                let near = suggest::nearest(&method, &names, 3);
+                let byte = merge
+                    .get_key_value("method")
+                    .map_or(0, |(k, _)| k.span().start);
+                let mut error =
+                    MergeError::plan("unknown-method", format!("unknown merge method `{method}`"))
+                        .at(self.at(byte));
+                if !near.is_empty() {
+                    error = error.hint(format!(
+                        "did you mean {}?",
+                        near.iter()
+                            .map(|n| format!("`{n}`"))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ));
                 }
+                self.push(error.hint("`polyloom merge --list` shows all methods"));
             }
-            None => {}
         }
         for key in ["dtype", "out_dtype"] {
             let Some(word) = self.text(merge, key) else {
