@@ -11,6 +11,7 @@ use polyloom::recipe::{self, Dialect, ModelRef, show};
 use serde_json::json;
 
 use crate::args::{DoctorArgs, InspectArgs, RecipeForm};
+use crate::hub::{self, Hub};
 use crate::ui::{Failure, Ui};
 
 /// Opens a model on its own.
@@ -29,18 +30,30 @@ fn open(text: &str, places: &Places) -> Result<Opened, MergeError> {
 }
 
 /// `polyloom inspect`
-pub fn inspect(args: &InspectArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+pub fn inspect(args: &InspectArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let places = Places {
         recipe_folder: None,
         cache: args.cache.clone(),
     };
+    let is_recipe = |item: &str| {
+        let ending = Path::new(item).extension().and_then(|e| e.to_str());
+        matches!(ending, Some("toml" | "yml" | "yaml"))
+    };
+    // A recipe is shown as it stands; what it names need not be here.
+    let named = args
+        .items
+        .iter()
+        .filter(|i| !is_recipe(i))
+        .chain(&args.base);
+    let references: Vec<ModelRef> = named.filter_map(|i| ModelRef::parse(i).ok()).collect();
+    let needs = references.iter().flat_map(hub::needs);
+    hub.bring(needs, Dialect::Mergekit, &places, ui)?;
     let base = args.base.as_ref().map(|b| open(b, &places)).transpose()?;
     for (i, item) in args.items.iter().enumerate() {
         if i > 0 {
             ui.answer("");
         }
-        let ending = Path::new(item).extension().and_then(|e| e.to_str());
-        if matches!(ending, Some("toml" | "yml" | "yaml")) {
+        if is_recipe(item) {
             a_recipe(item, args, &places, ui)?;
             continue;
         }

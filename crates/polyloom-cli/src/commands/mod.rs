@@ -29,13 +29,25 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         download: args.global.download,
         dry_run,
     };
+    let fetches = matches!(
+        args.command,
+        Command::Merge(_)
+            | Command::Adapt(_)
+            | Command::Convert(_)
+            | Command::Compress(_)
+            | Command::Diff(_)
+            | Command::Inspect(_)
+    );
+    if args.global.download && !fetches {
+        ui.note("no effect here: --download");
+    }
     match args.command {
         Command::Merge(args) => merge::run(*args, hub, ui),
         Command::Adapt(args) => adapt::run(args, hub, ui),
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
-        Command::Inspect(args) => look::inspect(&args, ui),
+        Command::Inspect(args) => look::inspect(&args, hub(false), ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {
             let mut out = Vec::new();

@@ -305,6 +305,17 @@ fn sizes_that_the_description_lacks_are_asked_for() {
     let out = run(&hub, dir.path(), &convert(&target, &[]), &[]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(hub.seen().iter().any(|s| s.line.starts_with("HEAD ")));
+    let out = run(
+        &hub,
+        dir.path(),
+        &["inspect", "team/base", "--download"],
+        &[],
+    );
+    assert!(
+        out.status.success() && text(&out.stdout).contains("team/base"),
+        "{}",
+        text(&out.stderr)
+    );
 }
 
 #[test]
