@@ -109,6 +109,21 @@ pub(super) fn plan<'a>(
             shape: entry.shape.clone(),
         });
     }
+    if errors.len() > 3 && errors.len() > tasks.len() {
+        // Another model altogether: one message says more than ten.
+        let count = errors.len();
+        let first = errors.swap_remove(0);
+        return Err(vec![
+            MergeError::plan(
+                "shape-mismatch",
+                format!(
+                    "{count} of {} tensors have other shapes than in the base; {first}",
+                    count + tasks.len()
+                ),
+            )
+            .hint("give the --base the experts were tuned from"),
+        ]);
+    }
     if !errors.is_empty() {
         return Err(crate::plan::capped(errors));
     }

@@ -279,6 +279,25 @@ fn what_cannot_be_compared_is_said() {
         1
     );
 
+    let names = ["a", "b", "c", "d"];
+    let four = |name: &str, shape: &[usize]| {
+        let tensors: Vec<_> = names
+            .iter()
+            .map(|n| (*n, shape, &[1.0f32; 4][..]))
+            .collect();
+        model(d, name, &tensors)
+    };
+    let (square, line) = (four("square", &[2, 2]), four("line", &[4]));
+    let (text, hints) = only_error(compare(Some(&square), &[line], &options));
+    assert!(
+        text.starts_with("4 of 4 tensors have other shapes"),
+        "{text}"
+    );
+    assert!(
+        text.contains("line.safetensors") && hints[0].contains("--base"),
+        "{text}"
+    );
+
     let other = model(d, "other", &[("conv", &[2], &[1.0; 2])]);
     let (text, _) = only_error(compare(Some(&base), &[other], &options));
     assert!(

@@ -220,6 +220,12 @@ impl Report {
         }
         let cell = |v: Option<f64>| {
             optional(v, |v| {
+                // Nothing is shown as minus zero.
+                let v = if v.abs() < 0.5e-3 || (n > 8 && v.abs() < 0.5e-2) {
+                    0.0
+                } else {
+                    v
+                };
                 if n <= 8 {
                     format!("{v:.3}")
                 } else if n <= 10 {
