@@ -347,7 +347,7 @@ pub fn solve_definite(g: &Matrix, mut b: Matrix) -> Option<Matrix> {
     .ok()?;
     // A pivot at the size of rounding errors says nothing about the matrix: it counts as zero.
     let least = largest * f64::EPSILON * n as f64;
-    if (0..n).any(|i| !(l[(i, i)].powi(2) > least)) {
+    if !(0..n).all(|i| l[(i, i)].powi(2) > least) {
         return None;
     }
     // Rows of B are the columns of the right-hand side: G X' = B'.

@@ -260,6 +260,29 @@ fn same_bytes_for_any_thread_count_chunk_and_sharding() {
         );
     }
     let path = |n: &str| dir.path().join(n).display().to_string();
+    // What methods find in files: scores, Fisher values, and a Gram matrix of one layer (the other is averaged).
+    std::fs::write(dir.path().join("scores"), "a,2\nb,1\na+b,2\n").unwrap();
+    for (k, name) in ["a.stats", "b.stats"].iter().enumerate() {
+        let s = polyloom_core::rng::Stream::new(9, "statistics", k as u64);
+        let squares = |n: u64| (0..n).map(|i| s.normal(i).powi(2)).collect::<Vec<f32>>();
+        let gram: Vec<f32> = (0..64 * 64u64)
+            .map(|i| s.normal(i / 64) * s.normal(i % 64) + f32::from(u8::from(i % 65 == 0)))
+            .collect();
+        crate::statistics::tensors(
+            &dir.path().join(name),
+            &[
+                ("layers.0.w.fisher", &[150, 100], &squares(15_000)),
+                ("layers.0.b.fisher", &[100], &squares(100)),
+                ("layers.1.w.fisher", &[90, 64], &squares(5760)),
+                ("layers.1.b.fisher", &[64], &squares(64)),
+                ("layers.1.w.gram", &[64, 64], &gram),
+            ],
+        );
+    }
+    let (scores, stats) = (
+        path("scores"),
+        format!("{},{}", path("a.stats"), path("b.stats")),
+    );
     let mut tried = 0;
     for method in polyloom::merge::methods().map(|m| m.spec().name) {
         let spec = polyloom::merge::find(method).unwrap().spec();
@@ -278,6 +301,9 @@ fn same_bytes_for_any_thread_count_chunk_and_sharding() {
             ("merge.shared.density", "0.3"),
             ("merge.shared.task", "a"),
             ("merge.shared.steps", "5"),
+            ("merge.shared.beta", "0.5"),
+            ("merge.shared.scores", scores.as_str()),
+            ("merge.each.stats", stats.as_str()),
         ] {
             let _ = recipe.set(key, value);
         }
@@ -319,7 +345,7 @@ fn same_bytes_for_any_thread_count_chunk_and_sharding() {
         tried += usize::from(first.is_some());
     }
     println!("{tried} methods give the same bytes for 1, 2, 3 and 7 threads");
-    assert!(tried >= 15, "{tried}");
+    assert!(tried >= 40, "{tried}");
 }
 
 #[test]

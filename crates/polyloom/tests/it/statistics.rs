@@ -10,7 +10,7 @@ use polyloom_core::writer::{OutTensor, safetensors_bytes};
 use crate::support::{merge, model, read};
 
 /// A tensor file with f32 tensors.
-fn tensors(file: &Path, list: &[(&str, &[usize], &[f32])]) {
+pub(crate) fn tensors(file: &Path, list: &[(&str, &[usize], &[f32])]) {
     let list: Vec<_> = list
         .iter()
         .map(|(name, shape, values)| {
