@@ -106,8 +106,8 @@ def table(title, experts):
     for name, folder in [("base", vision / "base"), ("own expert of each task", experts[0].parent / "{task}")]:
         per = score(folder, "test")
         say(f"| {name} | | {mean(per):.4f} | {norm(per):.4f} | {min(per[t] - OWN[t] for t in per):+.3f} |")
-    tenths = [round(0.1 * i, 1) for i in range(1, 11)]
-    wide = [0.6, 0.8, 1, 1.2, 1.4, 1.6, 1.8, 2]
+    tenths = [0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
+    wide = [0.8, 1, 1.2, 1.6, 2]
     choose("average", "linear", [()], experts)
     choose("task arithmetic", "task_arithmetic", lambdas(tenths), experts)
     choose("ties_reference, mean", "ties_reference", lambdas(wide), experts)
@@ -117,10 +117,10 @@ def table(title, experts):
     choose("dare_linear, density 0.5, inverse", "dare_linear", lambdas(tenths), experts, ["--each", "density=0.5", "--shared", "rescale=inverse"])
     choose("pcb", "pcb", lambdas(wide), experts)
     choose("consensus on task arithmetic", "consensus", lambdas(tenths), experts)
-    choose("LiNeS after task arithmetic, alpha auto", "task_arithmetic", [("--post", f"lines:alpha=auto,beta={b}") for b in (0.2, 0.4, 0.6, 0.8, 1)], experts)
-    choose("iso_c", "iso_c", lambdas([0.5, 1, 1.5, 2]), experts)
-    choose("iso_cts", "iso_cts", lambdas([0.5, 1, 1.5, 2]), experts)
-    choose("tsv_m", "tsv_m", lambdas([0.5, 1, 1.5, 2]), experts)
+    choose("LiNeS after task arithmetic, alpha auto", "task_arithmetic", [("--post", f"lines:alpha=auto,beta={b}") for b in (0.2, 0.5, 0.8)], experts)
+    choose("iso_c", "iso_c", lambdas([1, 1.5, 2]), experts)
+    choose("iso_cts", "iso_cts", lambdas([1, 1.5, 2]), experts)
+    choose("tsv_m", "tsv_m", lambdas([1, 1.5, 2]), experts)
     masked("emr bundle", "emr", experts)
     masked("tall bundle", "tall", experts)
 
@@ -155,8 +155,8 @@ if "consensus" in wanted:
     say("| multi-task vector | none use it | one | two or more | without consensus | with consensus |\n|---|---|---|---|---|---|")
     experts = [vision / "experts" / t for t in TASKS]
     for name, on, plain, grid in [
-        ("task arithmetic", '{ method = "task_arithmetic" }', "task_arithmetic", [round(0.1 * i, 1) for i in range(1, 11)]),
-        ("TIES (sum)", '{ method = "ties_reference", reduce = "sum", lambda = 1.0 }', "ties_reference", [round(0.1 * i, 1) for i in range(1, 11)]),
+        ("task arithmetic", '{ method = "task_arithmetic" }', "task_arithmetic", [0.3, 0.4, 0.5, 0.6, 0.8]),
+        ("TIES (sum)", '{ method = "ties_reference", reduce = "sum", lambda = 1.0 }', "ties_reference", [0.4, 0.6, 0.8, 1.0]),
     ]:
         recipe = out / "on.toml"
         body = f'version = 1\n[base]\npath = "{vision / "base"}"\n' + "".join(f'[[expert]]\npath = "{e}"\n' for e in experts)

@@ -242,10 +242,9 @@ fn doctor_checks_files_and_says_no_with_one() {
     let at = bytes.windows(7).position(|w| w == b"\"shape\"").unwrap();
     let letter = bytes[..at]
         .iter()
-        .rposition(|b| b.is_ascii_lowercase())
+        .rposition(u8::is_ascii_lowercase)
         .unwrap();
     bytes[letter] ^= 1;
-    let _ = letter;
     std::fs::write(&file, &bytes).unwrap();
     let out = polyloom(&["doctor", &target]);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out.stdout));

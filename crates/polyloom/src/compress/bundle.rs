@@ -472,7 +472,7 @@ impl BundleSink<'_> {
             (end / 8 * 8).max(first)
         };
         // A chunk that ends the tensor but starts inside its last byte has no whole bytes at all.
-        let whole = if first % 8 == 0 {
+        let whole = if first.is_multiple_of(8) {
             first..last
         } else {
             first..first
