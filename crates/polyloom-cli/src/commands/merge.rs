@@ -155,7 +155,7 @@ fn apply_flags(recipe: &mut Recipe, args: &MergeArgs) -> Result<(), Failure> {
         if merge::find(method).is_none() {
             return Err(unknown_method(method).into());
         }
-        recipe.set("merge.method", method)?;
+        recipe.set_method(method)?;
     }
     apply_values(recipe, args, true)?;
     for text in &args.set {

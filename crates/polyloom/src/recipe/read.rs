@@ -334,6 +334,45 @@ impl Recipe {
         toml::set(self, key, value)
     }
 
+    /// Takes another method for a recipe that was read (`--method`). Parameters that it does not have are left out
+    /// with a warning.
+    ///
+    /// # Errors
+    /// The inputs do not suit the method.
+    pub fn set_method(&mut self, method: &str) -> Result<()> {
+        method.clone_into(&mut self.method);
+        let Some(found) = crate::merge::find(method) else {
+            return Ok(());
+        };
+        let known = |name: &str| found.spec().params.iter().any(|p| p.name == name);
+        let mut dropped: Vec<String> = Vec::new();
+        let mut keep = |settings: &mut Settings| {
+            settings.retain(|name, _| {
+                if !known(name) && !dropped.contains(name) {
+                    dropped.push(name.clone());
+                }
+                known(name)
+            });
+        };
+        keep(&mut self.settings);
+        for module in &mut self.modules {
+            keep(&mut module.settings);
+            for slice in &mut module.slices {
+                keep(&mut slice.settings);
+                for source in &mut slice.sources {
+                    keep(&mut source.settings);
+                }
+            }
+        }
+        for name in dropped {
+            let text = format!(
+                "the recipe sets `{name}`, which is no parameter of merge method `{method}`: left out"
+            );
+            self.notes.push((true, text));
+        }
+        check_inputs(self)
+    }
+
     fn set_each(&mut self, name: &str, parts: &[&str], origin: &Origin) -> Result<()> {
         for module in &mut self.modules {
             for slice in &mut module.slices {

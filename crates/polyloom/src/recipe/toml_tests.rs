@@ -328,3 +328,19 @@ fn a_wrong_set_is_told_as_in_the_file() {
         )
     );
 }
+
+#[test]
+fn another_method_leaves_out_what_it_does_not_know_and_says_so() {
+    let mut r = parse(GOOD, None).unwrap();
+    r.set_method("task_arithmetic").unwrap();
+    assert_eq!((r.method.as_str(), r.notes.len()), ("task_arithmetic", 0));
+    r.set_method("emr").unwrap();
+    let texts: Vec<&str> = r.notes.iter().map(|n| n.1.as_str()).collect();
+    for name in ["lambda", "density", "weight"] {
+        let want = format!(
+            "the recipe sets `{name}`, which is no parameter of merge method `emr`: left out"
+        );
+        assert!(texts.contains(&want.as_str()), "{texts:?}");
+    }
+    assert!(r.notes.iter().all(|n| n.0) && r.settings.is_empty());
+}
