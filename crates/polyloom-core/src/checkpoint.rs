@@ -466,15 +466,16 @@ impl Checkpoint {
         &self.files[tensor.file].path
     }
 
-    /// Reads elements `range` (row-major) of a tensor as `f32`, fp8 scales applied.
+    /// Reads elements `range` (row-major) of a tensor as `f32`, fp8 scales applied. `true` says that all values are
+    /// known to be finite; `false` says nothing.
     pub fn read_f32(
         &self,
         tensor: &StoredTensor,
         range: Range<usize>,
         out: &mut [f32],
         scratch: &mut Scratch,
-    ) -> Result<()> {
-        self.read_stored(tensor, range.clone(), out, scratch)?;
+    ) -> Result<bool> {
+        let finite = self.read_stored(tensor, range.clone(), out, scratch)?;
         if let Some(scale) = &tensor.scale {
             let cols = tensor.row_len().max(1);
             for (i, value) in range.zip(out.iter_mut()) {
@@ -482,7 +483,30 @@ impl Checkpoint {
                 *value *= scale.values[row / scale.block.0 * scale.per_row + col / scale.block.1];
             }
         }
-        Ok(())
+        Ok(finite && tensor.scale.is_none())
+    }
+
+    /// Elements from `start` on less `minus`, in one go for the plain cases. `false`: nothing of use was read, because
+    /// the case is not plain or a value is not finite; [`Self::read_f32`] is the long way.
+    pub fn read_less(
+        &self,
+        tensor: &StoredTensor,
+        start: usize,
+        minus: &[f32],
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<bool> {
+        let plain = matches!(tensor.dtype, DType::BF16 | DType::F32)
+            && matches!(tensor.layout, Layout::Contiguous)
+            && tensor.scale.is_none();
+        if !plain {
+            return Ok(false);
+        }
+        let size = tensor.dtype.block().1;
+        scratch.bytes.resize(out.len() * size, 0);
+        self.files[tensor.file]
+            .read_at(tensor.offset + (start * size) as u64, &mut scratch.bytes)?;
+        Ok(dtype::widen_less(tensor.dtype, &scratch.bytes, minus, out))
     }
 
     fn read_stored(
@@ -491,10 +515,10 @@ impl Checkpoint {
         range: Range<usize>,
         out: &mut [f32],
         scratch: &mut Scratch,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         assert_eq!(range.len(), out.len(), "read: length of the buffer");
         if range.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         match &tensor.layout {
             Layout::Contiguous => self.read_run(tensor, range.start, out, scratch),
@@ -502,17 +526,21 @@ impl Checkpoint {
                 let row = tensor.row_len().max(1);
                 let mut at = range.start;
                 let mut rest = out;
+                let mut finite = true;
                 while !rest.is_empty() {
                     let (r, c) = (at / row, at % row);
                     let n = (row - c).min(rest.len());
                     let (now, later) = rest.split_at_mut(n);
-                    self.read_run(tensor, order[r] as usize * row + c, now, scratch)?;
+                    finite &= self.read_run(tensor, order[r] as usize * row + c, now, scratch)?;
                     at += n;
                     rest = later;
                 }
-                Ok(())
+                Ok(finite)
             }
-            Layout::Strided(strides) => self.read_strided(tensor, strides, range, out, scratch),
+            Layout::Strided(strides) => {
+                self.read_strided(tensor, strides, range, out, scratch)?;
+                Ok(false)
+            }
         }
     }
 
@@ -523,7 +551,7 @@ impl Checkpoint {
         start: usize,
         out: &mut [f32],
         scratch: &mut Scratch,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (per, size) = tensor.dtype.block();
         let first = start / per;
         let last = (start + out.len()).div_ceil(per);
@@ -531,13 +559,13 @@ impl Checkpoint {
         self.files[tensor.file]
             .read_at(tensor.offset + (first * size) as u64, &mut scratch.bytes)?;
         if first * per == start && last * per == start + out.len() {
-            dtype::widen(tensor.dtype, &scratch.bytes, out);
+            Ok(dtype::widen(tensor.dtype, &scratch.bytes, out))
         } else {
             let mut whole = vec![0.0; (last - first) * per];
             dtype::widen(tensor.dtype, &scratch.bytes, &mut whole);
             out.copy_from_slice(&whole[start - first * per..][..out.len()]);
+            Ok(false)
         }
-        Ok(())
     }
 
     /// Gathers logical elements in the order of their places, so that neighbours share one read and memory stays

@@ -228,24 +228,80 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], f: impl Fn([u8; N]) -> f3
     );
 }
 
+/// As [`each`] for conversions that give the bits, less the values of `minus` if there are any; `true` if all values
+/// are finite before that.
+fn each_finite<const N: usize>(
+    bytes: &[u8],
+    minus: Option<&[f32]>,
+    out: &mut [f32],
+    f: impl Fn([u8; N]) -> u32,
+) -> bool {
+    const EXPONENT: u32 = 0x7F80_0000;
+    let (words, _) = bytes.as_chunks::<N>();
+    wide(
+        #[inline(always)]
+        || {
+            let mut bad = 0;
+            match minus {
+                None => {
+                    for (o, w) in out.iter_mut().zip(words) {
+                        let bits = f(*w);
+                        bad |= u32::from(bits & EXPONENT == EXPONENT);
+                        *o = f32::from_bits(bits);
+                    }
+                }
+                Some(minus) => {
+                    for ((o, w), m) in out.iter_mut().zip(words).zip(minus) {
+                        let bits = f(*w);
+                        bad |= u32::from(bits & EXPONENT == EXPONENT);
+                        *o = f32::from_bits(bits) - m;
+                    }
+                }
+            }
+            bad == 0
+        },
+    )
+}
+
+/// [`widen`] less other values, in one go; `true` if all values were finite before that. `false` also for types that it
+/// is not made for (all but `bf16` and `f32`).
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn widen_less(dtype: DType, bytes: &[u8], minus: &[f32], out: &mut [f32]) -> bool {
+    assert_eq!(
+        (dtype.bytes_of(out.len()), minus.len()),
+        (Some(bytes.len() as u64), out.len()),
+        "widen: lengths of {dtype}"
+    );
+    match dtype {
+        DType::F32 => each_finite(bytes, Some(minus), out, u32::from_le_bytes),
+        DType::BF16 => each_finite(bytes, Some(minus), out, bf16_bits),
+        _ => false,
+    }
+}
+
+fn bf16_bits(bytes: [u8; 2]) -> u32 {
+    u32::from(u16::from_le_bytes(bytes)) << 16
+}
+
 /// Widens stored little-endian bytes to `f32`. `bytes` must hold exactly `out.len()` elements.
 ///
-/// Integers and booleans convert by value; 64-bit types round to the nearest `f32`.
+/// Integers and booleans convert by value; 64-bit types round to the nearest `f32`. `true` says that all values are
+/// known to be finite (`bf16` and `f32` are looked at on the way); `false` says nothing.
 ///
 /// # Panics
 /// If the lengths do not agree (an invariant of the callers in this crate).
-pub fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+pub fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) -> bool {
     assert_eq!(
         dtype.bytes_of(out.len()),
         Some(bytes.len() as u64),
         "widen: length of {dtype}"
     );
     match dtype {
-        DType::F32 => each(bytes, out, f32::from_le_bytes),
+        DType::F32 => return each_finite(bytes, None, out, u32::from_le_bytes),
         DType::BF16 => {
-            each(bytes, out, |b| {
-                f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
-            });
+            return each_finite(bytes, None, out, bf16_bits);
         }
         DType::F16 => widen_f16(bytes, out),
         DType::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
@@ -264,6 +320,19 @@ pub fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
             crate::gguf::dequantise(dtype, bytes, out);
         }
     }
+    false
+}
+
+/// Takes values off others.
+pub fn subtract(from: &mut [f32], values: &[f32]) {
+    wide(
+        #[inline(always)]
+        || {
+            for (v, m) in from.iter_mut().zip(values) {
+                *v -= *m;
+            }
+        },
+    );
 }
 
 fn widen_f16(bytes: &[u8], out: &mut [f32]) {

@@ -332,7 +332,8 @@ impl Folded {
             Source::Base(name) => (&*self.base, name),
             Source::Adapter(name) => (&self.adapter.tensors, name),
         };
-        checkpoint.read_f32(stored(checkpoint, name)?, range, out, scratch)
+        checkpoint.read_f32(stored(checkpoint, name)?, range, out, scratch)?;
+        Ok(())
     }
 
     fn change_bias(&self, module: &Module, start: usize, out: &mut [f32]) -> Result<()> {

@@ -179,7 +179,7 @@ fn check(plan: &Plan) -> Result<usize> {
 /// What the bundle of a plan will take, known from headers alone.
 ///
 /// # Errors
-/// As [`write`]: another method, or something that cannot be restored from the base.
+/// As [`write()`]: another method, or something that cannot be restored from the base.
 pub fn accounting(plan: &Plan) -> Result<Accounting> {
     let base = check(plan)?;
     let experts: &[usize] = plan.groups.first().map_or(&[], |g| &g.experts);

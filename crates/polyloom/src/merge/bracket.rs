@@ -60,8 +60,13 @@ impl Bracket {
         if self.samples() {
             return Glance::Sample(values.iter().map(|v| v.to_bits() & MAGNITUDE).collect());
         }
-        let inside = |(first, last): &(u32, u32)| Inside::of(values, *first, *last);
-        Glance::Full(place, self.spans.iter().map(inside).collect())
+        let mut found = vec![Inside::default(); self.spans.len()];
+        for step in values.chunks(STEP) {
+            for (inside, (first, last)) in found.iter_mut().zip(&self.spans) {
+                inside.look(step, *first, *last);
+            }
+        }
+        Glance::Full(place, found)
     }
 
     /// Takes what was found, in chunk order.
@@ -87,7 +92,7 @@ impl Bracket {
         let n = all.len() as f64;
         for rank in &self.ranks {
             let share = *rank as f64 / self.total.max(1) as f64;
-            let middle = all[((share * n) as usize).min(all.len().saturating_sub(1))];
+            let middle = all[((share * n) as usize).min(all.len() - 1)];
             // Neighbours resemble each other, so the error is read off the spread between pieces.
             let shares = self.sample.iter().map(|piece| {
                 piece.iter().filter(|k| **k < middle).count() as f64 / piece.len().max(1) as f64
@@ -95,7 +100,7 @@ impl Bracket {
             let pieces = self.sample.len().max(2) as f64;
             let mean = shares.clone().sum::<f64>() / pieces;
             let variance = shares.map(|s| (s - mean).powi(2)).sum::<f64>() / (pieces - 1.0);
-            let slack = 5.0 * (variance / pieces).sqrt() * n + 8.0;
+            let slack = 4.0 * (variance / pieces).sqrt() * n + 8.0;
             let (from, to) = (share * n - slack, share * n + slack);
             let first = if from < 0.0 { 0 } else { all[from as usize] };
             let last = all.get(to as usize).copied().unwrap_or(MAGNITUDE);
@@ -154,52 +159,66 @@ impl Bracket {
 
 const MAGNITUDE: u32 = 0x7FFF_FFFF;
 
+/// Elements of one step: the counters stay in registers.
+const STEP: usize = 512;
+/// Elements of which one word says which to keep.
+const WORD: usize = 32;
+const BITS: [u32; WORD] = {
+    let mut bits = [0; WORD];
+    let mut i = 0;
+    while i < WORD {
+        bits[i] = 1 << i;
+        i += 1;
+    }
+    bits
+};
+
 impl Inside {
-    fn of(values: &[f32], first: u32, last: u32) -> Self {
-        /// Elements per step: enough for the counters' registers, few enough that most steps hold nothing to keep.
-        const STEP: usize = 32;
-        let mut found = Self::default();
-        let single = first == last;
+    /// Looks at up to [`STEP`] values.
+    fn look(&mut self, values: &[f32], first: u32, last: u32) {
+        let mut words = [0u32; STEP / WORD];
         wide(
             #[inline(always)]
             || {
-                // Keys strictly between are those with `key - (first + 1) < width`.
-                let width = last.saturating_sub(first).saturating_sub(1);
-                let mut keep = |values: &[f32]| {
-                    let (mut below, mut at_first, mut at_last, mut between) = (0u32, 0u32, 0u32, 0);
-                    for v in values {
-                        let key = v.to_bits() & MAGNITUDE;
-                        below += u32::from(key < first);
-                        at_first += u32::from(key == first);
-                        at_last += u32::from(key == last);
-                        between |= u32::from(key.wrapping_sub(first.wrapping_add(1)) < width);
-                    }
-                    found.below += u64::from(below);
-                    found.first += at_first;
-                    found.last += at_last;
-                    if between != 0 {
-                        let from = found.between.len();
-                        found.between.resize(from + values.len(), 0);
-                        let mut to = from;
-                        for v in values {
-                            let key = v.to_bits() & MAGNITUDE;
-                            found.between[to] = key;
-                            to += usize::from(key.wrapping_sub(first.wrapping_add(1)) < width);
-                        }
-                        found.between.truncate(to);
-                    }
-                };
-                let (steps, rest) = values.as_chunks::<STEP>();
-                for step in steps {
-                    keep(step);
+                let (whole, rest) = values.as_chunks::<WORD>();
+                for (keys, word) in whole.iter().zip(&mut words) {
+                    *word = self.count(keys, first, last);
                 }
-                keep(rest);
+                if !rest.is_empty() {
+                    words[whole.len()] = self.count(rest, first, last);
+                }
             },
         );
-        if single {
-            found.last = 0;
+        for (keys, mut word) in values.chunks(WORD).zip(words) {
+            while word != 0 {
+                let key = keys[word.trailing_zeros() as usize].to_bits() & MAGNITUDE;
+                self.between.push(key);
+                word &= word - 1;
+            }
         }
-        found
+        if first == last {
+            self.last = 0;
+        }
+    }
+
+    /// Counts keys and tells, bit by bit, which lie strictly between the ends. Part of a wide loop: a call would keep
+    /// it from the wide registers.
+    #[inline(always)]
+    fn count(&mut self, values: &[f32], first: u32, last: u32) -> u32 {
+        // Magnitudes have no sign bit, and signed comparisons are the cheaper ones.
+        let (first, last) = (first.cast_signed(), last.cast_signed());
+        let (mut below, mut at_first, mut at_last, mut between) = (0u32, 0u32, 0u32, 0u32);
+        for (v, bit) in values.iter().zip(BITS) {
+            let key = (v.to_bits() & MAGNITUDE).cast_signed();
+            below += u32::from(key < first);
+            at_first += u32::from(key == first);
+            at_last += u32::from(key == last);
+            between |= bit & u32::from((key > first) & (key < last)).wrapping_neg();
+        }
+        self.below += u64::from(below);
+        self.first += at_first;
+        self.last += at_last;
+        between
     }
 }
 

@@ -185,6 +185,10 @@ impl Kernel for PostKernel {
         self.inner.unit()
     }
 
+    fn tabulates(&self) -> bool {
+        self.inner.tabulates()
+    }
+
     fn samples(&self) -> bool {
         self.surveying_inner && self.inner.samples()
     }

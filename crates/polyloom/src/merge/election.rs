@@ -26,99 +26,87 @@ pub(super) enum Divisor {
     AtLeast(f32),
 }
 
-/// Elements that are elected at once, in registers.
-const LANES: usize = 16;
+/// Elements that are elected at once: votes, winning sums and weights stay in the nearest cache.
+const STEP: usize = 512;
 
 /// Elects every element of `out`: the sign of the sum of votes wins (a tie counts as plus); a sum that is not a number
 /// stays one. Ballots are added in order, whatever the machine.
 pub(super) fn elect(ballots: &[Ballot], divisor: Divisor, out: &mut [f32]) {
-    wide(
-        #[inline(always)]
-        || {
-            let (body, tail) = out.as_chunks_mut::<LANES>();
-            for (i, out) in body.iter_mut().enumerate() {
-                lanes(ballots, divisor, out, |b| {
-                    &b.values.as_chunks::<LANES>().0[i]
-                });
-            }
-            // The last few: zeros behind them change nothing.
-            if !tail.is_empty() {
-                let at = body.len() * LANES;
-                let padded: Vec<[f32; LANES]> = ballots
-                    .iter()
-                    .map(|b| {
-                        let mut v = [0.0; LANES];
-                        v[..tail.len()].copy_from_slice(&b.values[at..at + tail.len()]);
-                        v
-                    })
-                    .collect();
-                let mut last = [0.0; LANES];
-                let short: Vec<Ballot> = ballots
-                    .iter()
-                    .zip(&padded)
-                    .map(|(b, values)| Ballot { values, ..*b })
-                    .collect();
-                lanes(&short, divisor, &mut last, |b| {
-                    &b.values.as_chunks::<LANES>().0[0]
-                });
-                tail.copy_from_slice(&last[..tail.len()]);
-            }
-        },
-    );
+    let mut votes = [0.0; STEP];
+    let mut weights = [0.0; STEP];
+    for (i, won) in out.chunks_mut(STEP).enumerate() {
+        let range = i * STEP..i * STEP + won.len();
+        let (votes, weights) = (&mut votes[..won.len()], &mut weights[..won.len()]);
+        wide(
+            #[inline(always)]
+            || {
+                let Some((first, rest)) = ballots.split_first() else {
+                    votes.fill(0.0);
+                    won.fill(0.0);
+                    weights.fill(0.0);
+                    return;
+                };
+                for (sum, v) in votes.iter_mut().zip(&first.values[range.clone()]) {
+                    *sum = 0.0 + first.vote * v;
+                }
+                for b in rest {
+                    for (sum, v) in votes.iter_mut().zip(&b.values[range.clone()]) {
+                        *sum += b.vote * v;
+                    }
+                }
+                count::<true>(first, &first.values[range.clone()], votes, won, weights);
+                for b in rest {
+                    count::<false>(b, &b.values[range.clone()], votes, won, weights);
+                }
+                close(divisor, votes, won, weights);
+            },
+        );
+    }
 }
 
-/// One step. Written with masks instead of choices, which the compiler would turn into branches that nobody can
-/// predict.
+/// Adds one input's entries where they are on the winning side, to nothing if it is the `FIRST`. Written with masks
+/// instead of choices, which the compiler would turn into branches that nobody can predict.
 #[inline(always)]
-fn lanes<'a, 'b: 'a>(
-    ballots: &'a [Ballot<'b>],
-    divisor: Divisor,
-    out: &mut [f32; LANES],
-    values: impl Fn(&'a Ballot<'b>) -> &'b [f32; LANES],
+fn count<const FIRST: bool>(
+    b: &Ballot,
+    values: &[f32],
+    votes: &[f32],
+    won: &mut [f32],
+    weights: &mut [f32],
 ) {
-    let mut sum = [0.0f32; LANES];
-    for b in ballots {
-        let v = values(b);
-        for k in 0..LANES {
-            sum[k] += b.vote * v[k];
-        }
+    let bits = b.weight.to_bits();
+    for (((v, sum), won), weight) in values.iter().zip(votes).zip(won).zip(weights) {
+        let flip = u32::from(*sum < 0.0) << 31;
+        let vote = f32::from_bits((b.vote * v).to_bits() ^ flip);
+        let agrees = u32::from(vote > 0.0).wrapping_neg();
+        let before = if FIRST { (0.0, 0.0) } else { (*won, *weight) };
+        *won = before.0 + f32::from_bits((b.share * v).to_bits() & agrees);
+        *weight = before.1 + f32::from_bits(bits & agrees);
     }
-    let mut flip = [0u32; LANES];
-    for k in 0..LANES {
-        flip[k] = u32::from(sum[k] < 0.0) << 31;
-    }
-    let mut won = [0.0f32; LANES];
-    let mut weight = [0.0f32; LANES];
-    for b in ballots {
-        let v = values(b);
-        let bits = b.weight.to_bits();
-        for k in 0..LANES {
-            let vote = f32::from_bits((b.vote * v[k]).to_bits() ^ flip[k]);
-            let agrees = u32::from(vote > 0.0).wrapping_neg();
-            won[k] += f32::from_bits((b.share * v[k]).to_bits() & agrees);
-            weight[k] += f32::from_bits(bits & agrees);
-        }
-    }
+}
+
+/// Divides the winning sums.
+#[inline(always)]
+fn close(divisor: Divisor, votes: &[f32], won: &mut [f32], weights: &[f32]) {
     match divisor {
         Divisor::One => {}
         Divisor::Weights => {
-            for k in 0..LANES {
+            for (won, weight) in won.iter_mut().zip(weights) {
                 // One where nobody won.
-                let none = u32::from(weight[k] == 0.0).wrapping_neg();
-                let one = f32::from_bits(1.0f32.to_bits() & none);
-                won[k] /= weight[k] + one;
+                let none = u32::from(*weight == 0.0).wrapping_neg();
+                *won /= weight + f32::from_bits(1.0f32.to_bits() & none);
             }
         }
         Divisor::AtLeast(floor) => {
-            for k in 0..LANES {
-                won[k] /= weight[k].max(floor);
+            for (won, weight) in won.iter_mut().zip(weights) {
+                *won /= weight.max(floor);
             }
         }
     }
-    for k in 0..LANES {
+    for (won, sum) in won.iter_mut().zip(votes) {
         // A sum that is not a number stays one; any other is turned into zero by the mask.
-        let nan = u32::from(sum[k].is_nan()).wrapping_neg();
-        out[k] = won[k] + f32::from_bits(sum[k].to_bits() & nan);
+        let nan = u32::from(sum.is_nan()).wrapping_neg();
+        *won += f32::from_bits(sum.to_bits() & nan);
     }
 }
 

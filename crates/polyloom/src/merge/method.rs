@@ -373,6 +373,10 @@ pub trait Kernel: Send + Sync {
     fn samples(&self) -> bool {
         false
     }
+    /// True if a full survey makes tables of about 10^4 entries for every chunk: chunks are then larger.
+    fn tabulates(&self) -> bool {
+        true
+    }
     /// Looks at a chunk in round `round`.
     fn survey(&self, round: usize, chunk: &Chunk) -> Result<Partial> {
         let _ = (round, chunk);

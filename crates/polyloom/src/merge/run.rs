@@ -20,6 +20,20 @@ pub trait Feed: Sync {
         out: &mut [f32],
         buffers: &mut polyloom_core::checkpoint::Scratch,
     ) -> Result<()>;
+    /// As [`Self::read`] for input `input`, less `minus`: a task vector.
+    fn read_less(
+        &self,
+        tensor: usize,
+        input: usize,
+        start: usize,
+        minus: &[f32],
+        out: &mut [f32],
+        buffers: &mut polyloom_core::checkpoint::Scratch,
+    ) -> Result<()> {
+        self.read(tensor, Some(input), start, out, buffers)?;
+        polyloom_core::dtype::subtract(out, minus);
+        Ok(())
+    }
 }
 
 /// Where results go.
@@ -41,7 +55,7 @@ pub trait Sink: Sync {
 /// Settings of a run that do not change the result.
 #[derive(Default)]
 pub struct Options<'a> {
-    /// Elements per chunk; 0 = the default (32 Ki, 128 Ki with a full survey). Rounded up to whole blocks.
+    /// Elements per chunk; 0 = the default (32 Ki, 128 Ki with tables). Rounded up to whole blocks.
     pub chunk: usize,
     /// Raised to stop after the current chunk.
     pub stop: Option<&'a AtomicBool>,
@@ -58,9 +72,9 @@ impl Options<'_> {
     }
 
     /// Elements per chunk: small enough for the cache where a chunk is read once, larger where a survey keeps tables.
-    fn chunk(&self, surveys: bool) -> usize {
+    fn chunk(&self, tables: bool) -> usize {
         let n = match self.chunk {
-            0 if surveys => 1 << 17,
+            0 if tables => 1 << 17,
             0 => 1 << 15,
             n => n,
         };
@@ -80,8 +94,12 @@ pub struct Group<'a> {
     pub make: &'a (dyn Fn(&Job) -> Result<Box<dyn Kernel>> + Sync),
 }
 
-/// Tensors of at least this many elements are worked on by all threads together, smaller ones by one thread each.
-const COOPERATIVE: usize = 4 << 20;
+/// Tensors of at least this many elements are worked on by all threads together, smaller ones by one thread each: no
+/// thread then waits for another's part of a tensor, and at the end none is left with much more than the others.
+fn cooperative(jobs: &[Arc<TensorJob>]) -> usize {
+    let all: usize = jobs.iter().map(|t| t.elements()).sum();
+    (all / (8 * rayon::current_num_threads())).max(4 << 20)
+}
 
 /// Runs a group: `apply` (or, with `part`, that part) of every tensor goes to `sink`.
 ///
@@ -147,8 +165,9 @@ pub fn run_parts(
                 })
         }
         Scope::Tensor => {
+            let least = cooperative(jobs);
             let (large, small): (Vec<usize>, Vec<usize>) =
-                (0..jobs.len()).partition(|t| jobs[*t].elements() >= COOPERATIVE);
+                (0..jobs.len()).partition(|t| jobs[*t].elements() >= least);
             let one = |t: usize| Job {
                 tensors: vec![jobs[t].clone()],
                 ..group.job.clone()
@@ -332,16 +351,11 @@ fn load<'b>(
     inputs.resize_with(group.job.experts.len(), Vec::new);
     for (i, values) in inputs.iter_mut().enumerate() {
         values.resize(n, 0.0);
-        feed.read(fed, Some(i), range.start, &mut values[..n], scratch)?;
+        let values = &mut values[..n];
         if group.deltas && group.job.has_base {
-            polyloom_core::wide(
-                #[inline(always)]
-                || {
-                    for (v, b) in values.iter_mut().zip(base.iter()) {
-                        *v -= *b;
-                    }
-                },
-            );
+            feed.read_less(fed, i, range.start, &base[..n], values, scratch)?;
+        } else {
+            feed.read(fed, Some(i), range.start, values, scratch)?;
         }
     }
     let base = group.job.has_base.then(|| &base[..n]);
@@ -413,7 +427,7 @@ pub(crate) fn surveyed(
 ) -> Result<(Box<dyn Kernel>, usize)> {
     let mut kernel = (group.make)(job)?;
     // Cuts remember where chunks start: the result must be computed in the chunks that were surveyed.
-    let step = options.chunk(kernel.surveys() && !kernel.samples());
+    let step = options.chunk(kernel.surveys() && !kernel.samples() && kernel.tabulates());
     if !kernel.surveys() {
         return Ok((kernel, step));
     }
@@ -427,7 +441,9 @@ pub(crate) fn surveyed(
                 .map(move |r| (t, r))
         })
         .collect();
-    let wave = together(&*kernel, rayon::current_num_threads() * 4);
+    // What a wave finds is held until it is absorbed in order; between waves threads wait for each other.
+    let many = if kernel.tabulates() { 4 } else { 32 };
+    let wave = together(&*kernel, rayon::current_num_threads() * many);
     for round in 0.. {
         let few = (kernel.samples() && kernel.unit() == Unit::Chunk).then(|| samples(&job.tensors));
         let wave = if few.is_some() { 256 } else { wave };
@@ -471,7 +487,7 @@ fn surveyed_serial(
 ) -> Result<(Box<dyn Kernel>, usize)> {
     let mut kernel = (group.make)(job)?;
     // Cuts remember where chunks start: the result must be computed in the chunks that were surveyed.
-    let step = options.chunk(kernel.surveys() && !kernel.samples());
+    let step = options.chunk(kernel.surveys() && !kernel.samples() && kernel.tabulates());
     if !kernel.surveys() {
         return Ok((kernel, step));
     }

@@ -1,6 +1,7 @@
 //! The four sparsifiers of methods/merging.md 2.6, surveyed and applied chunk by chunk.
 
 use polyloom_core::rng::Stream;
+use polyloom_core::wide;
 
 use super::band::{Band, BandWalk, Seen, kept};
 use super::method::{BLOCK, Next, Unit, Values};
@@ -228,6 +229,11 @@ impl Sparsifier {
         !self.done
     }
 
+    /// True if a full survey makes tables; see [`super::method::Kernel::tabulates`].
+    pub fn tabulates(&self) -> bool {
+        matches!(&self.plan, Plan::Band(band) if !self.done && !self.selected && !band.samples())
+    }
+
     /// True if the coming survey round is content with a sample.
     pub fn samples(&self) -> bool {
         match &self.plan {
@@ -387,9 +393,14 @@ impl Walk<'_> {
             Plan::Band(_) => self.band.next(values, values, out),
             Plan::Bernoulli(below) => {
                 self.draw(values.len());
-                for ((o, v), draw) in out.iter_mut().zip(values).zip(&self.draws) {
-                    *o = kept(*v, draw < below);
-                }
+                wide(
+                    #[inline(always)]
+                    || {
+                        for ((o, v), draw) in out.iter_mut().zip(values).zip(&self.draws) {
+                            *o = kept(*v, draw < below);
+                        }
+                    },
+                );
             }
             Plan::Magprune(rows, ramp) => {
                 if self.mask.next(values, out) {
@@ -412,25 +423,9 @@ impl Walk<'_> {
         self.at += values.len() as u64;
     }
 
-    /// Two 32-bit draws come from each 64-bit number of the stream.
     fn draw(&mut self, n: usize) {
         self.draws.resize(n, 0);
-        let stream = self.sparsifier.stream;
-        let odd = (self.at % 2) as usize;
-        let (head, rest) = self.draws[..n].split_at_mut(odd.min(n));
-        if let [one] = head {
-            *one = (stream.bits(self.at / 2) >> 32) as u32;
-        }
-        let from = self.at.div_ceil(2);
-        let (pairs, tail) = rest.as_chunks_mut::<2>();
-        let count = pairs.len() as u64;
-        for (pair, i) in pairs.iter_mut().zip(from..) {
-            let bits = stream.bits(i);
-            *pair = [bits as u32, (bits >> 32) as u32];
-        }
-        if let [one] = tail {
-            *one = stream.bits(from + count) as u32;
-        }
+        self.sparsifier.stream.draws(self.at, &mut self.draws[..n]);
     }
 }
 

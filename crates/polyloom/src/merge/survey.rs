@@ -38,11 +38,11 @@ impl BlockSums {
             self.sums[q].push(wide(
                 #[inline(always)]
                 || {
-                    let mut lanes = [0.0f64; 8];
-                    let (a8, a_rest) = a.as_chunks::<8>();
-                    let (b8, b_rest) = b.as_chunks::<8>();
-                    for (x, y) in a8.iter().zip(b8) {
-                        for k in 0..8 {
+                    let mut lanes = [0.0f64; LANES];
+                    let (a_body, a_rest) = a.as_chunks::<LANES>();
+                    let (b_body, b_rest) = b.as_chunks::<LANES>();
+                    for (x, y) in a_body.iter().zip(b_body) {
+                        for k in 0..LANES {
                             lanes[k] += f64::from(x[k]) * f64::from(y[k]);
                         }
                     }
@@ -55,21 +55,24 @@ impl BlockSums {
         }
     }
 
-    /// Adds the L1 norm of a run to quantity `q`.
+    /// Adds the L1 norm of a run to quantity `q`. Four entries at a time are added as `f32`, everything else as `f64`:
+    /// the relative error of each four is below 2^-23, of both signs, and theirs of the sum far below `f32`'s.
     pub fn l1(&mut self, q: usize, a: &[f32]) {
         for a in a.chunks(BLOCK) {
             self.sums[q].push(wide(
                 #[inline(always)]
                 || {
-                    let mut lanes = [0.0f64; 8];
-                    let (a8, rest) = a.as_chunks::<8>();
-                    for x in a8 {
-                        for k in 0..8 {
-                            lanes[k] += f64::from(x[k].abs());
+                    let mut lanes = [0.0f64; LANES];
+                    let (body, rest) = a.as_chunks::<{ 4 * LANES }>();
+                    for x in body {
+                        for k in 0..LANES {
+                            let one = x[k].abs() + x[k + LANES].abs();
+                            let two = x[k + 2 * LANES].abs() + x[k + 3 * LANES].abs();
+                            lanes[k] += f64::from(one + two);
                         }
                     }
                     for (k, x) in rest.iter().enumerate() {
-                        lanes[k] += f64::from(x.abs());
+                        lanes[k % LANES] += f64::from(x.abs());
                     }
                     lanes.iter().sum()
                 },
@@ -77,6 +80,9 @@ impl BlockSums {
         }
     }
 }
+
+/// Running sums side by side, in fixed order: enough to hide the latency of an addition.
+const LANES: usize = 16;
 
 /// Totals of [`BlockSums`], absorbed in chunk order.
 #[derive(Debug, Clone, Default)]

@@ -283,6 +283,10 @@ impl Kernel for Merge {
             .unwrap_or(Unit::Chunk)
     }
 
+    fn tabulates(&self) -> bool {
+        self.cutters.iter().any(Sparsifier::tabulates)
+    }
+
     fn samples(&self) -> bool {
         self.cutters.iter().all(Sparsifier::samples)
     }

@@ -277,6 +277,16 @@ impl<'a> PlanFeed<'a> {
         }
     }
 
+    fn source(&self, tensor: usize, input: Option<usize>) -> Result<&Input> {
+        let member = &self.group.members[self.members[tensor]];
+        let source = match input {
+            None => member.base.as_ref(),
+            // `missing = "base"`: an absent tensor counts as unchanged.
+            Some(i) => member.inputs[i].as_ref().or(member.base.as_ref()),
+        };
+        source.ok_or_else(|| MergeError::Internal(format!("no input for `{}`", member.job.name)))
+    }
+
     fn one(
         &self,
         input: &Input,
@@ -286,12 +296,13 @@ impl<'a> PlanFeed<'a> {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let model = &self.plan.models[input.model];
-        if input.by_token {
+        let finite = if input.by_token {
             self.rows(input, elements, start, out, scratch)?;
+            false
         } else {
-            model.read(&input.name, start, out, scratch)?;
-        }
-        if !self.allow_nonfinite && !all_finite(out) {
+            model.read(&input.name, start, out, scratch)?
+        };
+        if !self.allow_nonfinite && !finite && !all_finite(out) {
             let at = out.iter().position(|v| !v.is_finite()).unwrap_or(0);
             return Err(MergeError::NonFinite {
                 file: model.file_of(&input.name),
@@ -388,7 +399,8 @@ impl<'a> PlanFeed<'a> {
     ) -> Result<()> {
         let opened = &self.plan.models[model];
         if opened.get(&input.name).is_some() {
-            return opened.read(&input.name, start, out, scratch);
+            opened.read(&input.name, start, out, scratch)?;
+            return Ok(());
         }
         let name = super::names::tied_to(&input.name, |n| opened.get(n).is_some()).or_else(|| {
             let heads = ["lm_head.weight", "embed_out.weight"];
@@ -398,7 +410,10 @@ impl<'a> PlanFeed<'a> {
                 .map(|h| (*h).to_owned())
         });
         match name {
-            Some(name) => opened.read(&name, start, out, scratch),
+            Some(name) => {
+                opened.read(&name, start, out, scratch)?;
+                Ok(())
+            }
             None => Err(MergeError::plan(
                 "missing-tensor",
                 format!("lacks `{}`, whose rows another model needs", input.name),
@@ -432,16 +447,28 @@ impl Feed for PlanFeed<'_> {
         out: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let member = &self.group.members[self.members[tensor]];
-        let elements = member.job.elements();
-        let source = match input {
-            None => member.base.as_ref(),
-            // `missing = "base"`: an absent tensor counts as unchanged.
-            Some(i) => member.inputs[i].as_ref().or(member.base.as_ref()),
-        };
-        let source = source
-            .ok_or_else(|| MergeError::Internal(format!("no input for `{}`", member.job.name)))?;
-        self.one(source, elements, start, out, scratch)
+        let elements = self.group.members[self.members[tensor]].job.elements();
+        self.one(self.source(tensor, input)?, elements, start, out, scratch)
+    }
+
+    fn read_less(
+        &self,
+        tensor: usize,
+        input: usize,
+        start: usize,
+        minus: &[f32],
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let source = self.source(tensor, Some(input))?;
+        let model = &self.plan.models[source.model];
+        let plain = !source.by_token && self.plan.recipe.dtype.is_none();
+        if plain && model.read_less(&source.name, start, minus, out, scratch)? {
+            return Ok(());
+        }
+        self.read(tensor, Some(input), start, out, scratch)?;
+        dtype::subtract(out, minus);
+        Ok(())
     }
 }
 

@@ -141,14 +141,15 @@ impl Opened {
             )
     }
 
-    /// Reads elements from `start` on of a tensor (by its name in the merge).
+    /// Reads elements from `start` on of a tensor (by its name in the merge). `true` says that all values are known to
+    /// be finite; `false` says nothing.
     pub fn read(
         &self,
         name: &str,
         start: usize,
         out: &mut [f32],
         scratch: &mut Scratch,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let entry = self
             .tensors
             .get(name)
@@ -161,8 +162,27 @@ impl Opened {
                 Ok(c.read_f32(tensor, start..start + out.len(), out, scratch)?)
             }
             Weights::Folded(f) => {
-                Ok(f.read_f32(&entry.stored, start..start + out.len(), out, scratch)?)
+                f.read_f32(&entry.stored, start..start + out.len(), out, scratch)?;
+                Ok(false)
             }
+        }
+    }
+
+    /// As [`Checkpoint::read_less`].
+    pub fn read_less(
+        &self,
+        name: &str,
+        start: usize,
+        minus: &[f32],
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<bool> {
+        match (&self.weights, self.get(name)) {
+            (Weights::Plain(c), Some(entry)) => match c.get(&entry.stored) {
+                Some(tensor) => Ok(c.read_less(tensor, start, minus, out, scratch)?),
+                None => Ok(false),
+            },
+            _ => Ok(false),
         }
     }
 
