@@ -163,7 +163,8 @@ const MAGNITUDE: u32 = 0x7FFF_FFFF;
 const STEP: usize = 512;
 /// Elements of which one word says which to keep.
 const WORD: usize = 32;
-const BITS: [u32; WORD] = {
+/// The bits of a word, for loops that collect one from comparisons.
+pub(super) const BITS: [u32; WORD] = {
     let mut bits = [0; WORD];
     let mut i = 0;
     while i < WORD {

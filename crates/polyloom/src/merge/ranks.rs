@@ -3,6 +3,7 @@
 use polyloom_core::wide;
 
 use super::band::kept;
+use super::bracket::BITS;
 use super::survey::magnitude_bits;
 
 /// How a tensor falls into the rows that [`Rule::Magprune`](super::sparsify::Rule::Magprune) ranks: along the last
@@ -34,6 +35,8 @@ pub(super) struct Ramp {
     /// First surviving rank of draw `u` (0 to 2^32) = `scale u + shift`, truncated, within the row.
     scale: f64,
     shift: f64,
+    /// Draws below the first let every rank survive, those from the second on none.
+    sure: (u32, u32),
 }
 
 impl Ramp {
@@ -45,10 +48,27 @@ impl Ramp {
         } else {
             1e18
         };
-        Self {
+        let mut ramp = Self {
             scale: slope / (1u64 << 32) as f64,
             shift: 1.0 - slope * least,
-        }
+            sure: (0, 0),
+        };
+        // The first draws whose rank reaches 1 and the length: found, not computed, for the roundings of `first`.
+        let reaching = |rank: f64| {
+            let (mut below, mut above) = (0, 1u64 << 32);
+            while below < above {
+                let middle = below + (above - below) / 2;
+                if ramp.first(middle as u32) < rank {
+                    below = middle + 1;
+                } else {
+                    above = middle;
+                }
+            }
+            // (Probabilities lie between 0 and 1, so that both exist.)
+            below.min(u64::from(u32::MAX)) as u32
+        };
+        ramp.sure = (reaching(1.0), reaching(len as f64));
+        ramp
     }
 
     /// The first rank that a draw lets survive; truncated, and between 0 and the length of the row.
@@ -58,23 +78,30 @@ impl Ramp {
     }
 }
 
+/// Entries of which one word says which survive.
+const WORD: usize = 32;
+
 /// Survivors of a chunk that the survey has already decided on, as bits.
 #[derive(Debug, Default)]
 pub(super) struct Mask<'a> {
-    pub(super) words: &'a [u64],
+    pub(super) words: &'a [u32],
     pub(super) at: usize,
 }
 
 impl Mask<'_> {
     /// Bits of the entries that are not zero.
-    pub(super) fn pack(values: &[f32], words: &mut Vec<u64>) {
-        words.extend(values.chunks(64).map(|block| {
-            let mut word = 0;
-            for (i, x) in block.iter().enumerate() {
-                word |= u64::from(*x != 0.0) << i;
-            }
-            word
-        }));
+    pub(super) fn pack(values: &[f32], words: &mut Vec<u32>) {
+        wide(
+            #[inline(always)]
+            || {
+                words.extend(values.chunks(WORD).map(|block| {
+                    let bits = block.iter().zip(BITS);
+                    bits.fold(0, |word, (x, bit)| {
+                        word | bit & u32::from(*x != 0.0).wrapping_neg()
+                    })
+                }));
+            },
+        );
     }
 
     /// Copies the next survivors to `out`; `false` if nothing was decided.
@@ -82,34 +109,46 @@ impl Mask<'_> {
         if self.words.is_empty() {
             return false;
         }
-        for (i, (v, o)) in values.iter().zip(out).enumerate() {
-            let at = self.at + i;
-            *o = kept(*v, self.words[at / 64] >> (at % 64) & 1 == 1);
+        let words = &self.words[self.at / WORD..];
+        if self.at.is_multiple_of(WORD) {
+            wide(
+                #[inline(always)]
+                || {
+                    let blocks = values.chunks(WORD).zip(out.chunks_mut(WORD));
+                    for ((values, out), word) in blocks.zip(words) {
+                        for ((v, o), bit) in values.iter().zip(out).zip(BITS) {
+                            *o = kept(*v, word & bit != 0);
+                        }
+                    }
+                },
+            );
+        } else {
+            for (i, (v, o)) in values.iter().zip(out).enumerate() {
+                let at = self.at % WORD + i;
+                *o = kept(*v, words[at / WORD] & BITS[at % WORD] != 0);
+            }
         }
         self.at += values.len();
         true
     }
 }
 
-/// Decides which entries of a row survive, without sorting it: a histogram of the magnitudes brackets every entry's
-/// rank, and only where the draw falls into the bracket is the rank counted out.
+/// Decides which entries of a row survive, without sorting it. Most draws decide for every rank or for none; for the
+/// others a histogram of the magnitudes brackets the entry's rank, and only where the draw falls into the bracket is
+/// the rank counted out.
 #[derive(Debug, Default)]
 pub(super) struct Ranker {
-    /// Magnitudes of the row.
-    keys: Vec<u32>,
-    bins: Vec<Bin>,
-    /// Entries whose draw falls into their bin's ranks.
-    unclear: Vec<u32>,
-}
-
-/// A bin of magnitudes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bin {
-    /// Entries in it; then entries below it.
-    count: u32,
-    /// Its first magnitude, and the bits in which others differ from it.
-    first: u32,
-    mixed: u32,
+    /// Bins of the entries, and how many entries have a bin: two tables that take turns, so that neighbours in the same
+    /// bin need not wait for each other. In the first stands then how many entries lie below.
+    bins: Vec<u16>,
+    counts: [Vec<u32>; 2],
+    /// Entries whose draw leaves the rank to decide, as bits.
+    open: Vec<u32>,
+    /// By bin: a magnitude in it and its ranks (from, to), if they were counted out in the row of this number.
+    known: Vec<(u64, u32, u32, u32)>,
+    row: u64,
+    /// A row whose entries are not neighbours.
+    gathered: (Vec<f32>, Vec<u32>, Vec<f32>),
 }
 
 impl Ranker {
@@ -121,85 +160,139 @@ impl Ranker {
         (first, stride): (usize, usize),
         out: &mut [f32],
     ) {
-        self.keys.clear();
         if stride == 1 {
-            let row = values[first..].iter();
-            self.keys.extend(row.map(|x| magnitude_bits(*x)));
-        } else {
-            let column = values[first..].iter().step_by(stride);
-            self.keys.extend(column.map(|x| magnitude_bits(*x)));
+            self.cut_row(ramp, &values[first..], &draws[first..], &mut out[first..]);
+            return;
         }
-        let (low, shift) = self.fill();
-        let last = self.keys.len() as f64;
-        let Self {
-            keys,
-            bins,
-            unclear,
-        } = self;
-        unclear.resize(keys.len(), 0);
-        let mut waiting = 0;
-        for (i, key) in keys.iter().enumerate() {
-            let at = first + i * stride;
-            let rank = ramp.first(draws[at]).clamp(0.0, last) as u32;
-            let bin = (key.saturating_sub(low) >> shift) as usize;
-            let (from, to) = (bins[bin].count, bins[bin + 1].count);
-            out[at] = kept(values[at], rank < from);
-            unclear[waiting] = i as u32;
-            // (Zeros are zero whether they survive or not.)
-            waiting += usize::from((rank >= from) & (rank < to) & (*key != 0));
+        let (mut row, mut its_draws, mut survivors) = std::mem::take(&mut self.gathered);
+        row.clear();
+        row.extend(values[first..].iter().step_by(stride));
+        its_draws.clear();
+        its_draws.extend(draws[first..].iter().step_by(stride));
+        survivors.resize(row.len(), 0.0);
+        self.cut_row(ramp, &row, &its_draws, &mut survivors);
+        for (o, v) in out[first..].iter_mut().step_by(stride).zip(&survivors) {
+            *o = *v;
         }
-        for i in &unclear[..waiting] {
-            let i = *i as usize;
-            let (key, at) = (keys[i], first + i * stride);
-            let bin = (key.saturating_sub(low) >> shift) as usize;
-            let (from, to) = if bins[bin].mixed == 0 {
-                (bins[bin].count, bins[bin + 1].count)
-            } else {
-                ranks_of(keys, key)
-            };
-            let x = ramp.first(draws[at]);
-            let rank = x.clamp(0.0, last) as u32;
-            // Equal magnitudes share the mean of their ranks.
-            let tied = rank < to && f64::from(from + to - 1) * 0.5 > x - 1.0;
-            out[at] = kept(values[at], rank < from || tied);
+        self.gathered = (row, its_draws, survivors);
+    }
+
+    fn cut_row(&mut self, ramp: Ramp, values: &[f32], draws: &[u32], out: &mut [f32]) {
+        let top = self.decide(ramp, values, draws, out);
+        if self.open.iter().all(|word| *word == 0) {
+            return;
+        }
+        self.row += 1;
+        self.fill(values, top);
+        let (below, bins, known) = (&*self.counts[0], &*self.bins, &mut *self.known);
+        for (block, word) in self.open.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                let at = block * WORD + word.trailing_zeros() as usize;
+                word &= word - 1;
+                let x = ramp.first(draws[at]);
+                let rank = x as u32;
+                let bin = usize::from(bins[at]);
+                let (from, to) = (below[bin], below[bin + 1]);
+                // Arithmetic in place of conditions, which would become branches: on which side of a bin a draw falls
+                // cannot be predicted.
+                let survives = (i64::from(rank) - i64::from(from)) >> 63;
+                out[at] = f32::from_bits(values[at].to_bits() & survives as u32);
+                if rank.wrapping_sub(from) < to - from {
+                    let key = magnitude_bits(values[at]);
+                    let known = &mut known[bin];
+                    if (known.0, known.1) != (self.row, key) {
+                        let (from, to) = ranks_of(values, key);
+                        *known = (self.row, key, from, to);
+                    }
+                    let (from, to) = (known.2, known.3);
+                    // Equal magnitudes share the mean of their ranks.
+                    let tied = rank < to && f64::from(from + to - 1) * 0.5 > x - 1.0;
+                    out[at] = kept(values[at], rank < from || tied);
+                }
+            }
         }
     }
 
-    /// Counts the keys by bins: 16 octaves below the largest one, anything smaller in the first bin. Returns the key
-    /// at which the bins start and their width as a shift.
-    fn fill(&mut self) -> (u32, u32) {
-        let size = self.keys.len().next_power_of_two().clamp(16, 2048);
-        let shift = 23 + 4 - size.ilog2();
-        let top = wide(
+    /// Decides what the draws alone decide, notes the rest, and finds the largest magnitude.
+    fn decide(&mut self, ramp: Ramp, values: &[f32], draws: &[u32], out: &mut [f32]) -> u32 {
+        let (all, none) = ramp.sure;
+        self.open.resize(values.len().div_ceil(WORD), 0);
+        let open = &mut self.open;
+        wide(
             #[inline(always)]
-            || self.keys.iter().fold(0, |a, b| a.max(*b)),
-        );
+            || {
+                let mut top = 0;
+                let blocks = values.chunks(WORD).zip(draws.chunks(WORD));
+                for (((values, draws), out), word) in
+                    blocks.zip(out.chunks_mut(WORD)).zip(open.iter_mut())
+                {
+                    let mut undecided = 0;
+                    for (((v, d), o), bit) in values.iter().zip(draws).zip(out).zip(BITS) {
+                        let key = magnitude_bits(*v);
+                        top = key.max(top);
+                        *o = kept(*v, *d < all);
+                        // (Zeros are zero whether they survive or not.)
+                        let rank_decides = (d.wrapping_sub(all) < none - all) & (key != 0);
+                        undecided |= bit & u32::from(rank_decides).wrapping_neg();
+                    }
+                    *word = undecided;
+                }
+                top
+            },
+        )
+    }
+
+    /// Counts the entries by bins: 16 octaves below the largest one, anything smaller in the first bin.
+    fn fill(&mut self, values: &[f32], top: u32) {
+        let size = (values.len() / 4).next_power_of_two().clamp(16, 2048);
+        let shift = 23 + 4 - size.ilog2();
         let low = top.saturating_sub(((size as u32) << shift) - 1);
-        self.bins.clear();
-        self.bins.resize(size + 1, Bin::default());
-        for key in &self.keys {
-            let bin = &mut self.bins[(key.saturating_sub(low) >> shift) as usize];
-            bin.first = if bin.count == 0 { *key } else { bin.first };
-            bin.mixed |= bin.first ^ key;
-            bin.count += 1;
+        self.bins.resize(values.len(), 0);
+        let bins = &mut self.bins;
+        wide(
+            #[inline(always)]
+            || {
+                for (v, bin) in values.iter().zip(bins.iter_mut()) {
+                    *bin = ((magnitude_bits(*v).max(low) - low) >> shift) as u16;
+                }
+            },
+        );
+        for counts in &mut self.counts {
+            counts.clear();
+            counts.resize(size + 1, 0);
+        }
+        self.known.resize(2048, (0, 0, 0, 0));
+        let [even, odd] = &mut self.counts;
+        let (even, odd) = (&mut **even, &mut **odd);
+        let (pairs, last) = self.bins.as_chunks::<2>();
+        for [a, b] in pairs {
+            even[usize::from(*a)] += 1;
+            odd[usize::from(*b)] += 1;
+        }
+        for bin in last {
+            even[usize::from(*bin)] += 1;
         }
         let mut below = 0;
-        for bin in &mut self.bins {
-            below += std::mem::replace(&mut bin.count, below);
+        for (even, odd) in even.iter_mut().zip(odd) {
+            let here = *even + *odd;
+            *even = below;
+            below += here;
         }
-        (low, shift)
     }
 }
 
-/// How many keys are below `key`, and how many are not above it.
-fn ranks_of(keys: &[u32], key: u32) -> (u32, u32) {
+/// How many magnitudes are below `key`, and how many are not above it.
+fn ranks_of(values: &[f32], key: u32) -> (u32, u32) {
+    let key = key.cast_signed();
     wide(
         #[inline(always)]
         || {
             let (mut below, mut within) = (0u32, 0u32);
-            for k in keys {
-                below += u32::from(*k < key);
-                within += u32::from(*k <= key);
+            for v in values {
+                let k = magnitude_bits(*v).cast_signed();
+                below += u32::from(k < key);
+                within += u32::from(k <= key);
             }
             (below, within)
         },

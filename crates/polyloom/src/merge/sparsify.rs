@@ -86,7 +86,7 @@ pub struct Sparsifier {
     piece: usize,
     norms: Option<Total>,
     /// What the survey of [`Rule::Magprune`] decided, by chunk: ranking once is enough.
-    masks: Vec<((usize, usize), Vec<u64>)>,
+    masks: Vec<((usize, usize), Vec<u32>)>,
     keeps_masks: bool,
     scale: f32,
     /// The band's edges are known: what is left is the norms.
@@ -100,7 +100,7 @@ pub enum Found {
     /// Magnitudes.
     Band(Seen),
     /// L1 norms before and after, the chunk's place, and the survivors if they were costly to find.
-    Norms(BlockSums, (usize, usize), Vec<u64>),
+    Norms(BlockSums, (usize, usize), Vec<u32>),
     /// Nothing: the sparsifier is ready.
     Nothing,
 }
