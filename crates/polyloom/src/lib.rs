@@ -8,6 +8,7 @@ pub mod compress;
 pub mod diff;
 pub mod doctor;
 pub mod error;
+pub mod evaluate;
 pub mod inspect;
 pub mod merge;
 pub mod moe;

@@ -250,17 +250,29 @@ impl Ranker {
         let low = top.saturating_sub(((size as u32) << shift) - 1);
         self.bins.resize(values.len(), 0);
         let bins = &mut self.bins;
+        // Many entries of a stored task vector are zero. They take turns in bins of their own behind the others, for
+        // counting waits where the same bin comes again and again.
+        let zero = size as u16 + 1;
         wide(
             #[inline(always)]
             || {
-                for (v, bin) in values.iter().zip(bins.iter_mut()) {
-                    *bin = ((magnitude_bits(*v).max(low) - low) >> shift) as u16;
+                for (i, (v, bin)) in (0u16..=u16::MAX)
+                    .cycle()
+                    .zip(values.iter().zip(bins.iter_mut()))
+                {
+                    let key = magnitude_bits(*v);
+                    let nonzero = ((key.max(low) - low) >> shift) as u16;
+                    *bin = if key == 0 {
+                        zero + i % ZERO_BINS
+                    } else {
+                        nonzero
+                    };
                 }
             },
         );
         for counts in &mut self.counts {
             counts.clear();
-            counts.resize(size + 1, 0);
+            counts.resize(size + 1 + usize::from(ZERO_BINS), 0);
         }
         self.known.resize(2048, (0, 0, 0, 0));
         let [even, odd] = &mut self.counts;
@@ -273,7 +285,9 @@ impl Ranker {
         for bin in last {
             even[usize::from(*bin)] += 1;
         }
-        let mut below = 0;
+        let (even, zeros) = even.split_at_mut(size + 1);
+        let (odd, more) = odd.split_at(size + 1);
+        let mut below = zeros.iter().chain(more).sum();
         for (even, odd) in even.iter_mut().zip(odd) {
             let here = *even + *odd;
             *even = below;
@@ -281,6 +295,9 @@ impl Ranker {
         }
     }
 }
+
+/// Bins that zeros take turns in.
+const ZERO_BINS: u16 = 8;
 
 /// How many magnitudes are below `key`, and how many are not above it.
 fn ranks_of(values: &[f32], key: u32) -> (u32, u32) {
