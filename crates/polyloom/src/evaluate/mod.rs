@@ -5,6 +5,7 @@
 //! number over nothing is an error.
 
 pub mod error;
+pub mod statistics;
 pub mod sum;
 
 pub use error::{EvalError, Result};

@@ -1,0 +1,42 @@
+//! Intervals, tests and the numbers around them: how far a difference can be believed.
+//!
+//! Which one answers which question is told in docs/concepts/believing-a-difference.md. Every interval takes its level as
+//! a fraction (0.95), every test is two-sided, every p-value is a fraction.
+
+use crate::evaluate::error::{EvalError, Result};
+
+pub mod mcnemar;
+pub mod multiplicity;
+pub mod power;
+pub mod proportion;
+pub mod special;
+
+/// A range that a quantity is believed to lie in, in the quantity's own unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// Lower bound.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+}
+
+impl Interval {
+    /// A range by its bounds.
+    pub fn new(low: f64, high: f64) -> Self {
+        Self { low, high }
+    }
+
+    /// Whether the range holds a value; false where a bound is `NaN`.
+    pub fn contains(&self, value: f64) -> bool {
+        self.low <= value && value <= self.high
+    }
+}
+
+/// Refuses a level outside (0, 1).
+fn check_level(what: &'static str, level: f64) -> Result<()> {
+    if level > 0.0 && level < 1.0 {
+        return Ok(());
+    }
+    let problem = format!("level {level} is outside (0, 1)");
+    Err(EvalError::invalid(what, problem))
+}
