@@ -47,7 +47,10 @@ pub fn adjust(p_values: &[f64], correction: Correction) -> Result<Vec<f64>> {
         Correction::BenjaminiHochberg => m as f64 / (place + 1) as f64,
         Correction::BenjaminiYekutieli => harmonic * m as f64 / (place + 1) as f64,
     };
-    let scaled = order.iter().enumerate().map(|(k, &i)| factor(k) * p_values[i]);
+    let scaled = order
+        .iter()
+        .enumerate()
+        .map(|(k, &i)| factor(k) * p_values[i]);
     let mut scaled: Vec<f64> = scaled.collect();
     if correction == Correction::Holm {
         let mut most = 0.0f64;
@@ -87,7 +90,10 @@ mod tests {
         near(Correction::Hochberg, [0.04, 0.03, 0.04]);
         near(Correction::BenjaminiHochberg, [0.04, 0.03, 0.04]);
         let by = 11.0 / 6.0;
-        near(Correction::BenjaminiYekutieli, [0.04 * by, 0.03 * by, 0.04 * by]);
+        near(
+            Correction::BenjaminiYekutieli,
+            [0.04 * by, 0.03 * by, 0.04 * by],
+        );
         assert!(adjust(&[0.1, f64::NAN], Correction::Holm).is_err());
         assert!(adjust(&[], Correction::Holm).is_err());
     }

@@ -25,7 +25,12 @@ pub enum ProportionMethod {
 ///
 /// # Errors
 /// No trials, more successes than trials, or a level outside (0, 1).
-pub fn proportion(successes: u64, n: u64, level: f64, method: ProportionMethod) -> Result<Interval> {
+pub fn proportion(
+    successes: u64,
+    n: u64,
+    level: f64,
+    method: ProportionMethod,
+) -> Result<Interval> {
     const WHAT: &str = "interval of a proportion";
     check_level(WHAT, level)?;
     if n == 0 {
@@ -47,7 +52,12 @@ pub fn proportion(successes: u64, n: u64, level: f64, method: ProportionMethod) 
             let centre = p + z * z / (2.0 * total);
             let half = z * (p * (1.0 - p) / total + z * z / (4.0 * total * total)).sqrt();
             let scale = 1.0 + z * z / total;
-            bounded(successes, n, (centre - half) / scale, (centre + half) / scale)
+            bounded(
+                successes,
+                n,
+                (centre - half) / scale,
+                (centre + half) / scale,
+            )
         }
         ProportionMethod::WilsonCorrected => {
             let scale = 2.0 * (total + z * z);

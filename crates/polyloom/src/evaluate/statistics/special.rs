@@ -375,8 +375,7 @@ fn upper_t(q: f64, df: f64) -> f64 {
         low = high;
         high *= 2.0;
     }
-    let ln_scale =
-        ln_gamma(0.5 * (df + 1.0)) - ln_gamma(0.5 * df) - 0.5 * (df * PI).ln();
+    let ln_scale = ln_gamma(0.5 * (df + 1.0)) - ln_gamma(0.5 * df) - 0.5 * (df * PI).ln();
     let mut t = 0.5 * (low + high);
     for _ in 0..200 {
         let tail = t_sf(t, df);
@@ -482,20 +481,36 @@ mod tests {
         close(chi2_sf(700.0, 2.0), (-350f64).exp(), 1e-12);
         close(chi2_sf(1.0, 2.0), (-0.5f64).exp(), 1e-14);
         // F with two numerator degrees of freedom is algebraic.
-        close(f_sf(3.2, 2.0, 18.0), (1.0 + 6.4 / 18.0f64).powf(-9.0), 1e-14);
+        close(
+            f_sf(3.2, 2.0, 18.0),
+            (1.0 + 6.4 / 18.0f64).powf(-9.0),
+            1e-14,
+        );
         close(beta_tails(2.0, 3.0, 0.5, 0.5).0, 0.6875, 1e-15);
         close(beta_quantile(0.6875, 2.0, 3.0), 0.5, 1e-14);
         close(gamma_tails(2.5, 30.0).1, 1.215_456_977_718_303_8e-11, 1e-13);
-        close(beta_tails(30.5, 200.0, 0.1, 0.9).0, 0.064_703_464_846_220_07, 1e-13);
+        close(
+            beta_tails(30.5, 200.0, 0.1, 0.9).0,
+            0.064_703_464_846_220_07,
+            1e-13,
+        );
         close(ln_gamma(0.5), PI.sqrt().ln(), 1e-14);
-        close(ln_gamma(101.0), (1..=100).map(|i| f64::from(i).ln()).sum(), 1e-14);
+        close(
+            ln_gamma(101.0),
+            (1..=100).map(|i| f64::from(i).ln()).sum(),
+            1e-14,
+        );
     }
 
     #[test]
     fn binomials_sum_up() {
         close(binomial_pmf(3, 10, 0.5), 120.0 / 1024.0, 1e-14);
         close(binomial_cdf(3, 10, 0.5), 176.0 / 1024.0, 1e-14);
-        close(binomial_pmf(0, 1000, 1e-5), (1000.0 * (-1e-5f64).ln_1p()).exp(), 1e-14);
+        close(
+            binomial_pmf(0, 1000, 1e-5),
+            (1000.0 * (-1e-5f64).ln_1p()).exp(),
+            1e-14,
+        );
         let whole: f64 = (0..=40).map(|k| binomial_pmf(k, 40, 0.3)).sum();
         close(whole, 1.0, 1e-13);
         assert_eq!(binomial_cdf(10, 10, 0.5), 1.0);
@@ -506,6 +521,10 @@ mod tests {
         // The range of two values is |z1 - z2|, normal with variance 2.
         let wanted = 1.0 - 2.0 * normal_sf(2.0 / SQRT_2);
         close(range_cdf(2.0, 2), wanted, 1e-12);
-        close(range_quantile(0.95, 2), SQRT_2 * 1.959_963_984_540_054, 1e-12);
+        close(
+            range_quantile(0.95, 2),
+            SQRT_2 * 1.959_963_984_540_054,
+            1e-12,
+        );
     }
 }
