@@ -8,6 +8,10 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::svd::ComputeSvdVectors;
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 
+mod gram;
+
+pub use gram::{leading, polar};
+
 /// A row-major matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {

@@ -1,6 +1,6 @@
 //! Spectral methods: `iso_c`, `iso_cts`, `tsv_m`. Matrices are decomposed, everything else is averaged.
 
-use polyloom_core::linalg::{Matrix, svd};
+use polyloom_core::linalg::{Matrix, Svd, leading, polar};
 
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Param, Scope, Spec, TensorJob, Unit,
@@ -30,7 +30,7 @@ pub(super) const VOCABULARY: Param = Param::shared(
 .whole();
 
 const COST: &str =
-    "one pass; a thin SVD per matrix and expert in f64, one thread each, two tensors at a time";
+    "one pass; per matrix and expert (`iso_c`: per matrix) an eigendecomposition of the Gram matrix in f64, a thin SVD where the spectrum is too wide for that; one thread each, two tensors at a time";
 
 static ISO_C: Spec = Spec {
     name: "iso_c",
@@ -162,12 +162,6 @@ impl Kernel for Mean {
     }
 }
 
-/// The nearest matrix with orthonormal rows or columns: `P Q'` of `P S Q'`.
-fn orthogonal(m: &Matrix) -> Result<Matrix, String> {
-    let d = svd(m)?;
-    Ok(d.u.times(&d.vt))
-}
-
 /// Columns of all matrices side by side.
 fn beside(parts: &[Matrix], rows: usize) -> Matrix {
     let cols = parts.iter().map(|p| p.cols).sum();
@@ -198,55 +192,61 @@ fn mean(s: &[f64]) -> f64 {
 }
 
 impl Spectral {
-    fn merged(&self, deltas: &[Matrix]) -> Result<Matrix, String> {
-        let (rows, cols) = (deltas[0].rows, deltas[0].cols);
-        let (m, n) = (rows.min(cols), deltas.len());
+    /// Task vectors are widened one at a time: in f64 they would be most of the memory.
+    fn merged(&self, inputs: &[&[f32]]) -> Result<Matrix, String> {
+        let rows = self.rows;
+        let cols = inputs[0].len() / rows.max(1);
+        let (m, n) = (rows.min(cols), inputs.len());
+        let deltas = || inputs.iter().map(|d| Matrix::from_f32(rows, cols, d));
         let sum = || {
             let mut total = Matrix::zeros(rows, cols);
-            deltas.iter().for_each(|d| total.add(1.0, d));
+            for input in inputs {
+                let pairs = total.data.iter_mut().zip(*input);
+                pairs.for_each(|(t, d)| *t += f64::from(*d));
+            }
             total
         };
-        if deltas.iter().all(|d| d.data.iter().all(|x| *x == 0.0)) {
+        if inputs.iter().all(|d| d.iter().all(|x| *x == 0.0)) {
             return Ok(Matrix::zeros(rows, cols));
         }
         let (u, s, vt) = match self.rule {
             Rule::IsoC => {
-                let d = svd(&sum())?;
-                let flat = vec![mean(&d.s); d.s.len()];
-                return Ok(d.u.scale_columns(&flat).times(&d.vt));
+                let (mut nearest, s) = polar(&sum())?;
+                let flat = mean(&s);
+                nearest.data.iter_mut().for_each(|x| *x *= flat);
+                return Ok(nearest);
             }
             Rule::IsoCts => {
                 let c0 = (m as f64 * self.common) as usize;
                 let per_task = ((m - c0) as f64 / n as f64).round_ties_even() as usize;
                 let c = m.saturating_sub(per_task * n);
                 let q = (m - c) / n;
-                let all = svd(&sum())?;
-                let common = all.u.first_columns(c);
+                let Svd { u: common, s, vt } = leading(&sum(), c)?;
                 let (mut us, mut ss, mut vs) = (Vec::new(), Vec::new(), Vec::new());
-                for delta in deltas {
-                    let mut rest = delta.clone();
+                for mut rest in deltas() {
                     if c > 0 {
-                        rest.add(-1.0, &common.times(&common.transposed().times(delta)));
+                        let inside = common.transposed().times(&rest);
+                        rest.add_product(-1.0, &common, &inside);
                     }
-                    let d = svd(&rest)?;
-                    us.push(d.u.first_columns(q));
-                    vs.push(d.vt.first_rows(q));
-                    ss.extend_from_slice(&d.s[..q]);
+                    let d = leading(&rest, q)?;
+                    us.push(d.u);
+                    vs.push(d.vt);
+                    ss.extend(d.s);
                 }
                 us.push(common);
-                vs.push(all.vt.first_rows(c));
-                ss.extend_from_slice(&all.s[..c]);
+                vs.push(vt);
+                ss.extend(s);
                 let flat = vec![mean(&ss); ss.len()];
                 (beside(&us, rows), flat, below(&vs, cols))
             }
             Rule::TsvM => {
                 let r = m / n;
                 let (mut us, mut ss, mut vs) = (Vec::new(), Vec::new(), Vec::new());
-                for delta in deltas {
-                    let d = svd(delta)?;
-                    us.push(d.u.first_columns(r));
-                    vs.push(d.vt.first_rows(r));
-                    ss.extend_from_slice(&d.s[..r]);
+                for delta in deltas() {
+                    let d = leading(&delta, r)?;
+                    us.push(d.u);
+                    vs.push(d.vt);
+                    ss.extend(d.s);
                 }
                 if r == 0 {
                     return Err(format!("has fewer rows or columns than the {n} tasks"));
@@ -254,7 +254,7 @@ impl Spectral {
                 (beside(&us, rows), ss, below(&vs, cols))
             }
         };
-        Ok(orthogonal(&u)?.scale_columns(&s).times(&orthogonal(&vt)?))
+        Ok(polar(&u)?.0.scale_columns(&s).times(&polar(&vt)?.0))
     }
 }
 
@@ -264,13 +264,7 @@ impl Kernel for Spectral {
     }
 
     fn apply(&self, chunk: &Chunk, out: &mut [f32]) -> Result<()> {
-        let cols = chunk.len() / self.rows.max(1);
-        let deltas: Vec<Matrix> = chunk
-            .inputs
-            .iter()
-            .map(|d| Matrix::from_f32(self.rows, cols, d))
-            .collect();
-        let merged = self.merged(&deltas).map_err(|e| {
+        let merged = self.merged(chunk.inputs).map_err(|e| {
             MergeError::plan(
                 "decomposition",
                 format!("tensor `{}`: {e}", chunk.tensor.name),
@@ -287,14 +281,6 @@ impl Kernel for Spectral {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn matrix(rows: usize, cols: usize, data: &[f64]) -> Matrix {
-        Matrix {
-            rows,
-            cols,
-            data: data.to_vec(),
-        }
-    }
 
     fn close(a: &Matrix, b: &[f64]) {
         for (x, y) in a.data.iter().zip(b) {
@@ -314,31 +300,22 @@ mod tests {
     #[test]
     fn iso_c_flattens_the_spectrum() {
         // Singular values 3 and 1 become 2 and 2; a reflection keeps its sign.
-        let d = [matrix(2, 2, &[3.0, 0.0, 0.0, -1.0])];
-        close(
-            &rule(Rule::IsoC).merged(&d).unwrap(),
-            &[2.0, 0.0, 0.0, -2.0],
-        );
+        let d: [&[f32]; 1] = [&[3.0, 0.0, 0.0, -1.0]];
+        let merged = rule(Rule::IsoC).merged(&d).unwrap();
+        close(&merged, &[2.0, 0.0, 0.0, -2.0]);
     }
 
     #[test]
     fn tsv_m_of_orthogonal_tasks_is_their_sum() {
-        let d = [
-            matrix(2, 2, &[3.0, 0.0, 0.0, 0.0]),
-            matrix(2, 2, &[0.0, 0.0, 0.0, 2.0]),
-        ];
+        let d: [&[f32]; 2] = [&[3.0, 0.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 2.0]];
         close(&rule(Rule::TsvM).merged(&d).unwrap(), &[3.0, 0.0, 0.0, 2.0]);
     }
 
     #[test]
     fn zero_task_vectors_stay_zero() {
         for r in [Rule::IsoC, Rule::IsoCts, Rule::TsvM] {
-            close(
-                &rule(r)
-                    .merged(&[Matrix::zeros(2, 3), Matrix::zeros(2, 3)])
-                    .unwrap(),
-                &[0.0; 6],
-            );
+            let merged = rule(r).merged(&[&[0.0; 6], &[0.0; 6]]).unwrap();
+            close(&merged, &[0.0; 6]);
         }
     }
 }
