@@ -134,7 +134,9 @@ mod tests {
         Matrix {
             rows,
             cols,
-            data: (0..rows * cols).map(|i| f64::from(s.normal(i as u64))).collect(),
+            data: (0..rows * cols)
+                .map(|i| f64::from(s.normal(i as u64)))
+                .collect(),
         }
     }
 
@@ -149,7 +151,13 @@ mod tests {
         // Wide, tall, square, of low rank (no trust in the last values), and nothing but zeros.
         let low = random(40, 3, "l").times(&random(3, 30, "r"));
         let zero = Matrix::zeros(5, 4);
-        for m in [random(20, 70, "w"), random(70, 20, "t"), random(30, 30, "s"), low, zero] {
+        for m in [
+            random(20, 70, "w"),
+            random(70, 20, "t"),
+            random(30, 30, "s"),
+            low,
+            zero,
+        ] {
             let full = svd(&m).unwrap();
             let (nearest, s) = polar(&m).unwrap();
             for (a, b) in s.iter().zip(&full.s) {

@@ -29,8 +29,7 @@ pub(super) const VOCABULARY: Param = Param::shared(
 )
 .whole();
 
-const COST: &str =
-    "one pass; per matrix and expert (`iso_c`: per matrix) an eigendecomposition of the Gram matrix in f64, a thin SVD where the spectrum is too wide for that; one thread each, two tensors at a time";
+const COST: &str = "one pass; per matrix and expert (`iso_c`: per matrix) an eigendecomposition of the Gram matrix in f64, a thin SVD where the spectrum is too wide for that; one thread each, two tensors at a time";
 
 static ISO_C: Spec = Spec {
     name: "iso_c",
