@@ -5,7 +5,9 @@
 //! number over nothing is an error.
 
 pub mod error;
+pub mod metric;
 pub mod statistics;
 pub mod sum;
+pub mod text;
 
 pub use error::{EvalError, Result};

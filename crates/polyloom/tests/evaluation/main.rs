@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "the walker reports which cases ran")]
 
 mod statistics;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,7 +38,11 @@ pub enum Outcome {
 pub type Solve = fn(&Case) -> Outcome;
 
 /// The families that are built, one line each.
-const FAMILIES: &[(&str, Solve)] = &[("statistics", statistics::solve)];
+const FAMILIES: &[(&str, Solve)] = &[
+    ("statistics", statistics::solve),
+    ("rouge", text::rouge),
+    ("answer_match", text::answer_match),
+];
 
 #[test]
 fn golden_evaluation() {

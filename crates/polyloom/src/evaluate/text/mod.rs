@@ -1,0 +1,8 @@
+//! Text for measuring: tokens as numbers, n-grams as numbers, stems.
+
+mod grams;
+pub mod porter;
+mod words;
+
+pub(crate) use grams::Clips;
+pub(crate) use words::{Map, Words};
