@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod metric;
+pub mod rank;
 pub mod statistics;
 pub mod sum;
 pub mod text;
