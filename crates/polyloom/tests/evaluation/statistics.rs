@@ -1,10 +1,20 @@
 //! Family `statistics`.
 
+use polyloom::evaluate::statistics::bootstrap::jackknife_mean;
+use polyloom::evaluate::statistics::draw::Seed;
+use polyloom::evaluate::statistics::friedman;
 use polyloom::evaluate::statistics::mcnemar::McNemar;
+use polyloom::evaluate::statistics::mean::{
+    clustered_standard_error, standard_error, t_interval,
+};
 use polyloom::evaluate::statistics::multiplicity::{Correction, adjust};
+use polyloom::evaluate::statistics::paired::{paired_t, permutation, sign_test};
 use polyloom::evaluate::statistics::power::{examples_needed, minimum_detectable};
 use polyloom::evaluate::statistics::proportion::{ProportionMethod, proportion};
+use polyloom::evaluate::statistics::replicates::Replicates;
+use polyloom::evaluate::statistics::wilcoxon::{Zeros, wilcoxon};
 use polyloom::evaluate::statistics::{Interval, special};
+use polyloom::evaluate::sum::mean;
 use serde_json::{Map, Value, json};
 
 use super::{Case, Outcome, float, number};
@@ -12,13 +22,17 @@ use super::{Case, Outcome, float, number};
 pub fn solve(case: &Case) -> Outcome {
     let input = &case.input;
     let found = match input["kind"].as_str().unwrap() {
+        "bootstrap_mean" => bootstrap_mean(input),
+        "clustered_stderr" => clustered(input),
+        "friedman" => tasks_by_systems(input),
+        "paired" => paired(input, case),
         "proportion" => proportions(input),
         "mcnemar" => mcnemar(input),
         "p_values" => p_values(input),
         "distribution" => distribution(input),
         "nemenyi_q" => nemenyi_q(input),
         "power" => power(input),
-        _ => return Outcome::NotBuilt,
+        kind => unreachable!("kind {kind}"),
     };
     let Value::Object(found) = found else {
         unreachable!("quantities by name")
@@ -111,8 +125,8 @@ fn distribution(input: &Value) -> Value {
 fn nemenyi_q(input: &Value) -> Value {
     let systems = input["k"].as_array().unwrap();
     let q = |level: f64| {
-        let of = |k: &Value| special::range_quantile(level, k.as_u64().unwrap() as usize);
-        let found: Vec<f64> = systems.iter().map(|k| of(k) / 2f64.sqrt()).collect();
+        let of = |k: &Value| friedman::nemenyi_q(k.as_u64().unwrap() as usize, level);
+        let found: Vec<f64> = systems.iter().map(of).collect();
         numbers(&found)
     };
     json!({"q": q(0.95), "q_0.10": q(0.90)})
@@ -124,5 +138,88 @@ fn power(input: &Value) -> Value {
     json!({
         "n_required": examples_needed(sd, delta, alpha, power).unwrap(),
         "mde_at_1000": minimum_detectable(sd, 1000, alpha, power).unwrap(),
+    })
+}
+
+fn bootstrap_mean(input: &Value) -> Value {
+    let x = floats(&input["x"]);
+    let draws = input["indices"].as_array().unwrap().iter();
+    let values = draws.map(|indices| {
+        let indices = indices.as_array().unwrap().iter();
+        mean(indices.map(|i| x[i.as_u64().unwrap() as usize]))
+    });
+    let replicates = Replicates {
+        point: mean(x.iter().copied()),
+        values: values.collect(),
+    };
+    let bca = replicates.bca(0.95, &jackknife_mean(&x)).unwrap();
+    json!({
+        "point": replicates.point,
+        "bootstrap_stderr": replicates.standard_error(),
+        "analytic_stderr": standard_error(&x).unwrap(),
+        "percentile": bounds(replicates.percentile(0.95).unwrap()),
+        "basic": bounds(replicates.basic(0.95).unwrap()),
+        "bca": {
+            "z0": bca.z0,
+            "acceleration": bca.acceleration,
+            "alpha": bca.alpha,
+            "interval": bounds(bca.interval),
+        },
+        "t_interval": bounds(t_interval(&x, 0.95).unwrap()),
+    })
+}
+
+fn clustered(input: &Value) -> Value {
+    let x = floats(&input["x"]);
+    let cluster: Vec<u32> = floats(&input["cluster"]).iter().map(|&c| c as u32).collect();
+    json!({
+        "stderr_uncorrected": clustered_standard_error(&x, &cluster, false).unwrap(),
+        "stderr_corrected": clustered_standard_error(&x, &cluster, true).unwrap(),
+        "naive": standard_error(&x).unwrap(),
+    })
+}
+
+fn paired(input: &Value, case: &Case) -> Value {
+    let (a, b) = (floats(&input["a"]), floats(&input["b"]));
+    let t = paired_t(&a, &b).unwrap();
+    let signed = |zeros| wilcoxon(&a, &b, zeros).unwrap();
+    let normal = |zeros| {
+        let found = signed(zeros);
+        json!({"statistic": found.statistic(), "p": number(found.p_normal)})
+    };
+    let permutation = permutation(&a, &b, 0, &Seed::of("", "")).unwrap();
+    assert!(permutation.exact, "{}", case.id);
+    let mut found = json!({
+        "mean_difference": t.mean_difference,
+        "t_test": {"t": number(t.t), "p": number(t.p)},
+        "wilcoxon_wilcox": normal(Zeros::Wilcox),
+        "wilcoxon_pratt": normal(Zeros::Pratt),
+        "wilcoxon_zsplit": normal(Zeros::Split),
+        "sign_test_p": sign_test(&a, &b).unwrap(),
+        "permutation_exact_p": permutation.p,
+    });
+    let exact = signed(Zeros::Wilcox);
+    if !exact.p_exact.is_nan() {
+        found["wilcoxon_exact"] = json!({"statistic": exact.statistic(), "p": exact.p_exact});
+    }
+    found
+}
+
+fn tasks_by_systems(input: &Value) -> Value {
+    let rows = input["scores_task_by_system"].as_array().unwrap();
+    let tasks: Vec<Vec<f64>> = rows.iter().map(floats).collect();
+    let found = friedman::friedman(&tasks).unwrap();
+    let ranks = &found.mean_ranks;
+    let cd = friedman::nemenyi_critical_difference(ranks.len(), tasks.len(), 0.95).unwrap();
+    let cliques = friedman::cliques(ranks, |i, j| (ranks[i] - ranks[j]).abs() <= cd);
+    json!({
+        "chi2": found.chi2,
+        "p": found.p,
+        "iman_davenport_F": found.f,
+        "iman_davenport_p": found.f_p,
+        "mean_rank": ranks,
+        "critical_difference_0.05": cd,
+        "order": cliques.order,
+        "cliques_positions": cliques.groups,
     })
 }

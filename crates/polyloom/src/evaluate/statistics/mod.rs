@@ -5,11 +5,20 @@
 
 use crate::evaluate::error::{EvalError, Result};
 
+pub mod bootstrap;
+pub mod draw;
+pub mod friedman;
 pub mod mcnemar;
+pub mod mean;
 pub mod multiplicity;
+pub mod paired;
+pub mod pairwise;
 pub mod power;
 pub mod proportion;
+pub mod ranks;
+pub mod replicates;
 pub mod special;
+pub mod wilcoxon;
 
 /// A range that a quantity is believed to lie in, in the quantity's own unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,4 +48,15 @@ fn check_level(what: &'static str, level: f64) -> Result<()> {
     }
     let problem = format!("level {level} is outside (0, 1)");
     Err(EvalError::invalid(what, problem))
+}
+
+/// Refuses values that are not finite, with the first one's place.
+fn check_finite(what: &'static str, values: &[f64]) -> Result<()> {
+    match values.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(i) => {
+            let problem = format!("value {} at {i}", values[i]);
+            Err(EvalError::invalid(what, problem))
+        }
+    }
 }

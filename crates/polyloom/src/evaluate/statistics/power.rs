@@ -56,7 +56,8 @@ pub fn power(sd_difference: f64, delta: f64, n: u64, alpha: f64) -> Result<f64> 
 
 fn quantiles(sd_difference: f64, alpha: f64, power: f64) -> Result<f64> {
     let inside = |p: f64| p > 0.0 && p < 1.0;
-    if !(sd_difference >= 0.0 && sd_difference.is_finite()) || !inside(alpha) || !inside(power) {
+    let possible = sd_difference >= 0.0 && sd_difference.is_finite();
+    if !possible || !inside(alpha) || !inside(power) {
         let problem = format!(
             "standard deviation {sd_difference}, alpha {alpha}, power {power}: wanted >= 0, in (0, 1), in (0, 1)"
         );
