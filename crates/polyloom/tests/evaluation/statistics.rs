@@ -4,9 +4,7 @@ use polyloom::evaluate::statistics::bootstrap::jackknife_mean;
 use polyloom::evaluate::statistics::draw::Seed;
 use polyloom::evaluate::statistics::friedman;
 use polyloom::evaluate::statistics::mcnemar::McNemar;
-use polyloom::evaluate::statistics::mean::{
-    clustered_standard_error, standard_error, t_interval,
-};
+use polyloom::evaluate::statistics::mean::{clustered_standard_error, standard_error, t_interval};
 use polyloom::evaluate::statistics::multiplicity::{Correction, adjust};
 use polyloom::evaluate::statistics::paired::{paired_t, permutation, sign_test};
 use polyloom::evaluate::statistics::power::{examples_needed, minimum_detectable};
@@ -171,7 +169,10 @@ fn bootstrap_mean(input: &Value) -> Value {
 
 fn clustered(input: &Value) -> Value {
     let x = floats(&input["x"]);
-    let cluster: Vec<u32> = floats(&input["cluster"]).iter().map(|&c| c as u32).collect();
+    let cluster: Vec<u32> = floats(&input["cluster"])
+        .iter()
+        .map(|&c| c as u32)
+        .collect();
     json!({
         "stderr_uncorrected": clustered_standard_error(&x, &cluster, false).unwrap(),
         "stderr_corrected": clustered_standard_error(&x, &cluster, true).unwrap(),

@@ -91,7 +91,10 @@ mod tests {
             (0..100).for_each(|_| counts[draw.index(7) as usize] += 1);
         }
         // 10000 expected, standard deviation 93.
-        assert!(counts.iter().all(|c| c.abs_diff(10_000) < 400), "{counts:?}");
+        assert!(
+            counts.iter().all(|c| c.abs_diff(10_000) < 400),
+            "{counts:?}"
+        );
     }
 
     fn seed() -> Seed {

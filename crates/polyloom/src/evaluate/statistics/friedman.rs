@@ -15,7 +15,10 @@ pub(super) fn check_table(what: &'static str, tasks: &[Vec<f64>], systems: usize
     }
     for (i, row) in tasks.iter().enumerate() {
         if row.len() != systems {
-            let problem = format!("task {i} has {} systems, the first has {systems}", row.len());
+            let problem = format!(
+                "task {i} has {} systems, the first has {systems}",
+                row.len()
+            );
             return Err(EvalError::invalid(what, problem));
         }
         check_finite(what, row)?;
@@ -165,7 +168,12 @@ mod tests {
     #[test]
     fn four_tasks_by_hand() {
         // Ranks 1 2 3, 1 2 3, 1 3 2, 2 1 3: mean ranks 1.25, 2, 2.75.
-        let tasks = [[9.0, 5.0, 1.0], [3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [2.0, 3.0, 1.0]];
+        let tasks = [
+            [9.0, 5.0, 1.0],
+            [3.0, 2.0, 1.0],
+            [3.0, 1.0, 2.0],
+            [2.0, 3.0, 1.0],
+        ];
         let found = friedman(&tasks.map(Vec::from)).unwrap();
         assert_eq!(found.mean_ranks, [1.25, 2.0, 2.75]);
         // 12 * 4 / 12 * (0.5625 + 0.5625) = 4.5; (3 * 4.5) / (8 - 4.5).

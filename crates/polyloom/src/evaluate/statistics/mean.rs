@@ -54,7 +54,11 @@ pub fn clustered_standard_error(values: &[f64], cluster: &[u32], corrected: bool
         .map(|members| sum(members.iter().map(|&i| values[i as usize] - centre)).powi(2))
         .collect();
     let count = clusters.len() as f64;
-    let factor = if corrected { count / (count - 1.0) } else { 1.0 };
+    let factor = if corrected {
+        count / (count - 1.0)
+    } else {
+        1.0
+    };
     if factor.is_infinite() {
         return Ok(f64::NAN);
     }
@@ -82,9 +86,7 @@ impl Clusters {
         let mut members: Vec<u32> = (0..n).collect();
         members.sort_by_key(|&i| cluster[i as usize]);
         let starts = (0..members.len())
-            .filter(|&k| {
-                k == 0 || cluster[members[k] as usize] != cluster[members[k - 1] as usize]
-            })
+            .filter(|&k| k == 0 || cluster[members[k] as usize] != cluster[members[k - 1] as usize])
             .chain([members.len()])
             .collect();
         Ok(Self { members, starts })
@@ -134,8 +136,15 @@ mod tests {
         assert_eq!(found, 0.5);
         let alone = clustered_standard_error(&values, &[0, 1, 2, 3], true).unwrap();
         assert!((alone - standard_error(&values).unwrap()).abs() < 1e-16);
-        assert!(clustered_standard_error(&values, &[1; 4], true).unwrap().is_nan());
-        assert_eq!(clustered_standard_error(&values, &[1; 4], false).unwrap(), 0.0);
+        assert!(
+            clustered_standard_error(&values, &[1; 4], true)
+                .unwrap()
+                .is_nan()
+        );
+        assert_eq!(
+            clustered_standard_error(&values, &[1; 4], false).unwrap(),
+            0.0
+        );
         assert!(clustered_standard_error(&values, &[1; 3], false).is_err());
     }
 

@@ -94,7 +94,12 @@ pub fn permutation(a: &[f64], b: &[f64], draws: usize, seed: &Seed) -> Result<Pe
     if differences.len() <= EXACT_UP_TO {
         let (left, right) = differences.split_at(differences.len() / 2);
         let (left, right) = (signed_sums(left), signed_sums(right));
-        let hits = |l: &f64| right.iter().filter(|r| (*l + *r).abs() >= threshold).count();
+        let hits = |l: &f64| {
+            right
+                .iter()
+                .filter(|r| (*l + *r).abs() >= threshold)
+                .count()
+        };
         let hits: usize = left.iter().map(hits).sum();
         let flips = 1u64 << differences.len();
         return Ok(Permutation {
@@ -121,7 +126,11 @@ pub fn permutation(a: &[f64], b: &[f64], draws: usize, seed: &Seed) -> Result<Pe
         }
         f64::abs(total) >= threshold
     };
-    let hits = flipping.each(|| (), hit).into_iter().filter(|&hit| hit).count();
+    let hits = flipping
+        .each(|| (), hit)
+        .into_iter()
+        .filter(|&hit| hit)
+        .count();
     Ok(Permutation {
         p: (1 + hits) as f64 / (1 + draws) as f64,
         flips: draws as u64,
@@ -227,7 +236,9 @@ mod tests {
     #[test]
     fn bootstrap_of_a_clear_difference() {
         let a: Vec<f64> = (0..40).map(|i| f64::from(i % 4)).collect();
-        let b: Vec<f64> = (0..40).map(|i| f64::from(i % 4) - f64::from(i % 3)).collect();
+        let b: Vec<f64> = (0..40)
+            .map(|i| f64::from(i % 4) - f64::from(i % 3))
+            .collect();
         let found = paired_bootstrap(&a, &b, &Bootstrap::new(seed())).unwrap();
         assert!(found.p < 0.01 && !found.difference.percentile(0.95).unwrap().contains(0.0));
         let back = paired_bootstrap(&b, &a, &Bootstrap::new(seed())).unwrap();

@@ -65,7 +65,10 @@ pub fn pairwise(tasks: &[Vec<f64>], zeros: Zeros, correction: Correction) -> Res
     let mut totals = vec![Sum::default(); systems];
     for row in tasks {
         let ranks = ranks_from_best(row);
-        ranks.into_iter().zip(&mut totals).for_each(|(r, t)| t.add(r));
+        ranks
+            .into_iter()
+            .zip(&mut totals)
+            .for_each(|(r, t)| t.add(r));
     }
     Ok(Pairwise {
         pairs,

@@ -112,7 +112,9 @@ fn summary(
         let first = draw.iter().copied().fold(f64::INFINITY, f64::min);
         let tied = draw.iter().filter(|&&r| r == first).count() as f64;
         let share = |r: &f64| if *r == first { 1.0 / tied } else { 0.0 };
-        draw.iter().zip(&mut best).for_each(|(r, b)| b.add(share(r)));
+        draw.iter()
+            .zip(&mut best)
+            .for_each(|(r, b)| b.add(share(r)));
     }
     let tail = 0.5 * (1.0 - level);
     let of = |(system, rank): (usize, f64)| {
@@ -148,7 +150,10 @@ mod tests {
             .collect();
         let found = over_tasks(&tasks, &bootstrap(), 0.95).unwrap();
         assert_eq!(found[1].rank, 1.0);
-        assert_eq!((found[1].best, found[1].interval), (1.0, Interval::new(1.0, 1.0)));
+        assert_eq!(
+            (found[1].best, found[1].interval),
+            (1.0, Interval::new(1.0, 1.0))
+        );
         for system in [0, 2] {
             assert_eq!(found[system].interval, Interval::new(2.0, 3.0));
         }

@@ -58,7 +58,10 @@ impl Replicates {
     pub fn basic(&self, level: f64) -> Result<Interval> {
         let percentile = self.percentile(level)?;
         let mirror = 2.0 * self.point;
-        Ok(Interval::new(mirror - percentile.high, mirror - percentile.low))
+        Ok(Interval::new(
+            mirror - percentile.high,
+            mirror - percentile.low,
+        ))
     }
 
     /// Efron's BCa interval (1987): corrects the percentile interval for bias and skewness.

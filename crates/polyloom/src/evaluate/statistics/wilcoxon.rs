@@ -125,7 +125,11 @@ fn exact(n: usize, statistic: usize) -> f64 {
     for rank in 1..=n {
         for total in (0..=most).rev() {
             let without = share[total];
-            let with = if total >= rank { share[total - rank] } else { 0.0 };
+            let with = if total >= rank {
+                share[total - rank]
+            } else {
+                0.0
+            };
             share[total] = 0.5 * (without + with);
         }
     }
