@@ -46,6 +46,7 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("answer_match", text::answer_match),
     // Family, and who solves it.
     ("classification", labels::classification),
+    ("bleu", text::bleu),
 ];
 
 #[test]

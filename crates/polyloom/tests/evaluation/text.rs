@@ -1,8 +1,10 @@
 //! Families of text, retrieval, answer choices and repeated sampling.
 
 use polyloom::evaluate::metric::answer_match::squad;
+use polyloom::evaluate::metric::bleu::{BleuOptions, Smoothing, bleu as corpus_bleu, bleu_counts};
 use polyloom::evaluate::metric::rouge::{Overlap, Rouge as Scorer, RougeKind};
 use polyloom::evaluate::text::porter;
+use polyloom::evaluate::text::tokenize::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use crate::{Case, Outcome, number};
@@ -62,4 +64,48 @@ pub fn answer_match(case: &Case) -> Outcome {
     let accepted = strings(&case.input["references"]);
     let found = squad(case.input["prediction"].as_str().unwrap(), &accepted);
     outcome(found.map(|s| json!({ "exact_match": s.exact_match, "f1": s.f1 })))
+}
+
+/// References by segment, from streams in which some are missing.
+fn by_segment<'a>(streams: &'a Value, segments: usize) -> Vec<Vec<&'a str>> {
+    let streams = streams.as_array().unwrap();
+    (0..segments)
+        .map(|i| streams.iter().filter_map(|s| s[i].as_str()).collect())
+        .collect()
+}
+
+pub fn bleu(case: &Case) -> Outcome {
+    let params = &case.params;
+    let tokenize = params["tokenize"].as_str().unwrap_or("13a");
+    let options = BleuOptions {
+        tokenizer: Tokenizer::by_name(tokenize).unwrap(),
+        lowercase: params["lowercase"].as_bool().unwrap_or(false),
+        smoothing: match params["smooth_method"].as_str().unwrap_or("exp") {
+            "none" => Smoothing::None,
+            "floor" => Smoothing::Floor(0.1),
+            "add-k" => Smoothing::AddK(1.0),
+            "exp" => Smoothing::Exp,
+            other => panic!("{other}"),
+        },
+        order: params["max_ngram_order"].as_u64().unwrap_or(4) as usize,
+        effective_order: params["effective_order"].as_bool().unwrap_or(false),
+    };
+    let system = strings(&case.input["hyp"]);
+    let references = by_segment(&case.input["refs"], system.len());
+    if params["level"] == "sentence" {
+        let scores = bleu_counts(&system, &references, options).map(|counts| {
+            let scores: Vec<f64> = counts.iter().map(|c| options.score(c).score).collect();
+            json!({ "sentence": scores })
+        });
+        return outcome(scores);
+    }
+    outcome(
+        corpus_bleu(&system, &references, options).map(|(score, stats)| {
+            json!({
+                "score": score.score, "bp": score.brevity, "precisions": score.precisions,
+                "counts": score.matched, "totals": score.total,
+                "sys_len": stats.system, "ref_len": stats.reference,
+            })
+        }),
+    )
 }

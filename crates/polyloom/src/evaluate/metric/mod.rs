@@ -1,6 +1,7 @@
 //! Metrics, one family of near relatives per file.
 
 pub mod answer_match;
+pub mod bleu;
 pub mod classification;
 pub mod confusion;
 pub mod prf;

@@ -2,6 +2,7 @@
 
 mod grams;
 pub mod porter;
+pub mod tokenize;
 mod words;
 
 pub(crate) use grams::Clips;
