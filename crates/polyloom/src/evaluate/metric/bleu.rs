@@ -260,7 +260,8 @@ impl Bleu {
         for (n, total) in stats.total[..order].iter_mut().enumerate() {
             *total = length.saturating_sub(n as u64);
         }
-        self.clips.matches(&self.tokens, &mut stats.matched[..order]);
+        self.clips
+            .matches(&self.tokens, &mut stats.matched[..order]);
         Ok(stats)
     }
 }

@@ -163,7 +163,11 @@ impl Cutter {
             if let Some(b) = next
                 && matches(class(&mut self.classes, a), class(&mut self.classes, b))
             {
-                let apart = if before { [' ', a, ' ', b] } else { [a, ' ', b, ' '] };
+                let apart = if before {
+                    [' ', a, ' ', b]
+                } else {
+                    [a, ' ', b, ' ']
+                };
                 self.spare_chars.extend(apart);
                 i += 2;
             } else {
@@ -190,11 +194,7 @@ fn stands_alone(b: u8) -> bool {
 
 /// The western rules on a line of UTF-8; `between` runs after the first. No rule looks at a byte beyond ASCII other than
 /// as "not a digit", so characters stay whole.
-pub(crate) fn western(
-    line: &mut Vec<u8>,
-    spare: &mut Vec<u8>,
-    between: impl FnOnce(&mut Vec<u8>),
-) {
+pub(crate) fn western(line: &mut Vec<u8>, spare: &mut Vec<u8>, between: impl FnOnce(&mut Vec<u8>)) {
     spare.clear();
     for &b in line.iter() {
         if stands_alone(b) {
