@@ -96,6 +96,8 @@ pub enum Command {
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
+    /// Compare the predictions of two systems: intervals, a test, what got worse
+    Compare(crate::args_compare::CompareArgs),
     /// Compare experts with their base, or adapters with each other
     Diff(crate::args_diff::DiffArgs),
     /// Show what is inside a checkpoint, adapter, bundle or recipe

@@ -2,6 +2,7 @@
 
 mod args;
 mod args_adapt;
+mod args_compare;
 mod args_diff;
 mod commands;
 mod hub;

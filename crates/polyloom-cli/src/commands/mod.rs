@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod adapt;
+mod compare;
 mod compress;
 mod convert;
 mod diff;
@@ -46,6 +47,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Adapt(args) => adapt::run(args, hub, ui),
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
+        Command::Compare(args) => compare::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
