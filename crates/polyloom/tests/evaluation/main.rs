@@ -47,6 +47,7 @@ const FAMILIES: &[(&str, Solve)] = &[
     // Family, and who solves it.
     ("classification", labels::classification),
     ("bleu", text::bleu),
+    ("chrf_ter", text::chrf_ter),
 ];
 
 #[test]

@@ -2,7 +2,9 @@
 
 use polyloom::evaluate::metric::answer_match::squad;
 use polyloom::evaluate::metric::bleu::{BleuOptions, Smoothing, bleu as corpus_bleu, bleu_counts};
+use polyloom::evaluate::metric::chrf::{ChrfOptions, chrf};
 use polyloom::evaluate::metric::rouge::{Overlap, Rouge as Scorer, RougeKind};
+use polyloom::evaluate::metric::ter::{TerOptions, ter};
 use polyloom::evaluate::text::porter;
 use polyloom::evaluate::text::tokenize::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -108,4 +110,32 @@ pub fn bleu(case: &Case) -> Outcome {
             })
         }),
     )
+}
+
+pub fn chrf_ter(case: &Case) -> Outcome {
+    let params = &case.params;
+    let set = |key: &str| params[key].as_bool().unwrap_or(false);
+    let system = strings(&case.input["hyp"]);
+    let references = by_segment(&case.input["refs"], system.len());
+    let score = if case.input["metric"] == "ter" {
+        let options = TerOptions {
+            normalized: set("normalized"),
+            no_punct: set("no_punct"),
+            asian_support: set("asian_support"),
+            case_sensitive: set("case_sensitive"),
+        };
+        ter(&system, &references, options).map(|found| found.0)
+    } else {
+        let size = |key: &str, default| params[key].as_u64().map_or(default, |n| n as usize);
+        let options = ChrfOptions {
+            chars: size("char_order", 6),
+            words: size("word_order", 0),
+            beta: params["beta"].as_f64().unwrap_or(2.0),
+            lowercase: set("lowercase"),
+            whitespace: set("whitespace"),
+            eps_smoothing: set("eps_smoothing"),
+        };
+        chrf(&system, &references, options).map(|found| found.0)
+    };
+    outcome(score.map(|score| json!({ "score": score })))
 }

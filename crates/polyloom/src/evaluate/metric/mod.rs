@@ -2,7 +2,9 @@
 
 pub mod answer_match;
 pub mod bleu;
+pub mod chrf;
 pub mod classification;
 pub mod confusion;
 pub mod prf;
 pub mod rouge;
+pub mod ter;

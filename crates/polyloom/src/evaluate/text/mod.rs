@@ -1,5 +1,6 @@
 //! Text for measuring: tokens as numbers, n-grams as numbers, stems.
 
+pub(crate) mod edits;
 mod grams;
 pub mod porter;
 pub mod tokenize;
