@@ -226,6 +226,9 @@ mod tests {
             ..TerOptions::default()
         };
         assert_eq!(bare.words("A, (b)! 。"), "A b 。");
-        assert!(bare.signature(Some(2)).starts_with("nrefs:2|case:mixed|tok:tercom|norm:no|punct:no|asian:no"));
+        assert!(
+            bare.signature(Some(2))
+                .starts_with("nrefs:2|case:mixed|tok:tercom|norm:no|punct:no|asian:no")
+        );
     }
 }
