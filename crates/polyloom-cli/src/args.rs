@@ -102,6 +102,8 @@ pub enum Command {
     Diff(crate::args_diff::DiffArgs),
     /// Show what is inside a checkpoint, adapter, bundle or recipe
     Inspect(InspectArgs),
+    /// List, show and check tasks
+    Tasks(crate::args_tasks::TasksArgs),
     /// Check this machine and these files
     Doctor(DoctorArgs),
     /// Print shell completions

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod recipe;
 pub mod reference;
 pub mod suggest;
+pub mod tasks;
 pub mod vocab;
 
 pub use error::{MergeError, Result};

@@ -7,6 +7,7 @@ mod convert;
 mod diff;
 mod look;
 mod merge;
+mod tasks;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Compare(args) => compare::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
+        Command::Tasks(args) => tasks::run(args, ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {
             let mut out = Vec::new();

@@ -5,6 +5,7 @@
 
 mod statistics;
 mod text;
+mod catalogue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("classification", labels::classification),
     ("bleu", text::bleu),
     ("chrf_ter", text::chrf_ter),
+    ("prompt_templates", catalogue::templates),
 ];
 
 #[test]

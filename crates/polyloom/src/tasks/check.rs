@@ -1,0 +1,524 @@
+//! What makes the scores of a task wrong: rows that two splits share, duplicates, empty inputs, labels that are not in
+//! the list, skewed or missing classes, features that are ids.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use polyloom_core::hash::xxh3;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::data::Table;
+use super::hash::canonical;
+use super::load::Loader;
+use super::spec::{SourceKind, TaskSpec, TaskType};
+use crate::error::Result;
+
+/// How much a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Worth knowing.
+    Note,
+    /// Scores may mislead.
+    Warning,
+    /// The task cannot be scored as it is.
+    Failure,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it weighs.
+    pub level: Level,
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// Field or split.
+    pub at: String,
+    /// What, with numbers.
+    pub text: String,
+}
+
+/// One split in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SplitSummary {
+    /// Name.
+    pub name: String,
+    /// Rows.
+    pub rows: u64,
+    /// Rows per label (class name or raw value), of tasks with classes.
+    pub labels: BTreeMap<String, u64>,
+    /// Rows whose input is that of an earlier row of the split.
+    pub duplicates: u64,
+    /// Rows with an empty input.
+    pub empty: u64,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Task id.
+    pub task: String,
+    /// `task_hash`, where all files could be read.
+    pub hash: Option<String>,
+    /// Splits in the order of the spec.
+    pub splits: Vec<SplitSummary>,
+    /// Column -> type, of the first split.
+    pub columns: Vec<(String, String)>,
+    /// Findings, worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// The worst level.
+    #[must_use]
+    pub fn worst(&self) -> Option<Level> {
+        self.findings.iter().map(|f| f.level).max()
+    }
+}
+
+/// Share of the largest class above which a split is called skewed.
+const SKEW: f64 = 0.9;
+/// Distinct values of a feature that are followed; beyond, a column counts as having many.
+const DISTINCT: usize = 1 << 20;
+
+/// Checks a task against its files.
+///
+/// Rows are compared by a 64-bit hash of their input fields (of their features in a table), so memory is about 24 bytes
+/// per row. Cost: one pass over every split, one more over sliced files, one SHA-256 per file.
+///
+/// # Errors
+/// None for problems of the data: they are findings. An interrupted run is an error.
+pub fn check(spec: &TaskSpec, loader: &Loader) -> Result<Report> {
+    let mut state = State {
+        spec,
+        findings: Vec::new(),
+        columns: Vec::new(),
+        inputs: inputs(spec),
+        distinct: BTreeMap::new(),
+    };
+    let mut splits = Vec::new();
+    let mut seen: Vec<(String, HashMap<u64, u64>)> = Vec::new();
+    let mut missing = false;
+    for (name, path) in loader.files() {
+        if !path.exists() {
+            missing = true;
+            let text = format!("there is no file {}", path.display());
+            state.find(Level::Failure, "missing-file", &name, text);
+        }
+    }
+    for name in spec.splits.named.keys() {
+        let file = loader.folder().join(&spec.splits.named[name].file);
+        if spec.source.kind != SourceKind::Inline && !file.exists() {
+            continue;
+        }
+        match state.split(name, loader) {
+            Ok((summary, hashes)) => {
+                splits.push(summary);
+                seen.push((name.clone(), hashes));
+            }
+            Err(error) => {
+                missing = true;
+                state.find(Level::Failure, "unreadable", name, error.to_string());
+            }
+        }
+    }
+    state.leaks(&seen);
+    state.labels_between(&splits);
+    state.ids(&splits);
+    let mut hash = None;
+    if !missing {
+        let hashes = loader.hashes()?;
+        for (file, expected) in &spec.source.sha256 {
+            if let Some(found) = hashes.get(file)
+                && !found.eq_ignore_ascii_case(expected)
+            {
+                let text = format!("SHA-256 is {found}, the spec says {expected}");
+                state.find(Level::Failure, "hash", file, text);
+            }
+        }
+        hash = Some(super::hash::task_hash(spec, &hashes));
+    }
+    state.findings.sort_by_key(|f| std::cmp::Reverse(f.level));
+    Ok(Report {
+        task: spec.id.clone(),
+        hash,
+        splits,
+        columns: state.columns,
+        findings: state.findings,
+    })
+}
+
+/// The columns whose values together are a row's input.
+fn inputs(spec: &TaskSpec) -> Vec<String> {
+    let f = &spec.fields;
+    let named = [&f.input, &f.input2, &f.query, &f.document];
+    let given: Vec<String> = named.into_iter().filter(|c| !c.is_empty()).cloned().collect();
+    if !given.is_empty() {
+        return given;
+    }
+    let Some(table) = &spec.table else {
+        return Vec::new();
+    };
+    if !table.features.is_empty() {
+        return table.features.clone();
+    }
+    table.categorical.iter().chain(&table.numeric).cloned().collect()
+}
+
+struct State<'s> {
+    spec: &'s TaskSpec,
+    findings: Vec<Finding>,
+    columns: Vec<(String, String)>,
+    inputs: Vec<String>,
+    /// Hashes of the values of every feature of a table, over all splits.
+    distinct: BTreeMap<String, HashSet<u64>>,
+}
+
+impl State<'_> {
+    fn find(&mut self, level: Level, code: &'static str, at: &str, text: String) {
+        self.findings.push(Finding {
+            level,
+            code,
+            at: at.to_owned(),
+            text,
+        });
+    }
+
+    /// Reads a split; the map has the hash of every input with the hash of its target.
+    fn split(&mut self, name: &str, loader: &Loader) -> Result<(SplitSummary, HashMap<u64, u64>)> {
+        let spec = self.spec;
+        let target = match spec.kind {
+            Some(TaskType::Span) => spec.fields.spans.clone(),
+            _ => spec.fields.target.clone(),
+        };
+        let counts = spec.kind.is_some_and(TaskType::has_classes);
+        let mut summary = SplitSummary {
+            name: name.to_owned(),
+            rows: 0,
+            labels: BTreeMap::new(),
+            duplicates: 0,
+            empty: 0,
+        };
+        let mut tally = Tally::default();
+        let mut hashes: HashMap<u64, u64> = HashMap::new();
+        loader.rows(name, &mut |table| {
+            self.shape(&table);
+            let inputs: Vec<&String> = self.inputs.iter().filter(|c| table.has(c)).collect();
+            for row in 0..table.rows() {
+                summary.rows += 1;
+                let values: Vec<Value> = inputs.iter().map(|c| table.at(row, c)).collect();
+                if !values.is_empty() && values.iter().all(empty) {
+                    summary.empty += 1;
+                }
+                let answer = table.at(row, &target);
+                if !target.is_empty() && empty(&answer) {
+                    tally.no_target += 1;
+                } else if counts {
+                    self.count(&answer, &mut summary, &mut tally);
+                } else if spec.kind == Some(TaskType::Span) {
+                    tally.spans_outside += self.spans(&table, row, &answer);
+                }
+                let input = digest(&Value::Array(values));
+                let answer = digest(&answer);
+                if inputs.is_empty() {
+                    continue;
+                }
+                if let Some(before) = hashes.insert(input, answer) {
+                    summary.duplicates += 1;
+                    tally.conflicts += u64::from(before != answer && !target.is_empty());
+                }
+            }
+            self.features(&table);
+            Ok(())
+        })?;
+        self.report(name, &summary, &tally);
+        Ok((summary, hashes))
+    }
+
+    /// Columns of the first batch: types, and fields that are not there.
+    fn shape(&mut self, table: &Table) {
+        if !self.columns.is_empty() {
+            return;
+        }
+        let types = table.types();
+        self.columns = types.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+        if self.inputs.is_empty() && self.spec.table.is_some() {
+            let table = self.spec.table.clone().unwrap_or_default();
+            let out: BTreeSet<&str> = self
+                .spec
+                .targets
+                .iter()
+                .map(|t| &*t.column)
+                .chain(table.drop.iter().map(String::as_str))
+                .chain([&*table.group, &*table.weight, &*table.time])
+                .chain([&*self.spec.fields.id, &*self.spec.fields.target])
+                .collect();
+            let names = types.iter().map(|(n, _)| *n).filter(|n| !out.contains(n));
+            self.inputs = names.map(str::to_owned).collect();
+        }
+        let spec = self.spec;
+        let fields = spec.fields.given().map(|(n, c)| (format!("fields.{n}"), c));
+        let targets = spec.targets.iter().enumerate();
+        let targets = targets.map(|(i, t)| (format!("targets[{i}].column"), &*t.column));
+        let lists = spec.table.iter().flat_map(|t| {
+            let named = [
+                ("features", &t.features),
+                ("categorical", &t.categorical),
+                ("numeric", &t.numeric),
+                ("drop", &t.drop),
+            ];
+            let single = [("group", &t.group), ("weight", &t.weight), ("time", &t.time)];
+            let lists = named.into_iter().flat_map(|(n, l)| l.iter().map(move |c| (n, c)));
+            lists.chain(single).map(|(n, c)| (format!("table.{n}"), c.as_str()))
+        });
+        let all: Vec<(String, String)> = fields
+            .chain(targets)
+            .chain(lists)
+            .filter(|(_, c)| !c.is_empty() && !c.contains("{{") && !table.has(c))
+            .map(|(p, c)| (p, c.to_owned()))
+            .collect();
+        for (path, column) in all {
+            let names: Vec<&str> = types.iter().map(|(n, _)| *n).collect();
+            let near = crate::suggest::nearest(&column, &names, 1);
+            let near = near.first().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            let text = format!("the data has no column `{column}`{near}");
+            self.find(Level::Failure, "no-column", &path, text);
+        }
+    }
+
+    /// Counts the labels of a row.
+    fn count(&self, answer: &Value, summary: &mut SplitSummary, tally: &mut Tally) {
+        let names = &self.spec.labels.names;
+        let one = [answer.clone()];
+        let labels = match answer {
+            Value::Array(list) => &list[..],
+            _ => &one[..],
+        };
+        for label in labels {
+            let class = self.class(label);
+            let known = match class {
+                Some(class) => names.is_empty() || class < names.len(),
+                None => names.is_empty(),
+            };
+            let shown = match class {
+                Some(class) if !names.is_empty() => names.get(class).cloned(),
+                _ => None,
+            };
+            let shown = shown.unwrap_or_else(|| match label {
+                Value::String(s) => s.clone(),
+                other => other.to_string(),
+            });
+            if !known {
+                tally.unknown += 1;
+                tally.first_unknown.get_or_insert_with(|| shown.clone());
+            }
+            *summary.labels.entry(shown).or_default() += 1;
+        }
+    }
+
+    /// The class of a raw label: through the map, by name, or as a number.
+    fn class(&self, label: &Value) -> Option<usize> {
+        let labels = &self.spec.labels;
+        let text = match label {
+            Value::String(s) => s.clone(),
+            other => other.to_string(),
+        };
+        if let Some(class) = labels.map.get(&text) {
+            return Some(*class as usize);
+        }
+        if let Some(class) = labels.names.iter().position(|n| *n == text) {
+            return Some(class);
+        }
+        text.parse().ok()
+    }
+
+    /// Spans of a row that do not lie in its input.
+    fn spans(&self, table: &Table, row: usize, answer: &Value) -> u64 {
+        let input = table.at(row, &self.spec.fields.input);
+        let text = input.as_str().unwrap_or_default();
+        let length = text.chars().count() as u64;
+        match answer {
+            Value::Array(list) => list
+                .iter()
+                .filter(|span| {
+                    let (start, end) = (span["start"].as_u64(), span["end"].as_u64());
+                    !matches!((start, end), (Some(s), Some(e)) if s <= e && e <= length)
+                })
+                .count() as u64,
+            Value::Object(slots) => slots
+                .values()
+                .filter(|v| v.as_str().is_some_and(|v| !text.contains(v)))
+                .count() as u64,
+            _ => 0,
+        }
+    }
+
+    fn features(&mut self, table: &Table) {
+        if self.spec.table.is_none() || self.spec.fields.given().any(|(n, _)| n == "input") {
+            return;
+        }
+        for name in &self.inputs {
+            let Some(column) = table.column(name) else {
+                continue;
+            };
+            let values = self.distinct.entry(name.clone()).or_default();
+            for row in 0..table.rows() {
+                if values.len() < DISTINCT {
+                    values.insert(digest(&column.cell(row).to_json()));
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, name: &str, summary: &SplitSummary, tally: &Tally) {
+        let at = format!("splits.{name}");
+        if summary.rows == 0 {
+            self.find(Level::Failure, "empty-split", &at, "has no rows".into());
+            return;
+        }
+        let rows = summary.rows;
+        let mut some = |n: u64, level, code, what: &str| {
+            if n > 0 {
+                let text = format!("{n} of {rows} rows {what}");
+                self.find(level, code, &at, text);
+            }
+        };
+        some(summary.empty, Level::Warning, "empty-input", "have an empty input");
+        some(tally.no_target, Level::Warning, "no-target", "have no target");
+        some(
+            summary.duplicates,
+            Level::Note,
+            "duplicate",
+            "have the input of an earlier row",
+        );
+        some(
+            tally.conflicts,
+            Level::Warning,
+            "conflict",
+            "have the input of an earlier row and another target",
+        );
+        some(
+            tally.spans_outside,
+            Level::Failure,
+            "span-outside",
+            "have spans that are not in their input",
+        );
+        if let Some(first) = &tally.first_unknown {
+            let text = format!(
+                "{} labels are not in labels.names, the first is `{first}`",
+                tally.unknown
+            );
+            self.find(Level::Failure, "unknown-label", &at, text);
+        }
+        let total: u64 = summary.labels.values().sum();
+        if let Some((label, n)) = summary.labels.iter().max_by_key(|(_, n)| **n)
+            && summary.labels.len() > 1
+            && *n as f64 > SKEW * total as f64
+        {
+            let share = 100.0 * *n as f64 / total as f64;
+            let text = format!("`{label}` has {share:.1} % of the labels; prefer a metric that sees the rest");
+            self.find(Level::Warning, "skew", &at, text);
+        }
+        if summary.labels.len() == 1 && self.spec.kind != Some(TaskType::Multilabel) {
+            let text = "has one label only; ranking and correlation metrics are undefined".to_owned();
+            self.find(Level::Warning, "one-label", &at, text);
+        }
+    }
+
+    /// Inputs that two splits share.
+    fn leaks(&mut self, seen: &[(String, HashMap<u64, u64>)]) {
+        for (i, (name, hashes)) in seen.iter().enumerate() {
+            for (other, before) in &seen[..i] {
+                let shared = hashes.keys().filter(|h| before.contains_key(h)).count();
+                if shared > 0 {
+                    let text = format!(
+                        "{shared} of {} different inputs are in `{other}` too",
+                        hashes.len()
+                    );
+                    self.find(Level::Warning, "leak", &format!("splits.{name}"), text);
+                }
+            }
+        }
+    }
+
+    /// Classes that only some splits have.
+    fn labels_between(&mut self, splits: &[SplitSummary]) {
+        let Some(train) = splits.iter().find(|s| s.name == "train") else {
+            return;
+        };
+        if train.labels.is_empty() {
+            return;
+        }
+        for split in splits.iter().filter(|s| s.name != "train") {
+            let new: Vec<&str> = split
+                .labels
+                .keys()
+                .filter(|l| !train.labels.contains_key(*l))
+                .map(String::as_str)
+                .collect();
+            if let Some(first) = new.first() {
+                let text = format!("{} labels are not in train, the first is `{first}`", new.len());
+                self.find(Level::Warning, "unseen-label", &format!("splits.{}", split.name), text);
+            }
+        }
+        let never: Vec<&String> = self
+            .spec
+            .labels
+            .names
+            .iter()
+            .filter(|n| !splits.iter().any(|s| s.labels.contains_key(*n)))
+            .collect();
+        if let Some(first) = never.first() {
+            let text = format!("{} names have no row, the first is `{first}`", never.len());
+            self.find(Level::Note, "unused-label", "labels.names", text);
+        }
+    }
+
+    /// Features that tell rows apart or tell nothing.
+    fn ids(&mut self, splits: &[SplitSummary]) {
+        let rows: u64 = splits.iter().map(|s| s.rows).sum();
+        if rows < 20 {
+            return;
+        }
+        let columns: HashMap<String, String> = self.columns.iter().cloned().collect();
+        for (name, values) in std::mem::take(&mut self.distinct) {
+            let whole = values.len() as u64 == rows && values.len() < DISTINCT;
+            let word = columns.get(&name).map_or("", String::as_str);
+            let named = name.eq_ignore_ascii_case("id") || name.to_lowercase().ends_with("_id");
+            if whole && (word == "text" || named) {
+                let text = format!("`{name}` is different in every row: an id is no feature");
+                self.find(Level::Warning, "id-column", "table.features", text);
+            } else if values.len() == 1 {
+                let text = format!("`{name}` has one value only");
+                self.find(Level::Note, "constant", "table.features", text);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    no_target: u64,
+    conflicts: u64,
+    unknown: u64,
+    first_unknown: Option<String>,
+    spans_outside: u64,
+}
+
+fn empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(s) => s.trim().is_empty(),
+        _ => false,
+    }
+}
+
+fn digest(value: &Value) -> u64 {
+    let mut text = String::new();
+    canonical(value, &mut text);
+    xxh3(text.as_bytes())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

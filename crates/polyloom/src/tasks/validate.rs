@@ -1,0 +1,357 @@
+//! What a spec says about itself: names, ranges, references between its parts. Nothing is opened here.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+
+use super::metrics;
+use super::slice::Slice;
+use super::spec::{
+    Choices, GroupSpec, Metric, Sampler, SourceKind, Split, Step, TaskSpec, TaskType,
+};
+use crate::suggest;
+
+/// A bad field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, such as `prompts[0].choices`.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// How to mend it.
+    pub hint: Option<String>,
+}
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn bad(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem {
+            path: path.into(),
+            message: message.into(),
+            hint: None,
+        });
+    }
+
+    fn hint(&mut self, text: impl Into<String>) {
+        if let Some(last) = self.0.last_mut() {
+            last.hint = Some(text.into());
+        }
+    }
+}
+
+/// The problems of a task, in the order of its fields.
+#[must_use]
+pub fn task(spec: &TaskSpec) -> Vec<Problem> {
+    let mut found = Found(Vec::new());
+    id(&spec.id, &mut found);
+    if spec.version.is_empty() {
+        found.bad("version", "is empty");
+    }
+    if spec.kind.is_none() && spec.targets.is_empty() {
+        found.bad("type", "is missing; only a file with `targets` has none");
+        let all: Vec<&str> = TaskType::ALL.iter().map(|t| t.name()).collect();
+        found.hint(format!("one of: {}", all.join(", ")));
+    }
+    if !(spec.weights.train.is_finite() && spec.weights.train > 0.0) {
+        found.bad("weights.train", "must be a number above 0");
+    }
+    if !(spec.weights.eval.is_finite() && spec.weights.eval >= 0.0) {
+        found.bad("weights.eval", "must be a number of at least 0");
+    }
+    source(spec, &mut found);
+    splits(spec, &mut found);
+    labels(spec, &mut found);
+    prompts(spec, &mut found);
+    chains(spec, &mut found);
+    metric_list(&spec.metrics, "metrics", &mut found);
+    scores(spec, &mut found);
+    table(spec, &mut found);
+    targets(spec, &mut found);
+    required_fields(spec, &mut found);
+    found.0
+}
+
+/// The problems of a group.
+#[must_use]
+pub fn group(spec: &GroupSpec) -> Vec<Problem> {
+    let mut found = Found(Vec::new());
+    id(&spec.id, &mut found);
+    if spec.tasks.is_empty() {
+        found.bad("tasks", "is empty");
+    }
+    for (i, aggregate) in spec.aggregate.iter().enumerate() {
+        metric_name(&aggregate.metric, &format!("aggregate[{i}].metric"), &mut found);
+        if aggregate.how != "mean" {
+            found.bad(format!("aggregate[{i}].how"), "must be \"mean\"");
+        }
+    }
+    found.0
+}
+
+fn id(id: &str, found: &mut Found) {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._/-".contains(c);
+    if id.is_empty() || !id.chars().all(fine) {
+        found.bad("id", format!("`{id}` is no id: use a-z, 0-9, `.`, `_`, `/` and `-`"));
+    }
+}
+
+fn source(spec: &TaskSpec, found: &mut Found) {
+    let inline = spec.source.kind == SourceKind::Inline;
+    if inline && spec.source.rows.is_empty() {
+        found.bad("source.rows", "is empty, and the source is inline");
+    }
+    if !inline && !spec.source.rows.is_empty() {
+        found.bad("source.rows", "is read only where `kind` is \"inline\"");
+    }
+    for (file, hash) in &spec.source.sha256 {
+        if hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()) {
+            found.bad("source.sha256", format!("the hash of `{file}` is not 64 hexadecimal digits"));
+        }
+    }
+    if spec.source.size.is_some_and(|s| s.contains(&0)) {
+        found.bad("source.size", "holds a zero; it is [height, width, channels]");
+    }
+}
+
+fn splits(spec: &TaskSpec, found: &mut Found) {
+    if spec.splits.named.is_empty() {
+        found.bad("splits", "names no split");
+    }
+    let needs_file = !matches!(spec.source.kind, SourceKind::Inline | SourceKind::ImageFolder);
+    let mut parsed: Vec<(&str, &Split, Slice)> = Vec::new();
+    for (name, split) in &spec.splits.named {
+        let path = format!("splits.{name}");
+        if needs_file && split.file.is_empty() {
+            found.bad(format!("{path}.file"), "is missing");
+        }
+        match Slice::parse(&split.slice) {
+            Ok(slice) => parsed.push((name, split, slice)),
+            Err(why) => found.bad(format!("{path}.slice"), why),
+        }
+    }
+    for (i, (name, split, slice)) in parsed.iter().enumerate() {
+        for (other, before, cut) in &parsed[..i] {
+            if before.file == split.file && slice.overlaps(cut) {
+                found.bad(
+                    format!("splits.{name}"),
+                    format!("has rows that split `{other}` has too"),
+                );
+                found.hint("give the two slices of the file that do not meet, such as [:90%] and [90%:]");
+            } else if before.file == split.file && before.seed != split.seed {
+                found.bad(
+                    format!("splits.{name}.seed"),
+                    format!("is not that of split `{other}`: slices of two shuffles share rows"),
+                );
+            }
+        }
+    }
+    if let Some(name) = &spec.splits.fewshot
+        && !spec.splits.named.contains_key(name)
+    {
+        found.bad("splits.fewshot", format!("there is no split `{name}`"));
+        let names: Vec<&str> = spec.splits.named.keys().map(String::as_str).collect();
+        found.hint(format!("splits present: {}", names.join(", ")));
+    }
+}
+
+fn labels(spec: &TaskSpec, found: &mut Found) {
+    let mut seen = BTreeSet::new();
+    for name in &spec.labels.names {
+        if !seen.insert(name) {
+            found.bad("labels.names", format!("`{name}` stands twice"));
+        }
+    }
+    let classes = spec.labels.names.len();
+    for (raw, class) in &spec.labels.map {
+        if classes > 0 && *class as usize >= classes {
+            found.bad(
+                "labels.map",
+                format!("maps `{raw}` to class {class}, but there are {classes} names"),
+            );
+        }
+    }
+}
+
+fn prompts(spec: &TaskSpec, found: &mut Found) {
+    let mut seen = BTreeSet::new();
+    for (i, prompt) in spec.prompts.iter().enumerate() {
+        if !seen.insert(&prompt.id) {
+            found.bad(format!("prompts[{i}].id"), format!("`{}` stands twice", prompt.id));
+        }
+        if prompt.template.is_empty() {
+            found.bad(format!("prompts[{i}].template"), "is empty");
+        }
+        let none = match &prompt.choices {
+            None => true,
+            Some(Choices::List(list)) => list.is_empty(),
+            Some(Choices::Template(text)) => text.is_empty(),
+        };
+        if none && spec.kind == Some(TaskType::MultipleChoice) {
+            found.bad(
+                format!("prompts[{i}].choices"),
+                "is missing; a multiple-choice task needs its answers",
+            );
+        }
+    }
+    let prompted = matches!(
+        spec.kind,
+        Some(TaskType::MultipleChoice | TaskType::Generation)
+    );
+    if prompted && spec.prompts.is_empty() {
+        found.bad("prompts", "is missing; this type of task is asked by a prompt");
+    }
+    if let Sampler::Fixed(fixed) = &spec.fewshot.sampler
+        && fixed.fixed.len() < spec.fewshot.n as usize
+    {
+        found.bad("fewshot.sampler", "names fewer rows than `n`");
+    }
+    if spec.generation.repeats == 0 {
+        found.bad("generation.repeats", "must be at least 1");
+    }
+    if !(spec.generation.temperature.is_finite() && spec.generation.temperature >= 0.0) {
+        found.bad("generation.temperature", "must be a number of at least 0");
+    }
+}
+
+fn chains(spec: &TaskSpec, found: &mut Found) {
+    for (i, chain) in spec.parse.iter().enumerate() {
+        for (k, step) in chain.steps.iter().enumerate() {
+            let path = format!("parse[{i}].steps[{k}]");
+            let Step {
+                regex,
+                group,
+                strip,
+                lower,
+            } = step;
+            if usize::from(regex.is_some()) + usize::from(*strip) + usize::from(*lower) != 1 {
+                found.bad(path, "must be exactly one of `regex`, `strip = true` and `lower = true`");
+            } else if let Some(Err(error)) = regex.as_deref().map(Regex::new) {
+                found.bad(format!("{path}.regex"), format!("is no regular expression: {error}"));
+            } else if group.is_some() && regex.is_none() {
+                found.bad(format!("{path}.group"), "belongs to `regex`");
+            }
+        }
+    }
+}
+
+fn metric_name(name: &str, path: &str, found: &mut Found) {
+    if metrics::find(name).is_none() {
+        found.bad(path, format!("unknown metric `{name}`"));
+        let near = suggest::nearest(name, &metrics::names(), 3);
+        if !near.is_empty() {
+            found.hint(format!("did you mean {}?", near.join(", ")));
+        }
+    }
+}
+
+fn metric_list(list: &[Metric], path: &str, found: &mut Found) {
+    for (i, metric) in list.iter().enumerate() {
+        metric_name(&metric.name, &format!("{path}[{i}].name"), found);
+        if !["mean", "median", "sum"].contains(&&*metric.aggregate) {
+            found.bad(format!("{path}[{i}].aggregate"), "must be mean, median or sum");
+        }
+    }
+    if list.iter().filter(|m| m.primary).count() > 1 {
+        found.bad(path, "more than one metric is primary");
+    }
+}
+
+fn scores(spec: &TaskSpec, found: &mut Found) {
+    let all = [
+        ("score.chance", spec.score.chance),
+        ("score.maximum", spec.score.maximum),
+        ("score.human", spec.score.human),
+        ("expert.score", spec.expert.score),
+    ];
+    for (path, value) in all {
+        if value.is_some_and(|v| !v.is_finite()) {
+            found.bad(path, "is not finite");
+        }
+    }
+    if let (Some(chance), Some(maximum)) = (spec.score.chance, spec.score.maximum)
+        && chance == maximum
+    {
+        found.bad("score.maximum", "equals `chance`: nothing could be normalised");
+    }
+}
+
+fn table(spec: &TaskSpec, found: &mut Found) {
+    let Some(table) = &spec.table else { return };
+    for column in &table.categorical {
+        if table.numeric.contains(column) {
+            found.bad("table.numeric", format!("`{column}` is categorical too"));
+        }
+    }
+    let targets = spec.targets.iter().map(|t| &t.column);
+    for column in targets.chain([&spec.fields.target]).filter(|c| !c.is_empty()) {
+        if table.features.contains(column) {
+            found.bad("table.features", format!("`{column}` is the target"));
+        }
+    }
+}
+
+fn targets(spec: &TaskSpec, found: &mut Found) {
+    let mut seen = BTreeSet::new();
+    for (i, target) in spec.targets.iter().enumerate() {
+        if !seen.insert(&target.name) {
+            found.bad(format!("targets[{i}].name"), format!("`{}` stands twice", target.name));
+        }
+        if target.name.contains('/') || target.name.is_empty() {
+            found.bad(format!("targets[{i}].name"), "must be a name without `/`");
+        }
+        if !(target.weight.is_finite() && target.weight > 0.0) {
+            found.bad(format!("targets[{i}].weight"), "must be a number above 0");
+        }
+        metric_list(&target.metrics, &format!("targets[{i}].metrics"), found);
+    }
+    if !spec.targets.is_empty() {
+        for (path, given) in [
+            ("type", spec.kind.is_some()),
+            ("fields.target", !spec.fields.target.is_empty()),
+            ("labels", !spec.labels.names.is_empty()),
+            ("metrics", !spec.metrics.is_empty()),
+        ] {
+            if given {
+                found.bad(path, "is given, but each of `targets` has its own");
+            }
+        }
+    }
+}
+
+/// Fields that a type cannot do without.
+fn required_fields(spec: &TaskSpec, found: &mut Found) {
+    let f = &spec.fields;
+    let mut need = |name: &str, value: &str| {
+        if value.is_empty() {
+            found.bad(format!("fields.{name}"), "is missing; this type of task needs it");
+        }
+    };
+    match spec.kind {
+        Some(TaskType::PairClassification | TaskType::Sts) => {
+            need("input", &f.input);
+            need("input2", &f.input2);
+            need("target", &f.target);
+        }
+        Some(TaskType::Span) => {
+            need("input", &f.input);
+            need("spans", &f.spans);
+        }
+        Some(TaskType::Retrieval) => need("query", &f.query),
+        Some(TaskType::Survival) => {
+            need("time", &f.time);
+            need("event", &f.event);
+        }
+        Some(
+            TaskType::Classification
+            | TaskType::Multilabel
+            | TaskType::Regression
+            | TaskType::TokenClassification,
+        ) => need("target", &f.target),
+        Some(TaskType::Dense) => need("map", &f.map),
+        _ => {}
+    }
+    if spec.kind == Some(TaskType::Retrieval) && spec.qrels.is_none() {
+        found.bad("qrels", "is missing; a file of judgements or { same = \"label\" }");
+    }
+}
