@@ -45,7 +45,11 @@ fn catalogue(places: &Places, named: &[String]) -> Result<(Catalogue, Vec<String
 /// Folders that data may be in.
 fn roots(places: &Places) -> Roots {
     let given = places.data.iter().cloned();
-    Roots(given.chain([PathBuf::from("."), PathBuf::from("../shared/data")]).collect())
+    Roots(
+        given
+            .chain([PathBuf::from("."), PathBuf::from("../shared/data")])
+            .collect(),
+    )
 }
 
 fn list(args: &ListArgs, ui: &Ui) -> Result<ExitCode, Failure> {
@@ -63,11 +67,15 @@ fn list(args: &ListArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     });
     let kind = kind.transpose()?;
     let fits = |spec: &&TaskSpec| {
-        let of_kind = |k: TaskType| spec.kind == Some(k) || spec.targets.iter().any(|t| t.kind == k);
+        let of_kind =
+            |k: TaskType| spec.kind == Some(k) || spec.targets.iter().any(|t| t.kind == k);
         let tags = &spec.tags;
         let lists = [&tags.skills, &tags.domains, &tags.tags, &tags.capability];
         kind.is_none_or(of_kind)
-            && args.tag.as_ref().is_none_or(|t| lists.iter().any(|l| l.contains(t)))
+            && args
+                .tag
+                .as_ref()
+                .is_none_or(|t| lists.iter().any(|l| l.contains(t)))
     };
     let specs: Vec<&TaskSpec> = catalogue.tasks().map(|e| &e.spec).filter(fits).collect();
     let mut rows = vec![["task", "type", "metric", "tags"].map(String::from)];
@@ -76,9 +84,19 @@ fn list(args: &ListArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             "type": "task", "id": spec.id, "kind": spec.type_words(), "metric": metric(spec),
             "modality": spec.modality.input, "tags": spec.tags, "license": spec.license,
         }));
-        let tags = spec.tags.skills.iter().chain(&spec.tags.domains).chain(&spec.tags.tags);
+        let tags = spec
+            .tags
+            .skills
+            .iter()
+            .chain(&spec.tags.domains)
+            .chain(&spec.tags.tags);
         let tags: Vec<&str> = tags.map(String::as_str).collect();
-        rows.push([spec.id.clone(), spec.type_words(), metric(spec), tags.join(", ")]);
+        rows.push([
+            spec.id.clone(),
+            spec.type_words(),
+            metric(spec),
+            tags.join(", "),
+        ]);
     }
     ui.answer(&columns(&rows));
     let groups: Vec<&str> = catalogue.groups().map(|g| &*g.id).collect();
@@ -95,7 +113,11 @@ fn list(args: &ListArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 }
 
 fn metric(spec: &TaskSpec) -> String {
-    let of_target = || spec.targets.iter().find_map(|t| polyloom::tasks::spec::primary(&t.metrics));
+    let of_target = || {
+        spec.targets
+            .iter()
+            .find_map(|t| polyloom::tasks::spec::primary(&t.metrics))
+    };
     let metric = spec.primary_metric().or_else(of_target);
     metric.map_or_else(|| "-".into(), |m| m.name.clone())
 }
@@ -117,8 +139,14 @@ fn show(args: &ShowArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     for id in &ids {
         if let Some(group) = catalogue.groups().find(|g| g.id == *id) {
             let members = catalogue.members(id)?;
-            ui.event(&json!({"type": "group", "id": id, "tasks": members, "aggregate": group.aggregate}));
-            ui.answer(&format!("{id}   group of {} tasks\n  {}", members.len(), members.join("\n  ")));
+            ui.event(
+                &json!({"type": "group", "id": id, "tasks": members, "aggregate": group.aggregate}),
+            );
+            ui.answer(&format!(
+                "{id}   group of {} tasks\n  {}",
+                members.len(),
+                members.join("\n  ")
+            ));
             continue;
         }
         let entry = catalogue.task(id)?;
@@ -141,7 +169,12 @@ fn toml(spec: &TaskSpec) -> Result<String, Failure> {
 /// A task as people read it.
 fn told(entry: &Entry, roots: &Roots) -> String {
     let spec = &entry.spec;
-    let mut text = format!("{}   {}, version {}", spec.id, spec.type_words(), spec.version);
+    let mut text = format!(
+        "{}   {}, version {}",
+        spec.id,
+        spec.type_words(),
+        spec.version
+    );
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
             text += &format!("\n  {name:<11} {value}");
@@ -161,33 +194,50 @@ fn told(entry: &Entry, roots: &Roots) -> String {
     };
     line("data", folder);
     line("splits", files.join(", "));
-    let fields: Vec<String> = spec.fields.given().map(|(n, c)| format!("{n} = {c}")).collect();
+    let fields: Vec<String> = spec
+        .fields
+        .given()
+        .map(|(n, c)| format!("{n} = {c}"))
+        .collect();
     line("fields", fields.join(", "));
     let names = &spec.labels.names;
     if !names.is_empty() {
         let most = 8;
         let first: Vec<&str> = names.iter().take(most).map(String::as_str).collect();
         let rest = if names.len() > most { ", ..." } else { "" };
-        line("labels", format!("{} ({}{rest})", names.len(), first.join(", ")));
+        line(
+            "labels",
+            format!("{} ({}{rest})", names.len(), first.join(", ")),
+        );
     }
     if let Some(table) = &spec.table {
         line("numeric", table.numeric.join(", "));
         line("categorical", table.categorical.join(", "));
         if !table.group.is_empty() {
             let word = serde_json::to_value(table.group_as).unwrap_or_default();
-            line("group", format!("{} as {}", table.group, word.as_str().unwrap_or_default()));
+            line(
+                "group",
+                format!("{} as {}", table.group, word.as_str().unwrap_or_default()),
+            );
         }
     }
     for target in &spec.targets {
         let metrics: Vec<&str> = target.metrics.iter().map(|m| &*m.name).collect();
-        line("target", format!("{}: {} ({})", target.name, target.kind, metrics.join(", ")));
+        line(
+            "target",
+            format!("{}: {} ({})", target.name, target.kind, metrics.join(", ")),
+        );
     }
     let metrics: Vec<String> = spec
         .metrics
         .iter()
         .map(|m| {
             let known = polyloom::tasks::metrics::find(&m.name);
-            let sign = if known.is_some_and(|k| k.higher_is_better) { "higher" } else { "lower" };
+            let sign = if known.is_some_and(|k| k.higher_is_better) {
+                "higher"
+            } else {
+                "lower"
+            };
             format!("{} ({sign} is better)", m.name)
         })
         .collect();
@@ -195,8 +245,16 @@ fn told(entry: &Entry, roots: &Roots) -> String {
     for prompt in &spec.prompts {
         line("prompt", format!("{}: {:?}", prompt.id, prompt.template));
     }
-    let tags = spec.tags.skills.iter().chain(&spec.tags.domains).chain(&spec.tags.tags);
-    line("tags", tags.map(String::as_str).collect::<Vec<_>>().join(", "));
+    let tags = spec
+        .tags
+        .skills
+        .iter()
+        .chain(&spec.tags.domains)
+        .chain(&spec.tags.tags);
+    line(
+        "tags",
+        tags.map(String::as_str).collect::<Vec<_>>().join(", "),
+    );
     line("licence", spec.license.clone());
     line("origin", spec.homepage.clone());
     line("citation", spec.citation.clone());
@@ -216,7 +274,11 @@ fn check(args: &CheckArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     if args.tasks.is_empty() {
         tasks = catalogue.tasks().map(|e| e.spec.id.clone()).collect();
     }
-    let fails = if args.strict { Level::Warning } else { Level::Failure };
+    let fails = if args.strict {
+        Level::Warning
+    } else {
+        Level::Failure
+    };
     let mut failed = 0;
     for id in &tasks {
         let entry = catalogue.task(id)?;
@@ -243,10 +305,18 @@ fn check(args: &CheckArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 
 /// A report as people read it.
 fn findings(report: &Report) -> String {
-    let splits: Vec<String> = report.splits.iter().map(|s| format!("{} {}", s.name, s.rows)).collect();
+    let splits: Vec<String> = report
+        .splits
+        .iter()
+        .map(|s| format!("{} {}", s.name, s.rows))
+        .collect();
     let mut text = format!("ok    {}   {} rows", report.task, splits.join(", "));
     if let Some(worst) = report.worst().filter(|w| *w > Level::Note) {
-        let word = if worst == Level::Failure { "fail " } else { "warn " };
+        let word = if worst == Level::Failure {
+            "fail "
+        } else {
+            "warn "
+        };
         text.replace_range(..5, word);
     }
     for finding in &report.findings {
@@ -255,7 +325,10 @@ fn findings(report: &Report) -> String {
             Level::Warning => "warn",
             Level::Note => "note",
         };
-        text += &format!("\n  {word}  {}: {} ({})", finding.at, finding.text, finding.code);
+        text += &format!(
+            "\n  {word}  {}: {} ({})",
+            finding.at, finding.text, finding.code
+        );
     }
     text
 }

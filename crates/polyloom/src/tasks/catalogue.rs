@@ -51,7 +51,12 @@ impl Roots {
             .map(|f| f.join(root))
             .collect();
         // A folder that has the first file wins over one that merely exists.
-        let first = entry.spec.splits.named.values().find(|s| !s.file.is_empty());
+        let first = entry
+            .spec
+            .splits
+            .named
+            .values()
+            .find(|s| !s.file.is_empty());
         let has_file = |f: &&PathBuf| first.is_some_and(|s| f.join(&s.file).exists());
         if let Some(found) = candidates.iter().find(has_file) {
             return Ok(found.clone());
@@ -64,7 +69,11 @@ impl Roots {
             "the data folder `{}` of task `{}` is nowhere (tried {})",
             entry.spec.source.root,
             entry.spec.id,
-            if tried.is_empty() { "no root".into() } else { tried.join(", ") }
+            if tried.is_empty() {
+                "no root".into()
+            } else {
+                tried.join(", ")
+            }
         );
         Err(MergeError::plan("no-data", what)
             .hint("--data DIR or POLYLOOM_DATA names the folder that holds it"))
@@ -106,7 +115,9 @@ impl Catalogue {
         let mut errors = Vec::new();
         for file in files {
             let read = if is_task_json(&file) {
-                task_json::read(&file).map(|s| Document::Task(Box::new(s))).map_err(|e| vec![e])
+                task_json::read(&file)
+                    .map(|s| Document::Task(Box::new(s)))
+                    .map_err(|e| vec![e])
             } else {
                 read::file(&file)
             };
@@ -120,13 +131,21 @@ impl Catalogue {
                 Err(found) => errors.extend(found),
             }
         }
-        if errors.is_empty() { Ok(ids) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(ids)
+        } else {
+            Err(errors)
+        }
     }
 
     fn add(&mut self, document: Document, file: Option<&Path>) -> Result<()> {
         let id = document.id().to_owned();
         let file = file.map(|f| {
-            if f.is_dir() { f.join("task.json") } else { f.to_owned() }
+            if f.is_dir() {
+                f.join("task.json")
+            } else {
+                f.to_owned()
+            }
         });
         let taken = match self.tasks.get(&id) {
             Some(entry) => entry.file.is_some() || file.is_none(),
@@ -135,7 +154,8 @@ impl Catalogue {
         if taken {
             let before = self.tasks.get(&id).and_then(|e| e.file.as_ref());
             let before = before.map_or("a shipped one".into(), |f| f.display().to_string());
-            let error = MergeError::plan("same-id", format!("the id `{id}` is that of {before} too"));
+            let error =
+                MergeError::plan("same-id", format!("the id `{id}` is that of {before} too"));
             return Err(match file {
                 Some(file) => error.at(file.display().to_string()),
                 None => error,
@@ -203,18 +223,28 @@ impl Catalogue {
 
     fn collect(&self, id: &str, above: &mut Vec<String>, out: &mut Vec<String>) -> Result<()> {
         let Some(group) = self.groups.get(id) else {
-            return Err(MergeError::plan("unknown-group", format!("unknown group `{id}`")));
+            return Err(MergeError::plan(
+                "unknown-group",
+                format!("unknown group `{id}`"),
+            ));
         };
         if above.iter().any(|g| g == id) {
             let circle = format!("{} > {id}", above.join(" > "));
-            return Err(MergeError::plan("group-cycle", format!("groups hold each other: {circle}")));
+            return Err(MergeError::plan(
+                "group-cycle",
+                format!("groups hold each other: {circle}"),
+            ));
         }
         above.push(id.to_owned());
         for pattern in &group.tasks {
             let tasks: Vec<&String> = self.tasks.keys().filter(|t| glob(pattern, t)).collect();
             let own = |g: &&String| *g != id || *pattern == id;
-            let groups: Vec<&String> =
-                self.groups.keys().filter(|g| glob(pattern, g)).filter(own).collect();
+            let groups: Vec<&String> = self
+                .groups
+                .keys()
+                .filter(|g| glob(pattern, g))
+                .filter(own)
+                .collect();
             if tasks.is_empty() && groups.is_empty() {
                 let what = format!("group `{id}`: `{pattern}` is no task and no group");
                 return Err(MergeError::plan("unknown-task", what));
@@ -241,7 +271,10 @@ fn spec_files(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()>
     let io = |e| polyloom_core::Error::io(folder, "read", e);
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
         if path.is_dir() {
             if depth < DEPTH && !name.starts_with('.') {
                 spec_files(&path, depth + 1, out)?;
@@ -287,7 +320,9 @@ mod tests {
     fn groups_nest_and_circles_are_found() {
         let mut catalogue = Catalogue::default();
         let task = |id: &str| {
-            format!("schema = \"polyloom.task/1\"\nid = \"{id}\"\ntype = \"generation\"\nprompts = [{{ template = \"x\" }}]\nsource = {{ kind = \"csv\" }}\nsplits = {{ test = {{ file = \"a.csv\" }} }}\n")
+            format!(
+                "schema = \"polyloom.task/1\"\nid = \"{id}\"\ntype = \"generation\"\nprompts = [{{ template = \"x\" }}]\nsource = {{ kind = \"csv\" }}\nsplits = {{ test = {{ file = \"a.csv\" }} }}\n"
+            )
         };
         let group = |id: &str, tasks: &str| {
             format!("schema = \"polyloom.group/1\"\nid = \"{id}\"\ntasks = {tasks}\n")
@@ -301,7 +336,9 @@ mod tests {
             group("c2", "[\"c1\"]"),
             group("lost", "[\"x/*\"]"),
         ] {
-            catalogue.add(read::toml(&text, "x").unwrap(), None).unwrap();
+            catalogue
+                .add(read::toml(&text, "x").unwrap(), None)
+                .unwrap();
         }
         assert_eq!(catalogue.members("g2").unwrap(), ["t/a", "t/b"]);
         let told = |g: &str| catalogue.members(g).unwrap_err().to_string();

@@ -152,7 +152,11 @@ pub fn check(spec: &TaskSpec, loader: &Loader) -> Result<Report> {
 fn inputs(spec: &TaskSpec) -> Vec<String> {
     let f = &spec.fields;
     let named = [&f.input, &f.input2, &f.query, &f.document];
-    let given: Vec<String> = named.into_iter().filter(|c| !c.is_empty()).cloned().collect();
+    let given: Vec<String> = named
+        .into_iter()
+        .filter(|c| !c.is_empty())
+        .cloned()
+        .collect();
     if !given.is_empty() {
         return given;
     }
@@ -162,7 +166,12 @@ fn inputs(spec: &TaskSpec) -> Vec<String> {
     if !table.features.is_empty() {
         return table.features.clone();
     }
-    table.categorical.iter().chain(&table.numeric).cloned().collect()
+    table
+        .categorical
+        .iter()
+        .chain(&table.numeric)
+        .cloned()
+        .collect()
 }
 
 struct State<'s> {
@@ -241,7 +250,10 @@ impl State<'_> {
             return;
         }
         let types = table.types();
-        self.columns = types.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+        self.columns = types
+            .iter()
+            .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
+            .collect();
         if self.inputs.is_empty() && self.spec.table.is_some() {
             let table = self.spec.table.clone().unwrap_or_default();
             let out: BTreeSet<&str> = self
@@ -267,9 +279,17 @@ impl State<'_> {
                 ("numeric", &t.numeric),
                 ("drop", &t.drop),
             ];
-            let single = [("group", &t.group), ("weight", &t.weight), ("time", &t.time)];
-            let lists = named.into_iter().flat_map(|(n, l)| l.iter().map(move |c| (n, c)));
-            lists.chain(single).map(|(n, c)| (format!("table.{n}"), c.as_str()))
+            let single = [
+                ("group", &t.group),
+                ("weight", &t.weight),
+                ("time", &t.time),
+            ];
+            let lists = named
+                .into_iter()
+                .flat_map(|(n, l)| l.iter().map(move |c| (n, c)));
+            lists
+                .chain(single)
+                .map(|(n, c)| (format!("table.{n}"), c.as_str()))
         });
         let all: Vec<(String, String)> = fields
             .chain(targets)
@@ -280,7 +300,10 @@ impl State<'_> {
         for (path, column) in all {
             let names: Vec<&str> = types.iter().map(|(n, _)| *n).collect();
             let near = crate::suggest::nearest(&column, &names, 1);
-            let near = near.first().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            let near = near
+                .first()
+                .map(|n| format!("; did you mean `{n}`?"))
+                .unwrap_or_default();
             let text = format!("the data has no column `{column}`{near}");
             self.find(Level::Failure, "no-column", &path, text);
         }
@@ -383,8 +406,18 @@ impl State<'_> {
                 self.find(level, code, &at, text);
             }
         };
-        some(summary.empty, Level::Warning, "empty-input", "have an empty input");
-        some(tally.no_target, Level::Warning, "no-target", "have no target");
+        some(
+            summary.empty,
+            Level::Warning,
+            "empty-input",
+            "have an empty input",
+        );
+        some(
+            tally.no_target,
+            Level::Warning,
+            "no-target",
+            "have no target",
+        );
         some(
             summary.duplicates,
             Level::Note,
@@ -416,11 +449,14 @@ impl State<'_> {
             && *n as f64 > SKEW * total as f64
         {
             let share = 100.0 * *n as f64 / total as f64;
-            let text = format!("`{label}` has {share:.1} % of the labels; prefer a metric that sees the rest");
+            let text = format!(
+                "`{label}` has {share:.1} % of the labels; prefer a metric that sees the rest"
+            );
             self.find(Level::Warning, "skew", &at, text);
         }
         if summary.labels.len() == 1 && self.spec.kind != Some(TaskType::Multilabel) {
-            let text = "has one label only; ranking and correlation metrics are undefined".to_owned();
+            let text =
+                "has one label only; ranking and correlation metrics are undefined".to_owned();
             self.find(Level::Warning, "one-label", &at, text);
         }
     }
@@ -457,8 +493,16 @@ impl State<'_> {
                 .map(String::as_str)
                 .collect();
             if let Some(first) = new.first() {
-                let text = format!("{} labels are not in train, the first is `{first}`", new.len());
-                self.find(Level::Warning, "unseen-label", &format!("splits.{}", split.name), text);
+                let text = format!(
+                    "{} labels are not in train, the first is `{first}`",
+                    new.len()
+                );
+                self.find(
+                    Level::Warning,
+                    "unseen-label",
+                    &format!("splits.{}", split.name),
+                    text,
+                );
             }
         }
         let never: Vec<&String> = self

@@ -62,7 +62,10 @@ fn leaks_duplicates_conflicts_and_unknown_labels_are_counted() {
     );
     assert_eq!(report.worst(), Some(Level::Failure));
     let train = &report.splits[0];
-    assert_eq!((train.rows, train.labels["yes"], train.labels["no"]), (5, 3, 2));
+    assert_eq!(
+        (train.rows, train.labels["yes"], train.labels["no"]),
+        (5, 3, 2)
+    );
     assert!(report.hash.is_some());
 }
 
@@ -79,11 +82,19 @@ fn missing_files_and_columns_are_failures() {
 
 #[test]
 fn a_clean_task_has_no_findings_and_slices_do_not_leak() {
-    let rows: String = (0..40).map(|i| format!("t{i},{}\n", ["no", "yes"][i % 2])).collect();
+    let rows: String = (0..40)
+        .map(|i| format!("t{i},{}\n", ["no", "yes"][i % 2]))
+        .collect();
     let text = format!("text,label\n{rows}");
     let spec = SPEC
-        .replace("train = { file = \"train.csv\" }", "train = { file = \"all.csv\", slice = \"[:75%]\", seed = 1 }")
-        .replace("test = { file = \"test.csv\" }", "test = { file = \"all.csv\", slice = \"[75%:]\", seed = 1 }");
+        .replace(
+            "train = { file = \"train.csv\" }",
+            "train = { file = \"all.csv\", slice = \"[:75%]\", seed = 1 }",
+        )
+        .replace(
+            "test = { file = \"test.csv\" }",
+            "test = { file = \"all.csv\", slice = \"[75%:]\", seed = 1 }",
+        );
     let report = run(&spec, &[("all.csv", &text)]);
     assert_eq!(codes(&report), []);
     let rows: Vec<u64> = report.splits.iter().map(|s| s.rows).collect();
@@ -93,11 +104,16 @@ fn a_clean_task_has_no_findings_and_slices_do_not_leak() {
 #[test]
 fn ids_and_constants_among_features_are_named() {
     let spec = "schema = \"polyloom.task/1\"\nid = \"toy\"\n[source]\nkind = \"csv\"\n[splits]\ntrain = { file = \"a.csv\" }\n[table]\n[[targets]]\nname = \"y\"\ncolumn = \"y\"\ntype = \"regression\"\n";
-    let rows: String = (0..30).map(|i| format!("k{i},1,{},{}\n", i % 5, i * 2)).collect();
+    let rows: String = (0..30)
+        .map(|i| format!("k{i},1,{},{}\n", i % 5, i * 2))
+        .collect();
     let report = run(spec, &[("a.csv", &format!("key,one,x,y\n{rows}"))]);
     assert_eq!(
         codes(&report),
-        [("id-column", "table.features"), ("constant", "table.features")]
+        [
+            ("id-column", "table.features"),
+            ("constant", "table.features")
+        ]
     );
     assert_eq!(report.worst(), Some(Level::Warning));
 }

@@ -62,8 +62,11 @@ impl<'s> Loader<'s> {
         self.spec.splits.named.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.spec.splits.named.keys().map(String::as_str).collect();
             let what = format!("task `{}` has no split `{name}`", self.spec.id);
-            MergeError::plan("no-split", what)
-                .hint(format!("splits present: {}. Pass --split {}", names.join(", "), names.first().unwrap_or(&"")))
+            MergeError::plan("no-split", what).hint(format!(
+                "splits present: {}. Pass --split {}",
+                names.join(", "),
+                names.first().unwrap_or(&"")
+            ))
         })
     }
 
@@ -82,7 +85,10 @@ impl<'s> Loader<'s> {
         self.raw(split, &mut |table| {
             let (start, rows) = (at, table.rows());
             at += rows;
-            let fits = |i: usize| keep.as_ref().is_none_or(|k| k.get(start + i) == Some(&true));
+            let fits = |i: usize| {
+                keep.as_ref()
+                    .is_none_or(|k| k.get(start + i) == Some(&true))
+            };
             let filtered = table.filtered(|i| fits(i) && self.passes(&table, i));
             visit(filtered)
         })
@@ -243,7 +249,13 @@ mod tests {
     #[test]
     fn later_rows_go_last() {
         let values = [json!(30), json!("4"), json!(10), json!("x")];
-        assert_eq!(by_time(&values, &cuts("[:50%]")), [false, true, true, false]);
-        assert_eq!(by_time(&values, &cuts("[50%:]")), [true, false, false, true]);
+        assert_eq!(
+            by_time(&values, &cuts("[:50%]")),
+            [false, true, true, false]
+        );
+        assert_eq!(
+            by_time(&values, &cuts("[50%:]")),
+            [true, false, false, true]
+        );
     }
 }

@@ -44,11 +44,12 @@ impl Renderer {
             }
             out.write_str(&python::str(value)).map_err(Error::from)
         });
-        environment.set_unknown_method_callback(|_, value, name, args| {
-            python::method(value, name, args)
-        });
+        environment
+            .set_unknown_method_callback(|_, value, name, args| python::method(value, name, args));
         environment.add_filter("string", |v: &Jinja| python::str(v));
-        environment.add_filter("capitalize", |v: &Jinja| python::method(v, "capitalize", &[]));
+        environment.add_filter("capitalize", |v: &Jinja| {
+            python::method(v, "capitalize", &[])
+        });
         environment.add_filter("regex_replace", regex_replace);
         environment.add_filter("percent", |format: &str, args: Rest<Jinja>| {
             python::percent(format, &args)
@@ -67,7 +68,9 @@ impl Renderer {
     pub fn render(&self, template: &str, fields: &Record) -> Result<String> {
         let text = python::rewrite_percent(template);
         let context = Jinja::from(Serde(fields));
-        self.0.render_str(&text, context).map_err(|e| failed(template, &e))
+        self.0
+            .render_str(&text, context)
+            .map_err(|e| failed(template, &e))
     }
 
     /// Renders a template that is one expression as a value, so that a list stays a list. Other templates give text.
@@ -76,12 +79,16 @@ impl Renderer {
     /// As [`Self::render`].
     pub fn value(&self, template: &str, fields: &Record) -> Result<Value> {
         let trimmed = template.trim();
-        let inner = trimmed.strip_prefix("{{").and_then(|t| t.strip_suffix("}}"));
+        let inner = trimmed
+            .strip_prefix("{{")
+            .and_then(|t| t.strip_suffix("}}"));
         match inner.filter(|i| !i.contains("{{") && !i.contains("{%") && !i.contains("}}")) {
             Some(_) => {
                 let rewritten = python::rewrite_percent(trimmed);
                 let expression = &rewritten[2..rewritten.len() - 2];
-                let compiled = self.0.compile_expression(expression.trim_matches(['-', ' ']));
+                let compiled = self
+                    .0
+                    .compile_expression(expression.trim_matches(['-', ' ']));
                 let value = compiled
                     .and_then(|e| e.eval(Jinja::from(Serde(fields))))
                     .map_err(|e| failed(template, &e))?;
@@ -129,7 +136,12 @@ impl Renderer {
                 let line = |(i, c): (usize, &String)| format!("\n{}. {c}", letter(i));
                 text += &choices.iter().enumerate().map(line).collect::<String>();
             }
-            "bullets" => text += &choices.iter().map(|c| format!("\n- {c}")).collect::<String>(),
+            "bullets" => {
+                text += &choices
+                    .iter()
+                    .map(|c| format!("\n- {c}"))
+                    .collect::<String>()
+            }
             template => {
                 let mut fields = fields.clone();
                 fields.insert("choices".into(), choices.clone().into());
@@ -178,7 +190,10 @@ impl Renderer {
         for shot in shots {
             let question = self.question(prompt, shot)?;
             let answer = question.targets.first().ok_or_else(|| {
-                MergeError::plan("bad-target", "an example has no target: `prompts.target` is empty")
+                MergeError::plan(
+                    "bad-target",
+                    "an example has no target: `prompts.target` is empty",
+                )
             })?;
             out += &question.text;
             out += &prompt.target_delimiter;
@@ -206,7 +221,10 @@ impl Question {
     /// The continuations that are scored: the delimiter belongs to them, not to the context.
     #[must_use]
     pub fn continuations(&self, delimiter: &str) -> Vec<String> {
-        self.choices.iter().map(|c| format!("{delimiter}{c}")).collect()
+        self.choices
+            .iter()
+            .map(|c| format!("{delimiter}{c}"))
+            .collect()
     }
 }
 
@@ -216,14 +234,21 @@ impl Question {
 pub fn settle(context: &str, continuations: &[String]) -> (String, Vec<String>) {
     let kept = context.trim_end();
     let moved = &context[kept.len()..];
-    let continuations = continuations.iter().map(|c| format!("{moved}{c}")).collect();
+    let continuations = continuations
+        .iter()
+        .map(|c| format!("{moved}{c}"))
+        .collect();
     (kept.to_owned(), continuations)
 }
 
 /// `A`, ..., `Z`, `AA`, ...
 fn letter(i: usize) -> String {
     let last = char::from(b'A' + u8::try_from(i % 26).unwrap_or(0));
-    if i < 26 { last.into() } else { letter(i / 26 - 1) + &last.to_string() }
+    if i < 26 {
+        last.into()
+    } else {
+        letter(i / 26 - 1) + &last.to_string()
+    }
 }
 
 /// Text as it is, everything else in Python's spelling.
@@ -236,7 +261,12 @@ fn regex_replace(text: &str, pattern: &str, by: &str) -> Result<String, Error> {
     let pattern = regex::Regex::new(pattern).map_err(wrong)?;
     // Python writes groups as \1, the engine as ${1}.
     let mut replacement = String::new();
-    let mut chars = by.replace('$', "$$").chars().collect::<Vec<_>>().into_iter().peekable();
+    let mut chars = by
+        .replace('$', "$$")
+        .chars()
+        .collect::<Vec<_>>()
+        .into_iter()
+        .peekable();
     while let Some(c) = chars.next() {
         match (c, chars.peek().copied()) {
             ('\\', Some(d)) if d.is_ascii_digit() => {
@@ -256,7 +286,10 @@ fn failed(template: &str, error: &Error) -> MergeError {
         ErrorKind::UndefinedError => format!("uses a field that the row lacks {detail}"),
         kind => format!("{kind}: {detail}"),
     };
-    MergeError::plan("bad-template", format!("template {short:?} {}", what.trim()))
+    MergeError::plan(
+        "bad-template",
+        format!("template {short:?} {}", what.trim()),
+    )
 }
 
 #[cfg(test)]
@@ -285,7 +318,10 @@ mod tests {
     fn contexts_end_with_the_text_and_continuations_begin_with_the_delimiter() {
         let renderer = Renderer::new();
         let question = renderer.question(&prompt(), &fields()).unwrap();
-        assert_eq!((question.gold, question.targets.clone()), (Some(1), vec!["yes".to_owned()]));
+        assert_eq!(
+            (question.gold, question.targets.clone()),
+            (Some(1), vec!["yes".to_owned()])
+        );
         assert_eq!(question.continuations(" "), [" no", " yes"]);
         let context = renderer.context(&prompt(), &[fields()], &fields()).unwrap();
         assert_eq!(context, "Answer.\nIs it? yes\n\nIs it?");
@@ -297,7 +333,10 @@ mod tests {
     fn choices_are_shown_as_asked() {
         let renderer = Renderer::new();
         let shown = |format: &str| {
-            let prompt = Prompt { choice_format: format.into(), ..prompt() };
+            let prompt = Prompt {
+                choice_format: format.into(),
+                ..prompt()
+            };
             renderer.question(&prompt, &fields()).unwrap().text
         };
         assert_eq!(shown("letters"), "Is it?\nA. no\nB. yes");
@@ -318,19 +357,35 @@ mod tests {
 
     #[test]
     fn python_formats() {
-        assert_eq!(python::rewrite_percent("{{ '%s' % a.b[0] }}%{{ 5 % 3 }}"), "{{ '%s'|percent(a.b[0]) }}%{{ 5 % 3 }}");
+        assert_eq!(
+            python::rewrite_percent("{{ '%s' % a.b[0] }}%{{ 5 % 3 }}"),
+            "{{ '%s'|percent(a.b[0]) }}%{{ 5 % 3 }}"
+        );
         let renderer = Renderer::new();
         let told = |t: &str| renderer.render(t, &fields()).unwrap();
         assert_eq!(told("{{ '%.2f|%d|%%' % (0.125, 3) }}"), "0.12|3|%");
-        assert_eq!(told("{{ [none, true, 'it\\'s'] }}"), "[None, True, \"it's\"]");
+        assert_eq!(
+            told("{{ [none, true, 'it\\'s'] }}"),
+            "[None, True, \"it's\"]"
+        );
         assert_eq!(told("{{ q|regex_replace('(I)s', '\\\\1') }}"), "I it?");
         assert!(renderer.render("{{ q.nope() }}", &fields()).is_err());
-        assert!(renderer.render("{% for i in range(100000000) %}x{% endfor %}", &fields()).is_err());
+        assert!(
+            renderer
+                .render("{% for i in range(100000000) %}x{% endfor %}", &fields())
+                .is_err()
+        );
     }
 
     #[test]
     fn float_spelling() {
-        for (x, text) in [(1e16, "1e+16"), (1.5e-7, "1.5e-07"), (0.0001, "0.0001"), (-2.0, "-2.0"), (123456789.0, "123456789.0")] {
+        for (x, text) in [
+            (1e16, "1e+16"),
+            (1.5e-7, "1.5e-07"),
+            (0.0001, "0.0001"),
+            (-2.0, "-2.0"),
+            (123456789.0, "123456789.0"),
+        ] {
             assert_eq!(python::float(x), text);
         }
     }

@@ -18,16 +18,24 @@ pub fn repr(value: &Value) -> String {
             f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
         }
         ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter().map(|i| i.map(|v| repr(&v)).collect::<Vec<_>>());
+            let items = value
+                .try_iter()
+                .map(|i| i.map(|v| repr(&v)).collect::<Vec<_>>());
             format!("[{}]", items.unwrap_or_default().join(", "))
         }
         ValueKind::Map => {
-            let keys = value.try_iter().map(|i| i.collect::<Vec<_>>()).unwrap_or_default();
+            let keys = value
+                .try_iter()
+                .map(|i| i.collect::<Vec<_>>())
+                .unwrap_or_default();
             let entry = |key: &Value| {
                 let item = value.get_item(key).unwrap_or_default();
                 format!("{}: {}", repr(key), repr(&item))
             };
-            format!("{{{}}}", keys.iter().map(entry).collect::<Vec<_>>().join(", "))
+            format!(
+                "{{{}}}",
+                keys.iter().map(entry).collect::<Vec<_>>().join(", ")
+            )
         }
         _ => value.to_string(),
     }
@@ -52,11 +60,19 @@ pub fn float(x: f64) -> String {
         return format!("{digits}e{sign}{power:0>2}");
     }
     let text = x.to_string();
-    if text.contains('.') { text } else { text + ".0" }
+    if text.contains('.') {
+        text
+    } else {
+        text + ".0"
+    }
 }
 
 fn quoted(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     let mut out = String::from(quote);
     for c in text.chars() {
         match c {
@@ -103,9 +119,9 @@ pub fn method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error>
             "isdigit" => (!s.is_empty() && s.chars().all(|c| c.is_ascii_digit())).into(),
             "count" => s.matches(need(0)?).count().into(),
             "replace" => match args.get(2).and_then(Value::as_i64) {
-                Some(n) if n >= 0 => {
-                    s.replacen(need(0)?, need(1)?, usize::try_from(n).unwrap_or(usize::MAX)).into()
-                }
+                Some(n) if n >= 0 => s
+                    .replacen(need(0)?, need(1)?, usize::try_from(n).unwrap_or(usize::MAX))
+                    .into(),
                 _ => s.replace(need(0)?, need(1)?).into(),
             },
             "find" => match s.find(need(0)?) {
@@ -117,7 +133,9 @@ pub fn method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error>
                 None => return Err(wrong("substring not found".into())),
             },
             "join" => {
-                let items = args.first().ok_or_else(|| wrong(".join() needs a list".into()))?;
+                let items = args
+                    .first()
+                    .ok_or_else(|| wrong(".join() needs a list".into()))?;
                 let items: Vec<String> = items.try_iter()?.map(|v| str(&v)).collect();
                 items.join(s).into()
             }
@@ -128,13 +146,17 @@ pub fn method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error>
     }
     match (value.kind(), name) {
         (ValueKind::Seq | ValueKind::Iterable, "index") => {
-            let wanted = args.first().ok_or_else(|| wrong(".index() needs a value".into()))?;
+            let wanted = args
+                .first()
+                .ok_or_else(|| wrong(".index() needs a value".into()))?;
             let at = value.try_iter()?.position(|v| v == *wanted);
             at.map(Value::from)
                 .ok_or_else(|| wrong(format!("{} is not in the list", repr(wanted))))
         }
         (ValueKind::Seq | ValueKind::Iterable, "count") => {
-            let wanted = args.first().ok_or_else(|| wrong(".count() needs a value".into()))?;
+            let wanted = args
+                .first()
+                .ok_or_else(|| wrong(".count() needs a value".into()))?;
             Ok(value.try_iter()?.filter(|v| v == wanted).count().into())
         }
         (ValueKind::Map, "keys") => Ok(value.try_iter()?.collect()),
@@ -142,12 +164,21 @@ pub fn method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error>
             let keys: Vec<Value> = value.try_iter()?.collect();
             let entry = |k: Value| {
                 let item = value.get_item(&k)?;
-                Ok(if name == "values" { item } else { Value::from(vec![k, item]) })
+                Ok(if name == "values" {
+                    item
+                } else {
+                    Value::from(vec![k, item])
+                })
             };
-            keys.into_iter().map(entry).collect::<Result<Vec<_>, _>>().map(Value::from)
+            keys.into_iter()
+                .map(entry)
+                .collect::<Result<Vec<_>, _>>()
+                .map(Value::from)
         }
         (ValueKind::Map, "get") => {
-            let key = args.first().ok_or_else(|| wrong(".get() needs a key".into()))?;
+            let key = args
+                .first()
+                .ok_or_else(|| wrong(".get() needs a key".into()))?;
             let item = value.get_item(key)?;
             let none = || args.get(1).cloned().unwrap_or_else(|| Value::from(()));
             Ok(if item.is_undefined() { none() } else { item })
@@ -162,7 +193,9 @@ fn unknown(value: &Value, name: &str) -> Result<Value, Error> {
 }
 
 fn split(s: &str, by: Option<&str>, most: Option<&Value>, right: bool) -> Result<Value, Error> {
-    let most = most.and_then(Value::as_i64).and_then(|n| usize::try_from(n).ok());
+    let most = most
+        .and_then(Value::as_i64)
+        .and_then(|n| usize::try_from(n).ok());
     let parts: Vec<&str> = match (by, most) {
         (Some(""), _) => return Err(wrong("empty separator".into())),
         (None, None) => s.split_whitespace().collect(),
@@ -218,7 +251,9 @@ pub fn percent(format: &str, args: &[Value]) -> Result<String, Error> {
             out.push('%');
             continue;
         }
-        let value = args.next().ok_or_else(|| wrong("not enough arguments for the format".into()))?;
+        let value = args
+            .next()
+            .ok_or_else(|| wrong("not enough arguments for the format".into()))?;
         match (kind, flags) {
             ('s', "") => out += &str(value),
             ('r', "") => out += &repr(value),
@@ -228,7 +263,9 @@ pub fn percent(format: &str, args: &[Value]) -> Result<String, Error> {
             }
             ('f', _) => {
                 let digits = match flags.strip_prefix('.') {
-                    Some(n) => n.parse().map_err(|_| wrong(format!("unknown format %{flags}f")))?,
+                    Some(n) => n
+                        .parse()
+                        .map_err(|_| wrong(format!("unknown format %{flags}f")))?,
                     None if flags.is_empty() => 6,
                     None => return Err(wrong(format!("unknown format %{flags}f"))),
                 };
@@ -281,7 +318,10 @@ pub fn rewrite_percent(template: &str) -> String {
                 out += &template[copied..end];
                 let operand = template[start..stop].trim();
                 let bare = operand.strip_prefix('(').and_then(|o| o.strip_suffix(')'));
-                out += &format!("|percent({})", bare.unwrap_or(operand).trim_end_matches(','));
+                out += &format!(
+                    "|percent({})",
+                    bare.unwrap_or(operand).trim_end_matches(',')
+                );
                 copied = stop;
                 i = stop;
                 continue;

@@ -41,9 +41,8 @@ pub fn file(path: &Path) -> Result<Document, Vec<MergeError>> {
     let bytes =
         std::fs::read(path).map_err(|e| vec![polyloom_core::Error::io(path, "read", e).into()])?;
     let place = path.display().to_string();
-    let text = String::from_utf8(bytes).map_err(|_| {
-        vec![MergeError::plan("bad-task", "is not UTF-8 text").at(place.clone())]
-    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| vec![MergeError::plan("bad-task", "is not UTF-8 text").at(place.clone())])?;
     match path.extension().and_then(|e| e.to_str()) {
         Some("json") => untyped(&place, || {
             serde_json::from_str(&text).map_err(|e| e.to_string())
@@ -61,7 +60,9 @@ pub fn file(path: &Path) -> Result<Document, Vec<MergeError>> {
 /// As [`file`].
 pub fn toml(text: &str, place: &str) -> Result<Document, Vec<MergeError>> {
     let document = DeTable::parse(text).map_err(|e| {
-        let at = e.span().map_or(place.to_owned(), |s| position(text, place, s.start));
+        let at = e
+            .span()
+            .map_or(place.to_owned(), |s| position(text, place, s.start));
         vec![MergeError::plan("bad-toml", format!("is not valid TOML: {}", e.message())).at(at)]
     })?;
     let top = document.get_ref();

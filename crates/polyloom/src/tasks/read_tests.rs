@@ -104,20 +104,38 @@ fn json_and_yaml_have_the_same_keys() {
         let path = dir.path().join(name);
         std::fs::write(&path, &json).unwrap();
         assert_eq!(file(&path).unwrap(), Document::Task(Box::new(spec.clone())));
-        std::fs::write(&path, json.replace("\"license\"", "\"licence\"").replace("\"version\"", "\"vers\"")).unwrap();
-        assert!(file(&path).unwrap_err()[0].to_string().contains("vers"), "{name}");
+        std::fs::write(
+            &path,
+            json.replace("\"license\"", "\"licence\"")
+                .replace("\"version\"", "\"vers\""),
+        )
+        .unwrap();
+        assert!(
+            file(&path).unwrap_err()[0].to_string().contains("vers"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn unknown_keys_are_all_reported_with_place_and_nearest() {
-    let text = TOY.replace("language =", "langage =").replace("fewshot_delim", "x").replace("template =", "templte =");
+    let text = TOY
+        .replace("language =", "langage =")
+        .replace("fewshot_delim", "x")
+        .replace("template =", "templte =");
     let errors = toml(&text, "toy.toml").unwrap_err();
     assert_eq!(errors.len(), 2);
     let first = errors[0].to_string();
-    assert!(first.starts_with("toy.toml:7:1: unknown key `langage`\n   7 | langage"), "{first}");
+    assert!(
+        first.starts_with("toy.toml:7:1: unknown key `langage`\n   7 | langage"),
+        "{first}"
+    );
     assert_eq!(errors[0].hints(), ["did you mean `language`?"]);
-    assert!(errors[1].to_string().contains("unknown key `templte` in `prompts`"));
+    assert!(
+        errors[1]
+            .to_string()
+            .contains("unknown key `templte` in `prompts`")
+    );
     let split = TOY.replace("test = { file", "test = { fil");
     assert!(told(&split)[0].contains("unknown key `fil` in `splits`"));
 }
@@ -136,14 +154,39 @@ fn bad_values_name_the_path_of_their_field() {
         ("\"nli/toy\"", "\"NLI toy\"", "id", "id  "),
         ("train = 1.0", "train = 0.0", "weights.train", "train = 0.0"),
         ("eval  = 1.0", "eval = -1.0", "weights.eval", "eval = -1.0"),
-        ("name = \"acc\"", "name = \"acuracy\"", "metrics[0].name", "name = \"acuracy\""),
-        ("choices = [\"True\", \"False\"]", "", "prompts[0].choices", "[[prompts]]"),
+        (
+            "name = \"acc\"",
+            "name = \"acuracy\"",
+            "metrics[0].name",
+            "name = \"acuracy\"",
+        ),
+        (
+            "choices = [\"True\", \"False\"]",
+            "",
+            "prompts[0].choices",
+            "[[prompts]]",
+        ),
         ("[90%:]", "[80%:]", "splits.validation", "validation ="),
-        ("seed = 0 }\ntest", "seed = 1 }\ntest", "splits.validation.seed", "validation ="),
-        ("fewshot = \"train\"", "fewshot = \"shots\"", "splits.fewshot", "fewshot = "),
+        (
+            "seed = 0 }\ntest",
+            "seed = 1 }\ntest",
+            "splits.validation.seed",
+            "validation =",
+        ),
+        (
+            "fewshot = \"train\"",
+            "fewshot = \"shots\"",
+            "splits.fewshot",
+            "fewshot = ",
+        ),
         ("(.+?)", "(.+?", "parse[0].steps[0].regex", "steps ="),
         ("\"e\" = 0", "\"e\" = 3", "labels.map", "map ="),
-        ("maximum = 1.0", "maximum = 0.5", "score.maximum", "maximum ="),
+        (
+            "maximum = 1.0",
+            "maximum = 0.5",
+            "score.maximum",
+            "maximum =",
+        ),
     ] {
         let text = TOY.replacen(from, to, 1);
         assert_ne!(text, TOY, "{from}");
@@ -151,7 +194,10 @@ fn bad_values_name_the_path_of_their_field() {
         assert_eq!(errors.len(), 1, "{errors:?}");
         let number = text.lines().position(|l| l.starts_with(line)).unwrap() + 1;
         let at = format!("toy.toml:{number}:");
-        assert!(errors[0].starts_with(&at) && errors[0].contains(&format!("`{path}`: ")), "{errors:?}");
+        assert!(
+            errors[0].starts_with(&at) && errors[0].contains(&format!("`{path}`: ")),
+            "{errors:?}"
+        );
     }
 }
 
@@ -164,7 +210,10 @@ fn the_hash_ignores_what_cannot_move_a_score() {
     assert_eq!(base.len(), 64);
     assert_eq!(base, hash(&TOY.replace("title = \"\"", "title = \"Toy\"")));
     assert_eq!(base, hash(&TOY.replace("train = 1.0", "train = 2.0")));
-    assert_eq!(base, hash(&TOY.replace("[fewshot]\nn = 0\nsampler = \"first\"", "")));
+    assert_eq!(
+        base,
+        hash(&TOY.replace("[fewshot]\nn = 0\nsampler = \"first\"", ""))
+    );
     assert_ne!(base, hash(&TOY.replace("Answer:", "Reply:")));
     let files = std::collections::BTreeMap::from([("test.jsonl".to_owned(), "00".to_owned())]);
     assert_ne!(base, task_hash(&task(TOY), &files));

@@ -71,7 +71,11 @@ mod tests {
         assert_eq!(shipped.tasks().count(), catalogue.tasks().count());
         assert!(shipped.tasks().count() >= 30);
         for group in shipped.groups() {
-            assert!(!shipped.members(&group.id).unwrap().is_empty(), "{}", group.id);
+            assert!(
+                !shipped.members(&group.id).unwrap().is_empty(),
+                "{}",
+                group.id
+            );
         }
     }
 }

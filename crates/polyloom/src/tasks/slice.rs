@@ -164,9 +164,7 @@ mod tests {
 
     #[test]
     fn overlap_is_seen() {
-        let meets = |a: &str, b: &str| {
-            Slice::parse(a).unwrap().overlaps(&Slice::parse(b).unwrap())
-        };
+        let meets = |a: &str, b: &str| Slice::parse(a).unwrap().overlaps(&Slice::parse(b).unwrap());
         assert!(meets("", "") && meets("[:90%]", "[80%:]") && meets("[0:10]", "[9:]"));
         assert!(!meets("[0:10]", "[10:20]") && !meets("[10:]", "[:10]"));
         assert!(meets("", "[:10]"));

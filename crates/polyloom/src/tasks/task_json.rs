@@ -16,17 +16,30 @@ use crate::error::Result;
 /// # Errors
 /// A file that is no JSON object, lacks a name, kind or splits, or names a kind or metric that no spec has.
 pub fn read(path: &Path) -> Result<TaskSpec> {
-    let file = if path.is_dir() { path.join("task.json") } else { path.to_owned() };
+    let file = if path.is_dir() {
+        path.join("task.json")
+    } else {
+        path.to_owned()
+    };
     let value = json::whole(&file, &Limits::default())?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let above = folder.canonicalize().ok();
-    let above = above.as_deref().and_then(Path::parent).and_then(Path::file_name);
-    let family = above.and_then(|n| n.to_str()).unwrap_or("task").to_lowercase();
+    let above = above
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(Path::file_name);
+    let family = above
+        .and_then(|n| n.to_str())
+        .unwrap_or("task")
+        .to_lowercase();
     let mut spec = convert(&value, &family).map_err(|why| bad(&file, why))?;
     spec.source.root = String::new();
     let problems = super::validate::task(&spec);
     if let Some(problem) = problems.first() {
-        return Err(bad(&file, format!("`{}`: {}", problem.path, problem.message)));
+        return Err(bad(
+            &file,
+            format!("`{}`: {}", problem.path, problem.message),
+        ));
     }
     Ok(spec)
 }
@@ -39,7 +52,9 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| -> Vec<String> {
         let items = value.as_array().into_iter().flatten();
-        items.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+        items
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect()
     };
     let name = text("name");
     if name.is_empty() {
@@ -61,7 +76,11 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
     let target = text("target_column");
     let modality = text("modality");
     spec.modality = Modality {
-        input: vec![if modality == "tabular" { "table".into() } else { modality.clone() }],
+        input: vec![if modality == "tabular" {
+            "table".into()
+        } else {
+            modality.clone()
+        }],
         output: "label".into(),
     };
     if modality == "text" {
@@ -94,7 +113,10 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
         (kind, _) => kind,
     };
     spec.kind = Some(kind);
-    spec.fields.input = inputs.first().cloned().ok_or("`input_columns` is missing")?;
+    spec.fields.input = inputs
+        .first()
+        .cloned()
+        .ok_or("`input_columns` is missing")?;
     spec.fields.input2 = inputs.get(1).cloned().unwrap_or_default();
     spec.fields.id = "id".into();
     if kind == TaskType::Span {
@@ -126,7 +148,9 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
 fn splits(value: &Value, spec: &mut TaskSpec) -> Result<(), String> {
     let splits = value["splits"].as_object().ok_or("`splits` is missing")?;
     for (name, split) in splits {
-        let file = split["file"].as_str().ok_or(format!("`splits.{name}.file` is missing"))?;
+        let file = split["file"]
+            .as_str()
+            .ok_or(format!("`splits.{name}.file` is missing"))?;
         let split = Split {
             file: file.to_owned(),
             ..Split::default()
@@ -144,9 +168,12 @@ fn splits(value: &Value, spec: &mut TaskSpec) -> Result<(), String> {
 }
 
 fn one_target(entry: &Value) -> Result<Target, String> {
-    let column = entry["column"].as_str().ok_or("`targets[].column` is missing")?;
+    let column = entry["column"]
+        .as_str()
+        .ok_or("`targets[].column` is missing")?;
     let word = entry["kind"].as_str().unwrap_or_default();
-    let kind = TaskType::from_word(word).ok_or(format!("`targets`: `{word}` is no type of task"))?;
+    let kind =
+        TaskType::from_word(word).ok_or(format!("`targets`: `{word}` is no type of task"))?;
     Ok(Target {
         name: column.to_owned(),
         column: column.to_owned(),
@@ -176,7 +203,9 @@ fn metrics(text: &str) -> Vec<Metric> {
     ];
     let mut found: Vec<Metric> = Vec::new();
     for part in text.split(", ").flat_map(|p| p.split(" and ")) {
-        let word = WORDS.iter().find(|(w, _)| !w.is_empty() && part.contains(w));
+        let word = WORDS
+            .iter()
+            .find(|(w, _)| !w.is_empty() && part.contains(w));
         if let Some((_, name)) = word
             && found.iter().all(|m| m.name != *name)
         {
@@ -197,7 +226,10 @@ mod tests {
             "target_column": "label", "labels": ["no", "yes"], "metric": "accuracy and f1 of the paraphrase class",
             "splits": {"train": {"file": "train.parquet"}, "test": {"file": "test.parquet"}}});
         let spec = convert(&value, "text").unwrap();
-        assert_eq!((spec.id.as_str(), spec.kind), ("text/msrp", Some(TaskType::PairClassification)));
+        assert_eq!(
+            (spec.id.as_str(), spec.kind),
+            ("text/msrp", Some(TaskType::PairClassification))
+        );
         let names: Vec<&str> = spec.metrics.iter().map(|m| &*m.name).collect();
         assert_eq!(names, ["accuracy", "f1"]);
         assert!(super::super::validate::task(&spec).is_empty());
@@ -205,7 +237,10 @@ mod tests {
             "targets": [{"column": "y", "kind": "binary", "metric": "auc, log loss"}], "splits": {"train": {"file": "a.csv"}}});
         let spec = convert(&value, "tabular").unwrap();
         assert_eq!(spec.source.kind, SourceKind::Csv);
-        assert_eq!(spec.task_ids(&["a".into(), "b".into()]), ["tabular/t/a/y", "tabular/t/b/y"]);
+        assert_eq!(
+            spec.task_ids(&["a".into(), "b".into()]),
+            ["tabular/t/a/y", "tabular/t/b/y"]
+        );
         assert!(convert(&json!({"name": "x"}), "f").is_err());
     }
 }

@@ -81,7 +81,11 @@ pub fn group(spec: &GroupSpec) -> Vec<Problem> {
         found.bad("tasks", "is empty");
     }
     for (i, aggregate) in spec.aggregate.iter().enumerate() {
-        metric_name(&aggregate.metric, &format!("aggregate[{i}].metric"), &mut found);
+        metric_name(
+            &aggregate.metric,
+            &format!("aggregate[{i}].metric"),
+            &mut found,
+        );
         if aggregate.how != "mean" {
             found.bad(format!("aggregate[{i}].how"), "must be \"mean\"");
         }
@@ -92,7 +96,10 @@ pub fn group(spec: &GroupSpec) -> Vec<Problem> {
 fn id(id: &str, found: &mut Found) {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._/-".contains(c);
     if id.is_empty() || !id.chars().all(fine) {
-        found.bad("id", format!("`{id}` is no id: use a-z, 0-9, `.`, `_`, `/` and `-`"));
+        found.bad(
+            "id",
+            format!("`{id}` is no id: use a-z, 0-9, `.`, `_`, `/` and `-`"),
+        );
     }
 }
 
@@ -106,11 +113,17 @@ fn source(spec: &TaskSpec, found: &mut Found) {
     }
     for (file, hash) in &spec.source.sha256 {
         if hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()) {
-            found.bad("source.sha256", format!("the hash of `{file}` is not 64 hexadecimal digits"));
+            found.bad(
+                "source.sha256",
+                format!("the hash of `{file}` is not 64 hexadecimal digits"),
+            );
         }
     }
     if spec.source.size.is_some_and(|s| s.contains(&0)) {
-        found.bad("source.size", "holds a zero; it is [height, width, channels]");
+        found.bad(
+            "source.size",
+            "holds a zero; it is [height, width, channels]",
+        );
     }
 }
 
@@ -118,7 +131,10 @@ fn splits(spec: &TaskSpec, found: &mut Found) {
     if spec.splits.named.is_empty() {
         found.bad("splits", "names no split");
     }
-    let needs_file = !matches!(spec.source.kind, SourceKind::Inline | SourceKind::ImageFolder);
+    let needs_file = !matches!(
+        spec.source.kind,
+        SourceKind::Inline | SourceKind::ImageFolder
+    );
     let mut parsed: Vec<(&str, &Split, Slice)> = Vec::new();
     for (name, split) in &spec.splits.named {
         let path = format!("splits.{name}");
@@ -137,7 +153,9 @@ fn splits(spec: &TaskSpec, found: &mut Found) {
                     format!("splits.{name}"),
                     format!("has rows that split `{other}` has too"),
                 );
-                found.hint("give the two slices of the file that do not meet, such as [:90%] and [90%:]");
+                found.hint(
+                    "give the two slices of the file that do not meet, such as [:90%] and [90%:]",
+                );
             } else if before.file == split.file && before.seed != split.seed {
                 found.bad(
                     format!("splits.{name}.seed"),
@@ -177,7 +195,10 @@ fn prompts(spec: &TaskSpec, found: &mut Found) {
     let mut seen = BTreeSet::new();
     for (i, prompt) in spec.prompts.iter().enumerate() {
         if !seen.insert(&prompt.id) {
-            found.bad(format!("prompts[{i}].id"), format!("`{}` stands twice", prompt.id));
+            found.bad(
+                format!("prompts[{i}].id"),
+                format!("`{}` stands twice", prompt.id),
+            );
         }
         if prompt.template.is_empty() {
             found.bad(format!("prompts[{i}].template"), "is empty");
@@ -199,7 +220,10 @@ fn prompts(spec: &TaskSpec, found: &mut Found) {
         Some(TaskType::MultipleChoice | TaskType::Generation)
     );
     if prompted && spec.prompts.is_empty() {
-        found.bad("prompts", "is missing; this type of task is asked by a prompt");
+        found.bad(
+            "prompts",
+            "is missing; this type of task is asked by a prompt",
+        );
     }
     if let Sampler::Fixed(fixed) = &spec.fewshot.sampler
         && fixed.fixed.len() < spec.fewshot.n as usize
@@ -225,9 +249,15 @@ fn chains(spec: &TaskSpec, found: &mut Found) {
                 lower,
             } = step;
             if usize::from(regex.is_some()) + usize::from(*strip) + usize::from(*lower) != 1 {
-                found.bad(path, "must be exactly one of `regex`, `strip = true` and `lower = true`");
+                found.bad(
+                    path,
+                    "must be exactly one of `regex`, `strip = true` and `lower = true`",
+                );
             } else if let Some(Err(error)) = regex.as_deref().map(Regex::new) {
-                found.bad(format!("{path}.regex"), format!("is no regular expression: {error}"));
+                found.bad(
+                    format!("{path}.regex"),
+                    format!("is no regular expression: {error}"),
+                );
             } else if group.is_some() && regex.is_none() {
                 found.bad(format!("{path}.group"), "belongs to `regex`");
             }
@@ -249,7 +279,10 @@ fn metric_list(list: &[Metric], path: &str, found: &mut Found) {
     for (i, metric) in list.iter().enumerate() {
         metric_name(&metric.name, &format!("{path}[{i}].name"), found);
         if !["mean", "median", "sum"].contains(&&*metric.aggregate) {
-            found.bad(format!("{path}[{i}].aggregate"), "must be mean, median or sum");
+            found.bad(
+                format!("{path}[{i}].aggregate"),
+                "must be mean, median or sum",
+            );
         }
     }
     if list.iter().filter(|m| m.primary).count() > 1 {
@@ -272,7 +305,10 @@ fn scores(spec: &TaskSpec, found: &mut Found) {
     if let (Some(chance), Some(maximum)) = (spec.score.chance, spec.score.maximum)
         && chance == maximum
     {
-        found.bad("score.maximum", "equals `chance`: nothing could be normalised");
+        found.bad(
+            "score.maximum",
+            "equals `chance`: nothing could be normalised",
+        );
     }
 }
 
@@ -284,7 +320,10 @@ fn table(spec: &TaskSpec, found: &mut Found) {
         }
     }
     let targets = spec.targets.iter().map(|t| &t.column);
-    for column in targets.chain([&spec.fields.target]).filter(|c| !c.is_empty()) {
+    for column in targets
+        .chain([&spec.fields.target])
+        .filter(|c| !c.is_empty())
+    {
         if table.features.contains(column) {
             found.bad("table.features", format!("`{column}` is the target"));
         }
@@ -295,7 +334,10 @@ fn targets(spec: &TaskSpec, found: &mut Found) {
     let mut seen = BTreeSet::new();
     for (i, target) in spec.targets.iter().enumerate() {
         if !seen.insert(&target.name) {
-            found.bad(format!("targets[{i}].name"), format!("`{}` stands twice", target.name));
+            found.bad(
+                format!("targets[{i}].name"),
+                format!("`{}` stands twice", target.name),
+            );
         }
         if target.name.contains('/') || target.name.is_empty() {
             found.bad(format!("targets[{i}].name"), "must be a name without `/`");
@@ -324,7 +366,10 @@ fn required_fields(spec: &TaskSpec, found: &mut Found) {
     let f = &spec.fields;
     let mut need = |name: &str, value: &str| {
         if value.is_empty() {
-            found.bad(format!("fields.{name}"), "is missing; this type of task needs it");
+            found.bad(
+                format!("fields.{name}"),
+                "is missing; this type of task needs it",
+            );
         }
     };
     match spec.kind {
@@ -352,6 +397,9 @@ fn required_fields(spec: &TaskSpec, found: &mut Found) {
         _ => {}
     }
     if spec.kind == Some(TaskType::Retrieval) && spec.qrels.is_none() {
-        found.bad("qrels", "is missing; a file of judgements or { same = \"label\" }");
+        found.bad(
+            "qrels",
+            "is missing; a file of judgements or { same = \"label\" }",
+        );
     }
 }

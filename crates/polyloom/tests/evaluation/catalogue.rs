@@ -13,7 +13,10 @@ pub fn templates(case: &Case) -> Outcome {
     let first = FIRST.get_or_init(|| {
         let file = golden("evaluation").join("prompt_templates.json");
         let value: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        value["cases"][0]["input"]["fields"].as_object().unwrap().clone()
+        value["cases"][0]["input"]["fields"]
+            .as_object()
+            .unwrap()
+            .clone()
     });
     let fields = case.input["fields"].as_object().unwrap_or(first);
     let template = case.input["template"].as_str().unwrap();

@@ -3,9 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "the walker reports which cases ran")]
 
+mod catalogue;
 mod statistics;
 mod text;
-mod catalogue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -50,7 +50,10 @@ pub fn read(path: &Path, delimiter: u8, limits: &Limits, visit: Visit) -> Result
     loop {
         start.set(reader.position().byte());
         row += 1;
-        if !reader.read_byte_record(&mut record).map_err(|e| failed(path, row, e))? {
+        if !reader
+            .read_byte_record(&mut record)
+            .map_err(|e| failed(path, row, e))?
+        {
             break;
         }
         if record.len() != names.len() {

@@ -44,7 +44,13 @@ pub fn lines(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
         match serde_json::from_slice(text) {
             Ok(Value::Object(map)) => rows.push(map)?,
             Ok(_) => return Err(bad_row(path, rows.number, "is no JSON object")),
-            Err(e) => return Err(bad_row(path, rows.number, format!("is not valid JSON: {e}"))),
+            Err(e) => {
+                return Err(bad_row(
+                    path,
+                    rows.number,
+                    format!("is not valid JSON: {e}"),
+                ));
+            }
         }
     }
 }

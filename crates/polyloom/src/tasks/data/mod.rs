@@ -71,7 +71,10 @@ pub fn read(path: &Path, kind: SourceKind, limits: &Limits, visit: Visit) -> Res
         SourceKind::Parquet => parquet::read(path, limits, visit),
         SourceKind::Arrow | SourceKind::Synth | SourceKind::ImageFolder | SourceKind::Inline => {
             let name = serde_json::to_value(kind).unwrap_or_default();
-            Err(bad(path, format!("a source of kind {name} is not read as a file")))
+            Err(bad(
+                path,
+                format!("a source of kind {name} is not read as a file"),
+            ))
         }
     }
 }

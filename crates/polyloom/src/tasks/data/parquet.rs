@@ -51,7 +51,11 @@ pub fn rows(path: &Path, limits: &Limits) -> Result<u64> {
 pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
     let reader = open(path, limits)?;
     let schema = reader.metadata().file_metadata().schema();
-    let names: Vec<String> = schema.get_fields().iter().map(|f| f.name().to_owned()).collect();
+    let names: Vec<String> = schema
+        .get_fields()
+        .iter()
+        .map(|f| f.name().to_owned())
+        .collect();
     let fresh = || Table::with_columns(names.iter().map(String::as_str));
     let most = limits.rows(names.len());
     let mut batch = fresh();

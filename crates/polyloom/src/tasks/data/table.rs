@@ -91,7 +91,9 @@ impl Cell<'_> {
             Self::Text(t) => t.into(),
             Self::Number(x) => number(x),
             Self::Bool(b) => b.into(),
-            Self::Bytes(b) => format!("{} bytes {:016x}", b.len(), polyloom_core::hash::xxh3(b)).into(),
+            Self::Bytes(b) => {
+                format!("{} bytes {:016x}", b.len(), polyloom_core::hash::xxh3(b)).into()
+            }
             Self::Nested(v) => v.clone(),
         }
     }
@@ -325,7 +327,11 @@ impl Table {
             Column::Nested(v) => Column::Nested(pick(v, &rows)),
         };
         Self {
-            columns: self.columns.iter().map(|(n, c)| (n.clone(), column(c))).collect(),
+            columns: self
+                .columns
+                .iter()
+                .map(|(n, c)| (n.clone(), column(c)))
+                .collect(),
             rows: rows.len(),
         }
     }
@@ -333,7 +339,9 @@ impl Table {
     /// A row as a JSON object, without its missing entries.
     #[must_use]
     pub fn row(&self, row: usize) -> serde_json::Map<String, Value> {
-        let entries = self.columns().map(|(n, c)| (n.to_owned(), c.cell(row).to_json()));
+        let entries = self
+            .columns()
+            .map(|(n, c)| (n.to_owned(), c.cell(row).to_json()));
         entries.filter(|(_, v)| !v.is_null()).collect()
     }
 

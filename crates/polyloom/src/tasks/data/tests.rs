@@ -67,8 +67,14 @@ fn hostile_files_are_refused_by_file_and_row() {
         refused("a.tsv", b"a\tb\n1\t\xff\n"),
         "a.tsv: row 1: column `b` is not UTF-8 text"
     );
-    assert_eq!(refused("a.csv", b"a,a\n"), "a.csv: the header has `a` twice");
-    assert_eq!(refused("a.csv", b""), "a.csv: is empty; a header row is needed");
+    assert_eq!(
+        refused("a.csv", b"a,a\n"),
+        "a.csv: the header has `a` twice"
+    );
+    assert_eq!(
+        refused("a.csv", b""),
+        "a.csv: is empty; a header row is needed"
+    );
     let open = [b"a\n\"".to_vec(), vec![b'x'; 300_000]].concat();
     assert_eq!(
         refused("a.csv", &open),
@@ -98,8 +104,14 @@ fn json_rows_may_differ_in_keys_and_types() {
     assert_eq!(table.at(0, "n"), 1);
     assert_eq!(table.at(0, "new"), serde_json::Value::Null);
     assert_eq!(table.at(2, "big"), json!(9_007_199_254_740_993_u64));
-    let (_dir, path) = file("b.json", b"{\"canary\": \"x\", \"examples\": [{\"input\": \"q\"}]}");
-    assert_eq!(all(&path, &Limits::default()).unwrap()[0].at(0, "input"), "q");
+    let (_dir, path) = file(
+        "b.json",
+        b"{\"canary\": \"x\", \"examples\": [{\"input\": \"q\"}]}",
+    );
+    assert_eq!(
+        all(&path, &Limits::default()).unwrap()[0].at(0, "input"),
+        "q"
+    );
 }
 
 #[test]
