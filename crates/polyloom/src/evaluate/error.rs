@@ -28,6 +28,14 @@ pub enum EvalError {
         /// What is wrong, with the place of the value.
         problem: String,
     },
+    /// Comparisons that do not fix what was asked for: their graph is not strongly connected.
+    #[error("{what}: not identifiable, the comparisons fall into {} groups: {}", components.len(), listed(components))]
+    NotIdentifiable {
+        /// The quantity that was asked for.
+        what: &'static str,
+        /// Numbers of the items in each strongly connected component; those that nobody outside beats come first.
+        components: Vec<Vec<usize>>,
+    },
 }
 
 /// Result of measuring.
@@ -41,6 +49,17 @@ impl EvalError {
             problem: problem.into(),
         }
     }
+}
+
+/// The first few groups, the first few members of each.
+fn listed(groups: &[Vec<usize>]) -> String {
+    let dots = |n: usize, most: usize| if n > most { ", ..." } else { "" };
+    let group = |g: &Vec<usize>| {
+        let members: Vec<String> = g.iter().take(8).map(ToString::to_string).collect();
+        format!("{{{}{}}}", members.join(", "), dots(g.len(), 8))
+    };
+    let some: Vec<String> = groups.iter().take(8).map(group).collect();
+    format!("{}{}", some.join(", "), dots(groups.len(), 8))
 }
 
 /// Refuses lists that are empty or of different lengths.

@@ -5,6 +5,7 @@
 //! number over nothing is an error.
 
 pub mod board;
+pub mod aggregate;
 pub mod error;
 pub mod metric;
 pub mod rank;

@@ -4,15 +4,16 @@
 #![allow(clippy::print_stdout, reason = "the walker reports which cases ran")]
 
 mod catalogue;
+mod aggregate;
+mod labels;
 mod statistics;
+mod strengths;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-
-mod labels;
 
 /// A case of a family.
 pub struct Case {
@@ -42,6 +43,7 @@ pub type Solve = fn(&Case) -> Outcome;
 
 /// The families that are built, one line each.
 const FAMILIES: &[(&str, Solve)] = &[
+    ("pairwise_ranking", strengths::pairwise_ranking),
     ("statistics", statistics::solve),
     ("rouge", text::rouge),
     ("answer_match", text::answer_match),
@@ -50,6 +52,9 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("bleu", text::bleu),
     ("chrf_ter", text::chrf_ter),
     ("prompt_templates", catalogue::templates),
+    ("aggregation", aggregate::aggregation),
+    ("borda_consensus", aggregate::borda_consensus),
+    ("win_rate", aggregate::win_rate),
 ];
 
 #[test]

@@ -1,0 +1,20 @@
+//! Many tasks, many systems: means, ranks, votes and latent abilities over one table of scores
+//! (methods/evaluation.md, section 3).
+//!
+//! Everything starts from a [`ScoreMatrix`]: systems in rows, tasks in columns, cells that may be missing, and per task
+//! what is needed to read its numbers (direction, weight, chance, maximum, the score of its own expert).
+
+pub mod comparisons;
+pub mod consensus;
+pub mod cross;
+pub mod elo;
+pub mod graph;
+pub mod instruction;
+pub mod kemeny;
+pub mod matrix;
+pub mod mean;
+pub mod pairwise;
+pub mod ranking;
+pub mod relative;
+
+pub use matrix::{Direction, ScoreMatrix, Standing, TaskColumn};
