@@ -2,11 +2,14 @@
 
 use polyloom::evaluate::aggregate::consensus::{borda_count, instance_consensus};
 use polyloom::evaluate::aggregate::cross::{CrossKind, cross};
+use polyloom::evaluate::aggregate::downsample::{Downsample, Prediction, predictions};
 use polyloom::evaluate::aggregate::instruction::InstructionTable;
 use polyloom::evaluate::aggregate::kemeny::kemeny;
 use polyloom::evaluate::aggregate::mean::{self, Missing};
 use polyloom::evaluate::aggregate::ranking::{self, Borda, Middle, Preferences};
 use polyloom::evaluate::aggregate::relative::{normalised, relative};
+use polyloom::evaluate::aggregate::reliability::{SeedSpread, item_statistics, monotonicity};
+use polyloom::evaluate::aggregate::synergy::{AgainstBest, synergy};
 use polyloom::evaluate::aggregate::{Direction, ScoreMatrix, TaskColumn};
 use serde_json::{Map, Value, json};
 
@@ -71,7 +74,10 @@ pub fn aggregation(case: &Case) -> Outcome {
         "group" => groups(&case.input),
         "instruction" => instructions(&case.input),
         "cross" => crossed(&case.input),
-        "synergy" | "variance" | "item" | "downsample" => return Outcome::NotBuilt,
+        "synergy" => synergies(&case.input),
+        "variance" => variances(&case.input),
+        "item" => items(&case.input),
+        "downsample" => downsampled(&case.input),
         _ => standings(&case.input),
     })
 }
@@ -191,6 +197,70 @@ fn crossed(input: &Value) -> Map<String, Value> {
         "kind": kind,
         "gap_to_weaker": number(found.gap_to_weaker),
         "position": or_null(&[found.position])[0],
+    }))
+}
+
+fn synergies(input: &Value) -> Map<String, Value> {
+    let group = |key: &str| -> Vec<AgainstBest> {
+        let best = floats(&input[format!("{key}_best")]);
+        let scores = floats(&input[key]).into_iter().zip(best);
+        scores
+            .map(|(score, best)| AgainstBest { score, best })
+            .collect()
+    };
+    let groups = ["comprehension", "generation", "language"].map(group);
+    let found = synergy(&groups[0], &groups[1], &groups[2]).unwrap();
+    object(json!({
+        "level_2": number(found.level_2),
+        "level_3": number(found.level_3),
+        "level_4": number(found.level_4),
+        "level_5": number(found.level_5),
+    }))
+}
+
+fn variances(input: &Value) -> Map<String, Value> {
+    let spread = SeedSpread::of(&floats(&input["seed_scores"])).unwrap();
+    let rising = monotonicity(&floats(&input["checkpoint_scores"])).unwrap();
+    object(json!({
+        "seed_mean": number(spread.mean),
+        "seed_std": number(spread.deviation),
+        "snr": number(spread.signal_to_noise()),
+        "monotonicity": number(rising),
+    }))
+}
+
+fn items(input: &Value) -> Map<String, Value> {
+    let found = item_statistics(&rows(&input["correct_model_item"])).unwrap();
+    object(json!({
+        "difficulty": numbers(&found.difficulty),
+        "item_total": numbers(&found.item_total),
+        "item_rest": numbers(&found.item_rest),
+    }))
+}
+
+fn downsampled(input: &Value) -> Map<String, Value> {
+    let scores = rows(&input["scores"]);
+    let lower: Value = vec![false; scores[0].len()].into();
+    let m = matrix(&scores, &lower);
+    let found = predictions(&m).unwrap();
+    let of = |value: fn(&Prediction) -> f64| -> Value {
+        found.iter().map(|p| number(value(p))).collect()
+    };
+    let rules = Downsample {
+        least: None,
+        ..Downsample::default()
+    };
+    let removed = rules.run(&m).unwrap().removed.into_iter();
+    let removed: Value = removed
+        .map(|(task, pearson)| json!({"task": task, "pearson": number(pearson)}))
+        .collect();
+    let predicted: Vec<Vec<f64>> = found.iter().map(|p| p.predicted.clone()).collect();
+    object(json!({
+        "leave_one_model_out_prediction": table(&predicted),
+        "pearson": of(|p| p.pearson),
+        "spearman": of(|p| p.spearman),
+        "mse_zscore": of(|p| p.mse_zscore),
+        "greedy_removal_by_pearson_to_2": removed,
     }))
 }
 

@@ -6,7 +6,9 @@
 
 pub mod comparisons;
 pub mod consensus;
+mod correlation;
 pub mod cross;
+pub mod downsample;
 pub mod elo;
 pub mod graph;
 pub mod instruction;
@@ -16,5 +18,7 @@ pub mod mean;
 pub mod pairwise;
 pub mod ranking;
 pub mod relative;
+pub mod reliability;
+pub mod synergy;
 
 pub use matrix::{Direction, ScoreMatrix, Standing, TaskColumn};
