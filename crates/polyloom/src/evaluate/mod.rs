@@ -4,8 +4,8 @@
 //! values give the same bits for any thread count. A number that is mathematically undefined is `NaN` and says why; a
 //! number over nothing is an error.
 
-pub mod board;
 pub mod aggregate;
+pub mod board;
 pub mod error;
 pub mod metric;
 pub mod rank;

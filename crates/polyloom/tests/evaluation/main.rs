@@ -3,8 +3,8 @@
 
 #![allow(clippy::print_stdout, reason = "the walker reports which cases ran")]
 
-mod catalogue;
 mod aggregate;
+mod catalogue;
 mod labels;
 mod statistics;
 mod strengths;
