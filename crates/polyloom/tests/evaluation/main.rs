@@ -55,6 +55,11 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("aggregation", aggregate::aggregation),
     ("borda_consensus", aggregate::borda_consensus),
     ("win_rate", aggregate::win_rate),
+    ("retrieval", text::retrieval),
+    ("retrieval_extra", text::retrieval_extra),
+    ("ndcg_tie_averaged", text::ndcg_tie_averaged),
+    ("multiple_choice", text::multiple_choice),
+    ("pass_at_k", text::pass_at_k),
 ];
 
 #[test]

@@ -6,5 +6,7 @@ pub mod chrf;
 pub mod classification;
 pub mod confusion;
 pub mod prf;
+pub mod ranking;
+pub mod retrieval;
 pub mod rouge;
 pub mod ter;
