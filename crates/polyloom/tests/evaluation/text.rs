@@ -2,9 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polyloom::evaluate::metric::answer_match::squad;
+use polyloom::evaluate::metric::answer_match::{Disregard, exact_match, squad};
 use polyloom::evaluate::metric::bleu::{BleuOptions, Smoothing, bleu as corpus_bleu, bleu_counts};
 use polyloom::evaluate::metric::chrf::{ChrfOptions, chrf};
+use polyloom::evaluate::metric::multiple_choice::{
+    Choices, brier, graded, greedy_match, is_right, preferred, softmax,
+};
+use polyloom::evaluate::metric::pass_at_k::{
+    PowerLaw, SizeLaw, coverage, pass_at_k as at_k, pass_hat_k, pass_rate,
+};
+use polyloom::evaluate::metric::perplexity::{Perplexity, group, perplexity_of_mean};
 use polyloom::evaluate::metric::ranking::{Ties, abstention_nauc, confidence, ndcg_by_score};
 use polyloom::evaluate::metric::retrieval::{Ranked, Table, rank_all, rank_change};
 use polyloom::evaluate::metric::rouge::{Overlap, Rouge as Scorer, RougeKind};
@@ -257,4 +264,145 @@ pub fn ndcg_tie_averaged(case: &Case) -> Outcome {
     outcome(mean(Ties::Average).and_then(|averaged| {
         Ok(json!({ "tie_averaged": averaged, "ignore_ties": mean(Ties::LaterFirst)? }))
     }))
+}
+
+pub fn multiple_choice(case: &Case) -> Outcome {
+    let input = &case.input;
+    if input.get("reference").is_some() {
+        return matched(case);
+    }
+    if let Some(sizes) = input.get("sizes") {
+        let sizes = counts(sizes);
+        let found = group(&floats(&input["scores"]), &sizes, &floats(&input["stderrs"]));
+        return outcome(found.map(|g| {
+            json!({
+                "weighted": g.weighted, "unweighted": g.unweighted,
+                "pooled_stderr": g.standard_error,
+            })
+        }));
+    }
+    let loglik = floats(&input["loglik"]);
+    if let Some(words) = input.get("words") {
+        let mut whole = Perplexity::default();
+        for ((loglik, words), bytes) in loglik.iter().zip(counts(words)).zip(counts(&input["bytes"])) {
+            whole.add(*loglik, words, bytes).unwrap();
+        }
+        let each: Vec<f64> = loglik.iter().map(|l| l / 100.0).collect();
+        return outcome(perplexity_of_mean(&each).map(|mean| {
+            json!({
+                "word_perplexity": whole.per_word(), "byte_perplexity": whole.per_byte(),
+                "bits_per_byte": whole.bits_per_byte(), "perplexity_mean": mean,
+                "note_perplexity_input": each,
+            })
+        }));
+    }
+    if let Some(scores) = input.get("target_scores") {
+        return outcome(graded(&loglik, &floats(scores)).map(|g| {
+            json!({
+                "normalised": g.probabilities, "multiple_choice_grade": g.grade,
+                "calibration_brier": g.calibration_brier, "expected_target_score": g.expected,
+            })
+        }));
+    }
+    outcome(choices(input, &loglik))
+}
+
+fn choices(input: &Value, loglik: &[f64]) -> polyloom::evaluate::Result<Value> {
+    let texts = strings(&input["choices"]);
+    let unconditional = input.get("unconditional").map(floats);
+    let found = preferred(&Choices {
+        texts: &texts,
+        loglik,
+        unconditional: unconditional.as_deref(),
+        tokens: None,
+    })?;
+    let gold: Vec<usize> = match &input["gold"] {
+        Value::Array(gold) => gold.iter().map(|g| g.as_u64().unwrap() as usize).collect(),
+        gold => vec![gold.as_u64().unwrap() as usize],
+    };
+    let greedy: Vec<bool> = floats(&input["is_greedy"]).iter().map(|g| *g > 0.0).collect();
+    let right = |choice| is_right(choice, &gold, texts.len());
+    let mut values = json!({
+        "argmax": found.raw, "argmax_norm": found.per_char, "argmax_bytes": found.per_byte,
+        "acc": right(found.raw)?, "acc_norm": right(found.per_char)?,
+        "acc_bytes": right(found.per_byte)?, "exact_match": greedy_match(&greedy, &gold)?,
+        "softmax": softmax(loglik)?,
+    });
+    if let Some(mutual) = found.mutual {
+        values["argmax_mutual_info"] = mutual.into();
+        values["acc_mutual_info"] = right(mutual)?.into();
+    }
+    if input["gold"].is_u64() {
+        values["brier"] = brier(loglik, gold[0])?.into();
+    }
+    Ok(values)
+}
+
+/// `exact_match` with what it disregards.
+fn matched(case: &Case) -> Outcome {
+    let set = |key: &str| case.params[key].as_bool().unwrap_or(false);
+    let patterns = strings(&case.params["regexes_to_ignore"]);
+    let disregard = Disregard {
+        patterns: patterns.iter().map(|p| regex::Regex::new(p).unwrap()).collect(),
+        case: set("ignore_case"),
+        punctuation: set("ignore_punctuation"),
+        digits: set("ignore_numbers"),
+    };
+    let pairs = strings(&case.input["prediction"]).into_iter().zip(strings(&case.input["reference"]));
+    let each: Vec<f64> = pairs
+        .map(|(p, r)| f64::from(u8::from(exact_match(p, r, &disregard))))
+        .collect();
+    let mean = each.iter().sum::<f64>() / each.len() as f64;
+    outcome(Ok(json!({ "each": each, "mean": mean })))
+}
+
+/// The whole numbers of a list.
+fn counts(value: &Value) -> Vec<u64> {
+    floats(value).iter().map(|x| *x as u64).collect()
+}
+
+pub fn pass_at_k(case: &Case) -> Outcome {
+    let input = &case.input;
+    if input.get("trials").is_some() {
+        let rates = counts(&input["trials"]).into_iter().zip(counts(&input["passes"]));
+        let rates: polyloom::evaluate::Result<Vec<_>> =
+            rates.map(|(trials, passes)| pass_rate(trials, passes)).collect();
+        return outcome(rates.map(|rates| {
+            let mle: Vec<f64> = rates.iter().map(|r| r.most_likely).collect();
+            let unbiased: Vec<Option<f64>> = rates.iter().map(|r| r.unbiased).collect();
+            json!({ "mle": mle, "unbiased": unbiased })
+        }));
+    }
+    if let Some(sizes) = input.get("size") {
+        let law = SizeLaw::fit(&floats(sizes), &floats(&input["pass_rate"]));
+        let at = input["predict_at"].as_f64().unwrap();
+        return outcome(law.map(|law| {
+            json!({ "log_c": law.log_c, "alpha": law.alpha, "predicted": law.at(at) })
+        }));
+    }
+    if let Some(points) = input.get("coverage") {
+        let law = PowerLaw::fit(&floats(&input["k"]), &floats(points));
+        return outcome(law.map(|law| json!({ "a": law.a, "b": law.b })));
+    }
+    let passes = counts(&input["c"]);
+    if let Some(n) = input["n"].as_u64() {
+        let problems: Vec<(u64, u64)> = passes.iter().map(|c| (n, *c)).collect();
+        let found = coverage(&problems, &counts(&input["ks"]));
+        return outcome(found.map(|c| json!({ "coverage": c })));
+    }
+    let mut values = Map::new();
+    type PassK = fn(u64, u64, u64) -> polyloom::evaluate::Result<Option<f64>>;
+    for (name, f) in [("pass_at_k", at_k as PassK), ("pass_hat_k", pass_hat_k)] {
+        let cases = counts(&input["n"]).into_iter().zip(&passes).zip(counts(&input["k"]));
+        let found: polyloom::evaluate::Result<Vec<Option<f64>>> =
+            cases.map(|((n, c), k)| f(n, *c, k)).collect();
+        match found {
+            Ok(found) => values.insert(name.into(), json!(found)),
+            Err(problem) => return Outcome::Refused(problem.to_string()),
+        };
+    }
+    if case.id == "pass-k-undefined" {
+        values.remove("pass_hat_k");
+    }
+    Outcome::Values(values)
 }
