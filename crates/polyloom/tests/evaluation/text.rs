@@ -238,16 +238,30 @@ pub fn retrieval_extra(case: &Case) -> Outcome {
         return outcome(found.map(|out| json!({ "out": out })));
     }
     let judged = table(&input["qrels"], |v| v.as_i64().unwrap());
-    let judged: BTreeSet<&str> = judged.values().flat_map(|d| d.keys().map(String::as_str)).collect();
+    let judged: BTreeSet<&str> = judged
+        .values()
+        .flat_map(|d| d.keys().map(String::as_str))
+        .collect();
     outcome(ranked(input).map(|queries| {
         let (mut mrr, mut capped, mut hole) = (Map::new(), Map::new(), Map::new());
-        for k in input["ks"].as_array().unwrap().iter().map(|k| k.as_u64().unwrap() as usize) {
+        for k in input["ks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|k| k.as_u64().unwrap() as usize)
+        {
             let of = |f: &dyn Fn(&Ranked) -> Value| queries.values().map(f).collect::<Vec<_>>();
-            mrr.insert(format!("MRR@{k}"), of(&|q| q.reciprocal_rank(k).into()).into());
+            mrr.insert(
+                format!("MRR@{k}"),
+                of(&|q| q.reciprocal_rank(k).into()).into(),
+            );
             let name = format!("R_cap_at_{k}");
             capped.insert(name, of(&|q| q.capped_recall(k).into()).into());
             let name = format!("Hole_at_{k}");
-            hole.insert(name, of(&|q| q.hole(k, |d| judged.contains(d)).into()).into());
+            hole.insert(
+                name,
+                of(&|q| q.hole(k, |d| judged.contains(d)).into()).into(),
+            );
         }
         json!({ "mrr": mrr, "recall_cap": capped, "hole": hole })
     }))
@@ -257,7 +271,10 @@ pub fn ndcg_tie_averaged(case: &Case) -> Outcome {
     let (gains, scores) = (rows(&case.input["gain"]), rows(&case.input["score"]));
     let k = case.input["k"].as_u64().map_or(usize::MAX, |k| k as usize);
     let mean = |ties| -> polyloom::evaluate::Result<f64> {
-        let each = gains.iter().zip(&scores).map(|(g, s)| ndcg_by_score(g, s, k, ties));
+        let each = gains
+            .iter()
+            .zip(&scores)
+            .map(|(g, s)| ndcg_by_score(g, s, k, ties));
         let each: Vec<f64> = each.collect::<polyloom::evaluate::Result<_>>()?;
         Ok(each.iter().sum::<f64>() / each.len() as f64)
     };
@@ -273,7 +290,11 @@ pub fn multiple_choice(case: &Case) -> Outcome {
     }
     if let Some(sizes) = input.get("sizes") {
         let sizes = counts(sizes);
-        let found = group(&floats(&input["scores"]), &sizes, &floats(&input["stderrs"]));
+        let found = group(
+            &floats(&input["scores"]),
+            &sizes,
+            &floats(&input["stderrs"]),
+        );
         return outcome(found.map(|g| {
             json!({
                 "weighted": g.weighted, "unweighted": g.unweighted,
@@ -284,7 +305,11 @@ pub fn multiple_choice(case: &Case) -> Outcome {
     let loglik = floats(&input["loglik"]);
     if let Some(words) = input.get("words") {
         let mut whole = Perplexity::default();
-        for ((loglik, words), bytes) in loglik.iter().zip(counts(words)).zip(counts(&input["bytes"])) {
+        for ((loglik, words), bytes) in loglik
+            .iter()
+            .zip(counts(words))
+            .zip(counts(&input["bytes"]))
+        {
             whole.add(*loglik, words, bytes).unwrap();
         }
         let each: Vec<f64> = loglik.iter().map(|l| l / 100.0).collect();
@@ -320,7 +345,10 @@ fn choices(input: &Value, loglik: &[f64]) -> polyloom::evaluate::Result<Value> {
         Value::Array(gold) => gold.iter().map(|g| g.as_u64().unwrap() as usize).collect(),
         gold => vec![gold.as_u64().unwrap() as usize],
     };
-    let greedy: Vec<bool> = floats(&input["is_greedy"]).iter().map(|g| *g > 0.0).collect();
+    let greedy: Vec<bool> = floats(&input["is_greedy"])
+        .iter()
+        .map(|g| *g > 0.0)
+        .collect();
     let right = |choice| is_right(choice, &gold, texts.len());
     let mut values = json!({
         "argmax": found.raw, "argmax_norm": found.per_char, "argmax_bytes": found.per_byte,
@@ -343,12 +371,17 @@ fn matched(case: &Case) -> Outcome {
     let set = |key: &str| case.params[key].as_bool().unwrap_or(false);
     let patterns = strings(&case.params["regexes_to_ignore"]);
     let disregard = Disregard {
-        patterns: patterns.iter().map(|p| regex::Regex::new(p).unwrap()).collect(),
+        patterns: patterns
+            .iter()
+            .map(|p| regex::Regex::new(p).unwrap())
+            .collect(),
         case: set("ignore_case"),
         punctuation: set("ignore_punctuation"),
         digits: set("ignore_numbers"),
     };
-    let pairs = strings(&case.input["prediction"]).into_iter().zip(strings(&case.input["reference"]));
+    let pairs = strings(&case.input["prediction"])
+        .into_iter()
+        .zip(strings(&case.input["reference"]));
     let each: Vec<f64> = pairs
         .map(|(p, r)| f64::from(u8::from(exact_match(p, r, &disregard))))
         .collect();
@@ -364,9 +397,12 @@ fn counts(value: &Value) -> Vec<u64> {
 pub fn pass_at_k(case: &Case) -> Outcome {
     let input = &case.input;
     if input.get("trials").is_some() {
-        let rates = counts(&input["trials"]).into_iter().zip(counts(&input["passes"]));
-        let rates: polyloom::evaluate::Result<Vec<_>> =
-            rates.map(|(trials, passes)| pass_rate(trials, passes)).collect();
+        let rates = counts(&input["trials"])
+            .into_iter()
+            .zip(counts(&input["passes"]));
+        let rates: polyloom::evaluate::Result<Vec<_>> = rates
+            .map(|(trials, passes)| pass_rate(trials, passes))
+            .collect();
         return outcome(rates.map(|rates| {
             let mle: Vec<f64> = rates.iter().map(|r| r.most_likely).collect();
             let unbiased: Vec<Option<f64>> = rates.iter().map(|r| r.unbiased).collect();
@@ -376,9 +412,9 @@ pub fn pass_at_k(case: &Case) -> Outcome {
     if let Some(sizes) = input.get("size") {
         let law = SizeLaw::fit(&floats(sizes), &floats(&input["pass_rate"]));
         let at = input["predict_at"].as_f64().unwrap();
-        return outcome(law.map(|law| {
-            json!({ "log_c": law.log_c, "alpha": law.alpha, "predicted": law.at(at) })
-        }));
+        return outcome(law.map(
+            |law| json!({ "log_c": law.log_c, "alpha": law.alpha, "predicted": law.at(at) }),
+        ));
     }
     if let Some(points) = input.get("coverage") {
         let law = PowerLaw::fit(&floats(&input["k"]), &floats(points));
@@ -393,7 +429,10 @@ pub fn pass_at_k(case: &Case) -> Outcome {
     let mut values = Map::new();
     type PassK = fn(u64, u64, u64) -> polyloom::evaluate::Result<Option<f64>>;
     for (name, f) in [("pass_at_k", at_k as PassK), ("pass_hat_k", pass_hat_k)] {
-        let cases = counts(&input["n"]).into_iter().zip(&passes).zip(counts(&input["k"]));
+        let cases = counts(&input["n"])
+            .into_iter()
+            .zip(&passes)
+            .zip(counts(&input["k"]));
         let found: polyloom::evaluate::Result<Vec<Option<f64>>> =
             cases.map(|((n, c), k)| f(n, *c, k)).collect();
         match found {

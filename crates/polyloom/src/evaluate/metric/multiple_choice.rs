@@ -48,7 +48,10 @@ fn first_largest(values: impl Iterator<Item = f64>) -> usize {
 }
 
 fn refuse_nan(values: &[f64]) -> Result<()> {
-    match values.iter().position(|x| x.is_nan() || *x == f64::INFINITY) {
+    match values
+        .iter()
+        .position(|x| x.is_nan() || *x == f64::INFINITY)
+    {
         Some(i) => Err(EvalError::invalid(
             WHAT,
             format!("a log-likelihood of {} for choice {i}", values[i]),
@@ -151,7 +154,10 @@ pub fn brier(loglik: &[f64], gold: usize) -> Result<f64> {
     check_gold(&[gold], loglik.len())?;
     let p = softmax(loglik)?;
     let certain = |i| f64::from(u8::from(i == gold));
-    Ok(sum(p.iter().enumerate().map(|(i, p)| (p - certain(i)).powi(2))))
+    Ok(sum(p
+        .iter()
+        .enumerate()
+        .map(|(i, p)| (p - certain(i)).powi(2))))
 }
 
 /// One question whose choices have scores of their own (`target_scores` of BIG-bench).

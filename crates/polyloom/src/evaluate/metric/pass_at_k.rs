@@ -125,7 +125,9 @@ impl PowerLaw {
         };
         let error = |b: f64| {
             let a = best_a(b);
-            sum(points.iter().map(|p| (p.1 - a * (b * (p.0 - middle)).exp()).powi(2)))
+            sum(points
+                .iter()
+                .map(|p| (p.1 - a * (b * (p.0 - middle)).exp()).powi(2)))
         };
         let steps = (-80..=80).map(|i| f64::from(i) / 20.0);
         let start = steps.fold((0.0, f64::INFINITY), |best, b| {
@@ -222,7 +224,11 @@ impl SizeLaw {
         let square: Vec<f64> = x.iter().map(|x| x * x).collect();
         let mid = mean(square.iter().copied());
         let along = dot(&square, &x) / dot(&x, &x);
-        let bend: Vec<f64> = square.iter().zip(&x).map(|(s, x)| s - mid - along * x).collect();
+        let bend: Vec<f64> = square
+            .iter()
+            .zip(&x)
+            .map(|(s, x)| s - mid - along * x)
+            .collect();
         let (size, whole) = (dot(&bend, &bend), dot(&square, &square));
         Ok(Self {
             log_c: mid_y - slope * mid_x,
@@ -283,7 +289,10 @@ mod tests {
         let found = SizeLaw::fit(&sizes, &sizes.map(|n| law.at(n))).unwrap();
         assert!((found.log_c - 3.0).abs() < 1e-9 && (found.alpha - 0.2).abs() < 1e-9);
         assert!(found.curvature.unwrap().abs() < 1e-9);
-        assert_eq!(SizeLaw::fit(&sizes[..2], &[0.1, 0.2]).unwrap().curvature, None);
+        assert_eq!(
+            SizeLaw::fit(&sizes[..2], &[0.1, 0.2]).unwrap().curvature,
+            None
+        );
         let faster = SizeLaw::fit(&[1e6, 1e7, 1e8], &[0.1, 0.11, 0.5]).unwrap();
         assert!(faster.curvature.unwrap() < 0.0);
         assert!(SizeLaw::fit(&[1e6, 1e7], &[0.0, 0.5]).is_err());

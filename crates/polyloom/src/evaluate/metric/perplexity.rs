@@ -66,7 +66,10 @@ impl Perplexity {
 pub fn perplexity_of_mean(loglik: &[f64]) -> Result<f64> {
     same_length("perplexity", loglik.len(), loglik.len())?;
     if let Some(i) = loglik.iter().position(|x| x.is_nan()) {
-        return Err(EvalError::invalid("perplexity", format!("NaN at place {i}")));
+        return Err(EvalError::invalid(
+            "perplexity",
+            format!("NaN at place {i}"),
+        ));
     }
     Ok((-mean(loglik.iter().copied())).exp())
 }

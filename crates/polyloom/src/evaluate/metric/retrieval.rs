@@ -291,7 +291,10 @@ mod tests {
         assert_eq!(ranked.documents(), ["b", "a"]);
         let ranked = Ranked::new(&[("a", 0.0), ("b", -0.0), ("B", 0.0)], &[]).unwrap();
         assert_eq!(ranked.documents(), ["b", "a", "B"]);
-        assert_eq!((ranked.ndcg(3), ranked.bpref(), ranked.r_ndcg()), (0.0, 0.0, 0.0));
+        assert_eq!(
+            (ranked.ndcg(3), ranked.bpref(), ranked.r_ndcg()),
+            (0.0, 0.0, 0.0)
+        );
     }
 
     #[test]
