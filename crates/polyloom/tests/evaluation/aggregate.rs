@@ -11,6 +11,7 @@ use polyloom::evaluate::aggregate::relative::{normalised, relative};
 use polyloom::evaluate::aggregate::reliability::{SeedSpread, item_statistics, monotonicity};
 use polyloom::evaluate::aggregate::synergy::{AgainstBest, synergy};
 use polyloom::evaluate::aggregate::{Direction, ScoreMatrix, TaskColumn};
+use polyloom::evaluate::statistics::friedman::{friedman, nemenyi_critical_difference};
 use serde_json::{Map, Value, json};
 
 use super::{Case, Outcome, float, number};
@@ -94,7 +95,7 @@ fn standings(input: &Value) -> Map<String, Value> {
     let preferred: Vec<Vec<f64>> = (0..n)
         .map(|a| (0..n).map(|b| preferences.of(a, b)).collect())
         .collect();
-    object(json!({
+    let mut found = object(json!({
         "mean": numbers(&mean::task_mean(&m, Missing::Strict).value),
         "mean_skip_missing": numbers(&mean::task_mean(&m, Missing::Skip).value),
         "ranks": table(&transposed(&ranks)),
@@ -109,7 +110,21 @@ fn standings(input: &Value) -> Map<String, Value> {
             "optimal_orders": consensus.orders,
             "pairwise_preferences": table(&preferred),
         },
-    }))
+    }));
+    // The vectors test full tables of at least three systems and two tasks.
+    let full = (0..n).all(|s| m.row(s).iter().all(|x| !x.is_nan()));
+    if full && n >= 3 && m.tasks().len() >= 2 {
+        let tasks = m.tasks().len();
+        let scores: Vec<Vec<f64>> = (0..tasks).map(|t| m.oriented(t).unwrap()).collect();
+        let test = friedman(&scores).unwrap();
+        let distance = nemenyi_critical_difference(n, tasks, 0.95).unwrap();
+        found.insert(
+            "friedman".into(),
+            json!({"chi2": number(test.chi2), "p": number(test.p)}),
+        );
+        found.insert("nemenyi_cd_0.05".into(), number(distance));
+    }
+    found
 }
 
 fn against_references(input: &Value) -> Map<String, Value> {

@@ -43,6 +43,7 @@ pub type Solve = fn(&Case) -> Outcome;
 
 /// The families that are built, one line each.
 const FAMILIES: &[(&str, Solve)] = &[
+    ("irt", strengths::irt),
     ("pairwise_ranking", strengths::pairwise_ranking),
     ("statistics", statistics::solve),
     ("rouge", text::rouge),

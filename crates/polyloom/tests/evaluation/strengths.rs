@@ -3,11 +3,12 @@
 use polyloom::evaluate::EvalError;
 use polyloom::evaluate::aggregate::comparisons::Comparisons;
 use polyloom::evaluate::aggregate::elo::Elo;
+use polyloom::evaluate::aggregate::irt::{Item, Items, Marginal, Model};
 use polyloom::evaluate::aggregate::pairwise::{Estimator, fit};
 use polyloom::evaluate::aggregate::{ScoreMatrix, TaskColumn};
 use serde_json::{Map, Value, json};
 
-use super::aggregate::{numbers, object, rows};
+use super::aggregate::{floats, numbers, object, rows, table};
 use super::{Case, Outcome, float, number};
 
 pub fn pairwise_ranking(case: &Case) -> Outcome {
@@ -92,4 +93,74 @@ fn elo(input: &Value, n: usize) -> Map<String, Value> {
         elo.add(a, b, score).unwrap();
     }
     object(json!({"rating": numbers(elo.rating())}))
+}
+
+pub fn irt(case: &Case) -> Outcome {
+    let input = &case.input;
+    if case.id.starts_with("mml") {
+        return Outcome::Values(marginal(&input["response_bits_person_major"]));
+    }
+    let at = |key: &str| floats(&input[key]);
+    let items = at("a").into_iter().zip(at("b"));
+    let items = items.map(|(discrimination, difficulty)| Item {
+        discrimination,
+        difficulty,
+    });
+    let items = Items::new(items.collect()).unwrap();
+    let answers: Vec<Vec<Option<bool>>> = rows(&input["response"])
+        .iter()
+        .map(|row| {
+            row.iter()
+                .map(|&x| (!x.is_nan()).then_some(x == 1.0))
+                .collect()
+        })
+        .collect();
+    let systems: Vec<(f64, &Vec<Option<bool>>)> = at("theta").into_iter().zip(&answers).collect();
+    let each = |value: &dyn Fn(f64, &[Option<bool>]) -> f64| -> Value {
+        systems
+            .iter()
+            .map(|(t, row)| number(value(*t, row)))
+            .collect()
+    };
+    let probability: Vec<Vec<f64>> = systems
+        .iter()
+        .map(|(t, _)| items.items().iter().map(|i| i.probability(*t)).collect())
+        .collect();
+    let likelihood = |(t, row): &(f64, &Vec<Option<bool>>)| items.log_likelihood(*t, row).unwrap();
+    Outcome::Values(object(json!({
+        "probability": table(&probability),
+        "log_likelihood": number(systems.iter().map(likelihood).sum()),
+        "gradient_theta": each(&|t, row| items.gradient(t, row).unwrap()),
+        "map_theta": each(&|_, row| items.ability_map(row).unwrap()),
+        "eap_theta_normal_prior": each(&|_, row| items.ability_eap(row).unwrap().0),
+        "test_information": each(&|t, _| items.information(t)),
+    })))
+}
+
+/// Without a prior, as girth; the vectors' tolerance covers the points of the mean.
+fn marginal(bits: &Value) -> Map<String, Value> {
+    let answers: Vec<Vec<Option<bool>>> = {
+        let people = bits.as_array().unwrap().iter();
+        let person = |p: &str| p.bytes().map(|b| Some(b == b'1')).collect();
+        people.map(|p| person(p.as_str().unwrap())).collect()
+    };
+    let fit = |model| {
+        let settings = Marginal {
+            model,
+            prior: None,
+            ..Marginal::default()
+        };
+        let fitted = settings.fit(&answers).unwrap();
+        assert!(fitted.converged);
+        fitted.items.items().to_vec()
+    };
+    let (rasch, two) = (fit(Model::Rasch), fit(Model::PerItem));
+    let of = |items: &[Item], value: fn(&Item) -> f64| -> Value {
+        items.iter().map(|i| number(value(i))).collect()
+    };
+    object(json!({
+        "rasch_difficulty": of(&rasch, |i| i.difficulty),
+        "twopl_difficulty": of(&two, |i| i.difficulty),
+        "twopl_discrimination": of(&two, |i| i.discrimination),
+    }))
 }
