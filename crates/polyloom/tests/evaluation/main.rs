@@ -6,6 +6,7 @@
 mod aggregate;
 mod catalogue;
 mod labels;
+mod mteb_board;
 mod statistics;
 mod strengths;
 mod text;
