@@ -6,7 +6,9 @@
 
 pub mod aggregate;
 pub mod board;
+pub mod change;
 pub mod error;
+pub mod lifelong;
 pub mod metric;
 pub mod rank;
 pub mod statistics;

@@ -7,6 +7,8 @@ mod aggregate;
 mod catalogue;
 mod labels;
 mod mteb_board;
+mod change;
+mod lifelong;
 mod statistics;
 mod strengths;
 mod text;
@@ -47,6 +49,8 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("irt", strengths::irt),
     ("pairwise_ranking", strengths::pairwise_ranking),
     ("statistics", statistics::solve),
+    ("lifelong", lifelong::solve),
+    ("change_over_time", change::solve),
     ("rouge", text::rouge),
     ("answer_match", text::answer_match),
     // Family, and who solves it.

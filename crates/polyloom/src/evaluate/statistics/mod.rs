@@ -51,7 +51,7 @@ fn check_level(what: &'static str, level: f64) -> Result<()> {
 }
 
 /// Refuses values that are not finite, with the first one's place.
-fn check_finite(what: &'static str, values: &[f64]) -> Result<()> {
+pub(crate) fn check_finite(what: &'static str, values: &[f64]) -> Result<()> {
     match values.iter().position(|x| !x.is_finite()) {
         None => Ok(()),
         Some(i) => {
