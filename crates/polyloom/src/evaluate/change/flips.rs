@@ -181,7 +181,8 @@ impl Verdict {
 /// No tasks, a task without examples, a limit outside `[0, 1]` or an alpha outside (0, 1).
 pub fn gate(tasks: &[Flips], limit: f64, alpha: f64) -> Result<Vec<Verdict>> {
     const WHAT: &str = "release gate";
-    if !(0.0..=1.0).contains(&limit) || !(alpha > 0.0 && alpha < 1.0) {
+    let possible = (0.0..=1.0).contains(&limit) && alpha > 0.0 && alpha < 1.0;
+    if !possible {
         let problem = format!("limit {limit} and alpha {alpha}: wanted in [0, 1] and (0, 1)");
         return Err(EvalError::invalid(WHAT, problem));
     }

@@ -161,6 +161,7 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
 mod tests {
     use super::super::log::Block;
     use super::*;
+    use proptest::prelude::*;
 
     fn log(blocks: &[(char, u32, &[f64])]) -> Log {
         let block = |&(kind, task, values): &(char, u32, &[f64])| Block {
@@ -238,5 +239,16 @@ mod tests {
         let log = log(&[('E', 1, &[0.0]), ('L', 2, &[1.0]), ('E', 1, &[0.0])]);
         let found = transfers(&log);
         assert!(found[0].ratio.is_nan() && found[0].contrast.is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn theil_sen_finds_a_line_with_outliers(slope in -5i32..5, n in 8usize..30, wrong in 0usize..8) {
+            let mut values: Vec<f64> = (0..n).map(|i| f64::from(slope) * i as f64).collect();
+            values[wrong] += 1e6;
+            prop_assert_eq!(theil_sen(&values), f64::from(slope));
+            values.reverse();
+            prop_assert_eq!(theil_sen(&values), -f64::from(slope));
+        }
     }
 }

@@ -99,6 +99,7 @@ impl Log {
 mod tests {
     use super::super::log::{Block, Experts};
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn window_of_three() {
@@ -131,5 +132,30 @@ mod tests {
         assert!((found.experts()[0].runs[0][0] - 3.0).abs() < 1e-12);
         assert!((found.experts()[0].runs[0][1] - 2.0).abs() < 1e-12);
         assert!(log.clone().clamped(0.9, 0.1).is_err() && log.clamped(f64::NAN, 0.9).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn smoothing_stays_within_the_values(values in prop::collection::vec(-9.0..9.0f64, 1..90)) {
+            let found = smooth(&values);
+            prop_assert_eq!(found.len(), values.len());
+            let (low, high) = values.iter().fold((9.0f64, -9.0f64), |(l, h), x| (l.min(*x), h.max(*x)));
+            prop_assert!(found.iter().all(|x| (low - 1e-12..=high + 1e-12).contains(x)));
+        }
+
+        #[test]
+        fn scale_does_not_depend_on_the_unit(values in prop::collection::vec(-9i32..9, 2..30), factor in 1i32..8) {
+            let log = |factor: f64| {
+                let block = Block {
+                    kind: BlockKind::Evaluation,
+                    task: 0,
+                    values: values.iter().map(|&x| f64::from(x) * factor + 3.0).collect(),
+                };
+                Log::new(vec![block], vec![]).unwrap().normalised().blocks[0].values.clone()
+            };
+            for (a, b) in log(1.0).into_iter().zip(log(f64::from(factor))) {
+                prop_assert!((a - b).abs() < 1e-10 && (1.0..=101.0).contains(&a));
+            }
+        }
     }
 }
