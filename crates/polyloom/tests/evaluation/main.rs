@@ -5,10 +5,10 @@
 
 mod aggregate;
 mod catalogue;
-mod labels;
-mod mteb_board;
 mod change;
+mod labels;
 mod lifelong;
+mod mteb_board;
 mod statistics;
 mod strengths;
 mod text;
