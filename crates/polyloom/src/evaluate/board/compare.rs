@@ -329,7 +329,7 @@ mod tests {
             predictions(&values)
         };
         let first = value(&|i| i >= 11);
-        let second = value(&|i| i < 11 || i >= 13);
+        let second = value(&|i| !(11..13).contains(&i));
         let c = compare(&first, &second, options()).unwrap();
         let task = &c.tasks[0];
         assert_eq!((task.better.len(), task.worse.len(), task.n), (11, 2, 20));
