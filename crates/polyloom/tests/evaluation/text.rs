@@ -80,7 +80,7 @@ pub fn answer_match(case: &Case) -> Outcome {
 }
 
 /// References by segment, from streams in which some are missing.
-fn by_segment<'a>(streams: &'a Value, segments: usize) -> Vec<Vec<&'a str>> {
+fn by_segment(streams: &Value, segments: usize) -> Vec<Vec<&str>> {
     let streams = streams.as_array().unwrap();
     (0..segments)
         .map(|i| streams.iter().filter_map(|s| s[i].as_str()).collect())

@@ -255,7 +255,7 @@ pub fn rouge(
     predictions
         .par_iter()
         .zip(references)
-        .with_min_len(64)
+        .with_min_len(256)
         .map_init(
             || Rouge::new(kinds, stem),
             |rouge, (prediction, references)| match rouge {

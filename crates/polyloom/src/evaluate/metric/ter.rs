@@ -97,7 +97,7 @@ impl TerOptions {
         }
         if self.no_punct {
             let mark = |c| matches!(c, '.' | ',' | '?' | ':' | ';' | '!' | '"' | '(' | ')');
-            text.retain(|c| !mark(c) && !(self.asian_support && is_asian_mark(c)));
+            text.retain(|c| !(mark(c) || self.asian_support && is_asian_mark(c)));
         }
         let words: Vec<&str> = words(&text).collect();
         words.join(" ")
