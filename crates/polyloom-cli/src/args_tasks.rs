@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// `polyloom tasks`
 #[derive(Debug, Args)]
@@ -10,6 +10,9 @@ use clap::{Args, Subcommand};
   polyloom tasks list --type classification
   polyloom tasks show mpqa                        (by id, or a spec file, or a folder with a task.json)
   polyloom tasks check my.task.toml --strict
+  polyloom tasks new people.csv --targets income,hours --group city
+  polyloom tasks split people.csv --stratify income -o people
+  polyloom tasks sample text/sst2 text/subj --policy temperature --temperature 3
 
 Exit code 1 of `check` means that a check failed.")]
 pub struct TasksArgs {
@@ -27,6 +30,12 @@ pub enum TasksVerb {
     Show(ShowArgs),
     /// Look for leaks, duplicates, empty rows, skewed labels, id columns and missing files
     Check(CheckArgs),
+    /// Write a spec for a table: types are inferred and shown
+    New(NewArgs),
+    /// Split a table into files: shuffled, stratified, by group or by time
+    Split(SplitArgs),
+    /// Show how often each task is drawn in joint training under a policy
+    Sample(SampleArgs),
 }
 
 /// Where tasks and their data are.
@@ -77,4 +86,128 @@ pub struct CheckArgs {
     pub strict: bool,
     #[command(flatten)]
     pub places: Places,
+}
+
+/// `polyloom tasks new`
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// A table (.csv, .tsv, .jsonl, .json, .parquet)
+    #[arg(value_name = "TABLE")]
+    pub table: PathBuf,
+    /// Target columns
+    #[arg(long, visible_alias = "target", value_name = "A,B", value_delimiter = ',')]
+    pub targets: Vec<String>,
+    /// Group column
+    #[arg(long, value_name = "COLUMN")]
+    pub group: Option<String>,
+    /// What the group does
+    #[arg(long, value_name = "HOW", default_value = "task", requires = "group")]
+    pub group_as: GroupAsArg,
+    /// Column that orders time-aware splits
+    #[arg(long, value_name = "COLUMN")]
+    pub time: Option<String>,
+    /// Columns that are no features
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub drop: Vec<String>,
+    /// Task id (default: the file's name)
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Seed of the splits
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Spec file (default: TABLE with the ending .task.toml)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing spec file
+    #[arg(long)]
+    pub force: bool,
+    /// Print the spec instead of writing it
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What a group column does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GroupAsArg {
+    /// One task per value.
+    Task,
+    /// A group stays in one split.
+    Split,
+    /// A group is one cluster in intervals.
+    Cluster,
+}
+
+/// `polyloom tasks split`
+#[derive(Debug, Args)]
+pub struct SplitArgs {
+    /// A table (.csv, .tsv, .jsonl, .json, .parquet)
+    #[arg(value_name = "TABLE")]
+    pub table: PathBuf,
+    /// Names and shares of the parts, which sum to 1
+    #[arg(
+        long,
+        value_name = "NAME=SHARE,...",
+        value_delimiter = ',',
+        default_value = "train=0.8,validation=0.1,test=0.1"
+    )]
+    pub parts: Vec<String>,
+    /// Every value of this column has the same shares in every part
+    #[arg(long, value_name = "COLUMN", group = "by")]
+    pub stratify: Option<String>,
+    /// Rows with the same value of this column stay together
+    #[arg(long, value_name = "COLUMN", group = "by")]
+    pub group: Option<String>,
+    /// Earlier rows by this column come first
+    #[arg(long, value_name = "COLUMN", group = "by")]
+    pub time: Option<String>,
+    /// Seed of the shuffle
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Output folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace parts that exist
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `polyloom tasks sample`
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// Task or group ids, spec files
+    #[arg(value_name = "TASK", required = true)]
+    pub tasks: Vec<String>,
+    /// Rule from rows to shares; `weights.train` of a task multiplies its share
+    #[arg(long, value_name = "RULE", default_value = "proportional")]
+    pub policy: PolicyArg,
+    /// Temperature of `--policy temperature`: shares follow n^(1/T)
+    #[arg(long, value_name = "T", default_value_t = 2.0)]
+    pub temperature: f64,
+    /// A task counts as having at most so many rows
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u64>,
+    /// Also draw so many tasks and count them
+    #[arg(long, value_name = "N")]
+    pub draws: Option<u64>,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Split whose rows are counted
+    #[arg(long, value_name = "NAME", default_value = "train")]
+    pub split: String,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// Sampling rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyArg {
+    /// The same for every task.
+    Uniform,
+    /// By rows.
+    Proportional,
+    /// By rows to the power 1/T.
+    Temperature,
+    /// By the square root of rows.
+    SquareRoot,
 }

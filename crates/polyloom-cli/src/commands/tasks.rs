@@ -1,5 +1,7 @@
 //! `polyloom tasks`
 
+mod make;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,10 +10,13 @@ use polyloom::tasks::catalogue::{Catalogue, Entry, Roots};
 use polyloom::tasks::check::{self, Level, Report};
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
+use polyloom::tasks::sample::{self, Policy};
 use polyloom::tasks::spec::{TaskSpec, TaskType};
 use serde_json::json;
 
-use crate::args_tasks::{CheckArgs, ListArgs, Places, ShowArgs, TasksArgs, TasksVerb};
+use crate::args_tasks::{
+    CheckArgs, ListArgs, Places, PolicyArg, SampleArgs, ShowArgs, TasksArgs, TasksVerb,
+};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
@@ -20,6 +25,9 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         TasksVerb::List(args) => list(&args, ui),
         TasksVerb::Show(args) => show(&args, ui),
         TasksVerb::Check(args) => check(&args, ui),
+        TasksVerb::New(args) => make::new(&args, ui),
+        TasksVerb::Split(args) => make::split(&args, ui),
+        TasksVerb::Sample(args) => sample(&args, ui),
     }
 }
 
@@ -261,16 +269,68 @@ fn told(entry: &Entry, roots: &Roots) -> String {
     text
 }
 
-fn check(args: &CheckArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let (catalogue, ids) = catalogue(&args.places, &args.tasks)?;
+/// Groups replaced by their members.
+fn expanded(catalogue: &Catalogue, ids: &[String]) -> Result<Vec<String>, MergeError> {
     let mut tasks: Vec<String> = Vec::new();
     for id in ids {
-        if catalogue.groups().any(|g| g.id == id) {
-            tasks.extend(catalogue.members(&id)?);
+        if catalogue.groups().any(|g| g.id == *id) {
+            tasks.extend(catalogue.members(id)?);
         } else {
-            tasks.push(catalogue.task(&id)?.spec.id.clone());
+            tasks.push(catalogue.task(id)?.spec.id.clone());
         }
     }
+    Ok(tasks)
+}
+
+fn sample(args: &SampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let (catalogue, ids) = catalogue(&args.places, &args.tasks)?;
+    let tasks = expanded(&catalogue, &ids)?;
+    let (mut rows, mut weights) = (Vec::new(), Vec::new());
+    for id in &tasks {
+        let entry = catalogue.task(id)?;
+        let folder = roots(&args.places).folder(entry)?;
+        let loader = Loader::new(&entry.spec, folder, Limits::default());
+        let mut n = 0;
+        loader.rows(&args.split, &mut |table| {
+            n += table.rows() as u64;
+            Ok(())
+        })?;
+        rows.push(n);
+        weights.push(entry.spec.weights.train);
+    }
+    let policy = match args.policy {
+        PolicyArg::Uniform => Policy::Uniform,
+        PolicyArg::Proportional => Policy::Proportional,
+        PolicyArg::Temperature => Policy::Temperature(args.temperature),
+        PolicyArg::SquareRoot => Policy::SquareRoot,
+    };
+    let shares = sample::shares(&rows, &weights, args.limit, policy)?;
+    let mut counts = vec![0u64; tasks.len()];
+    for task in sample::draws(&shares, args.seed, args.draws.unwrap_or(0)) {
+        counts[task] += 1;
+    }
+    let mut lines = vec![["task", "rows", "share", ""].map(String::from)];
+    if args.draws.is_some() {
+        lines[0][3] = "drawn".into();
+    }
+    for (i, id) in tasks.iter().enumerate() {
+        let mut event = json!({"type": "share", "task": id, "rows": rows[i], "share": shares[i]});
+        let mut drawn = String::new();
+        if args.draws.is_some() {
+            event["drawn"] = json!(counts[i]);
+            drawn = counts[i].to_string();
+        }
+        ui.event(&event);
+        lines.push([id.clone(), rows[i].to_string(), format!("{:.4}", shares[i]), drawn]);
+    }
+    ui.answer(&columns(&lines));
+    ui.event(&json!({"type": "done"}));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(args: &CheckArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let (catalogue, ids) = catalogue(&args.places, &args.tasks)?;
+    let mut tasks = expanded(&catalogue, &ids)?;
     if args.tasks.is_empty() {
         tasks = catalogue.tasks().map(|e| e.spec.id.clone()).collect();
     }

@@ -151,6 +151,16 @@ impl<'s> Loader<'s> {
         present && !ignored()
     }
 
+    /// A row as prompts see it: its columns, and the canonical fields of the spec by name.
+    #[must_use]
+    pub fn record(&self, table: &Table, row: usize) -> serde_json::Map<String, Value> {
+        let mut record = table.row(row);
+        for (name, column) in self.spec.fields.given() {
+            record.insert(name.to_owned(), table.at(row, column));
+        }
+        record
+    }
+
     /// The column of a canonical field name; another name is a column.
     #[must_use]
     pub fn column<'n>(&'n self, name: &'n str) -> &'n str {

@@ -8,14 +8,17 @@ pub mod catalogue;
 pub mod check;
 pub mod data;
 pub mod hash;
+pub mod infer;
 pub mod load;
 pub mod metrics;
 pub mod prompt;
 pub(crate) mod python;
 pub mod read;
+pub mod sample;
 pub mod shipped;
 pub mod slice;
 pub mod spec;
+pub mod split;
 pub mod task_json;
 pub mod validate;
 

@@ -78,4 +78,49 @@ mod tests {
             );
         }
     }
+
+    /// `POLYLOOM_DATA`, else `../shared/data` beside the checkout.
+    fn data() -> Option<std::path::PathBuf> {
+        let beside = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+        let given = std::env::var_os("POLYLOOM_DATA").map(std::path::PathBuf::from);
+        given.into_iter().chain([beside]).find(|p| p.is_dir())
+    }
+
+    #[test]
+    fn every_shipped_task_opens_and_passes_its_check() {
+        use crate::tasks::check::{Level, check};
+        use crate::tasks::{Roots, data::Limits, load::Loader};
+        let Some(data) = data() else {
+            #[allow(clippy::print_stderr, reason = "a skipped test says so")]
+            {
+                eprintln!("skipped: no data; POLYLOOM_DATA names its folder");
+            }
+            return;
+        };
+        let roots = Roots(vec![data]);
+        for entry in Catalogue::shipped().unwrap().tasks() {
+            let folder = roots.folder(entry).unwrap();
+            let loader = Loader::new(&entry.spec, folder, Limits::default());
+            let report = check(&entry.spec, &loader).unwrap();
+            assert!(report.worst() < Some(Level::Failure), "{report:?}");
+            assert_eq!(report.splits.len(), entry.spec.splits.named.len());
+            assert!(report.splits.iter().all(|s| s.rows > 0) && report.hash.is_some());
+            if let Some(prompt) = entry.spec.prompts.first() {
+                let renderer = crate::tasks::prompt::Renderer::new();
+                let mut asked = 0;
+                loader
+                    .rows("test", &mut |table| {
+                        for row in 0..table.rows().min(20) {
+                            let record = loader.record(&table, row);
+                            let question = renderer.question(prompt, &record)?;
+                            assert!(question.gold.is_some() && !question.text.is_empty());
+                            asked += 1;
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
+                assert!(asked > 0);
+            }
+        }
+    }
 }

@@ -1,0 +1,133 @@
+//! `polyloom tasks new` and `split`: the verbs that write.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use polyloom::MergeError;
+use polyloom::tasks::data::Limits;
+use polyloom::tasks::infer::{self, Role, Wishes};
+use polyloom::tasks::spec::GroupAs;
+use polyloom::tasks::split::{self, By};
+use serde_json::json;
+
+use super::columns;
+use crate::args_tasks::{GroupAsArg, NewArgs, SplitArgs};
+use crate::ui::{Failure, Ui};
+
+fn exists(file: &Path) -> Failure {
+    MergeError::plan("output-exists", "exists already")
+        .at(file.display().to_string())
+        .hint("--force replaces it")
+        .into()
+}
+
+/// Writes a spec for a table.
+pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let output = args.output.clone().unwrap_or_else(|| args.table.with_extension("task.toml"));
+    if output.exists() && !args.force && !args.dry_run {
+        return Err(exists(&output));
+    }
+    let wishes = Wishes {
+        id: args.id.clone().unwrap_or_default(),
+        targets: args.targets.clone(),
+        group: args.group.clone(),
+        group_as: match args.group_as {
+            GroupAsArg::Task => GroupAs::Task,
+            GroupAsArg::Split => GroupAs::Split,
+            GroupAsArg::Cluster => GroupAs::Cluster,
+        },
+        time: args.time.clone(),
+        drop: args.drop.clone(),
+        seed: args.seed,
+    };
+    let (mut spec, inferred) = infer::infer(&args.table, &wishes, &Limits::default())?;
+    // The spec finds its table beside it; elsewhere it has to name the folder.
+    let folder = |p: &Path| {
+        let parent = p.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        parent.canonicalize().ok()
+    };
+    if folder(&output) != folder(&args.table)
+        && let Some(table) = folder(&args.table)
+    {
+        spec.source.root = table.display().to_string();
+    }
+    if let Some(problem) = polyloom::tasks::validate::task(&spec).into_iter().next() {
+        let text = format!("`{}`: {}", problem.path, problem.message);
+        return Err(MergeError::plan("bad-task", text).hint("--id names the task").into());
+    }
+    let mut lines = vec![["column", "role", "because", "missing"].map(String::from)];
+    for c in &inferred {
+        let missing = if c.missing > 0 { c.missing.to_string() } else { String::new() };
+        lines.push([c.name.clone(), c.role.name().into(), c.because.clone(), missing]);
+        let mut event = json!({"type": "column"});
+        if let (Some(event), Ok(serde_json::Value::Object(all))) =
+            (event.as_object_mut(), serde_json::to_value(c))
+        {
+            event.extend(all);
+        }
+        ui.event(&event);
+    }
+    ui.say(&columns(&lines));
+    let used = spec.fields.input.clone();
+    for c in inferred.iter().filter(|c| c.role == Role::Text && c.name != used) {
+        ui.note(&format!("`{}` is running text and no feature of the table", c.name));
+    }
+    for target in &spec.targets {
+        ui.say(&format!("target {}: {} ({})", target.name, target.kind, target.metrics[0].name));
+    }
+    if let (Some(kind), Some(metric)) = (spec.kind, spec.metrics.first()) {
+        ui.say(&format!("target {}: {kind} ({})", spec.fields.target, metric.name));
+    }
+    let text = super::toml(&spec)?;
+    if args.dry_run {
+        ui.answer(&text);
+    } else {
+        let part = output.with_extension("toml.part");
+        std::fs::write(&part, &text)
+            .and_then(|()| std::fs::rename(&part, &output))
+            .map_err(|e| polyloom_core::Error::io(&output, "write", e))?;
+        ui.answer(&output.display().to_string());
+    }
+    ui.event(&json!({"type": "done", "task": spec.id, "output": output, "spec": spec}));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Splits a table into files.
+pub fn split(args: &SplitArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let mut parts: Vec<(String, f64)> = Vec::new();
+    for part in &args.parts {
+        let bad = || {
+            MergeError::plan("bad-flag", format!("--parts: `{part}` is not NAME=SHARE"))
+                .hint("such as --parts train=0.8,test=0.2")
+        };
+        let (name, share) = part.split_once('=').ok_or_else(bad)?;
+        let share: f64 = share.trim().parse().map_err(|_| bad())?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        if name.is_empty() || !name.chars().all(plain) || parts.iter().any(|p| p.0 == name) {
+            return Err(bad().into());
+        }
+        parts.push((name.to_owned(), share));
+    }
+    for (name, _) in &parts {
+        for extension in ["csv", "tsv", "jsonl"] {
+            let file = args.output.join(format!("{name}.{extension}"));
+            if file.exists() && !args.force {
+                return Err(exists(&file));
+            }
+        }
+    }
+    let by = match (&args.stratify, &args.group, &args.time) {
+        (Some(column), _, _) => By::Stratified(column.clone()),
+        (_, Some(column), _) => By::Grouped(column.clone()),
+        (_, _, Some(column)) => By::Timed(column.clone()),
+        _ => By::Rows,
+    };
+    let done = split::write(&args.table, &by, &parts, args.seed, &args.output, &Limits::default())?;
+    for part in &done {
+        ui.say(&format!("{}   {} rows", part.file.display(), part.rows));
+        ui.event(&json!({"type": "part", "file": part.file, "rows": part.rows}));
+    }
+    ui.answer(&args.output.display().to_string());
+    ui.event(&json!({"type": "done", "output": args.output, "seed": args.seed}));
+    Ok(ExitCode::SUCCESS)
+}

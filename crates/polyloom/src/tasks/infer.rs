@@ -1,0 +1,411 @@
+//! A spec for a stranger's table: column types, ids, targets, all shown, none silently decided.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::data::{self, Cell, Limits, Table};
+use super::spec::{
+    GroupAs, Metric, Source, SourceKind, Split, Table as Columns, Target, TaskSpec, TaskType,
+};
+use crate::error::{MergeError, Result};
+use crate::suggest;
+
+/// What the user said about the table.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Task id; from the file name if empty.
+    pub id: String,
+    /// Target columns.
+    pub targets: Vec<String>,
+    /// Group column.
+    pub group: Option<String>,
+    /// What the group does.
+    pub group_as: GroupAs,
+    /// Column that orders time-aware splits.
+    pub time: Option<String>,
+    /// Columns that are no features.
+    pub drop: Vec<String>,
+    /// Seed of the splits.
+    pub seed: u64,
+}
+
+/// What a column is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A number.
+    Numeric,
+    /// A few words.
+    Categorical,
+    /// Running text.
+    Text,
+    /// Different in every row.
+    Id,
+    /// The same in every row, or empty.
+    Constant,
+    /// Predicted.
+    Target,
+    /// Grouping column.
+    Group,
+    /// Orders the rows.
+    Time,
+    /// Left out by the user.
+    Dropped,
+    /// Lists, objects or bytes.
+    Other,
+}
+
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Numeric => "numeric",
+            Self::Categorical => "categorical",
+            Self::Text => "text",
+            Self::Id => "id",
+            Self::Constant => "constant",
+            Self::Target => "target",
+            Self::Group => "group",
+            Self::Time => "time",
+            Self::Dropped => "dropped",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// One column as it was understood.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Inferred {
+    /// Name.
+    pub name: String,
+    /// Role.
+    pub role: Role,
+    /// Why, in a few words.
+    pub because: String,
+    /// Missing values.
+    pub missing: u64,
+    /// Different values; counted up to [`DISTINCT`].
+    pub distinct: usize,
+}
+
+/// Different values that are counted per column.
+pub const DISTINCT: usize = 10_000;
+/// A target of numbers with at most so many whole values is a class.
+const CLASSES: usize = 20;
+/// A text column with at most so many values (and fewer than half the rows) is categorical.
+const WORDS: usize = 1_000;
+/// Mean number of words from which text counts as running text.
+const RUNNING: f64 = 4.0;
+
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    missing: u64,
+    numbers: u64,
+    whole: u64,
+    nested: u64,
+    words: u64,
+    values: BTreeSet<String>,
+}
+
+impl Seen {
+    fn add(&mut self, cell: Cell) {
+        self.rows += 1;
+        if cell.is_empty() {
+            self.missing += 1;
+            return;
+        }
+        if matches!(cell, Cell::Nested(_) | Cell::Bytes(_)) {
+            self.nested += 1;
+            return;
+        }
+        if let Some(x) = cell.to_number().filter(|_| !matches!(cell, Cell::Bool(_))) {
+            self.numbers += 1;
+            self.whole += u64::from(x.fract() == 0.0);
+        }
+        let text = cell.to_text();
+        self.words += text.split_whitespace().count() as u64;
+        if self.values.len() < DISTINCT {
+            self.values.insert(text);
+        }
+    }
+
+    fn present(&self) -> u64 {
+        self.rows - self.missing
+    }
+
+    fn numeric(&self) -> bool {
+        self.present() > 0 && self.numbers == self.present()
+    }
+}
+
+/// Reads a table once and writes a spec for it: seeded splits of 80, 10 and 10 percent of the one file.
+///
+/// Rules: a column of numbers is numeric; text with few values is categorical, with many words running text; a column
+/// whose name is `id` or ends in `_id`, or text, is an id where every row differs; a target of text, truth values or at most
+/// 20 whole numbers is a class, any other number a regression. Ids and constants are no features. Memory: up to 10,000
+/// values per column.
+///
+/// # Errors
+/// A file that cannot be read, has no rows or lacks a named column (with the nearest name), a target that is empty.
+pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec, Vec<Inferred>)> {
+    let kind = data::kind_of(path).ok_or_else(|| {
+        data::bad(path, "is no table that is known by its name")
+            .hint("use .csv, .tsv, .jsonl, .json or .parquet")
+    })?;
+    let mut seen = indexmap::IndexMap::<String, Seen>::new();
+    let mut rows = 0u64;
+    data::read(path, kind, limits, &mut |table: Table| {
+        for (name, column) in table.columns() {
+            let seen = seen.entry(name.to_owned()).or_default();
+            // A column that begins late was missing before.
+            let late = rows - seen.rows;
+            (seen.rows, seen.missing) = (rows, seen.missing + late);
+            for row in 0..table.rows() {
+                seen.add(column.cell(row));
+            }
+        }
+        rows += table.rows() as u64;
+        Ok(())
+    })?;
+    for seen in seen.values_mut() {
+        seen.missing += rows - seen.rows;
+        seen.rows = rows;
+    }
+    if rows == 0 {
+        return Err(data::bad(path, "has no rows"));
+    }
+    let names: Vec<&str> = seen.keys().map(String::as_str).collect();
+    let named = wishes.targets.iter().chain(&wishes.group).chain(&wishes.time).chain(&wishes.drop);
+    for name in named.filter(|n| !seen.contains_key(*n)) {
+        let error = data::bad(path, format!("has no column `{name}`"));
+        return Err(match suggest::nearest(name, &names, 1).first() {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint(format!("columns: {}", names.join(", "))),
+        });
+    }
+    if wishes.targets.is_empty() {
+        return Err(MergeError::plan("no-target", "no target column is named")
+            .hint(format!("--targets A,B; columns: {}", names.join(", "))));
+    }
+    let columns: Vec<Inferred> = seen.iter().map(|(n, s)| column(n, s, wishes)).collect();
+    let mut spec = TaskSpec::new(id(path, wishes), Source::new(kind, ""));
+    write(&mut spec, path, kind, wishes, &columns);
+    for name in &wishes.targets {
+        let Some(seen) = seen.get(name) else { continue };
+        if seen.present() == 0 {
+            return Err(data::bad(path, format!("target `{name}` is empty in every row")));
+        }
+        spec.targets.push(target(name, seen));
+    }
+    single(&mut spec, &columns);
+    Ok((spec, columns))
+}
+
+/// One target and one running text: a text task instead of a table.
+fn single(spec: &mut TaskSpec, columns: &[Inferred]) {
+    let texts: Vec<&Inferred> = columns.iter().filter(|c| c.role == Role::Text).collect();
+    let others = columns.iter().any(|c| matches!(c.role, Role::Numeric | Role::Categorical));
+    let ([text], false, [_]) = (&texts[..], others, &spec.targets[..]) else {
+        return;
+    };
+    let target = spec.targets.remove(0);
+    spec.kind = Some(target.kind);
+    spec.fields.input.clone_from(&text.name);
+    spec.fields.target = target.column;
+    spec.labels.names = target.labels;
+    spec.metrics = target.metrics;
+    spec.modality.input = vec!["text".into()];
+    spec.modality.output = if target.kind.is_number() { "number" } else { "label" }.into();
+    if let Some(table) = &mut spec.table {
+        table.drop.retain(|c| *c != text.name);
+        if *table == Columns::default() {
+            spec.table = None;
+        }
+    }
+}
+
+fn id(path: &Path, wishes: &Wishes) -> String {
+    if !wishes.id.is_empty() {
+        return wishes.id.clone();
+    }
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("table").to_lowercase();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    stem.chars().map(plain).collect()
+}
+
+fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
+    let named_by = |list: &[String]| list.iter().any(|n| n == name);
+    let is = |one: &Option<String>| one.as_deref() == Some(name);
+    let distinct = seen.values.len();
+    let all_differ = distinct as u64 == seen.rows && seen.rows > 1 && distinct < DISTINCT;
+    let many = distinct >= DISTINCT;
+    let lower = name.to_lowercase();
+    let named = lower == "id" || lower.ends_with("_id");
+    let mean_words = seen.words as f64 / seen.present().max(1) as f64;
+    let (role, because) = if named_by(&wishes.targets) {
+        (Role::Target, "named".to_owned())
+    } else if is(&wishes.group) {
+        (Role::Group, "named".into())
+    } else if is(&wishes.time) {
+        (Role::Time, "named".into())
+    } else if named_by(&wishes.drop) {
+        (Role::Dropped, "named".into())
+    } else if seen.nested > 0 {
+        (Role::Other, "lists, objects or bytes".into())
+    } else if distinct <= 1 {
+        (Role::Constant, if distinct == 0 { "empty" } else { "one value" }.into())
+    } else if seen.numeric() {
+        if named && (all_differ || many) {
+            (Role::Id, "its name, and every row differs".into())
+        } else {
+            (Role::Numeric, "all values are numbers".into())
+        }
+    } else if mean_words >= RUNNING {
+        (Role::Text, format!("{mean_words:.1} words on average"))
+    } else if all_differ || (named && many) {
+        (Role::Id, "every row differs".into())
+    } else if distinct <= WORDS && (distinct as u64) * 2 <= seen.rows.max(4) {
+        (Role::Categorical, format!("{distinct} different values"))
+    } else {
+        (Role::Text, format!("{distinct} different values"))
+    };
+    Inferred {
+        name: name.to_owned(),
+        role,
+        because,
+        missing: seen.missing,
+        distinct,
+    }
+}
+
+fn target(name: &str, seen: &Seen) -> Target {
+    let classes = seen.values.len();
+    let class = !seen.numeric() || (seen.whole == seen.numbers && classes <= CLASSES);
+    let lower = name.to_lowercase();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let mut target = Target {
+        name: lower.chars().map(plain).collect(),
+        column: name.to_owned(),
+        kind: TaskType::Regression,
+        labels: Vec::new(),
+        metrics: vec![Metric::named("rmse", true), Metric::named("r2", false)],
+        weight: 1.0,
+        sample: String::new(),
+    };
+    if class {
+        target.kind = TaskType::Classification;
+        let first = if classes == 2 { "roc_auc" } else { "macro_f1" };
+        target.metrics = vec![Metric::named(first, true), Metric::named("accuracy", false)];
+        // Numbers 0..n are classes already; everything else needs names.
+        let counted = (0..classes).all(|i| seen.values.contains(&i.to_string()));
+        if !counted && classes <= WORDS {
+            target.labels = seen.values.iter().cloned().collect();
+        }
+    }
+    target
+}
+
+fn write(spec: &mut TaskSpec, path: &Path, kind: SourceKind, wishes: &Wishes, columns: &[Inferred]) {
+    let file = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    spec.source.kind = kind;
+    for (name, slice) in [("train", "[:80%]"), ("validation", "[80%:90%]"), ("test", "[90%:]")] {
+        let split = Split {
+            file: file.to_owned(),
+            slice: slice.into(),
+            seed: wishes.time.is_none().then_some(wishes.seed),
+        };
+        spec.splits.named.insert(name.into(), split);
+    }
+    let of = |roles: &[Role]| -> Vec<String> {
+        let fits = columns.iter().filter(|c| roles.contains(&c.role));
+        fits.map(|c| c.name.clone()).collect()
+    };
+    let ids = of(&[Role::Id]);
+    spec.fields.id = ids.first().cloned().unwrap_or_default();
+    spec.modality.input = vec!["table".into()];
+    spec.modality.output = "table".into();
+    spec.table = Some(Columns {
+        features: Vec::new(),
+        categorical: of(&[Role::Categorical]),
+        numeric: of(&[Role::Numeric]),
+        drop: ids
+            .into_iter()
+            .skip(1)
+            .chain(of(&[Role::Constant, Role::Dropped, Role::Text, Role::Other]))
+            .collect(),
+        group: wishes.group.clone().unwrap_or_default(),
+        group_as: wishes.group_as,
+        weight: String::new(),
+        time: wishes.time.clone().unwrap_or_default(),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEOPLE: &str = "person_id,age,job,note,city,income,hours\n";
+
+    fn people() -> String {
+        let row = |i: usize| {
+            let job = ["cook", "clerk", "judge"][i % 3];
+            let city = ["Ulm", "Bonn"][i % 2];
+            let high = ["no", "yes"][usize::from(i % 4 == 0)];
+            format!("p{i},{},{job},this is a long note {i},{city},{high},{}.5\n", 20 + i % 50, i % 9)
+        };
+        PEOPLE.to_owned() + &(0..60).map(row).collect::<String>()
+    }
+
+    fn run(wishes: &Wishes) -> Result<(TaskSpec, Vec<Inferred>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("My People.csv");
+        std::fs::write(&path, people()).unwrap();
+        infer(&path, wishes, &Limits::default())
+    }
+
+    #[test]
+    fn types_targets_and_ids_are_inferred() {
+        let wishes = Wishes {
+            targets: vec!["income".into(), "hours".into()],
+            group: Some("city".into()),
+            ..Wishes::default()
+        };
+        let (spec, columns) = run(&wishes).unwrap();
+        let roles: Vec<&str> = columns.iter().map(|c| c.role.name()).collect();
+        assert_eq!(roles, ["id", "numeric", "categorical", "text", "group", "target", "target"]);
+        assert_eq!(spec.id, "my_people");
+        let kinds: Vec<TaskType> = spec.targets.iter().map(|t| t.kind).collect();
+        assert_eq!(kinds, [TaskType::Classification, TaskType::Regression]);
+        assert_eq!(spec.targets[0].labels, ["no", "yes"]);
+        assert_eq!(spec.fields.id, "person_id");
+        assert!(super::super::validate::task(&spec).is_empty());
+        let written = toml::to_string(&spec).unwrap();
+        let again = super::super::read::toml(&written, "x").unwrap();
+        assert_eq!(again, super::super::read::Document::Task(Box::new(spec)));
+    }
+
+    #[test]
+    fn a_wrong_column_names_the_nearest() {
+        let wishes = Wishes { targets: vec!["incom".into()], ..Wishes::default() };
+        let error = run(&wishes).unwrap_err();
+        assert!(error.to_string().ends_with("has no column `incom`"), "{error}");
+        assert_eq!(error.hints(), ["did you mean `income`?"]);
+        assert!(run(&Wishes::default()).unwrap_err().to_string().contains("no target"));
+    }
+
+    #[test]
+    fn a_text_with_one_label_is_a_text_task() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        let rows: String =
+            (0..20).map(|i| format!("a text of some words {i},{}\n", ["x", "y"][i % 2])).collect();
+        std::fs::write(&path, format!("text,label\n{rows}")).unwrap();
+        let wishes = Wishes { targets: vec!["label".into()], ..Wishes::default() };
+        let (spec, _) = infer(&path, &wishes, &Limits::default()).unwrap();
+        assert_eq!((spec.kind, &*spec.fields.input), (Some(TaskType::Classification), "text"));
+        assert!(spec.targets.is_empty() && spec.table.is_none());
+        assert!(super::super::validate::task(&spec).is_empty());
+    }
+}
