@@ -102,7 +102,7 @@ pub enum Command {
     Diff(crate::args_diff::DiffArgs),
     /// Show what is inside a checkpoint, adapter, bundle or recipe
     Inspect(InspectArgs),
-    /// List, show and check tasks
+    /// List, show, check, write, split and sample tasks
     Tasks(crate::args_tasks::TasksArgs),
     /// Check this machine and these files
     Doctor(DoctorArgs),

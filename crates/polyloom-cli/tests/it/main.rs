@@ -10,6 +10,7 @@ mod hub_server;
 mod environment;
 mod hostile;
 mod messages;
+mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
