@@ -95,7 +95,12 @@ pub struct NewArgs {
     #[arg(value_name = "TABLE")]
     pub table: PathBuf,
     /// Target columns
-    #[arg(long, visible_alias = "target", value_name = "A,B", value_delimiter = ',')]
+    #[arg(
+        long,
+        visible_alias = "target",
+        value_name = "A,B",
+        value_delimiter = ','
+    )]
     pub targets: Vec<String>,
     /// Group column
     #[arg(long, value_name = "COLUMN")]

@@ -321,7 +321,12 @@ fn sample(args: &SampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             drawn = counts[i].to_string();
         }
         ui.event(&event);
-        lines.push([id.clone(), rows[i].to_string(), format!("{:.4}", shares[i]), drawn]);
+        lines.push([
+            id.clone(),
+            rows[i].to_string(),
+            format!("{:.4}", shares[i]),
+            drawn,
+        ]);
     }
     ui.answer(&columns(&lines));
     ui.event(&json!({"type": "done"}));

@@ -51,13 +51,19 @@ fn shipped_tasks_are_listed_and_filtered() {
         "error: --type: unknown type `retreival`\nhint: did you mean `retrieval`?\n"
     );
     let out = tasks(dir.path(), &["show", "text/sst3"]);
-    assert!(text(&out.stderr).starts_with("error: unknown task `text/sst3`\nhint: did you mean `text/sst2`"));
+    assert!(
+        text(&out.stderr)
+            .starts_with("error: unknown task `text/sst3`\nhint: did you mean `text/sst2`")
+    );
 }
 
 #[test]
 fn a_table_becomes_a_task_that_passes_its_check() {
     let dir = people();
-    let out = tasks(dir.path(), &["new", "people.csv", "--targets", "income,hours"]);
+    let out = tasks(
+        dir.path(),
+        &["new", "people.csv", "--targets", "income,hours"],
+    );
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert_eq!(text(&out.stdout), "people.task.toml\n");
     assert_eq!(
@@ -97,7 +103,11 @@ fn a_failed_check_ends_with_1_and_a_broken_spec_with_2() {
         text(&out.stdout),
         "fail  p   test 60 rows\n  fail  fields.input: the data has no column `jobs`; did you mean `job`? (no-column)\n"
     );
-    std::fs::write(dir.path().join("p.toml"), spec.replace("[fields]", "[feilds]")).unwrap();
+    std::fs::write(
+        dir.path().join("p.toml"),
+        spec.replace("[fields]", "[feilds]"),
+    )
+    .unwrap();
     let out = tasks(dir.path(), &["check", "p.toml"]);
     assert_eq!(out.status.code(), Some(2));
     let told = text(&out.stderr);
@@ -108,16 +118,40 @@ fn a_failed_check_ends_with_1_and_a_broken_spec_with_2() {
 #[test]
 fn tables_are_split_and_tasks_are_sampled() {
     let dir = people();
-    let out = tasks(dir.path(), &["split", "people.csv", "--group", "city", "--parts", "a=0.5,b=0.5", "-o", "out"]);
+    let out = tasks(
+        dir.path(),
+        &[
+            "split",
+            "people.csv",
+            "--group",
+            "city",
+            "--parts",
+            "a=0.5,b=0.5",
+            "-o",
+            "out",
+        ],
+    );
     assert!(out.status.success(), "{}", text(&out.stderr));
     let read = |n: &str| std::fs::read_to_string(dir.path().join("out").join(n)).unwrap();
-    assert_eq!((read("a.csv").lines().count(), read("b.csv").lines().count()), (31, 31));
+    assert_eq!(
+        (read("a.csv").lines().count(), read("b.csv").lines().count()),
+        (31, 31)
+    );
     assert!(read("a.csv").contains("Ulm") != read("a.csv").contains("Bonn"));
-    let out = tasks(dir.path(), &["split", "people.csv", "--parts", "a=0.5,b=0.6", "-o", "new"]);
+    let out = tasks(
+        dir.path(),
+        &["split", "people.csv", "--parts", "a=0.5,b=0.6", "-o", "new"],
+    );
     assert_eq!(out.status.code(), Some(2));
     tasks(dir.path(), &["new", "people.csv", "--targets", "income"]);
-    let out = tasks(dir.path(), &["sample", "people.task.toml", "--draws", "5", "--json"]);
+    let out = tasks(
+        dir.path(),
+        &["sample", "people.task.toml", "--draws", "5", "--json"],
+    );
     let first = text(&out.stdout);
     let event: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
-    assert_eq!((&event["rows"], &event["share"], &event["drawn"]), (&48.into(), &1.0.into(), &5.into()));
+    assert_eq!(
+        (&event["rows"], &event["share"], &event["drawn"]),
+        (&48.into(), &1.0.into(), &5.into())
+    );
 }

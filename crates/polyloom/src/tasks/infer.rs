@@ -177,7 +177,12 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         return Err(data::bad(path, "has no rows"));
     }
     let names: Vec<&str> = seen.keys().map(String::as_str).collect();
-    let named = wishes.targets.iter().chain(&wishes.group).chain(&wishes.time).chain(&wishes.drop);
+    let named = wishes
+        .targets
+        .iter()
+        .chain(&wishes.group)
+        .chain(&wishes.time)
+        .chain(&wishes.drop);
     for name in named.filter(|n| !seen.contains_key(*n)) {
         let error = data::bad(path, format!("has no column `{name}`"));
         return Err(match suggest::nearest(name, &names, 1).first() {
@@ -195,7 +200,10 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
     for name in &wishes.targets {
         let Some(seen) = seen.get(name) else { continue };
         if seen.present() == 0 {
-            return Err(data::bad(path, format!("target `{name}` is empty in every row")));
+            return Err(data::bad(
+                path,
+                format!("target `{name}` is empty in every row"),
+            ));
         }
         spec.targets.push(target(name, seen));
     }
@@ -206,7 +214,9 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
 /// One target and one running text: a text task instead of a table.
 fn single(spec: &mut TaskSpec, columns: &[Inferred]) {
     let texts: Vec<&Inferred> = columns.iter().filter(|c| c.role == Role::Text).collect();
-    let others = columns.iter().any(|c| matches!(c.role, Role::Numeric | Role::Categorical));
+    let others = columns
+        .iter()
+        .any(|c| matches!(c.role, Role::Numeric | Role::Categorical));
     let ([text], false, [_]) = (&texts[..], others, &spec.targets[..]) else {
         return;
     };
@@ -217,7 +227,12 @@ fn single(spec: &mut TaskSpec, columns: &[Inferred]) {
     spec.labels.names = target.labels;
     spec.metrics = target.metrics;
     spec.modality.input = vec!["text".into()];
-    spec.modality.output = if target.kind.is_number() { "number" } else { "label" }.into();
+    spec.modality.output = if target.kind.is_number() {
+        "number"
+    } else {
+        "label"
+    }
+    .into();
     if let Some(table) = &mut spec.table {
         table.drop.retain(|c| *c != text.name);
         if *table == Columns::default() {
@@ -230,8 +245,18 @@ fn id(path: &Path, wishes: &Wishes) -> String {
     if !wishes.id.is_empty() {
         return wishes.id.clone();
     }
-    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("table").to_lowercase();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let stem = path
+        .file_stem()
+        .and_then(|s| s.to_str())
+        .unwrap_or("table")
+        .to_lowercase();
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     stem.chars().map(plain).collect()
 }
 
@@ -255,7 +280,10 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
     } else if seen.nested > 0 {
         (Role::Other, "lists, objects or bytes".into())
     } else if distinct <= 1 {
-        (Role::Constant, if distinct == 0 { "empty" } else { "one value" }.into())
+        (
+            Role::Constant,
+            if distinct == 0 { "empty" } else { "one value" }.into(),
+        )
     } else if seen.numeric() {
         if named && (all_differ || many) {
             (Role::Id, "its name, and every row differs".into())
@@ -284,7 +312,13 @@ fn target(name: &str, seen: &Seen) -> Target {
     let classes = seen.values.len();
     let class = !seen.numeric() || (seen.whole == seen.numbers && classes <= CLASSES);
     let lower = name.to_lowercase();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     let mut target = Target {
         name: lower.chars().map(plain).collect(),
         column: name.to_owned(),
@@ -307,10 +341,23 @@ fn target(name: &str, seen: &Seen) -> Target {
     target
 }
 
-fn write(spec: &mut TaskSpec, path: &Path, kind: SourceKind, wishes: &Wishes, columns: &[Inferred]) {
-    let file = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+fn write(
+    spec: &mut TaskSpec,
+    path: &Path,
+    kind: SourceKind,
+    wishes: &Wishes,
+    columns: &[Inferred],
+) {
+    let file = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
     spec.source.kind = kind;
-    for (name, slice) in [("train", "[:80%]"), ("validation", "[80%:90%]"), ("test", "[90%:]")] {
+    for (name, slice) in [
+        ("train", "[:80%]"),
+        ("validation", "[80%:90%]"),
+        ("test", "[90%:]"),
+    ] {
         let split = Split {
             file: file.to_owned(),
             slice: slice.into(),
@@ -333,7 +380,12 @@ fn write(spec: &mut TaskSpec, path: &Path, kind: SourceKind, wishes: &Wishes, co
         drop: ids
             .into_iter()
             .skip(1)
-            .chain(of(&[Role::Constant, Role::Dropped, Role::Text, Role::Other]))
+            .chain(of(&[
+                Role::Constant,
+                Role::Dropped,
+                Role::Text,
+                Role::Other,
+            ]))
             .collect(),
         group: wishes.group.clone().unwrap_or_default(),
         group_as: wishes.group_as,
@@ -353,7 +405,11 @@ mod tests {
             let job = ["cook", "clerk", "judge"][i % 3];
             let city = ["Ulm", "Bonn"][i % 2];
             let high = ["no", "yes"][usize::from(i % 4 == 0)];
-            format!("p{i},{},{job},this is a long note {i},{city},{high},{}.5\n", 20 + i % 50, i % 9)
+            format!(
+                "p{i},{},{job},this is a long note {i},{city},{high},{}.5\n",
+                20 + i % 50,
+                i % 9
+            )
         };
         PEOPLE.to_owned() + &(0..60).map(row).collect::<String>()
     }
@@ -374,7 +430,18 @@ mod tests {
         };
         let (spec, columns) = run(&wishes).unwrap();
         let roles: Vec<&str> = columns.iter().map(|c| c.role.name()).collect();
-        assert_eq!(roles, ["id", "numeric", "categorical", "text", "group", "target", "target"]);
+        assert_eq!(
+            roles,
+            [
+                "id",
+                "numeric",
+                "categorical",
+                "text",
+                "group",
+                "target",
+                "target"
+            ]
+        );
         assert_eq!(spec.id, "my_people");
         let kinds: Vec<TaskType> = spec.targets.iter().map(|t| t.kind).collect();
         assert_eq!(kinds, [TaskType::Classification, TaskType::Regression]);
@@ -388,23 +455,41 @@ mod tests {
 
     #[test]
     fn a_wrong_column_names_the_nearest() {
-        let wishes = Wishes { targets: vec!["incom".into()], ..Wishes::default() };
+        let wishes = Wishes {
+            targets: vec!["incom".into()],
+            ..Wishes::default()
+        };
         let error = run(&wishes).unwrap_err();
-        assert!(error.to_string().ends_with("has no column `incom`"), "{error}");
+        assert!(
+            error.to_string().ends_with("has no column `incom`"),
+            "{error}"
+        );
         assert_eq!(error.hints(), ["did you mean `income`?"]);
-        assert!(run(&Wishes::default()).unwrap_err().to_string().contains("no target"));
+        assert!(
+            run(&Wishes::default())
+                .unwrap_err()
+                .to_string()
+                .contains("no target")
+        );
     }
 
     #[test]
     fn a_text_with_one_label_is_a_text_task() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.csv");
-        let rows: String =
-            (0..20).map(|i| format!("a text of some words {i},{}\n", ["x", "y"][i % 2])).collect();
+        let rows: String = (0..20)
+            .map(|i| format!("a text of some words {i},{}\n", ["x", "y"][i % 2]))
+            .collect();
         std::fs::write(&path, format!("text,label\n{rows}")).unwrap();
-        let wishes = Wishes { targets: vec!["label".into()], ..Wishes::default() };
+        let wishes = Wishes {
+            targets: vec!["label".into()],
+            ..Wishes::default()
+        };
         let (spec, _) = infer(&path, &wishes, &Limits::default()).unwrap();
-        assert_eq!((spec.kind, &*spec.fields.input), (Some(TaskType::Classification), "text"));
+        assert_eq!(
+            (spec.kind, &*spec.fields.input),
+            (Some(TaskType::Classification), "text")
+        );
         assert!(spec.targets.is_empty() && spec.table.is_none());
         assert!(super::super::validate::task(&spec).is_empty());
     }

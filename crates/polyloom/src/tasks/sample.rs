@@ -22,10 +22,19 @@ pub enum Policy {
 ///
 /// # Errors
 /// No task, a task without rows, a weight or temperature that is not above 0.
-pub fn shares(rows: &[u64], weights: &[f64], limit: Option<u64>, policy: Policy) -> Result<Vec<f64>> {
+pub fn shares(
+    rows: &[u64],
+    weights: &[f64],
+    limit: Option<u64>,
+    policy: Policy,
+) -> Result<Vec<f64>> {
     let bad = |what: String| Err(MergeError::plan("bad-sample", what));
     if rows.is_empty() || rows.len() != weights.len() {
-        return bad(format!("{} tasks and {} weights", rows.len(), weights.len()));
+        return bad(format!(
+            "{} tasks and {} weights",
+            rows.len(),
+            weights.len()
+        ));
     }
     if let Some(i) = rows.iter().position(|n| *n == 0) {
         return bad(format!("task {} has no rows", i + 1));
@@ -61,7 +70,8 @@ pub fn draws(shares: &[f64], seed: u64, n: u64) -> Vec<usize> {
     }
     let one = |i: u64| {
         let u = (stream.bits(i) >> 11) as f64 / (1u64 << 53) as f64;
-        ends.partition_point(|end| *end <= u).min(shares.len().saturating_sub(1))
+        ends.partition_point(|end| *end <= u)
+            .min(shares.len().saturating_sub(1))
     };
     (0..n).map(one).collect()
 }

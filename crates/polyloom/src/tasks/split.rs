@@ -36,7 +36,9 @@ pub fn assign(values: &[Value], by: &By, fractions: &[f64], seed: u64) -> Result
     if fractions.len() < 2 || fractions.iter().any(|f| !(*f > 0.0)) || (total - 1.0).abs() > 1e-9 {
         return Err(MergeError::plan(
             "bad-fractions",
-            format!("the fractions {fractions:?} are not two or more numbers above 0 with the sum 1"),
+            format!(
+                "the fractions {fractions:?} are not two or more numbers above 0 with the sum 1"
+            ),
         ));
     }
     let mut ends = Vec::with_capacity(fractions.len());
@@ -134,8 +136,11 @@ pub fn write(
             return Err(no_column(path, name, &t));
         }
         if let Some((name, _)) = t.types().into_iter().find(|(_, word)| *word == "bytes") {
-            return Err(data::bad(path, format!("column `{name}` holds raw bytes, which text files cannot"))
-                .hint("name slices in `[splits]` of a spec instead: nothing is copied then"));
+            return Err(data::bad(
+                path,
+                format!("column `{name}` holds raw bytes, which text files cannot"),
+            )
+            .hint("name slices in `[splits]` of a spec instead: nothing is copied then"));
         }
         values.extend((0..t.rows()).map(|i| column.map_or(Value::Null, |c| t.at(i, c))));
         Ok(())
@@ -167,7 +172,9 @@ pub fn write(
     let copied = data::read(path, kind, limits, &mut |table: Table| {
         for row in 0..table.rows() {
             // A file that grew between the passes has rows without a part.
-            let Some(part) = assigned.get(at + row) else { break };
+            let Some(part) = assigned.get(at + row) else {
+                break;
+            };
             let (sink, _, done) = &mut out[*part];
             sink.row(&table, row).map_err(io)?;
             done.rows += 1;
@@ -210,7 +217,9 @@ impl Sink {
     fn new(out: BufWriter<std::fs::File>, delimiter: Option<u8>) -> Self {
         match delimiter {
             Some(delimiter) => {
-                let writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(out);
+                let writer = csv::WriterBuilder::new()
+                    .delimiter(delimiter)
+                    .from_writer(out);
                 Self::Csv(Box::new(writer), false)
             }
             None => Self::Lines(out),
@@ -281,7 +290,14 @@ mod tests {
             groups
         };
         assert!(groups(&done[0]).is_disjoint(&groups(&done[1])));
-        let lost = write(&path, &By::Grouped("h".into()), &parts, 1, &out, &Limits::default());
+        let lost = write(
+            &path,
+            &By::Grouped("h".into()),
+            &parts,
+            1,
+            &out,
+            &Limits::default(),
+        );
         assert!(lost.unwrap_err().to_string().contains("has no column `h`"));
     }
 

@@ -23,7 +23,10 @@ fn exists(file: &Path) -> Failure {
 
 /// Writes a spec for a table.
 pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let output = args.output.clone().unwrap_or_else(|| args.table.with_extension("task.toml"));
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| args.table.with_extension("task.toml"));
     if output.exists() && !args.force && !args.dry_run {
         return Err(exists(&output));
     }
@@ -43,7 +46,10 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let (mut spec, inferred) = infer::infer(&args.table, &wishes, &Limits::default())?;
     // The spec finds its table beside it; elsewhere it has to name the folder.
     let folder = |p: &Path| {
-        let parent = p.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = p
+            .parent()
+            .filter(|f| !f.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         parent.canonicalize().ok()
     };
     if folder(&output) != folder(&args.table)
@@ -53,12 +59,23 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     if let Some(problem) = polyloom::tasks::validate::task(&spec).into_iter().next() {
         let text = format!("`{}`: {}", problem.path, problem.message);
-        return Err(MergeError::plan("bad-task", text).hint("--id names the task").into());
+        return Err(MergeError::plan("bad-task", text)
+            .hint("--id names the task")
+            .into());
     }
     let mut lines = vec![["column", "role", "because", "missing"].map(String::from)];
     for c in &inferred {
-        let missing = if c.missing > 0 { c.missing.to_string() } else { String::new() };
-        lines.push([c.name.clone(), c.role.name().into(), c.because.clone(), missing]);
+        let missing = if c.missing > 0 {
+            c.missing.to_string()
+        } else {
+            String::new()
+        };
+        lines.push([
+            c.name.clone(),
+            c.role.name().into(),
+            c.because.clone(),
+            missing,
+        ]);
         let mut event = json!({"type": "column"});
         if let (Some(event), Ok(serde_json::Value::Object(all))) =
             (event.as_object_mut(), serde_json::to_value(c))
@@ -69,14 +86,26 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     ui.say(&columns(&lines));
     let used = spec.fields.input.clone();
-    for c in inferred.iter().filter(|c| c.role == Role::Text && c.name != used) {
-        ui.note(&format!("`{}` is running text and no feature of the table", c.name));
+    for c in inferred
+        .iter()
+        .filter(|c| c.role == Role::Text && c.name != used)
+    {
+        ui.note(&format!(
+            "`{}` is running text and no feature of the table",
+            c.name
+        ));
     }
     for target in &spec.targets {
-        ui.say(&format!("target {}: {} ({})", target.name, target.kind, target.metrics[0].name));
+        ui.say(&format!(
+            "target {}: {} ({})",
+            target.name, target.kind, target.metrics[0].name
+        ));
     }
     if let (Some(kind), Some(metric)) = (spec.kind, spec.metrics.first()) {
-        ui.say(&format!("target {}: {kind} ({})", spec.fields.target, metric.name));
+        ui.say(&format!(
+            "target {}: {kind} ({})",
+            spec.fields.target, metric.name
+        ));
     }
     let text = super::toml(&spec)?;
     if args.dry_run {
@@ -122,7 +151,14 @@ pub fn split(args: &SplitArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         (_, _, Some(column)) => By::Timed(column.clone()),
         _ => By::Rows,
     };
-    let done = split::write(&args.table, &by, &parts, args.seed, &args.output, &Limits::default())?;
+    let done = split::write(
+        &args.table,
+        &by,
+        &parts,
+        args.seed,
+        &args.output,
+        &Limits::default(),
+    )?;
     for part in &done {
         ui.say(&format!("{}   {} rows", part.file.display(), part.rows));
         ui.event(&json!({"type": "part", "file": part.file, "rows": part.rows}));
