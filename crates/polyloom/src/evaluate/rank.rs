@@ -1,10 +1,9 @@
 //! Order of numbers: sorting by value and ranks with ties.
 
-/// Values from which the radix sort beats the comparison sort.
-const RADIX_FROM: usize = 2048;
-/// Bits per pass of the radix sort, and how many passes cover a key.
-const DIGIT: u32 = 11;
-const PASSES: usize = 6;
+/// Values from which buckets come first.
+const BUCKETS_FROM: usize = 4096;
+/// How many buckets there are at most.
+const BUCKETS: usize = 4096;
 
 /// A number as an integer of the same order; both zeros are one key. `NaN` has keys beyond the infinities.
 pub(crate) fn key(x: f64) -> u64 {
@@ -18,43 +17,41 @@ pub(crate) fn key(x: f64) -> u64 {
 
 /// Keys with the places of their values, ascending; equal values keep their order.
 ///
-/// Cost: O(n): at most six passes of a radix sort, less where values share their high or low bits.
+/// Cost: O(n log n), with most of the work inside the cache.
 pub(crate) fn sorted(values: impl Iterator<Item = f64>) -> Vec<(u64, usize)> {
     let keys = values.enumerate().map(|(i, x)| (key(x), i)).collect();
     sorted_pairs(keys)
 }
 
-/// Sorts by key; equal keys keep their order, where the second numbers ascend at the start.
-pub(crate) fn sorted_pairs(mut keys: Vec<(u64, usize)>) -> Vec<(u64, usize)> {
-    if keys.len() < RADIX_FROM {
-        keys.sort_unstable();
-        return keys;
+/// Sorts by key, then place: one pass spreads the pairs over buckets by the high bits in which the keys differ, and the
+/// buckets, which fit the cache, are sorted by comparison.
+pub(crate) fn sorted_pairs(mut pairs: Vec<(u64, usize)>) -> Vec<(u64, usize)> {
+    if pairs.len() < BUCKETS_FROM {
+        pairs.sort_unstable();
+        return pairs;
     }
-    const SIZE: usize = 1 << DIGIT;
-    let digit = |key: u64, pass: usize| (key >> (DIGIT as usize * pass)) as usize & (SIZE - 1);
-    let mut counts = vec![[0usize; SIZE]; PASSES];
-    for &(k, _) in &keys {
-        for (pass, counts) in counts.iter_mut().enumerate() {
-            counts[digit(k, pass)] += 1;
-        }
+    let keys = || pairs.iter().map(|p| p.0);
+    let (least, most) = keys().fold((u64::MAX, 0), |(a, b), k| (a.min(k), b.max(k)));
+    let shift = (64 - (most - least).leading_zeros()).saturating_sub(BUCKETS.ilog2());
+    let bucket = |key: u64| ((key - least) >> shift) as usize;
+    let mut ends = vec![0; BUCKETS];
+    keys().for_each(|k| ends[bucket(k)] += 1);
+    let mut start = 0;
+    for end in &mut ends {
+        start += std::mem::replace(end, start);
     }
-    let mut other = vec![(0, 0); keys.len()];
-    for (pass, counts) in counts.iter_mut().enumerate() {
-        if counts.contains(&keys.len()) {
-            continue;
-        }
-        let mut start = 0;
-        for count in counts.iter_mut() {
-            start += std::mem::replace(count, start);
-        }
-        for &pair in &keys {
-            let place = &mut counts[digit(pair.0, pass)];
-            other[*place] = pair;
-            *place += 1;
-        }
-        std::mem::swap(&mut keys, &mut other);
+    let mut spread = vec![(0, 0); pairs.len()];
+    for &pair in &pairs {
+        let place = &mut ends[bucket(pair.0)];
+        spread[*place] = pair;
+        *place += 1;
     }
-    keys
+    let mut start = 0;
+    for end in ends {
+        spread[start..end].sort_unstable();
+        start = end;
+    }
+    spread
 }
 
 /// Ranges of equal keys in a sorted list.
@@ -64,7 +61,7 @@ pub(crate) fn ties(sorted: &[(u64, usize)]) -> impl Iterator<Item = &[(u64, usiz
 
 /// Ranks from 1 in ascending order; equal values share the mean of their ranks.
 ///
-/// `NaN` has the rank `NaN` and takes no place among the others; `-0` equals `0`. Cost: O(n).
+/// `NaN` has the rank `NaN` and takes no place among the others; `-0` equals `0`. Cost: O(n log n).
 /// Source: fractional ranking as in scipy `rankdata(method="average")`, which by default spreads one `NaN` to all.
 pub fn average_ranks(values: &[f64]) -> Vec<f64> {
     let mut ranks = vec![f64::NAN; values.len()];

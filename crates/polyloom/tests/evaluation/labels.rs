@@ -1,23 +1,24 @@
-//! Labels and numbers against the references: single and several labels per example, scores, regression, clustering,
-//! survival.
+//! Labels against the references: one or several per example, and clusters.
 
 use polyloom::evaluate::Result;
 use polyloom::evaluate::metric::classification::KappaWeights;
+use polyloom::evaluate::metric::clustering::Clustering;
 use polyloom::evaluate::metric::confusion::{Confusion, Table, codes};
+use polyloom::evaluate::metric::multilabel::Multilabel;
 use polyloom::evaluate::metric::prf::{Average, Prf, PrfOptions, ZeroDivision};
 use serde_json::{Map, Value, json};
 
 use crate::{Case, Outcome, golden, number};
 
 /// A quantity, or that it was refused.
-fn said(value: Result<impl Into<Value>>) -> Value {
+pub fn said(value: Result<impl Into<Value>>) -> Value {
     match value {
         Ok(value) => value.into(),
         Err(why) => json!({ "error": why.to_string() }),
     }
 }
 
-fn numbers(values: impl IntoIterator<Item = f64>) -> Value {
+pub fn numbers(values: impl IntoIterator<Item = f64>) -> Value {
     values.into_iter().map(number).collect()
 }
 
@@ -147,4 +148,49 @@ fn tensors(file: &str) -> (Vec<u32>, Vec<u32>) {
         data[at(0)..at(1)].iter().map(|&b| u32::from(b)).collect()
     };
     (tensor("y_true"), tensor("y_pred"))
+}
+
+pub fn multilabel(case: &Case) -> Outcome {
+    let rows = |key: &str| -> Vec<Vec<bool>> {
+        let rows: Vec<Vec<u8>> = serde_json::from_value(case.input[key].clone()).unwrap();
+        let flags = |row: Vec<u8>| row.into_iter().map(|x| x == 1).collect();
+        rows.into_iter().map(flags).collect()
+    };
+    let (truth, predicted) = (rows("y_true"), rows("y_pred"));
+    let mut all = Multilabel::new(truth[0].len(), PrfOptions::default()).unwrap();
+    for (t, p) in truth.iter().zip(&predicted) {
+        all.add(t, p).unwrap();
+    }
+    let jaccard = all.jaccard_samples(ZeroDivision::One);
+    let values = [
+        ("subset_accuracy", said(all.subset_accuracy())),
+        ("hamming_loss", said(all.hamming_loss())),
+        ("micro", triple(&all.prf(Average::Micro).unwrap())),
+        ("macro", triple(&all.prf(Average::Macro).unwrap())),
+        ("weighted", triple(&all.prf(Average::Weighted).unwrap())),
+        ("samples", triple(&all.prf_samples().unwrap())),
+        ("hamming_score", said(jaccard.clone())),
+        ("jaccard_samples_zero_division_1", said(jaccard)),
+    ];
+    Outcome::Values(values.map(|(k, v)| (k.to_owned(), v)).into_iter().collect())
+}
+
+pub fn clustering(case: &Case) -> Outcome {
+    let ids = |key: &str| -> Vec<u32> { serde_json::from_value(case.input[key].clone()).unwrap() };
+    let found = match Clustering::new(&ids("y_true"), &ids("y_pred")) {
+        Ok(found) => found,
+        Err(why) => return Outcome::Refused(why.to_string()),
+    };
+    let values = [
+        ("homogeneity", number(found.homogeneity())),
+        ("completeness", number(found.completeness())),
+        ("v_measure", said(found.v_measure(1.0))),
+        ("v_measure_beta_0.5", said(found.v_measure(0.5))),
+        ("nmi", number(found.normalized_mutual_information())),
+        ("ami", number(found.adjusted_mutual_information())),
+        ("ari", number(found.adjusted_rand())),
+        ("fowlkes_mallows", number(found.fowlkes_mallows())),
+        ("mi", said(found.mutual_information())),
+    ];
+    Outcome::Values(values.map(|(k, v)| (k.to_owned(), v)).into_iter().collect())
 }

@@ -9,6 +9,7 @@ mod change;
 mod labels;
 mod lifelong;
 mod mteb_board;
+mod numbers;
 mod statistics;
 mod strengths;
 mod text;
@@ -53,7 +54,6 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("change_over_time", change::solve),
     ("rouge", text::rouge),
     ("answer_match", text::answer_match),
-    // Family, and who solves it.
     ("classification", labels::classification),
     ("bleu", text::bleu),
     ("chrf_ter", text::chrf_ter),
@@ -66,6 +66,11 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("ndcg_tie_averaged", text::ndcg_tie_averaged),
     ("multiple_choice", text::multiple_choice),
     ("pass_at_k", text::pass_at_k),
+    ("multilabel", labels::multilabel),
+    ("clustering", labels::clustering),
+    ("probabilistic", numbers::probabilistic),
+    ("regression", numbers::regression),
+    ("concordance", numbers::concordance),
 ];
 
 #[test]
@@ -117,6 +122,11 @@ impl Case {
             rtol: number("rtol"),
             atol: number("atol"),
         }
+    }
+
+    /// Whether the vector holds this quantity: references leave out what an input does not define.
+    pub fn wants(&self, key: &str) -> bool {
+        self.expected.get(key).is_some()
     }
 
     fn compare(

@@ -190,8 +190,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Weight = fn(f64) -> f64;
+
     /// Kappa as the definition has it.
-    fn slow_kappa(table: &Table, weight: fn(f64) -> f64) -> f64 {
+    fn slow_kappa(table: &Table, weight: Weight) -> f64 {
         let (mut seen, mut expected) = (0.0, 0.0);
         let matrix = table.matrix(table.classes()).unwrap();
         for (i, row) in matrix.iter().enumerate() {
@@ -246,7 +248,7 @@ mod tests {
         fn kappa_is_its_definition(rows in prop::collection::vec((0u32..5, 0u32..5), 2..40)) {
             let (truth, predicted): (Vec<u32>, Vec<u32>) = rows.into_iter().unzip();
             let t = table(&truth, &predicted).unwrap();
-            let kinds: [(KappaWeights, fn(f64) -> f64); 3] = [
+            let kinds: [(KappaWeights, Weight); 3] = [
                 (KappaWeights::None, |d| f64::from(d > 0.0)),
                 (KappaWeights::Linear, |d| d),
                 (KappaWeights::Quadratic, |d| d * d),

@@ -136,6 +136,16 @@ impl Confusion {
         self.weights.merge(&other.weights);
     }
 
+    /// Whether any example had a weight.
+    pub(super) fn is_weighted(&self) -> bool {
+        self.weights.cells().next().is_some()
+    }
+
+    /// Counted cells: true class, predicted class, examples.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (u32, u32, u64)> {
+        self.counts.cells().map(|(t, p, &n)| (t, p, n))
+    }
+
     /// The finished table over the sorted union of the classes seen on either side.
     ///
     /// Cost: O(cells + classes log classes).
@@ -143,17 +153,29 @@ impl Confusion {
     /// # Errors
     /// Nothing was counted.
     pub fn finish(&self) -> Result<Table> {
-        let mut cells: BTreeMap<(u32, u32), f64> = BTreeMap::new();
-        let counts = self.counts.cells().map(|(t, p, &c)| (t, p, c as f64));
-        let weights = self.weights.cells().map(|(t, p, w)| (t, p, w.total()));
-        for (t, p, x) in counts.chain(weights) {
-            *cells.entry((t, p)).or_default() += x;
-        }
+        let counts = self.counts.cells().map(|(t, p, &c)| ((t, p), c as f64));
+        let weights = self.weights.cells().map(|(t, p, w)| ((t, p), w.total()));
+        let mut cells: Vec<((u32, u32), f64)> = counts.chain(weights).collect();
         if cells.is_empty() {
             return Err(EvalError::Empty { what: "confusion" });
         }
-        let seen: BTreeSet<u32> = cells.keys().flat_map(|&(t, p)| [t, p]).collect();
-        let classes: Vec<u32> = seen.into_iter().collect();
+        cells.sort_by_key(|c| c.0);
+        // A cell that was counted with and without weights is one.
+        cells.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 += if same { next.1 } else { 0.0 };
+            same
+        });
+        let mut classes: Vec<u32> = cells
+            .chunk_by(|a, b| a.0.0 == b.0.0)
+            .map(|r| r[0].0.0)
+            .collect();
+        let mut predicted: Vec<u32> = cells.iter().map(|c| c.0.1).collect();
+        predicted.sort_unstable();
+        predicted.dedup();
+        classes.append(&mut predicted);
+        classes.sort_unstable();
+        classes.dedup();
         let place = |id| classes.partition_point(|&c| c < id);
         let mut sums = vec![[Sum::default(); 3]; classes.len()];
         let mut total = Sum::default();
