@@ -10,7 +10,7 @@ fn files(dir: &Path) -> (String, String) {
     let mut old = "id,task,target,prediction\n".to_owned();
     let mut new = old.clone();
     for i in 0..300 {
-        let (was, is) = (i >= 60, i < 40 || i >= 72);
+        let (was, is) = (i >= 60, !(40..72).contains(&i));
         let word = |right: bool| if right { "yes" } else { "no" };
         writeln!(old, "q{i},intents,yes,{}", word(was)).unwrap();
         writeln!(new, "q{i},intents,yes,{}", word(is)).unwrap();

@@ -183,7 +183,8 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         .chain(&wishes.group)
         .chain(&wishes.time)
         .chain(&wishes.drop);
-    for name in named.filter(|n| !seen.contains_key(*n)) {
+    let mut absent = named.filter(|n| !seen.contains_key(*n));
+    if let Some(name) = absent.next() {
         let error = data::bad(path, format!("has no column `{name}`"));
         return Err(match suggest::nearest(name, &names, 1).first() {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -404,7 +405,7 @@ mod tests {
         let row = |i: usize| {
             let job = ["cook", "clerk", "judge"][i % 3];
             let city = ["Ulm", "Bonn"][i % 2];
-            let high = ["no", "yes"][usize::from(i % 4 == 0)];
+            let high = ["no", "yes"][usize::from(i.is_multiple_of(4))];
             format!(
                 "p{i},{},{job},this is a long note {i},{city},{high},{}.5\n",
                 20 + i % 50,

@@ -140,7 +140,7 @@ impl Renderer {
                 text += &choices
                     .iter()
                     .map(|c| format!("\n- {c}"))
-                    .collect::<String>()
+                    .collect::<String>();
             }
             template => {
                 let mut fields = fields.clone();

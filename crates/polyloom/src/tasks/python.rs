@@ -26,7 +26,7 @@ pub fn repr(value: &Value) -> String {
         ValueKind::Map => {
             let keys = value
                 .try_iter()
-                .map(|i| i.collect::<Vec<_>>())
+                .map(Iterator::collect::<Vec<_>>)
                 .unwrap_or_default();
             let entry = |key: &Value| {
                 let item = value.get_item(key).unwrap_or_default();

@@ -71,9 +71,8 @@ pub fn toml(text: &str, place: &str) -> Result<Document, Vec<MergeError>> {
         place,
         errors: Vec::new(),
     };
-    let group = match reader.schema(top) {
-        Some(group) => group,
-        None => return Err(reader.errors),
+    let Some(group) = reader.schema(top) else {
+        return Err(reader.errors);
     };
     reader.keys(top, if group { GROUP } else { TASK }, "");
     if !reader.errors.is_empty() {

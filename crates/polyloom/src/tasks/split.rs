@@ -33,7 +33,7 @@ pub enum By {
 /// Fewer than two fractions, one that is not above 0, a sum that is not 1 (within 1e-9).
 pub fn assign(values: &[Value], by: &By, fractions: &[f64], seed: u64) -> Result<Vec<usize>> {
     let total: f64 = fractions.iter().sum();
-    if fractions.len() < 2 || fractions.iter().any(|f| !(*f > 0.0)) || (total - 1.0).abs() > 1e-9 {
+    if fractions.len() < 2 || !fractions.iter().all(|f| *f > 0.0) || (total - 1.0).abs() > 1e-9 {
         return Err(MergeError::plan(
             "bad-fractions",
             format!(

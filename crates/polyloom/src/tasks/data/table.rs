@@ -176,7 +176,7 @@ impl Column {
             Self::Number(v) => at(v, row).map_or(Cell::Null, |x| Cell::Number(*x)),
             Self::Bool(v) => at(v, row).map_or(Cell::Null, |b| Cell::Bool(*b)),
             Self::Bytes(v) => at(v, row).map_or(Cell::Null, |b| Cell::Bytes(b)),
-            Self::Nested(v) => at(v, row).map_or(Cell::Null, |v| Cell::Nested(v)),
+            Self::Nested(v) => at(v, row).map_or(Cell::Null, Cell::Nested),
         }
     }
 
