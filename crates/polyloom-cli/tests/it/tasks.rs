@@ -68,7 +68,7 @@ fn a_table_becomes_a_task_that_passes_its_check() {
     assert_eq!(text(&out.stdout), "people.task.toml\n");
     assert_eq!(
         text(&out.stderr),
-        "column     role         because                  missing\n\
+        "column     role         because                 missing\n\
          person_id  id           every row differs\n\
          age        numeric      all values are numbers\n\
          job        categorical  3 different values\n\
