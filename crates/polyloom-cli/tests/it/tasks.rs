@@ -24,7 +24,7 @@ fn people() -> tempfile::TempDir {
         let job = ["cook", "clerk", "judge"][i % 3];
         let city = ["Ulm", "Bonn"][i % 2];
         let high = ["no", "yes"][usize::from(i.is_multiple_of(4))];
-        format!("p{i},{},{job},{city},{high},{}.5\n", 20 + i, i % 9)
+        format!("p{i},{},{job},{city},{high},{}.5\n", 20 + i % 40, i % 9)
     };
     let rows: String = (0..60).map(row).collect();
     let text = format!("person_id,age,job,city,income,hours\n{rows}");

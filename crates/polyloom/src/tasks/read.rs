@@ -57,7 +57,7 @@ pub fn file(path: &Path) -> Result<Document, Vec<MergeError>> {
 /// Reads a spec from TOML text; `place` names it in messages.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn toml(text: &str, place: &str) -> Result<Document, Vec<MergeError>> {
     let document = DeTable::parse(text).map_err(|e| {
         let at = e
