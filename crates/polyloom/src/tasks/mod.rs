@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod check;
 pub mod data;
 pub mod hash;
+pub mod import;
 pub mod infer;
 pub mod load;
 pub mod metrics;

@@ -58,6 +58,7 @@ const FAMILIES: &[(&str, Solve)] = &[
     ("bleu", text::bleu),
     ("chrf_ter", text::chrf_ter),
     ("prompt_templates", catalogue::templates),
+    ("task_catalogue", catalogue::imports),
     ("aggregation", aggregate::aggregation),
     ("borda_consensus", aggregate::borda_consensus),
     ("win_rate", aggregate::win_rate),
