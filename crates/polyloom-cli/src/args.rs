@@ -104,6 +104,12 @@ pub enum Command {
     Inspect(InspectArgs),
     /// List, show, check, write, split and sample tasks
     Tasks(crate::args_tasks::TasksArgs),
+    /// List the metrics of tasks, or show one: direction, range, what it needs, its source
+    Metrics {
+        /// A metric (default: all)
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Check this machine and these files
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -113,9 +119,22 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// Print the reference page of all merge methods, generated from the registry
+    /// Print the reference page of all merge methods or metrics, generated from the registry
     #[command(hide = true)]
-    Reference,
+    Reference {
+        /// Which page
+        #[arg(value_enum, default_value = "methods")]
+        page: ReferencePage,
+    },
+}
+
+/// A generated page of docs/reference.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ReferencePage {
+    /// Merge methods and steps
+    Methods,
+    /// Metrics
+    Metrics,
 }
 
 /// How an output folder is written; the same on every writing command.

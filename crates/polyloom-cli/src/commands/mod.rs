@@ -7,6 +7,7 @@ mod convert;
 mod diff;
 mod look;
 mod merge;
+mod metrics;
 mod tasks;
 
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, ReferencePage};
 use crate::hub::Hub;
 use crate::ui::{Failure, Ui};
 
@@ -59,8 +60,13 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             ui.answer(&String::from_utf8_lossy(&out));
             Ok(ExitCode::SUCCESS)
         }
-        Command::Reference => {
-            ui.answer(polyloom::reference::methods_page().trim_end());
+        Command::Metrics { name } => metrics::run(name.as_deref(), ui),
+        Command::Reference { page } => {
+            let text = match page {
+                ReferencePage::Methods => polyloom::reference::methods_page(),
+                ReferencePage::Metrics => polyloom::evaluate::metric::page::metrics_page(),
+            };
+            ui.answer(text.trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {

