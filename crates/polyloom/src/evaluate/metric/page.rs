@@ -112,7 +112,11 @@ pub fn list() -> String {
         out += &format!("{gap}{}\n", heading(needs));
         for metric in metrics {
             let summary = wrapped(metric.summary, width + 12);
-            out += &format!("  {:width$}  {:6}  {summary}\n", metric.name, better(metric));
+            out += &format!(
+                "  {:width$}  {:6}  {summary}\n",
+                metric.name,
+                better(metric)
+            );
         }
     }
     out
@@ -236,7 +240,10 @@ mod tests {
     #[test]
     fn one_metric_is_explained() {
         let text = explain(find("macro_f1").unwrap());
-        assert!(text.starts_with("f1_macro\n") && text.contains("also      macro_f1"), "{text}");
+        assert!(
+            text.starts_with("f1_macro\n") && text.contains("also      macro_f1"),
+            "{text}"
+        );
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
     }
 }

@@ -109,8 +109,8 @@ pub enum Scale {
 use Better::{Higher, Lower};
 use Chance::{At, OverClasses, Prevalence, Undefined};
 use Needs::{
-    Attempts, ChoiceLogliks, Clusters, Graphs, LabelSets, Labels, Maps, Probabilities, Rankings, Scores, Spans, Tags,
-    Text, TextLogliks, Values,
+    Attempts, ChoiceLogliks, Clusters, Graphs, LabelSets, Labels, Maps, Probabilities, Rankings,
+    Scores, Spans, Tags, Text, TextLogliks, Values,
 };
 use Scale::{Fraction, Nats, Own, OwnSquared, Percent};
 use Unit::{Corpus, PerExample};
