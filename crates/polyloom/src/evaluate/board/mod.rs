@@ -1,4 +1,6 @@
-//! The board: predictions that others made, scored and compared.
+//! The board: predictions that others made, scored and compared; results of many systems on many tasks.
 
 pub mod compare;
+pub mod condition;
 pub mod predictions;
+pub mod results;
