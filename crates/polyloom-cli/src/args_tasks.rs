@@ -36,6 +36,8 @@ pub enum TasksVerb {
     Split(SplitArgs),
     /// Show how often each task is drawn in joint training under a policy
     Sample(SampleArgs),
+    /// Generate tasks with known truth: scenes, an interaction log, related tables
+    Synth(crate::args_synth::SynthArgs),
 }
 
 /// Where tasks and their data are.

@@ -1,6 +1,7 @@
 //! `polyloom tasks`
 
 mod make;
+mod synth;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,8 @@ use polyloom::tasks::check::{self, Level, Report};
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::sample::{self, Policy};
-use polyloom::tasks::spec::{TaskSpec, TaskType};
+use polyloom::tasks::spec::{SourceKind, Split, TaskSpec, TaskType};
+use polyloom::tasks::synth::Generator;
 use serde_json::json;
 
 use crate::args_tasks::{
@@ -28,6 +30,7 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         TasksVerb::New(args) => make::new(&args, ui),
         TasksVerb::Split(args) => make::split(&args, ui),
         TasksVerb::Sample(args) => sample(&args, ui),
+        TasksVerb::Synth(args) => synth::run(&args, ui),
     }
 }
 
@@ -190,18 +193,24 @@ fn told(entry: &Entry, roots: &Roots) -> String {
     };
     line("title", spec.title.clone());
     line("about", spec.description.clone());
-    let files: Vec<String> = spec
-        .splits
-        .named
-        .iter()
-        .map(|(n, s)| format!("{n} = {}{}", s.file, s.slice))
-        .collect();
-    let folder = match roots.folder(entry) {
-        Ok(folder) => folder.display().to_string(),
-        Err(_) => format!("{} (not found)", spec.source.root),
+    let generator = (spec.source.kind == SourceKind::Synth)
+        .then(|| Generator::of(&spec.source))
+        .and_then(Result::ok);
+    let folder = match (&generator, roots.folder(entry)) {
+        (Some(g), _) => format!("generated: {}, seed {}, {} rows", g.name(), g.seed(), g.count()),
+        (None, Ok(folder)) => folder.display().to_string(),
+        (None, Err(_)) => format!("{} (not found)", spec.source.root),
     };
     line("data", folder);
-    line("splits", files.join(", "));
+    let split = |(name, s): (&String, &Split)| {
+        let part = if s.file.is_empty() { name } else { &s.file };
+        match generator.as_ref().and_then(|g| g.split(part)) {
+            Some(rows) => format!("{name} = {}..{}{}", rows.start, rows.end, s.slice),
+            None => format!("{name} = {}{}", s.file, s.slice),
+        }
+    };
+    let splits: Vec<String> = spec.splits.named.iter().map(split).collect();
+    line("splits", splits.join(", "));
     let fields: Vec<String> = spec
         .fields
         .given()

@@ -10,6 +10,7 @@ mod hub_server;
 mod environment;
 mod hostile;
 mod messages;
+mod synth;
 mod tasks;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::read::{self, Document};
-use super::spec::{GroupSpec, TaskSpec};
+use super::spec::{GroupSpec, SourceKind, TaskSpec};
 use super::{shipped, task_json};
 use crate::error::{MergeError, Result};
 use crate::suggest;
@@ -40,7 +40,8 @@ impl Roots {
         if root.is_absolute() {
             return Ok(root.to_owned());
         }
-        if !entry.spec.source.rows.is_empty() {
+        let source = &entry.spec.source;
+        if source.kind == SourceKind::Synth || !source.rows.is_empty() {
             return Ok(PathBuf::new());
         }
         let beside = entry.file.as_deref().and_then(Path::parent);

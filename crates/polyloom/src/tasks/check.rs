@@ -108,7 +108,8 @@ pub fn check(spec: &TaskSpec, loader: &Loader) -> Result<Report> {
     }
     for name in spec.splits.named.keys() {
         let file = loader.folder().join(&spec.splits.named[name].file);
-        if spec.source.kind != SourceKind::Inline && !file.exists() {
+        let filed = !matches!(spec.source.kind, SourceKind::Inline | SourceKind::Synth);
+        if filed && !file.exists() {
             continue;
         }
         match state.split(name, loader) {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::data::{self, Limits, Table, Visit};
 use super::slice::{self, Slice};
 use super::spec::{GroupAs, SourceKind, Split, TaskSpec};
+use super::synth::{self, Generator};
 use crate::error::{MergeError, Result};
 
 /// A task whose folder is known.
@@ -38,6 +39,9 @@ impl<'s> Loader<'s> {
     /// The data files, by name in the spec; each once.
     #[must_use]
     pub fn files(&self) -> BTreeMap<String, PathBuf> {
+        if self.spec.source.kind == SourceKind::Synth {
+            return BTreeMap::new();
+        }
         let splits = self.spec.splits.named.values();
         let names = splits.map(|s| s.file.clone()).filter(|f| !f.is_empty());
         names.map(|f| (f.clone(), self.folder.join(f))).collect()
@@ -80,9 +84,9 @@ impl<'s> Loader<'s> {
     /// What the reader of the file reports, and what `visit` returns.
     pub fn rows(&self, name: &str, visit: Visit) -> Result<()> {
         let split = self.split(name)?;
-        let keep = self.selection(split)?;
+        let keep = self.selection(name, split)?;
         let mut at = 0usize;
-        self.raw(split, &mut |table| {
+        self.raw(name, split, &mut |table| {
             let (start, rows) = (at, table.rows());
             at += rows;
             let fits = |i: usize| {
@@ -95,7 +99,20 @@ impl<'s> Loader<'s> {
     }
 
     /// The rows of a split's file as they are.
-    fn raw(&self, split: &Split, visit: Visit) -> Result<()> {
+    fn raw(&self, name: &str, split: &Split, visit: Visit) -> Result<()> {
+        if self.spec.source.kind == SourceKind::Synth {
+            let part = if split.file.is_empty() {
+                name
+            } else {
+                &split.file
+            };
+            let generator = Generator::of(&self.spec.source)?;
+            let rows = generator.split(part).ok_or_else(|| {
+                MergeError::plan("no-split", format!("a generator has no split `{part}`"))
+                    .hint(format!("one of: {}", synth::SPLITS.join(", ")))
+            })?;
+            return synth::Rows::new(generator).read(rows, &self.limits, visit);
+        }
         if self.spec.source.kind == SourceKind::Inline {
             let rows = self.spec.source.rows.iter().cloned();
             return data::json::rows(rows, &self.limits, visit);
@@ -105,17 +122,17 @@ impl<'s> Loader<'s> {
     }
 
     /// Which rows of the split's file it takes; `None` for all.
-    fn selection(&self, split: &Split) -> Result<Option<Vec<bool>>> {
+    fn selection(&self, name: &str, split: &Split) -> Result<Option<Vec<bool>>> {
         let bad = |why: String| MergeError::plan("bad-slice", why);
         let slice = Slice::parse(&split.slice).map_err(bad)?;
         if slice.is_whole() {
             return Ok(None);
         }
         let table = self.spec.table.as_ref();
-        let column = |name: &str| -> Result<Vec<Value>> {
+        let column = |column: &str| -> Result<Vec<Value>> {
             let mut values = Vec::new();
-            self.raw(split, &mut |t| {
-                values.extend((0..t.rows()).map(|i| t.at(i, name)));
+            self.raw(name, split, &mut |t| {
+                values.extend((0..t.rows()).map(|i| t.at(i, column)));
                 Ok(())
             })?;
             Ok(values)
@@ -128,7 +145,7 @@ impl<'s> Loader<'s> {
             by_time(&column(&table.time)?, &slice)
         } else {
             let mut n = 0u64;
-            self.raw(split, &mut |t| {
+            self.raw(name, split, &mut |t| {
                 n += t.rows() as u64;
                 Ok(())
             })?;

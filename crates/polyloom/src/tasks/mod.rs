@@ -20,6 +20,7 @@ pub mod shipped;
 pub mod slice;
 pub mod spec;
 pub mod split;
+pub mod synth;
 pub mod task_json;
 pub mod validate;
 

@@ -236,6 +236,10 @@ const TASK: Shape = &[
             ("sha256", Leaf),
             ("size", Leaf),
             ("rows", Leaf),
+            ("generator", Leaf),
+            ("seed", Leaf),
+            ("count", Leaf),
+            ("options", Leaf),
         ]),
     ),
     (

@@ -1,8 +1,8 @@
 //! The uniform task spec (`polyloom.task/1`) and the group file (`polyloom.group/1`).
 //!
 //! The types mirror the file: a key that is left out takes the default written here, and a default is not written back.
-//! Source: evaluation specification, section 1.2. Two keys are ours: `source.rows` (the rows of an inline task) and
-//! `source.size` (height, width and channels of raw images).
+//! Source: evaluation specification, section 1.2. Keys of ours: `source.rows` (the rows of an inline task),
+//! `source.size` (height, width and channels of raw images), `source.options` (options of a generator).
 
 use std::collections::BTreeMap;
 
@@ -421,7 +421,7 @@ pub enum SourceKind {
     ImageFolder,
     /// Rows in the spec.
     Inline,
-    /// A generator; not built.
+    /// A generator, see [`super::synth`].
     Synth,
 }
 
@@ -446,6 +446,18 @@ pub struct Source {
     /// The rows of an inline task.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rows: Vec<Map<String, Value>>,
+    /// Name of the generator.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub generator: String,
+    /// Seed of the generator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Rows of the generator, all splits together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Other options of the generator.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub options: Map<String, Value>,
 }
 
 impl Source {
@@ -459,6 +471,10 @@ impl Source {
             sha256: BTreeMap::new(),
             size: None,
             rows: Vec::new(),
+            generator: String::new(),
+            seed: None,
+            count: None,
+            options: Map::new(),
         }
     }
 }

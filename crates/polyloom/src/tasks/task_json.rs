@@ -50,12 +50,7 @@ pub fn read(path: &Path) -> Result<TaskSpec> {
 /// A sentence on the first key that is missing or unknown.
 pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let list = |value: &Value| -> Vec<String> {
-        let items = value.as_array().into_iter().flatten();
-        items
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect()
-    };
+    let list = strings;
     let name = text("name");
     if name.is_empty() {
         return Err("`name` is missing".into());
@@ -104,6 +99,16 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
         spec.modality.output = "table".into();
         return Ok(spec);
     }
+    spec.source.size = image_size(value);
+    if let Some(targets) = value["targets"].as_array() {
+        for entry in targets {
+            spec.targets.push(one_target(entry)?);
+        }
+        spec.fields.id = "id".into();
+        spec.fields.input = inputs.first().cloned().unwrap_or_default();
+        spec.modality.output = modality;
+        return Ok(spec);
+    }
     let word = text("kind");
     let pair = inputs.len() == 2;
     let kind = TaskType::from_word(&word).ok_or(format!("`kind`: `{word}` is no type of task"))?;
@@ -131,18 +136,25 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
             ..Table::default()
         });
     }
-    if let Some(image) = value.get("image") {
-        let side = |key: &str| image[key].as_u64().and_then(|n| u32::try_from(n).ok());
-        if let (Some(h), Some(w), Some(c)) = (side("height"), side("width"), side("channels")) {
-            spec.source.size = Some([h, w, c]);
-        }
-    }
     if kind.is_number() {
         spec.modality.output = "number".into();
     }
     spec.metrics = metrics(&text("metric"));
     spec.expert = Expert::default();
     Ok(spec)
+}
+
+/// The texts of a list; empty where it is none.
+fn strings(value: &Value) -> Vec<String> {
+    let items = value.as_array().into_iter().flatten();
+    items.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+/// Height, width and channels of raw images.
+fn image_size(value: &Value) -> Option<[u32; 3]> {
+    let image = value.get("image")?;
+    let side = |key: &str| image[key].as_u64().and_then(|n| u32::try_from(n).ok());
+    Some([side("height")?, side("width")?, side("channels")?])
 }
 
 fn splits(value: &Value, spec: &mut TaskSpec) -> Result<(), String> {
@@ -178,16 +190,16 @@ fn one_target(entry: &Value) -> Result<Target, String> {
         name: column.to_owned(),
         column: column.to_owned(),
         kind,
-        labels: Vec::new(),
+        labels: strings(&entry["labels"]),
         metrics: metrics(entry["metric"].as_str().unwrap_or_default()),
         weight: 1.0,
-        sample: String::new(),
+        sample: entry["sample"].as_str().unwrap_or_default().to_owned(),
     })
 }
 
 /// Metric names of a free text such as `auc, log loss` or `macro_f1 over against and favour`, the first one primary.
 fn metrics(text: &str) -> Vec<Metric> {
-    const WORDS: [(&str, &str); 12] = [
+    const WORDS: [(&str, &str); 11] = [
         ("relative rmse", "rmse_ratio"),
         ("explained variance", "explained_variance"),
         ("log loss", "log_loss"),
@@ -199,17 +211,15 @@ fn metrics(text: &str) -> Vec<Metric> {
         ("rmse", "rmse"),
         ("f1", "f1"),
         ("auc", "roc_auc"),
-        ("", ""),
     ];
     let mut found: Vec<Metric> = Vec::new();
     for part in text.split(", ").flat_map(|p| p.split(" and ")) {
-        let word = WORDS
-            .iter()
-            .find(|(w, _)| !w.is_empty() && part.contains(w));
-        if let Some((_, name)) = word
-            && found.iter().all(|m| m.name != *name)
+        let word = || WORDS.iter().find(|(w, _)| part.contains(w)).map(|w| w.1);
+        let known = super::metrics::find(part.trim()).map(|m| m.name);
+        if let Some(name) = known.or_else(word)
+            && found.iter().all(|m| m.name != name)
         {
-            found.push(Metric::named(*name, found.is_empty()));
+            found.push(Metric::named(name, found.is_empty()));
         }
     }
     found

@@ -9,6 +9,7 @@ use super::slice::Slice;
 use super::spec::{
     Choices, GroupSpec, Metric, Sampler, SourceKind, Split, Step, TaskSpec, TaskType,
 };
+use super::synth::{self, Generator};
 use crate::suggest;
 
 /// A bad field.
@@ -111,6 +112,25 @@ fn source(spec: &TaskSpec, found: &mut Found) {
     if !inline && !spec.source.rows.is_empty() {
         found.bad("source.rows", "is read only where `kind` is \"inline\"");
     }
+    if spec.source.kind == SourceKind::Synth {
+        if let Err(fault) = Generator::of(&spec.source) {
+            found.bad(fault.path(), &*fault.message);
+            if let Some(hint) = fault.hint {
+                found.hint(hint);
+            }
+        }
+    } else {
+        for (key, given) in [
+            ("generator", !spec.source.generator.is_empty()),
+            ("seed", spec.source.seed.is_some()),
+            ("count", spec.source.count.is_some()),
+            ("options", !spec.source.options.is_empty()),
+        ] {
+            if given {
+                found.bad(format!("source.{key}"), "is read only where `kind` is \"synth\"");
+            }
+        }
+    }
     for (file, hash) in &spec.source.sha256 {
         if hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()) {
             found.bad(
@@ -127,19 +147,31 @@ fn source(spec: &TaskSpec, found: &mut Found) {
     }
 }
 
+/// The file of a split, or the part of a generator.
+fn part<'s>(spec: &TaskSpec, name: &'s str, split: &'s Split) -> &'s str {
+    let own = spec.source.kind == SourceKind::Synth && split.file.is_empty();
+    if own { name } else { &split.file }
+}
+
 fn splits(spec: &TaskSpec, found: &mut Found) {
     if spec.splits.named.is_empty() {
         found.bad("splits", "names no split");
     }
+    let generated = spec.source.kind == SourceKind::Synth;
     let needs_file = !matches!(
         spec.source.kind,
-        SourceKind::Inline | SourceKind::ImageFolder
+        SourceKind::Inline | SourceKind::ImageFolder | SourceKind::Synth
     );
     let mut parsed: Vec<(&str, &Split, Slice)> = Vec::new();
     for (name, split) in &spec.splits.named {
         let path = format!("splits.{name}");
         if needs_file && split.file.is_empty() {
             found.bad(format!("{path}.file"), "is missing");
+        }
+        let part = part(spec, name, split);
+        if generated && !synth::SPLITS.contains(&part) {
+            found.bad(format!("{path}.file"), format!("a generator has no split `{part}`"));
+            found.hint(format!("one of: {}", synth::SPLITS.join(", ")));
         }
         match Slice::parse(&split.slice) {
             Ok(slice) => parsed.push((name, split, slice)),
@@ -148,7 +180,8 @@ fn splits(spec: &TaskSpec, found: &mut Found) {
     }
     for (i, (name, split, slice)) in parsed.iter().enumerate() {
         for (other, before, cut) in &parsed[..i] {
-            if before.file == split.file && slice.overlaps(cut) {
+            let same = part(spec, other, before) == part(spec, name, split);
+            if same && slice.overlaps(cut) {
                 found.bad(
                     format!("splits.{name}"),
                     format!("has rows that split `{other}` has too"),
@@ -156,7 +189,7 @@ fn splits(spec: &TaskSpec, found: &mut Found) {
                 found.hint(
                     "give the two slices of the file that do not meet, such as [:90%] and [90%:]",
                 );
-            } else if before.file == split.file && before.seed != split.seed {
+            } else if same && before.seed != split.seed {
                 found.bad(
                     format!("splits.{name}.seed"),
                     format!("is not that of split `{other}`: slices of two shuffles share rows"),

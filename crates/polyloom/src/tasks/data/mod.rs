@@ -7,6 +7,7 @@ pub mod csv;
 pub mod json;
 pub mod parquet;
 pub mod table;
+pub mod write;
 
 use std::path::Path;
 

@@ -260,6 +260,20 @@ impl Table {
         }
     }
 
+    /// A table of columns; those that are shorter than the longest one are missing at their end.
+    #[must_use]
+    pub fn of<N: Into<String>>(columns: impl IntoIterator<Item = (N, Column)>) -> Self {
+        let columns = columns.into_iter().map(|(n, c)| (n.into(), c));
+        let mut columns: IndexMap<String, Column> = columns.collect();
+        let rows = columns.values().map(Column::len).max().unwrap_or(0);
+        for column in columns.values_mut() {
+            while column.len() < rows {
+                column.push_null();
+            }
+        }
+        Self { columns, rows }
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -1,0 +1,86 @@
+//! `polyloom tasks synth` as a user meets it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::text;
+
+fn tasks(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polyloom"));
+    command
+        .current_dir(folder)
+        .arg("tasks")
+        .args(args)
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("POLYLOOM_DATA")
+        .env_remove("POLYLOOM_SEED")
+        .env("NO_COLOR", "1");
+    command.output().expect("the binary starts")
+}
+
+#[test]
+fn a_printed_spec_is_a_task_without_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for generator in ["shapes", "log", "multitab"] {
+        let out = tasks(dir.path(), &["synth", generator, "--count", "240"]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let name = format!("{generator}.task.toml");
+        let printed = text(&out.stdout).replace("id = \"synth/", "id = \"my/");
+        assert!(printed.contains("(synthetic)") && printed.contains("kind = \"synth\""));
+        std::fs::write(dir.path().join(&name), printed).unwrap();
+        let out = tasks(dir.path(), &["check", &name]);
+        assert!(out.status.success(), "{}", text(&out.stdout));
+        let out = text(&out.stdout);
+        assert!(out.contains(&format!("my/{generator}   train ")), "{out}");
+    }
+    let out = tasks(dir.path(), &["show", "shapes.task.toml"]);
+    let out = text(&out.stdout);
+    assert!(out.contains("data        generated: shapes, seed 7, 240 rows\n"), "{out}");
+    assert!(out.contains("train = 0..200, validation = 200..220, test = 220..240"), "{out}");
+}
+
+#[test]
+fn a_folder_is_a_task_and_says_that_it_is_synthetic() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["synth", "log", "--count", "800", "--bias", "0", "-o", "made"];
+    let out = tasks(dir.path(), &args);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stdout), "made\n");
+    assert_eq!(
+        text(&out.stderr),
+        "made/train.parquet   640 rows\nmade/validation.parquet   80 rows\nmade/test.parquet   80 rows\n\
+         made/items.parquet   3000 rows\nmade/truth.parquet   800 rows\n\
+         note: truth.parquet holds the true probabilities: for judges, never for learners\n"
+    );
+    let json = std::fs::read_to_string(dir.path().join("made/task.json")).unwrap();
+    assert!(json.contains("\"synthetic\": true") && json.contains("\"bias\": 0.0"));
+    let again = tasks(dir.path(), &args);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("made: exists already"));
+    let out = tasks(dir.path(), &["check", "made"]);
+    assert!(out.status.success(), "{}", text(&out.stdout));
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, part) in [
+        (&["synth", "shapes", "--missing", "2"][..], "--missing: must be between 0 and 1"),
+        (&["synth", "log", "--items", "30"][..], "--items: must be a multiple of 20"),
+        (&["synth", "multitab", "--tasks", "40"][..], "--features: must be at least tasks"),
+        (&["synth", "shapes", "--seed", "70000"][..], "--seed: must be below 65536"),
+    ] {
+        let out = tasks(dir.path(), args);
+        assert_eq!(out.status.code(), Some(2));
+        assert!(text(&out.stderr).contains(part), "{}", text(&out.stderr));
+    }
+    let spec = "schema = \"polyloom.task/1\"\nid = \"x\"\ntype = \"classification\"\n\
+                source = { kind = \"synth\", generator = \"shapes\", options = { nois = 1 } }\n\
+                splits = { train = {}, dev = {} }\nfields = { input = \"image\", target = \"label\" }\n";
+    std::fs::write(dir.path().join("x.task.toml"), spec).unwrap();
+    let out = tasks(dir.path(), &["check", "x.task.toml"]);
+    assert_eq!(out.status.code(), Some(2));
+    let said = text(&out.stderr);
+    assert!(said.contains("no such option") && said.contains("did you mean `noise`?"), "{said}");
+    assert!(said.contains("a generator has no split `dev`"), "{said}");
+}
