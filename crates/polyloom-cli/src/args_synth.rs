@@ -75,7 +75,12 @@ pub enum ClassesArg {
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// Impressions; 80 % train, 10 % validation, 10 % test, by time
-    #[arg(long, visible_alias = "rows", value_name = "N", default_value_t = 300_000)]
+    #[arg(
+        long,
+        visible_alias = "rows",
+        value_name = "N",
+        default_value_t = 300_000
+    )]
     pub count: u64,
     /// Users
     #[arg(long, value_name = "N", default_value_t = 2000)]
@@ -94,7 +99,12 @@ pub struct LogArgs {
 #[derive(Debug, Args)]
 pub struct MultitabArgs {
     /// Rows; 80 % train, 10 % validation, 10 % test
-    #[arg(long, visible_alias = "rows", value_name = "N", default_value_t = 20_000)]
+    #[arg(
+        long,
+        visible_alias = "rows",
+        value_name = "N",
+        default_value_t = 20_000
+    )]
     pub count: u64,
     /// Tasks
     #[arg(long, value_name = "T", default_value_t = 8)]

@@ -197,7 +197,12 @@ fn told(entry: &Entry, roots: &Roots) -> String {
         .then(|| Generator::of(&spec.source))
         .and_then(Result::ok);
     let folder = match (&generator, roots.folder(entry)) {
-        (Some(g), _) => format!("generated: {}, seed {}, {} rows", g.name(), g.seed(), g.count()),
+        (Some(g), _) => format!(
+            "generated: {}, seed {}, {} rows",
+            g.name(),
+            g.seed(),
+            g.count()
+        ),
         (None, Ok(folder)) => folder.display().to_string(),
         (None, Err(_)) => format!("{} (not found)", spec.source.root),
     };

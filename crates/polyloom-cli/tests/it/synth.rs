@@ -35,14 +35,22 @@ fn a_printed_spec_is_a_task_without_files() {
     }
     let out = tasks(dir.path(), &["show", "shapes.task.toml"]);
     let out = text(&out.stdout);
-    assert!(out.contains("data        generated: shapes, seed 7, 240 rows\n"), "{out}");
-    assert!(out.contains("train = 0..200, validation = 200..220, test = 220..240"), "{out}");
+    assert!(
+        out.contains("data        generated: shapes, seed 7, 240 rows\n"),
+        "{out}"
+    );
+    assert!(
+        out.contains("train = 0..200, validation = 200..220, test = 220..240"),
+        "{out}"
+    );
 }
 
 #[test]
 fn a_folder_is_a_task_and_says_that_it_is_synthetic() {
     let dir = tempfile::tempdir().unwrap();
-    let args = ["synth", "log", "--count", "800", "--bias", "0", "-o", "made"];
+    let args = [
+        "synth", "log", "--count", "800", "--bias", "0", "-o", "made",
+    ];
     let out = tasks(dir.path(), &args);
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert_eq!(text(&out.stdout), "made\n");
@@ -65,10 +73,22 @@ fn a_folder_is_a_task_and_says_that_it_is_synthetic() {
 fn wrong_options_are_named() {
     let dir = tempfile::tempdir().unwrap();
     for (args, part) in [
-        (&["synth", "shapes", "--missing", "2"][..], "--missing: must be between 0 and 1"),
-        (&["synth", "log", "--items", "30"][..], "--items: must be a multiple of 20"),
-        (&["synth", "multitab", "--tasks", "40"][..], "--features: must be at least tasks"),
-        (&["synth", "shapes", "--seed", "70000"][..], "--seed: must be below 65536"),
+        (
+            &["synth", "shapes", "--missing", "2"][..],
+            "--missing: must be between 0 and 1",
+        ),
+        (
+            &["synth", "log", "--items", "30"][..],
+            "--items: must be a multiple of 20",
+        ),
+        (
+            &["synth", "multitab", "--tasks", "40"][..],
+            "--features: must be at least tasks",
+        ),
+        (
+            &["synth", "shapes", "--seed", "70000"][..],
+            "--seed: must be below 65536",
+        ),
     ] {
         let out = tasks(dir.path(), args);
         assert_eq!(out.status.code(), Some(2));
@@ -81,6 +101,9 @@ fn wrong_options_are_named() {
     let out = tasks(dir.path(), &["check", "x.task.toml"]);
     assert_eq!(out.status.code(), Some(2));
     let said = text(&out.stderr);
-    assert!(said.contains("no such option") && said.contains("did you mean `noise`?"), "{said}");
+    assert!(
+        said.contains("no such option") && said.contains("did you mean `noise`?"),
+        "{said}"
+    );
     assert!(said.contains("a generator has no split `dev`"), "{said}");
 }

@@ -147,7 +147,9 @@ pub fn convert(value: &Value, family: &str) -> Result<TaskSpec, String> {
 /// The texts of a list; empty where it is none.
 fn strings(value: &Value) -> Vec<String> {
     let items = value.as_array().into_iter().flatten();
-    items.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    items
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// Height, width and channels of raw images.

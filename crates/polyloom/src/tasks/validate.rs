@@ -127,7 +127,10 @@ fn source(spec: &TaskSpec, found: &mut Found) {
             ("options", !spec.source.options.is_empty()),
         ] {
             if given {
-                found.bad(format!("source.{key}"), "is read only where `kind` is \"synth\"");
+                found.bad(
+                    format!("source.{key}"),
+                    "is read only where `kind` is \"synth\"",
+                );
             }
         }
     }
@@ -170,7 +173,10 @@ fn splits(spec: &TaskSpec, found: &mut Found) {
         }
         let part = part(spec, name, split);
         if generated && !synth::SPLITS.contains(&part) {
-            found.bad(format!("{path}.file"), format!("a generator has no split `{part}`"));
+            found.bad(
+                format!("{path}.file"),
+                format!("a generator has no split `{part}`"),
+            );
             found.hint(format!("one of: {}", synth::SPLITS.join(", ")));
         }
         match Slice::parse(&split.slice) {
