@@ -13,6 +13,8 @@ use clap::{Args, Subcommand, ValueEnum};
   polyloom tasks new people.csv --targets income,hours --group city
   polyloom tasks split people.csv --stratify income -o people
   polyloom tasks sample text/sst2 text/subj --policy temperature --temperature 3
+  polyloom tasks import lm_eval/tasks/mine.yaml -o tasks
+  polyloom tasks export my.task.toml -o mine.yaml
 
 Exit code 1 of `check` means that a check failed.")]
 pub struct TasksArgs {
@@ -38,6 +40,10 @@ pub enum TasksVerb {
     Sample(SampleArgs),
     /// Generate tasks with known truth: scenes, an interaction log, related tables
     Synth(crate::args_synth::SynthArgs),
+    /// Turn task files of other collections into specs
+    Import(ImportArgs),
+    /// Write a task as lm-evaluation-harness YAML
+    Export(ExportArgs),
 }
 
 /// Where tasks and their data are.
@@ -71,8 +77,11 @@ pub struct ShowArgs {
     #[arg(value_name = "TASK")]
     pub task: String,
     /// Print the spec as TOML, defaults left out
-    #[arg(long)]
+    #[arg(long, conflicts_with = "example")]
     pub toml: bool,
+    /// Print how row N (from 1) of the last split is asked, its few-shot examples included
+    #[arg(long, value_name = "N")]
+    pub example: Option<usize>,
     #[command(flatten)]
     pub places: Places,
 }
@@ -202,6 +211,48 @@ pub struct SampleArgs {
     /// Split whose rows are counted
     #[arg(long, value_name = "NAME", default_value = "train")]
     pub split: String,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// `polyloom tasks import`
+#[derive(Debug, Args)]
+#[command(after_help = "Formats: lm-eval (YAML, include and groups followed), big-bench, bbh, natural-instructions,
+tasksource (mapping as JSON), hf-card (data-set folder), mteb (metadata as JSON), taskbench, bfcl.
+What needs Python code is refused by the name of its function. Exit code 1 where a file was refused.")]
+pub struct ImportArgs {
+    /// A task file, or a folder that is searched for them
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Say the format instead of recognising it
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Folder for the specs
+    #[arg(short, long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub output: Option<PathBuf>,
+    /// Folder that has the data sets which the files name (repeatable; default: beside the file)
+    #[arg(long, value_name = "DIR", env = "POLYLOOM_DATA")]
+    pub data: Vec<PathBuf>,
+    /// Replace specs that exist
+    #[arg(long)]
+    pub force: bool,
+    /// Show what would be written
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `polyloom tasks export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A task id, a spec file, or a folder with a task.json
+    #[arg(value_name = "TASK")]
+    pub task: String,
+    /// YAML file (default: print it); rows of an inline task go into a .jsonl file beside it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub places: Places,
 }

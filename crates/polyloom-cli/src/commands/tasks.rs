@@ -1,5 +1,6 @@
 //! `polyloom tasks`
 
+mod foreign;
 mod make;
 mod synth;
 
@@ -31,6 +32,8 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         TasksVerb::Split(args) => make::split(&args, ui),
         TasksVerb::Sample(args) => sample(&args, ui),
         TasksVerb::Synth(args) => synth::run(&args, ui),
+        TasksVerb::Import(args) => foreign::import(&args, ui),
+        TasksVerb::Export(args) => foreign::export(&args, ui),
     }
 }
 
@@ -163,7 +166,9 @@ fn show(args: &ShowArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         let entry = catalogue.task(id)?;
         let spec = &entry.spec;
         ui.event(&json!({"type": "task", "id": spec.id, "spec": spec}));
-        if args.toml {
+        if let Some(row) = args.example {
+            foreign::example(entry, &roots(&args.places), row, ui)?;
+        } else if args.toml {
             ui.answer(&toml(spec)?);
         } else {
             ui.answer(&told(entry, &roots(&args.places)));

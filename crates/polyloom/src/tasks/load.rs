@@ -1,13 +1,18 @@
 //! The rows of a task: its files found, cut into splits, filtered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use polyloom_core::hash::xxh3;
 use serde_json::Value;
 
+use super::data::table::Owned;
 use super::data::{self, Limits, Table, Visit};
+use super::hash::canonical;
+use super::predicate::Predicate;
+use super::prompt::Renderer;
 use super::slice::{self, Slice};
-use super::spec::{GroupAs, SourceKind, Split, TaskSpec};
+use super::spec::{GroupAs, SourceKind, Split, Target, TaskSpec};
 use super::synth::{self, Generator};
 use crate::error::{MergeError, Result};
 
@@ -36,15 +41,30 @@ impl<'s> Loader<'s> {
         &self.folder
     }
 
-    /// The data files, by name in the spec; each once.
+    /// The data files, by name in the spec; each once. A name with `*` stands for the files that it fits; where it fits
+    /// none, it stands for itself.
     #[must_use]
     pub fn files(&self) -> BTreeMap<String, PathBuf> {
         if self.spec.source.kind == SourceKind::Synth {
             return BTreeMap::new();
         }
         let splits = self.spec.splits.named.values();
-        let names = splits.map(|s| s.file.clone()).filter(|f| !f.is_empty());
-        names.map(|f| (f.clone(), self.folder.join(f))).collect()
+        let mut out = BTreeMap::new();
+        for split in splits.filter(|s| !s.file.is_empty()) {
+            let path = self.folder.join(&split.file);
+            match matching(&self.folder, &split.file) {
+                Ok(found) if split.file.contains('*') => {
+                    for path in found {
+                        let name = path.strip_prefix(&self.folder).unwrap_or(&path);
+                        out.insert(name.display().to_string(), path.clone());
+                    }
+                }
+                _ => {
+                    out.insert(split.file.clone(), path);
+                }
+            }
+        }
+        out
     }
 
     /// SHA-256 of every data file.
@@ -74,28 +94,109 @@ impl<'s> Loader<'s> {
         })
     }
 
-    /// Reads the rows of a split, batch by batch, after slices and `filter.drop_if_missing`; rows with an ignored label
-    /// are left out. A slice of a file is cut in file order, in a seeded order, by whole groups
+    /// Reads the rows of a split, batch by batch, after slices and `filter`; rows with an ignored label are left out, and
+    /// those equal to an earlier one of the split in `filter.dedupe_on`. A field that is a template is a column of that name. A slice of a file is cut in file order, in a seeded order, by whole groups
     /// (`table.group_as = "split"`) or in the order of `table.time`.
     ///
-    /// Memory: one batch; for a slice of a shuffled, grouped or timed file also about 40 bytes per row.
+    /// Memory: one batch; for a slice of a shuffled, grouped or timed file also about 40 bytes per row, with `dedupe_on`
+    /// about 16.
     ///
     /// # Errors
-    /// What the reader of the file reports, and what `visit` returns.
+    /// What the reader of the file reports, a template over a column that a row lacks (unless `drop_if_missing` has the
+    /// field), and what `visit` returns.
     pub fn rows(&self, name: &str, visit: Visit) -> Result<()> {
         let split = self.split(name)?;
         let keep = self.selection(name, split)?;
         let mut at = 0usize;
-        self.raw(name, split, &mut |table| {
+        let templates = self.templates();
+        let renderer = Renderer::new();
+        let mut seen = HashSet::new();
+        self.raw(name, split, &mut |mut table| {
             let (start, rows) = (at, table.rows());
             at += rows;
             let fits = |i: usize| {
                 keep.as_ref()
                     .is_none_or(|k| k.get(start + i) == Some(&true))
             };
-            let filtered = table.filtered(|i| fits(i) && self.passes(&table, i));
-            visit(filtered)
+            if keep.is_some() && !templates.is_empty() {
+                // Templates of rows that belong to another split are not rendered.
+                let cut = table.filtered(fits);
+                table = self.computed(cut, &templates, &renderer, name, start)?;
+                let first = |i: usize| self.passes(&table, i) && self.is_new(&table, i, &mut seen);
+                let keep: Vec<bool> = (0..table.rows()).map(first).collect();
+                return visit(table.filtered(|i| keep[i]));
+            }
+            let table = self.computed(table, &templates, &renderer, name, start)?;
+            let first = |i: usize| {
+                fits(i) && self.passes(&table, i) && self.is_new(&table, i, &mut seen)
+            };
+            let keep: Vec<bool> = (0..table.rows()).map(first).collect();
+            visit(table.filtered(|i| keep[i]))
         })
+    }
+
+    /// The rows of a split that one of several targets has: its `sample` holds and its column is not missing.
+    ///
+    /// # Errors
+    /// As [`Self::rows`]; a predicate that is none.
+    pub fn rows_of(&self, name: &str, target: &Target, visit: Visit) -> Result<()> {
+        let sample = sample_of(target)?;
+        self.rows(name, &mut |table| {
+            let has = |i: usize| {
+                !missing(&table.at(i, &target.column))
+                    && sample.as_ref().is_none_or(|p| p.holds(&table, i))
+            };
+            visit(table.filtered(has))
+        })
+    }
+
+    /// The fields that are templates, with whether a row may lack a part of them.
+    fn templates(&self) -> Vec<(String, bool)> {
+        let drop = &self.spec.filter.drop_if_missing;
+        let given = self.spec.fields.given();
+        let templates = given.filter(|(_, column)| column.contains("{{"));
+        templates
+            .map(|(name, column)| (column.to_owned(), drop.iter().any(|d| d == name)))
+            .collect()
+    }
+
+    /// A batch with a column for every template, named as the template.
+    fn computed(
+        &self,
+        mut table: Table,
+        templates: &[(String, bool)],
+        renderer: &Renderer,
+        split: &str,
+        start: usize,
+    ) -> Result<Table> {
+        for (template, may_lack) in templates {
+            let mut values = Vec::with_capacity(table.rows());
+            for row in 0..table.rows() {
+                values.push(match renderer.value(template, &table.row(row)) {
+                    Ok(value) => Owned::from(value),
+                    Err(_) if *may_lack => Owned::Null,
+                    Err(error) => {
+                        let what = format!("split `{split}`, row {}: {error}", start + row + 1);
+                        return Err(MergeError::plan("bad-template", what)
+                            .hint("name the field in `filter.drop_if_missing` to leave such rows out"));
+                    }
+                });
+            }
+            table.put(template, values);
+        }
+        Ok(table)
+    }
+
+    /// Whether no earlier row has the same values in `filter.dedupe_on`.
+    fn is_new(&self, table: &Table, row: usize, seen: &mut HashSet<u64>) -> bool {
+        let on = &self.spec.filter.dedupe_on;
+        if on.is_empty() {
+            return true;
+        }
+        let mut text = String::new();
+        let values = on.iter().map(|name| table.at(row, self.column(name)));
+        canonical(&values.collect::<Value>(), &mut text);
+        seen.insert(xxh3(text.as_bytes()))
     }
 
     /// The rows of a split's file as they are.
@@ -117,8 +218,10 @@ impl<'s> Loader<'s> {
             let rows = self.spec.source.rows.iter().cloned();
             return data::json::rows(rows, &self.limits, visit);
         }
-        let path = self.folder.join(&split.file);
-        data::read(&path, self.spec.source.kind, &self.limits, visit)
+        for path in matching(&self.folder, &split.file)? {
+            data::read(&path, self.spec.source.kind, &self.limits, visit)?;
+        }
+        Ok(())
     }
 
     /// Which rows of the split's file it takes; `None` for all.
@@ -158,8 +261,7 @@ impl<'s> Loader<'s> {
     fn passes(&self, table: &Table, row: usize) -> bool {
         let filter = &self.spec.filter;
         let present = filter.drop_if_missing.iter().all(|name| {
-            let value = table.at(row, self.column(name));
-            !(value.is_null() || value.as_str().is_some_and(|t| t.trim().is_empty()))
+            !missing(&table.at(row, self.column(name)))
         });
         let ignored = || {
             let ignore = &self.spec.labels.ignore;
@@ -172,6 +274,7 @@ impl<'s> Loader<'s> {
     #[must_use]
     pub fn record(&self, table: &Table, row: usize) -> serde_json::Map<String, Value> {
         let mut record = table.row(row);
+        record.retain(|name, _| !name.contains("{{"));
         for (name, column) in self.spec.fields.given() {
             record.insert(name.to_owned(), table.at(row, column));
         }
@@ -184,6 +287,51 @@ impl<'s> Loader<'s> {
         let mut given = self.spec.fields.given();
         given.find(|(n, _)| *n == name).map_or(name, |(_, c)| c)
     }
+}
+
+/// The files that a name fits: itself, or with `*` in its last part all of that folder that fit, sorted by name.
+///
+/// # Errors
+/// A pattern that fits no file, `*` in a folder's name.
+pub fn matching(folder: &Path, file: &str) -> Result<Vec<PathBuf>> {
+    let path = folder.join(file);
+    if !file.contains('*') {
+        return Ok(vec![path]);
+    }
+    let bad = |what: String| MergeError::plan("no-file", what).at(path.display().to_string());
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let parent = path.parent().unwrap_or(folder);
+    if parent.to_string_lossy().contains('*') {
+        return Err(bad("`*` stands in the name of a folder; it may stand in the last part only".into()));
+    }
+    let mut out = Vec::new();
+    if let Ok(entries) = std::fs::read_dir(parent) {
+        for entry in entries.flatten() {
+            let fits = entry.file_name().to_str().is_some_and(|n| super::catalogue::glob(name, n));
+            if fits {
+                out.push(entry.path());
+            }
+        }
+    }
+    out.sort();
+    if out.is_empty() {
+        return Err(bad("no file fits this name".into()));
+    }
+    Ok(out)
+}
+
+fn missing(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|t| t.trim().is_empty())
+}
+
+/// The predicate of a target, if it has one.
+fn sample_of(target: &Target) -> Result<Option<Predicate>> {
+    if target.sample.is_empty() {
+        return Ok(None);
+    }
+    let parsed = Predicate::parse(&target.sample);
+    let bad = |why| MergeError::plan("bad-task", format!("`targets.{}.sample`: {why}", target.name));
+    parsed.map(Some).map_err(bad)
 }
 
 fn flags(n: usize, rows: impl IntoIterator<Item = u64>) -> Vec<bool> {

@@ -7,11 +7,13 @@
 pub mod catalogue;
 pub mod check;
 pub mod data;
+pub mod fewshot;
 pub mod hash;
 pub mod import;
 pub mod infer;
 pub mod load;
 pub mod metrics;
+pub mod predicate;
 pub mod prompt;
 pub(crate) mod python;
 pub mod read;

@@ -73,6 +73,18 @@ impl Renderer {
             .map_err(|e| failed(template, &e))
     }
 
+    /// Whether a template can be read at all; nothing is rendered.
+    ///
+    /// # Errors
+    /// A template that is none, or that uses a filter or test that is not there.
+    pub fn check(&self, template: &str) -> Result<()> {
+        let text = python::rewrite_percent(template);
+        match self.0.template_from_str(&text) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(failed(template, &e)),
+        }
+    }
+
     /// Renders a template that is one expression as a value, so that a list stays a list. Other templates give text.
     ///
     /// # Errors
@@ -226,6 +238,22 @@ impl Question {
             .map(|c| format!("{delimiter}{c}"))
             .collect()
     }
+}
+
+/// Whether a template has this word outside of plain text: inside `{{ }}` or `{% %}`.
+#[must_use]
+pub fn mentions(template: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut rest = template;
+    while let Some(at) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+        rest = &rest[at + 2..];
+        let end = rest.find("}}").into_iter().chain(rest.find("%}")).min();
+        let inside = &rest[..end.unwrap_or(rest.len())];
+        if inside.split(|c| !part(c)).any(|w| w == word) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Moves white space at the end of a context to the front of its continuations: tokenizers merge a leading space with

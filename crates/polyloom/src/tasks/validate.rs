@@ -69,6 +69,7 @@ pub fn task(spec: &TaskSpec) -> Vec<Problem> {
     scores(spec, &mut found);
     table(spec, &mut found);
     targets(spec, &mut found);
+    templates(spec, &mut found);
     required_fields(spec, &mut found);
     found.0
 }
@@ -372,6 +373,12 @@ fn table(spec: &TaskSpec, found: &mut Found) {
 fn targets(spec: &TaskSpec, found: &mut Found) {
     let mut seen = BTreeSet::new();
     for (i, target) in spec.targets.iter().enumerate() {
+        if !target.sample.is_empty()
+            && let Err(why) = super::predicate::Predicate::parse(&target.sample)
+        {
+            found.bad(format!("targets[{i}].sample"), why);
+            found.hint("such as sample = \"clicked == 1\"");
+        }
         if !seen.insert(&target.name) {
             found.bad(
                 format!("targets[{i}].name"),
@@ -395,6 +402,28 @@ fn targets(spec: &TaskSpec, found: &mut Found) {
         ] {
             if given {
                 found.bad(path, "is given, but each of `targets` has its own");
+            }
+        }
+    }
+}
+
+/// Templates among the fields, and names that filters mean.
+fn templates(spec: &TaskSpec, found: &mut Found) {
+    let renderer = super::prompt::Renderer::new();
+    for (name, column) in spec.fields.given().filter(|(_, c)| c.contains("{{")) {
+        if let Err(error) = renderer.check(column) {
+            found.bad(format!("fields.{name}"), error.to_string());
+        }
+    }
+    for (i, prompt) in spec.prompts.iter().enumerate() {
+        let parts = [
+            ("instruction", &prompt.instruction),
+            ("template", &prompt.template),
+            ("target", &prompt.target),
+        ];
+        for (name, template) in parts {
+            if let Err(error) = renderer.check(template) {
+                found.bad(format!("prompts[{i}].{name}"), error.to_string());
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use polyloom::tasks::prompt::{Record, Renderer};
-use polyloom::tasks::spec::TaskSpec;
+use polyloom::tasks::spec::{Split, TaskSpec};
 use polyloom::tasks::{import, read};
 use serde_json::{Map, Value, json};
 
@@ -34,7 +34,7 @@ pub fn imports(case: &Case) -> Outcome {
     let mut out = Map::new();
     match case.input["format"].as_str().unwrap() {
         "lm-eval-yaml" => {
-            let spec = import::lm_eval(source).unwrap();
+            let spec = import::lm_eval::task(source).unwrap();
             let records: Vec<Record> = case.input["records"]
                 .as_array()
                 .unwrap()
@@ -51,12 +51,7 @@ pub fn imports(case: &Case) -> Outcome {
                 "continuations": question.continuations(&prompt.target_delimiter),
                 "gold": question.gold,
             }]);
-            let splits: Map<String, Value> = spec
-                .splits
-                .named
-                .iter()
-                .map(|(n, s)| (n.clone(), s.file.clone().into()))
-                .collect();
+            let splits = files(&spec);
             out.insert("rendered".into(), rendered);
             out.insert("spec".into(), json!({
                 "id": spec.id, "type": spec.kind, "tags": spec.tags.tags, "splits": splits,
@@ -66,7 +61,7 @@ pub fn imports(case: &Case) -> Outcome {
             }));
         }
         "big-bench-json" => {
-            let spec = import::big_bench(source).unwrap();
+            let spec = import::big_bench::task(source).unwrap();
             let renderer = Renderer::new();
             let rendered = spec.source.rows.iter().map(|row| {
                 let question = renderer.question(&spec.prompts[0], row).unwrap();
@@ -86,7 +81,7 @@ pub fn imports(case: &Case) -> Outcome {
             }));
         }
         "natural-instructions-json" => {
-            let spec = import::natural_instructions(source, "toy").unwrap();
+            let spec = import::natural::task(source, "toy").unwrap();
             let renderer = Renderer::new();
             let rendered = spec.source.rows.iter().map(|row| {
                 json!({
@@ -101,6 +96,43 @@ pub fn imports(case: &Case) -> Outcome {
                 "metrics": names(&spec), "primary_metric": spec.primary_metric().unwrap().name,
             }));
         }
+        "tasksource" => {
+            let value: Value = serde_json::from_str(source).unwrap();
+            let mut file = |_: &str, split: &str| Split {
+                file: split.to_owned(),
+                ..Split::default()
+            };
+            let spec = import::hub::tasksource_columns(&value, "toy", &mut file).unwrap();
+            let records = case.input["records"].as_array().unwrap();
+            let labels: Vec<Value> =
+                records.iter().map(|r| r[&spec.fields.target].clone()).collect();
+            let names = import::hub::label_names(&labels);
+            let class = |v: &Value| names.iter().position(|n| v.as_str() == Some(n));
+            let ids: Vec<Option<usize>> = labels.iter().map(class).collect();
+            let f = &spec.fields;
+            out.insert("label_ids".into(), json!(ids));
+            out.insert(
+                "spec".into(),
+                json!({
+                    "type": spec.kind, "splits": files(&spec), "labels": names,
+                    "fields": {"sentence1": f.input, "sentence2": f.input2, "label": f.target},
+                }),
+            );
+        }
+        "hf-dataset-card" => {
+            let specs = import::hub::card(source, "toy", None, &mut Vec::new()).unwrap();
+            assert_eq!(specs.len(), 1);
+            let spec = &specs[0];
+            let f = &spec.fields;
+            out.insert(
+                "spec".into(),
+                json!({
+                    "type": spec.kind, "language": spec.language, "license": spec.license,
+                    "skills": spec.tags.skills, "splits": files(spec), "labels": spec.labels.names,
+                    "fields": {&f.input: f.input, &f.target: f.target},
+                }),
+            );
+        }
         "polyloom" => {
             let problems = case.input["problems"].as_array().unwrap();
             let fields = problems
@@ -111,6 +143,13 @@ pub fn imports(case: &Case) -> Outcome {
         _ => return Outcome::NotBuilt,
     }
     Outcome::Values(out)
+}
+
+fn files(spec: &TaskSpec) -> Map<String, Value> {
+    let splits = spec.splits.named.iter();
+    splits
+        .map(|(n, s)| (n.clone(), s.file.clone().into()))
+        .collect()
 }
 
 fn names(spec: &TaskSpec) -> Vec<&str> {

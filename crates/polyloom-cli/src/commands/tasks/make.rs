@@ -14,7 +14,7 @@ use super::columns;
 use crate::args_tasks::{GroupAsArg, NewArgs, SplitArgs};
 use crate::ui::{Failure, Ui};
 
-fn exists(file: &Path) -> Failure {
+pub fn exists(file: &Path) -> Failure {
     MergeError::plan("output-exists", "exists already")
         .at(file.display().to_string())
         .hint("--force replaces it")

@@ -326,6 +326,17 @@ impl Table {
         }
     }
 
+    /// Adds or replaces a column; it must have a value for every row.
+    pub(crate) fn put(&mut self, name: &str, values: Vec<Owned>) {
+        let mut column = Column::Text(Vec::new());
+        for value in values {
+            column.push(value);
+        }
+        if column.len() == self.rows {
+            self.columns.insert(name.to_owned(), column);
+        }
+    }
+
     /// The rows for which `keep` holds.
     #[must_use]
     pub fn filtered(&self, keep: impl Fn(usize) -> bool) -> Self {
