@@ -217,9 +217,11 @@ pub struct SampleArgs {
 
 /// `polyloom tasks import`
 #[derive(Debug, Args)]
-#[command(after_help = "Formats: lm-eval (YAML, include and groups followed), big-bench, bbh, natural-instructions,
+#[command(
+    after_help = "Formats: lm-eval (YAML, include and groups followed), big-bench, bbh, natural-instructions,
 tasksource (mapping as JSON), hf-card (data-set folder), mteb (metadata as JSON), taskbench, bfcl.
-What needs Python code is refused by the name of its function. Exit code 1 where a file was refused.")]
+What needs Python code is refused by the name of its function. Exit code 1 where a file was refused."
+)]
 pub struct ImportArgs {
     /// A task file, or a folder that is searched for them
     #[arg(value_name = "PATH")]

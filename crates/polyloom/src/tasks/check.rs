@@ -537,13 +537,20 @@ impl State<'_> {
     /// Rows of every one of several targets: those where `sample` holds and the column is not missing.
     fn targets(&mut self, loader: &Loader) -> Result<()> {
         let spec = self.spec;
-        for (i, target) in spec.targets.iter().enumerate().filter(|(_, t)| !t.sample.is_empty()) {
+        for (i, target) in spec
+            .targets
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| !t.sample.is_empty())
+        {
             for split in spec.splits.named.keys() {
                 let (mut rows, mut absent) = (0, None);
                 let predicate = Predicate::parse(&target.sample).unwrap_or_default();
                 loader.rows(split, &mut |table| {
                     let lost = |c: &&str| table.rows() > 0 && !table.has(c);
-                    absent = absent.take().or(predicate.columns().find(lost).map(str::to_owned));
+                    absent = absent
+                        .take()
+                        .or(predicate.columns().find(lost).map(str::to_owned));
                     Ok(())
                 })?;
                 loader.rows_of(split, target, &mut |table| {
@@ -614,8 +621,22 @@ impl Default for Feature {
 /// Whether a column is called as ids are.
 fn id_name(name: &str) -> bool {
     let lower = name.to_lowercase();
-    let words = ["id", "uuid", "guid", "uid", "index", "idx", "row", "rownum", "row_number", "key"];
-    words.contains(&&*lower) || ["_id", "_uuid", "_guid", "_key"].iter().any(|e| lower.ends_with(e))
+    let words = [
+        "id",
+        "uuid",
+        "guid",
+        "uid",
+        "index",
+        "idx",
+        "row",
+        "rownum",
+        "row_number",
+        "key",
+    ];
+    words.contains(&&*lower)
+        || ["_id", "_uuid", "_guid", "_key"]
+            .iter()
+            .any(|e| lower.ends_with(e))
 }
 
 #[derive(Default)]

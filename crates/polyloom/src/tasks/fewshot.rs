@@ -28,16 +28,27 @@ impl<'a> Shots<'a> {
     pub fn new(rules: &'a Fewshot, pool: &'a [Record]) -> Result<Self> {
         let bad = |what: String| Err(MergeError::plan("bad-fewshot", what));
         if let Sampler::Fixed(fixed) = &rules.sampler {
-            let absent = fixed.fixed.iter().find(|id| !pool.iter().any(|r| is(r, id)));
+            let absent = fixed
+                .fixed
+                .iter()
+                .find(|id| !pool.iter().any(|r| is(r, id)));
             if let Some(id) = absent {
                 return bad(format!("`fewshot.sampler`: no row has the id `{id}`"));
             }
         }
         if pool.len() < rules.n as usize {
-            return bad(format!("`fewshot.n` is {}, the split has {} rows", rules.n, pool.len()));
+            return bad(format!(
+                "`fewshot.n` is {}, the split has {} rows",
+                rules.n,
+                pool.len()
+            ));
         }
         let digests = pool.iter().map(digest).collect();
-        Ok(Self { rules, pool, digests })
+        Ok(Self {
+            rules,
+            pool,
+            digests,
+        })
     }
 
     /// The examples of a row, `fewshot.n` of them, or fewer where the row itself is left out and none is left.
@@ -57,7 +68,10 @@ impl<'a> Shots<'a> {
                 let mut classes = BTreeMap::<String, Vec<usize>>::new();
                 for i in self.shuffled(all, own) {
                     let class = self.pool[i].get("target").map(Value::to_string);
-                    classes.entry(class.unwrap_or_default()).or_default().push(i);
+                    classes
+                        .entry(class.unwrap_or_default())
+                        .or_default()
+                        .push(i);
                 }
                 let longest = classes.values().map(Vec::len).max().unwrap_or(0);
                 let turn = |k: usize| classes.values().filter_map(move |c| c.get(k).copied());
@@ -100,14 +114,24 @@ mod tests {
 
     fn pool() -> Vec<Record> {
         let row = |i: usize| json!({"id": format!("r{i}"), "target": i % 3, "input": i});
-        (0..12).map(|i| row(i).as_object().unwrap().clone()).collect()
+        (0..12)
+            .map(|i| row(i).as_object().unwrap().clone())
+            .collect()
     }
 
     fn ids(sampler: Sampler, n: u32, row: &Record) -> Vec<String> {
-        let rules = Fewshot { n, sampler, ..Fewshot::default() };
+        let rules = Fewshot {
+            n,
+            sampler,
+            ..Fewshot::default()
+        };
         let pool = pool();
         let shots = Shots::new(&rules, &pool).unwrap();
-        shots.of(row).iter().map(|r| r["id"].as_str().unwrap().to_owned()).collect()
+        shots
+            .of(row)
+            .iter()
+            .map(|r| r["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -115,7 +139,9 @@ mod tests {
         let pool = pool();
         let first = Sampler::Named(SamplerName::First);
         assert_eq!(ids(first, 2, &pool[0]), ["r1", "r2"]);
-        let fixed = Sampler::Fixed(FixedSampler { fixed: vec!["r7".into(), "r3".into()] });
+        let fixed = Sampler::Fixed(FixedSampler {
+            fixed: vec!["r7".into(), "r3".into()],
+        });
         assert_eq!(ids(fixed.clone(), 2, &pool[0]), ["r7", "r3"]);
         assert_eq!(ids(fixed, 2, &pool[7]), ["r3"]);
         let seeded = Sampler::Named(SamplerName::Seeded);
@@ -125,16 +151,33 @@ mod tests {
         assert_ne!(drawn[..5], ids(seeded, 5, &pool[5])[..]);
         let balanced = ids(Sampler::Named(SamplerName::Balanced), 6, &pool[4]);
         let class = |id: &String| id[1..].parse::<usize>().unwrap() % 3;
-        assert_eq!(balanced.iter().map(class).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+        assert_eq!(
+            balanced.iter().map(class).collect::<Vec<_>>(),
+            [0, 1, 2, 0, 1, 2]
+        );
     }
 
     #[test]
     fn absent_ids_and_small_pools_are_refused() {
         let pool = pool();
-        let sampler = Sampler::Fixed(FixedSampler { fixed: vec!["x".into()] });
-        let rules = Fewshot { n: 1, sampler, ..Fewshot::default() };
-        assert!(Shots::new(&rules, &pool).unwrap_err().to_string().contains("no row has the id `x`"));
-        let rules = Fewshot { n: 13, ..Fewshot::default() };
+        let sampler = Sampler::Fixed(FixedSampler {
+            fixed: vec!["x".into()],
+        });
+        let rules = Fewshot {
+            n: 1,
+            sampler,
+            ..Fewshot::default()
+        };
+        assert!(
+            Shots::new(&rules, &pool)
+                .unwrap_err()
+                .to_string()
+                .contains("no row has the id `x`")
+        );
+        let rules = Fewshot {
+            n: 13,
+            ..Fewshot::default()
+        };
         assert!(Shots::new(&rules, &pool).is_err());
     }
 }

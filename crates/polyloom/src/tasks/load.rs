@@ -127,9 +127,8 @@ impl<'s> Loader<'s> {
                 return visit(table.filtered(|i| keep[i]));
             }
             let table = self.computed(table, &templates, &renderer, name, start)?;
-            let first = |i: usize| {
-                fits(i) && self.passes(&table, i) && self.is_new(&table, i, &mut seen)
-            };
+            let first =
+                |i: usize| fits(i) && self.passes(&table, i) && self.is_new(&table, i, &mut seen);
             let keep: Vec<bool> = (0..table.rows()).map(first).collect();
             visit(table.filtered(|i| keep[i]))
         })
@@ -177,8 +176,9 @@ impl<'s> Loader<'s> {
                     Err(_) if *may_lack => Owned::Null,
                     Err(error) => {
                         let what = format!("split `{split}`, row {}: {error}", start + row + 1);
-                        return Err(MergeError::plan("bad-template", what)
-                            .hint("name the field in `filter.drop_if_missing` to leave such rows out"));
+                        return Err(MergeError::plan("bad-template", what).hint(
+                            "name the field in `filter.drop_if_missing` to leave such rows out",
+                        ));
                     }
                 });
             }
@@ -260,9 +260,10 @@ impl<'s> Loader<'s> {
     /// Whether a row passes the filters of the spec.
     fn passes(&self, table: &Table, row: usize) -> bool {
         let filter = &self.spec.filter;
-        let present = filter.drop_if_missing.iter().all(|name| {
-            !missing(&table.at(row, self.column(name)))
-        });
+        let present = filter
+            .drop_if_missing
+            .iter()
+            .all(|name| !missing(&table.at(row, self.column(name))));
         let ignored = || {
             let ignore = &self.spec.labels.ignore;
             !ignore.is_empty() && ignore.contains(&table.at(row, &self.spec.fields.target))
@@ -299,15 +300,23 @@ pub fn matching(folder: &Path, file: &str) -> Result<Vec<PathBuf>> {
         return Ok(vec![path]);
     }
     let bad = |what: String| MergeError::plan("no-file", what).at(path.display().to_string());
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
     let parent = path.parent().unwrap_or(folder);
     if parent.to_string_lossy().contains('*') {
-        return Err(bad("`*` stands in the name of a folder; it may stand in the last part only".into()));
+        return Err(bad(
+            "`*` stands in the name of a folder; it may stand in the last part only".into(),
+        ));
     }
     let mut out = Vec::new();
     if let Ok(entries) = std::fs::read_dir(parent) {
         for entry in entries.flatten() {
-            let fits = entry.file_name().to_str().is_some_and(|n| super::catalogue::glob(name, n));
+            let fits = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|n| super::catalogue::glob(name, n));
             if fits {
                 out.push(entry.path());
             }
@@ -330,7 +339,12 @@ fn sample_of(target: &Target) -> Result<Option<Predicate>> {
         return Ok(None);
     }
     let parsed = Predicate::parse(&target.sample);
-    let bad = |why| MergeError::plan("bad-task", format!("`targets.{}.sample`: {why}", target.name));
+    let bad = |why| {
+        MergeError::plan(
+            "bad-task",
+            format!("`targets.{}.sample`: {why}", target.name),
+        )
+    };
     parsed.map(Some).map_err(bad)
 }
 

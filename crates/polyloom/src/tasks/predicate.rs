@@ -56,7 +56,9 @@ impl Predicate {
             let column = part[..at].trim();
             let with = part[at + sign.len()..].trim();
             if column.is_empty() || with.is_empty() {
-                return Err(format!("`{part}` needs a column before and a value behind `{sign}`"));
+                return Err(format!(
+                    "`{part}` needs a column before and a value behind `{sign}`"
+                ));
             }
             let inner = ['"', '\'']
                 .into_iter()
@@ -97,7 +99,9 @@ impl Comparison {
             "false" | "False" if value.is_boolean() => "0",
             other => other,
         };
-        let numbers = (!self.quoted).then(|| Some((parse_number(&text)?, parse_number(with)?))).flatten();
+        let numbers = (!self.quoted)
+            .then(|| Some((parse_number(&text)?, parse_number(with)?)))
+            .flatten();
         let order = match numbers {
             Some((a, b)) => a.total_cmp(&b),
             None => text.as_str().cmp(with),
@@ -154,7 +158,10 @@ mod tests {
         assert!(holds("clicked == 1", json!({"clicked": "1.0"})));
         assert!(holds("clicked == true", json!({"clicked": true})));
         assert!(!holds("clicked == \"1\"", json!({"clicked": "1.0"})));
-        assert!(holds("age >= 18 and land != 'a and b'", json!({"age": "20", "land": "c"})));
+        assert!(holds(
+            "age >= 18 and land != 'a and b'",
+            json!({"age": "20", "land": "c"})
+        ));
         assert!(!holds("age != 3", json!({"other": 1})));
         assert!(holds("name < b", json!({"name": "abc"})));
         for wrong in ["", "a", "a = 1", "== 1", "a ==", "a == 1 and "] {

@@ -104,8 +104,10 @@ pub fn imports(case: &Case) -> Outcome {
             };
             let spec = import::hub::tasksource_columns(&value, "toy", &mut file).unwrap();
             let records = case.input["records"].as_array().unwrap();
-            let labels: Vec<Value> =
-                records.iter().map(|r| r[&spec.fields.target].clone()).collect();
+            let labels: Vec<Value> = records
+                .iter()
+                .map(|r| r[&spec.fields.target].clone())
+                .collect();
             let names = import::hub::label_names(&labels);
             let class = |v: &Value| names.iter().position(|n| v.as_str() == Some(n));
             let ids: Vec<Option<usize>> = labels.iter().map(class).collect();

@@ -41,14 +41,24 @@ pub fn import(args: &ImportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             SourceKind::Inline => spec.source.rows.len().to_string(),
             _ => "its files".into(),
         };
-        lines.push([spec.id.clone(), spec.type_words(), rows, made.format.name().into()]);
+        lines.push([
+            spec.id.clone(),
+            spec.type_words(),
+            rows,
+            made.format.name().into(),
+        ]);
         ui.event(&json!({
             "type": "task", "id": spec.id, "kind": spec.type_words(), "format": made.format.name(),
             "file": made.origin, "rows": spec.source.rows.len(),
         }));
     }
     for (group, file) in &found.groups {
-        lines.push([group.id.clone(), "group".into(), String::new(), Format::LmEval.name().into()]);
+        lines.push([
+            group.id.clone(),
+            "group".into(),
+            String::new(),
+            Format::LmEval.name().into(),
+        ]);
         ui.event(&json!({"type": "group", "id": group.id, "tasks": group.tasks, "file": file}));
     }
     if lines.len() > 1 {
@@ -87,13 +97,18 @@ pub fn export(args: &ExportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let name = |p: &std::path::PathBuf| p.file_name().map(|n| n.to_string_lossy().into_owned());
     let rows_name = rows.as_ref().and_then(name);
     if inline && rows_name.is_none() {
-        return Err(MergeError::plan("bad-flag", "the rows are inside the spec and need a file")
-            .hint("-o FILE.yaml writes them into FILE.jsonl")
-            .into());
+        return Err(
+            MergeError::plan("bad-flag", "the rows are inside the spec and need a file")
+                .hint("-o FILE.yaml writes them into FILE.jsonl")
+                .into(),
+        );
     }
     let folder = super::roots(&args.places).folder(entry);
     let folder = match folder {
-        Ok(folder) => std::path::absolute(&folder).unwrap_or(folder).display().to_string(),
+        Ok(folder) => std::path::absolute(&folder)
+            .unwrap_or(folder)
+            .display()
+            .to_string(),
         Err(_) => spec.source.root.clone(),
     };
     let text = import::export::lm_eval(spec, &folder, rows_name.as_deref().unwrap_or_default())?;
@@ -104,8 +119,12 @@ pub fn export(args: &ExportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     };
     let mut files = vec![(output.clone(), text)];
     if let (true, Some(rows)) = (inline, rows) {
-        let lines: String =
-            spec.source.rows.iter().map(|r| Value::Object(r.clone()).to_string() + "\n").collect();
+        let lines: String = spec
+            .source
+            .rows
+            .iter()
+            .map(|r| Value::Object(r.clone()).to_string() + "\n")
+            .collect();
         files.push((rows, lines));
     }
     for (file, _) in &files {
@@ -137,14 +156,30 @@ pub fn example(entry: &Entry, roots: &Roots, number: usize, ui: &Ui) -> Result<(
         })?;
         Ok(out)
     };
-    let last = spec.splits.named.keys().next_back().cloned().unwrap_or_default();
+    let last = spec
+        .splits
+        .named
+        .keys()
+        .next_back()
+        .cloned()
+        .unwrap_or_default();
     let rows = records(&last)?;
-    let row = number.checked_sub(1).and_then(|i| rows.get(i)).ok_or_else(|| {
-        let what = format!("split `{last}` has {} rows, row {number} is none of them", rows.len());
-        MergeError::plan("no-row", what)
-    })?;
+    let row = number
+        .checked_sub(1)
+        .and_then(|i| rows.get(i))
+        .ok_or_else(|| {
+            let what = format!(
+                "split `{last}` has {} rows, row {number} is none of them",
+                rows.len()
+            );
+            MergeError::plan("no-row", what)
+        })?;
     let source = spec.splits.fewshot.as_ref().unwrap_or(&last);
-    let pool = if spec.fewshot.n == 0 { Vec::new() } else { records(source)? };
+    let pool = if spec.fewshot.n == 0 {
+        Vec::new()
+    } else {
+        records(source)?
+    };
     let shots = Shots::new(&spec.fewshot, &pool)?;
     let shots: Vec<Record> = shots.of(row).into_iter().cloned().collect();
     let renderer = Renderer::new();
@@ -156,7 +191,11 @@ pub fn example(entry: &Entry, roots: &Roots, number: usize, ui: &Ui) -> Result<(
         "targets": question.targets,
     }));
     let mut text = context;
-    for (i, choice) in question.continuations(&prompt.target_delimiter).iter().enumerate() {
+    for (i, choice) in question
+        .continuations(&prompt.target_delimiter)
+        .iter()
+        .enumerate()
+    {
         let mark = if question.gold == Some(i) { "*" } else { " " };
         text += &format!("\n {mark} {choice:?}");
     }

@@ -104,8 +104,13 @@ pub fn task(source: &str) -> Result<TaskSpec> {
 pub fn hard(source: &str, name: &str) -> Result<TaskSpec> {
     let value: Value =
         serde_json::from_str(source).map_err(|e| bad(format!("is not valid JSON: {e}")))?;
-    let examples = value["examples"].as_array().ok_or_else(|| bad("`examples` is missing"))?;
-    let mut spec = TaskSpec::new(id(&format!("bbh/{name}")), Source::new(SourceKind::Inline, ""));
+    let examples = value["examples"]
+        .as_array()
+        .ok_or_else(|| bad("`examples` is missing"))?;
+    let mut spec = TaskSpec::new(
+        id(&format!("bbh/{name}")),
+        Source::new(SourceKind::Inline, ""),
+    );
     spec.kind = Some(TaskType::Generation);
     spec.title = name.replace('_', " ");
     spec.canary = value["canary"].as_str().unwrap_or_default().to_owned();
@@ -115,7 +120,9 @@ pub fn hard(source: &str, name: &str) -> Result<TaskSpec> {
     let mut guess = Vec::new();
     for (i, example) in examples.iter().enumerate() {
         let part = |key: &str| {
-            example[key].as_str().ok_or_else(|| bad(format!("example {i} has no `{key}`")))
+            example[key]
+                .as_str()
+                .ok_or_else(|| bad(format!("example {i} has no `{key}`")))
         };
         let (input, target) = (part("input")?, part("target")?);
         let options = options(input);
@@ -123,7 +130,11 @@ pub fn hard(source: &str, name: &str) -> Result<TaskSpec> {
             guess.push(1.0 / options.len() as f64);
         }
         answers.insert(target.to_owned());
-        let row = [("id", i.to_string()), ("input", input.into()), ("target", target.into())];
+        let row = [
+            ("id", i.to_string()),
+            ("input", input.into()),
+            ("target", target.into()),
+        ];
         let row = row.into_iter().map(|(k, v)| (k.to_owned(), Value::from(v)));
         spec.source.rows.push(row.collect());
     }

@@ -8,7 +8,7 @@ use super::bad;
 use crate::error::Result;
 use crate::tasks::prompt::mentions;
 use crate::tasks::spec::{
-    Choices, Filter, Fields, Generation, Labels, Metric, Prompt, Sampler, SamplerName, SourceKind,
+    Choices, Fields, Filter, Generation, Labels, Metric, Prompt, Sampler, SamplerName, SourceKind,
     TaskSpec, TaskType,
 };
 
@@ -63,9 +63,16 @@ pub fn lm_eval(spec: &TaskSpec, folder: &str, rows_file: &str) -> Result<String>
     let mut files = serde_json::Map::new();
     for (name, split) in &spec.splits.named {
         if !split.slice.is_empty() || split.seed.is_some() {
-            return no(&format!("splits.{name}.slice"), "write the parts with `tasks split`");
+            return no(
+                &format!("splits.{name}.slice"),
+                "write the parts with `tasks split`",
+            );
         }
-        let file = if spec.source.kind == SourceKind::Inline { rows_file } else { &split.file };
+        let file = if spec.source.kind == SourceKind::Inline {
+            rows_file
+        } else {
+            &split.file
+        };
         let absolute = std::path::Path::new(file).is_absolute();
         let file = if folder.is_empty() || absolute || spec.source.kind == SourceKind::Inline {
             file.to_owned()
@@ -81,7 +88,12 @@ pub fn lm_eval(spec: &TaskSpec, folder: &str, rows_file: &str) -> Result<String>
             "train" => put("training_split", &json!("train")),
             "validation" | "test" => put(&format!("{name}_split"), &json!(name)),
             other if spec.splits.fewshot.as_deref() == Some(other) => {}
-            other => return no(&format!("splits.{other}"), "only train, validation, test and the few-shot split"),
+            other => {
+                return no(
+                    &format!("splits.{other}"),
+                    "only train, validation, test and the few-shot split",
+                );
+            }
         }
     }
     if let Some(name) = &spec.splits.fewshot {
@@ -89,7 +101,9 @@ pub fn lm_eval(spec: &TaskSpec, folder: &str, rows_file: &str) -> Result<String>
     }
     put("num_fewshot", &json!(spec.fewshot.n));
     match &spec.fewshot.sampler {
-        Sampler::Named(SamplerName::Seeded) => put("fewshot_config", &json!({"sampler": "default"})),
+        Sampler::Named(SamplerName::Seeded) => {
+            put("fewshot_config", &json!({"sampler": "default"}))
+        }
         Sampler::Named(SamplerName::First) => put("fewshot_config", &json!({"sampler": "first_n"})),
         Sampler::Named(SamplerName::Balanced) => return no("fewshot.sampler", "balanced"),
         Sampler::Fixed(fixed) => {
@@ -110,10 +124,13 @@ pub fn lm_eval(spec: &TaskSpec, folder: &str, rows_file: &str) -> Result<String>
     }
     let g = &spec.generation;
     if *g != Generation::default() {
-        put("generation_kwargs", &json!({
-            "until": g.stop, "max_gen_toks": g.max_tokens, "temperature": g.temperature,
-            "do_sample": g.temperature > 0.0,
-        }));
+        put(
+            "generation_kwargs",
+            &json!({
+                "until": g.stop, "max_gen_toks": g.max_tokens, "temperature": g.temperature,
+                "do_sample": g.temperature > 0.0,
+            }),
+        );
         put("repeats", &json!(g.repeats));
     }
     let mut chains = Vec::new();
@@ -129,7 +146,8 @@ pub fn lm_eval(spec: &TaskSpec, folder: &str, rows_file: &str) -> Result<String>
     if !chains.is_empty() {
         put("filter_list", &Value::from(chains));
     }
-    let (primary, others): (Vec<&Metric>, Vec<&Metric>) = spec.metrics.iter().partition(|m| m.primary);
+    let (primary, others): (Vec<&Metric>, Vec<&Metric>) =
+        spec.metrics.iter().partition(|m| m.primary);
     let metrics: Vec<Value> = primary.into_iter().chain(others).map(metric).collect();
     if !metrics.is_empty() {
         put("metric_list", &Value::from(metrics));
@@ -166,13 +184,19 @@ fn metric(metric: &Metric) -> Value {
 
 fn asked(prompt: &Prompt, fields: &Fields, put: &mut impl FnMut(&str, &Value)) -> Result<()> {
     if !prompt.choice_format.is_empty() {
-        return Err(bad("`prompts[0].choice_format` has no form in lm-eval YAML: write the choices into the template"));
+        return Err(bad(
+            "`prompts[0].choice_format` has no form in lm-eval YAML: write the choices into the template",
+        ));
     }
     let with_fields = |template: &str| {
         let mut front = String::new();
         for (name, column) in fields.given() {
             if name != column && mentions(template, name) {
-                let value = column.trim().trim_start_matches("{{").trim_end_matches("}}").trim();
+                let value = column
+                    .trim()
+                    .trim_start_matches("{{")
+                    .trim_end_matches("}}")
+                    .trim();
                 let _ = write!(front, "{{% set {name} = {value} %}}");
             }
         }

@@ -21,10 +21,15 @@ fn json(source: &str) -> Result<Value> {
 fn place(set: &str, split: &str, local: &Local, notes: &mut Vec<String>) -> Split {
     let file = local.split(set, split).unwrap_or_else(|| {
         let file = format!("{set}/{split}.jsonl");
-        notes.push(format!("`{file}` is not here; put the rows there, or name their folder with --data"));
+        notes.push(format!(
+            "`{file}` is not here; put the rows there, or name their folder with --data"
+        ));
         file
     });
-    Split { file, ..Split::default() }
+    Split {
+        file,
+        ..Split::default()
+    }
 }
 
 /// The class names of raw labels: the order entailment, neutral, contradiction where these are the labels, else sorted by
@@ -48,8 +53,15 @@ pub fn label_names(values: &[Value]) -> Vec<String> {
 ///
 /// # Errors
 /// JSON that is none, another type, a column that is no name (code), no split.
-pub fn tasksource(source: &str, name: &str, local: &Local, notes: &mut Vec<String>) -> Result<TaskSpec> {
-    let mut spec = tasksource_columns(&json(source)?, name, &mut |set, split| place(set, split, local, notes))?;
+pub fn tasksource(
+    source: &str,
+    name: &str,
+    local: &Local,
+    notes: &mut Vec<String>,
+) -> Result<TaskSpec> {
+    let mut spec = tasksource_columns(&json(source)?, name, &mut |set, split| {
+        place(set, split, local, notes)
+    })?;
     spec.source.kind = kind_of(spec.splits.named.values().map(|s| &*s.file))?;
     if spec.kind == Some(TaskType::Classification) {
         let mut values = Vec::new();
@@ -92,10 +104,27 @@ pub fn tasksource_columns(
         other => return Err(bad(format!("`type`: `{other}` is not read"))),
     };
     const KNOWN: &[&str] = &[
-        "type", "dataset", "dataset_name", "config", "config_name", "sentence1", "sentence2", "labels", "inputs",
-        "choices", "choices_list", "tokens", "prompt", "output", "splits", "name",
+        "type",
+        "dataset",
+        "dataset_name",
+        "config",
+        "config_name",
+        "sentence1",
+        "sentence2",
+        "labels",
+        "inputs",
+        "choices",
+        "choices_list",
+        "tokens",
+        "prompt",
+        "output",
+        "splits",
+        "name",
     ];
-    let keys = value.as_object().into_iter().flat_map(serde_json::Map::keys);
+    let keys = value
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys);
     if let Some(key) = keys.into_iter().find(|k| !KNOWN.contains(&&***k)) {
         return Err(bad(format!("`{key}` is not read")));
     }
@@ -149,7 +178,9 @@ pub fn tasksource_columns(
         return Err(bad("names no column of the input"));
     }
     let defaults = [Value::from("train"), "validation".into(), "test".into()];
-    let given = value["splits"].as_array().map_or(&defaults[..], Vec::as_slice);
+    let given = value["splits"]
+        .as_array()
+        .map_or(&defaults[..], Vec::as_slice);
     if given.len() != 3 {
         return Err(bad("`splits` is not [train, validation, test]"));
     }
@@ -177,7 +208,9 @@ pub fn has_card(path: &Path) -> bool {
 }
 
 fn header(text: &str) -> Option<&str> {
-    let rest = text.strip_prefix("---\n").or(text.strip_prefix("---\r\n"))?;
+    let rest = text
+        .strip_prefix("---\n")
+        .or(text.strip_prefix("---\r\n"))?;
     Some(&rest[..rest.find("\n---")?])
 }
 
@@ -188,9 +221,21 @@ fn header(text: &str) -> Option<&str> {
 pub fn folder(path: &Path, local: &Local, notes: &mut Vec<String>) -> Result<Vec<TaskSpec>> {
     let folder = local.folder;
     let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    let name = full.file_name().and_then(|n| n.to_str()).unwrap_or("data").to_owned();
-    let file = if path.is_dir() { path.join("README.md") } else { path.to_owned() };
-    let source = if file.is_file() { text(&file)? } else { String::new() };
+    let name = full
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or("data")
+        .to_owned();
+    let file = if path.is_dir() {
+        path.join("README.md")
+    } else {
+        path.to_owned()
+    };
+    let source = if file.is_file() {
+        text(&file)?
+    } else {
+        String::new()
+    };
     card(&source, &name, Some(folder), notes)
 }
 
@@ -199,10 +244,15 @@ pub fn folder(path: &Path, local: &Local, notes: &mut Vec<String>) -> Result<Vec
 ///
 /// # Errors
 /// A header that is no YAML, no split, columns that no type of task fits.
-pub fn card(source: &str, name: &str, folder: Option<&Path>, notes: &mut Vec<String>) -> Result<Vec<TaskSpec>> {
+pub fn card(
+    source: &str,
+    name: &str,
+    folder: Option<&Path>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<TaskSpec>> {
     let head = header(source).unwrap_or("{}");
-    let value: Value =
-        serde_saphyr::from_str(head).map_err(|e| bad(format!("its header is not valid YAML: {e}")))?;
+    let value: Value = serde_saphyr::from_str(head)
+        .map_err(|e| bad(format!("its header is not valid YAML: {e}")))?;
     let configs: Vec<Value> = match &value["configs"] {
         Value::Array(list) if !list.is_empty() => list.clone(),
         _ => vec![Value::Null],
@@ -210,7 +260,11 @@ pub fn card(source: &str, name: &str, folder: Option<&Path>, notes: &mut Vec<Str
     let mut out = Vec::new();
     for config in &configs {
         let title = config["config_name"].as_str().unwrap_or("default");
-        let full = if configs.len() > 1 { format!("{name}/{title}") } else { name.to_owned() };
+        let full = if configs.len() > 1 {
+            format!("{name}/{title}")
+        } else {
+            name.to_owned()
+        };
         let mut spec = TaskSpec::new(id(&full), Source::new(SourceKind::Parquet, ""));
         spec.title = value["pretty_name"].as_str().unwrap_or_default().to_owned();
         spec.language = words(&value["language"]);
@@ -222,19 +276,31 @@ pub fn card(source: &str, name: &str, folder: Option<&Path>, notes: &mut Vec<Str
             for split in ["train", "validation", "dev", "test"] {
                 let data = ["", "data"].into_iter().find_map(|inside| {
                     let found = split_file(&folder.join(inside), split)?;
-                    Some(if inside.is_empty() { found } else { format!("{inside}/{found}") })
+                    Some(if inside.is_empty() {
+                        found
+                    } else {
+                        format!("{inside}/{found}")
+                    })
                 });
                 let name = if split == "dev" { "validation" } else { split };
                 if let Some(file) = data
                     && !spec.splits.named.contains_key(name)
                 {
-                    spec.splits.named.insert(name.into(), Split { file, ..Split::default() });
+                    spec.splits.named.insert(
+                        name.into(),
+                        Split {
+                            file,
+                            ..Split::default()
+                        },
+                    );
                 }
             }
         }
         spec.source.kind = kind_of(spec.splits.named.values().map(|s| &*s.file))?;
         let info = match &value["dataset_info"] {
-            Value::Array(list) => list.iter().find(|i| i["config_name"].as_str().unwrap_or("default") == title),
+            Value::Array(list) => list
+                .iter()
+                .find(|i| i["config_name"].as_str().unwrap_or("default") == title),
             Value::Null => None,
             one => Some(one),
         };
@@ -259,13 +325,22 @@ fn files_of(config: &Value, spec: &mut TaskSpec) -> Result<()> {
         let split = entry["split"].as_str().unwrap_or("train");
         let paths = words(&entry["path"]);
         let [file] = &paths[..] else {
-            return Err(bad(format!("`configs`: split `{split}` has {} paths, one is read", paths.len())));
+            return Err(bad(format!(
+                "`configs`: split `{split}` has {} paths, one is read",
+                paths.len()
+            )));
         };
         let file = match config["data_dir"].as_str() {
             Some(folder) => format!("{folder}/{file}"),
             None => file.clone(),
         };
-        spec.splits.named.insert(split.into(), Split { file, ..Split::default() });
+        spec.splits.named.insert(
+            split.into(),
+            Split {
+                file,
+                ..Split::default()
+            },
+        );
     }
     Ok(())
 }
@@ -281,7 +356,9 @@ fn features(info: &Value) -> Vec<Column> {
     let list = info["features"].as_array().into_iter().flatten();
     let column = |f: &Value| {
         let dtype = &f["dtype"];
-        let inner = [&f["sequence"], &f["list"]].into_iter().find(|v| !v.is_null());
+        let inner = [&f["sequence"], &f["list"]]
+            .into_iter()
+            .find(|v| !v.is_null());
         let label = |v: &Value| {
             let names = &v["class_label"]["names"];
             match names {
@@ -296,14 +373,27 @@ fn features(info: &Value) -> Vec<Column> {
                 other => words(other),
             }
         };
-        let names = inner.map_or_else(|| label(dtype), |i| if i["dtype"].is_null() { label(i) } else { label(&i["dtype"]) });
+        let names = inner.map_or_else(
+            || label(dtype),
+            |i| {
+                if i["dtype"].is_null() {
+                    label(i)
+                } else {
+                    label(&i["dtype"])
+                }
+            },
+        );
         let kind = match (inner, dtype) {
             (Some(_), _) => "list".to_owned(),
             (None, Value::String(s)) => s.clone(),
             (None, v) if !v["class_label"].is_null() => "class_label".into(),
             _ => "other".into(),
         };
-        Column { name: f["name"].as_str().unwrap_or_default().to_owned(), kind, names }
+        Column {
+            name: f["name"].as_str().unwrap_or_default().to_owned(),
+            kind,
+            names,
+        }
     };
     list.map(column).collect()
 }
@@ -325,11 +415,15 @@ fn first_columns(folder: &Path, spec: &TaskSpec) -> Result<Vec<Column>> {
                     "nested" => "list",
                     other => other,
                 };
-                columns = t.types().into_iter().map(|(n, w)| Column {
-                    name: n.to_owned(),
-                    kind: kind(w).to_owned(),
-                    names: Vec::new(),
-                }).collect();
+                columns = t
+                    .types()
+                    .into_iter()
+                    .map(|(n, w)| Column {
+                        name: n.to_owned(),
+                        kind: kind(w).to_owned(),
+                        names: Vec::new(),
+                    })
+                    .collect();
             }
             Ok(())
         })?;
@@ -339,37 +433,66 @@ fn first_columns(folder: &Path, spec: &TaskSpec) -> Result<Vec<Column>> {
 
 /// Type and fields: by the card's categories, else by the columns.
 fn annotate(card: &Value, columns: &[Column], spec: &mut TaskSpec) -> Result<()> {
-    let category = words(&card["task_categories"]).into_iter().next().unwrap_or_default();
-    let named = |names: &[&str]| names.iter().find_map(|n| columns.iter().find(|c| c.name == *n));
+    let category = words(&card["task_categories"])
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let named = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|n| columns.iter().find(|c| c.name == *n))
+    };
     let label = columns.iter().find(|c| !c.names.is_empty()).or_else(|| {
-        named(&["label", "labels", "target", "targets", "output", "answer", "score", "summary", "tags", "ner_tags"])
+        named(&[
+            "label", "labels", "target", "targets", "output", "answer", "score", "summary", "tags",
+            "ner_tags",
+        ])
     });
     let Some(label) = label else {
         let names: Vec<&str> = columns.iter().map(|c| &*c.name).collect();
-        return Err(bad(format!("has no column of labels or answers (columns: {})", names.join(", "))));
+        return Err(bad(format!(
+            "has no column of labels or answers (columns: {})",
+            names.join(", ")
+        )));
     };
-    let is_id = |c: &Column| ["id", "idx", "index", "guid", "uuid"].contains(&&*c.name.to_lowercase());
+    let is_id =
+        |c: &Column| ["id", "idx", "index", "guid", "uuid"].contains(&&*c.name.to_lowercase());
     let texts: Vec<&Column> = columns
         .iter()
-        .filter(|c| c.name != label.name && ["string", "large_string", "image"].contains(&&*c.kind) && !is_id(c))
+        .filter(|c| {
+            c.name != label.name
+                && ["string", "large_string", "image"].contains(&&*c.kind)
+                && !is_id(c)
+        })
         .collect();
-    let tokens = columns.iter().find(|c| c.name != label.name && c.kind == "list");
+    let tokens = columns
+        .iter()
+        .find(|c| c.name != label.name && c.kind == "list");
     let kind = match &*category {
         "token-classification" => TaskType::TokenClassification,
         "sentence-similarity" => TaskType::Sts,
         "tabular-regression" => TaskType::Regression,
-        "text-generation" | "summarization" | "translation" | "text2text-generation" | "question-answering" => {
-            TaskType::Generation
-        }
-        "text-classification" | "image-classification" | "zero-shot-classification" if label.kind == "list" => {
+        "text-generation"
+        | "summarization"
+        | "translation"
+        | "text2text-generation"
+        | "question-answering" => TaskType::Generation,
+        "text-classification" | "image-classification" | "zero-shot-classification"
+            if label.kind == "list" =>
+        {
             TaskType::Multilabel
         }
-        "text-classification" | "image-classification" | "zero-shot-classification" => TaskType::Classification,
+        "text-classification" | "image-classification" | "zero-shot-classification" => {
+            TaskType::Classification
+        }
         _ if label.kind == "class_label" => TaskType::Classification,
         _ if label.kind == "list" && tokens.is_some() => TaskType::TokenClassification,
         _ if label.kind == "list" => TaskType::Multilabel,
         _ if label.kind.starts_with("float") && label.name != "label" => TaskType::Regression,
-        _ if label.kind.starts_with("float") || label.kind.starts_with("int") || label.kind == "bool" => {
+        _ if label.kind.starts_with("float")
+            || label.kind.starts_with("int")
+            || label.kind == "bool" =>
+        {
             TaskType::Classification
         }
         _ if ["label", "labels"].contains(&&*label.name) => TaskType::Classification,
@@ -390,7 +513,10 @@ fn annotate(card: &Value, columns: &[Column], spec: &mut TaskSpec) -> Result<()>
     if input.kind == "image" {
         spec.modality.input = vec!["image".into()];
     }
-    let pair = matches!(kind, TaskType::Classification | TaskType::Sts | TaskType::Regression);
+    let pair = matches!(
+        kind,
+        TaskType::Classification | TaskType::Sts | TaskType::Regression
+    );
     if let Some(second) = texts.get(1).filter(|_| pair) {
         spec.fields.input2.clone_from(&second.name);
     }
@@ -402,7 +528,10 @@ fn annotate(card: &Value, columns: &[Column], spec: &mut TaskSpec) -> Result<()>
     .into();
     spec.metrics = usual_metrics(kind);
     if kind == TaskType::Generation {
-        spec.metrics = vec![Metric::named("rouge_l", true), Metric::named("exact_match", false)];
+        spec.metrics = vec![
+            Metric::named("rouge_l", true),
+            Metric::named("exact_match", false),
+        ];
         spec.prompts.push(Prompt {
             template: "{{input}}\n".into(),
             target: "{{target}}".into(),
@@ -424,7 +553,10 @@ pub fn mteb(source: &str, local: &Local, notes: &mut Vec<String>) -> Result<Task
     if name.is_empty() {
         return Err(bad("`name` is missing"));
     }
-    let mut spec = TaskSpec::new(id(&format!("mteb/{name}")), Source::new(SourceKind::Jsonl, ""));
+    let mut spec = TaskSpec::new(
+        id(&format!("mteb/{name}")),
+        Source::new(SourceKind::Jsonl, ""),
+    );
     let f = &mut spec.fields;
     let mut set = |pairs: &[(&str, &str)]| {
         for (field, column) in pairs {
@@ -448,11 +580,19 @@ pub fn mteb(source: &str, local: &Local, notes: &mut Vec<String>) -> Result<Task
             TaskType::Multilabel
         }
         "PairClassification" => {
-            set(&[("input", "sentence1"), ("input2", "sentence2"), ("target", "labels")]);
+            set(&[
+                ("input", "sentence1"),
+                ("input2", "sentence2"),
+                ("target", "labels"),
+            ]);
             TaskType::PairClassification
         }
         "STS" => {
-            set(&[("input", "sentence1"), ("input2", "sentence2"), ("target", "score")]);
+            set(&[
+                ("input", "sentence1"),
+                ("input2", "sentence2"),
+                ("target", "score"),
+            ]);
             TaskType::Sts
         }
         "Clustering" => {
@@ -464,7 +604,11 @@ pub fn mteb(source: &str, local: &Local, notes: &mut Vec<String>) -> Result<Task
             TaskType::Retrieval
         }
         "Reranking" => {
-            set(&[("query", "query"), ("document", "positive"), ("target", "negative")]);
+            set(&[
+                ("query", "query"),
+                ("document", "positive"),
+                ("target", "negative"),
+            ]);
             TaskType::Reranking
         }
         other => return Err(bad(format!("`type`: `{other}` has no counterpart"))),
@@ -478,15 +622,24 @@ pub fn mteb(source: &str, local: &Local, notes: &mut Vec<String>) -> Result<Task
     spec.tags.domains = words(&value["domains"]);
     spec.tags.skills = words(&value["task_subtypes"]);
     spec.tags.tags = vec!["mteb".into()];
-    spec.source.revision = value["dataset"]["revision"].as_str().unwrap_or_default().to_owned();
+    spec.source.revision = value["dataset"]["revision"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let languages = match &value["eval_langs"] {
         Value::Object(map) => map.values().flat_map(words).collect(),
         other => words(other),
     };
-    let short: BTreeSet<String> = languages.iter().map(|l| l.split('-').next().unwrap_or(l).to_owned()).collect();
+    let short: BTreeSet<String> = languages
+        .iter()
+        .map(|l| l.split('-').next().unwrap_or(l).to_owned())
+        .collect();
     spec.language = short.into_iter().collect();
     spec.metrics = vec![main_score(&word("main_score"))?];
-    let path = value["dataset"]["path"].as_str().unwrap_or_default().to_owned();
+    let path = value["dataset"]["path"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     if path.is_empty() {
         return Err(bad("`dataset.path` is missing"));
     }
@@ -494,7 +647,9 @@ pub fn mteb(source: &str, local: &Local, notes: &mut Vec<String>) -> Result<Task
     if kind == TaskType::Retrieval {
         let first = splits.first().map_or("test", String::as_str);
         for (ours, theirs) in [(first, "queries"), ("documents", "corpus")] {
-            spec.splits.named.insert(ours.into(), place(&path, theirs, local, notes));
+            spec.splits
+                .named
+                .insert(ours.into(), place(&path, theirs, local, notes));
         }
         spec.qrels = Some(Qrels::File(format!("{path}/qrels/{first}.tsv")));
     } else {

@@ -64,7 +64,10 @@ pub fn task(source: &str) -> Result<TaskSpec> {
     if value.contains_key("include") {
         return Err(bad("`include` needs the file that the text is from"));
     }
-    let local = Local { folder: Path::new("."), data: &[] };
+    let local = Local {
+        folder: Path::new("."),
+        data: &[],
+    };
     convert(&Value::Object(value), &local, &mut Vec::new())
 }
 
@@ -83,7 +86,10 @@ pub fn file(
         group(&value, &mut groups)?;
         return Ok((Vec::new(), groups));
     }
-    Ok((vec![convert(&Value::Object(value), local, notes)?], Vec::new()))
+    Ok((
+        vec![convert(&Value::Object(value), local, notes)?],
+        Vec::new(),
+    ))
 }
 
 fn parse(source: &str) -> Result<Map<String, Value>> {
@@ -104,7 +110,9 @@ fn parse(source: &str) -> Result<Map<String, Value>> {
 /// A file over those it includes: its own keys win.
 fn included(path: &Path, depth: usize) -> Result<Map<String, Value>> {
     if depth > DEPTH {
-        return Err(bad(format!("`include` is nested more than {DEPTH} times; a circle?")));
+        return Err(bad(format!(
+            "`include` is nested more than {DEPTH} times; a circle?"
+        )));
     }
     let own = parse(&text(path)?)?;
     let mut all = Map::new();
@@ -120,7 +128,9 @@ fn included(path: &Path, depth: usize) -> Result<Map<String, Value>> {
 
 /// A group and the groups inside it.
 fn group(value: &Map<String, Value>, out: &mut Vec<GroupSpec>) -> Result<String> {
-    let name = value["group"].as_str().ok_or_else(|| bad("`group` is no name"))?;
+    let name = value["group"]
+        .as_str()
+        .ok_or_else(|| bad("`group` is no name"))?;
     let mut tasks = Vec::new();
     let list = match value.get("task") {
         Some(Value::Array(list)) => &list[..],
@@ -135,7 +145,11 @@ fn group(value: &Map<String, Value>, out: &mut Vec<GroupSpec>) -> Result<String>
                 let what = format!("group `{name}` changes the task `{task}` in place");
                 return Err(bad(what).hint("write it as a task of its own that includes the other"));
             }
-            _ => return Err(bad(format!("group `{name}`: an entry of `task` is no name"))),
+            _ => {
+                return Err(bad(format!(
+                    "group `{name}`: an entry of `task` is no name"
+                )));
+            }
         }
     }
     let mut aggregate = Vec::new();
@@ -154,12 +168,19 @@ fn group(value: &Map<String, Value>, out: &mut Vec<GroupSpec>) -> Result<String>
     let spec = GroupSpec {
         schema: GROUP_SCHEMA.into(),
         id: id(name),
-        title: value.get("group_alias").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        title: value
+            .get("group_alias")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         tasks,
         aggregate,
     };
     if let Some(problem) = crate::tasks::validate::group(&spec).into_iter().next() {
-        return Err(bad(format!("group `{name}`: `{}`: {}", problem.path, problem.message)));
+        return Err(bad(format!(
+            "group `{name}`: `{}`: {}",
+            problem.path, problem.message
+        )));
     }
     out.push(spec);
     Ok(id(name))
@@ -172,7 +193,9 @@ fn convert(value: &Value, local: &Local, notes: &mut Vec<String>) -> Result<Task
             return Err(bad(format!("`{key}` is not read")));
         }
     }
-    let name = value["task"].as_str().ok_or_else(|| bad("`task` is missing"))?;
+    let name = value["task"]
+        .as_str()
+        .ok_or_else(|| bad("`task` is missing"))?;
     let mut spec = TaskSpec::new(id(name), Source::new(SourceKind::Jsonl, ""));
     spec.version = match &value["metadata"]["version"] {
         Value::Null => "1.0".into(),
@@ -199,7 +222,12 @@ fn convert(value: &Value, local: &Local, notes: &mut Vec<String>) -> Result<Task
     checked(spec)
 }
 
-fn splits(value: &Value, local: &Local, spec: &mut TaskSpec, notes: &mut Vec<String>) -> Result<()> {
+fn splits(
+    value: &Value,
+    local: &Local,
+    spec: &mut TaskSpec,
+    notes: &mut Vec<String>,
+) -> Result<()> {
     let path = value["dataset_path"]
         .as_str()
         .ok_or_else(|| bad("`dataset_path` is missing"))?;
@@ -220,20 +248,24 @@ fn splits(value: &Value, local: &Local, spec: &mut TaskSpec, notes: &mut Vec<Str
                 Some(Value::Array(list)) if list.len() == 1 && list[0].is_string() => {
                     Ok(words(&list[0]).remove(0))
                 }
-                Some(Value::Array(_)) => {
-                    Err(bad(format!("`data_files` has several files for `{theirs}`"))
-                        .hint("put them into one, or name them by a pattern such as part-*.jsonl"))
-                }
+                Some(Value::Array(_)) => Err(bad(format!(
+                    "`data_files` has several files for `{theirs}`"
+                ))
+                .hint("put them into one, or name them by a pattern such as part-*.jsonl")),
                 _ => Err(bad(format!("`data_files` has no `{theirs}`"))),
             };
         }
         Ok(local.split(&set, theirs).unwrap_or_else(|| {
             let file = format!("{set}/{theirs}.jsonl");
-            notes.push(format!("`{file}` is not here; put the rows there, or name their folder with --data"));
+            notes.push(format!(
+                "`{file}` is not here; put the rows there, or name their folder with --data"
+            ));
             file
         }))
     };
-    let fewshot = value["fewshot_split"].as_str().or(value["fewshot_config"]["split"].as_str());
+    let fewshot = value["fewshot_split"]
+        .as_str()
+        .or(value["fewshot_config"]["split"].as_str());
     for (key, split) in [
         ("training_split", "train"),
         ("validation_split", "validation"),
@@ -242,7 +274,10 @@ fn splits(value: &Value, local: &Local, spec: &mut TaskSpec, notes: &mut Vec<Str
         let Some(theirs) = value[key].as_str() else {
             continue;
         };
-        let entry = Split { file: file(theirs, notes)?, ..Split::default() };
+        let entry = Split {
+            file: file(theirs, notes)?,
+            ..Split::default()
+        };
         spec.splits.named.insert(split.into(), entry);
         if fewshot == Some(theirs) {
             spec.splits.fewshot.get_or_insert_with(|| split.to_owned());
@@ -251,7 +286,10 @@ fn splits(value: &Value, local: &Local, spec: &mut TaskSpec, notes: &mut Vec<Str
     if let Some(theirs) = fewshot
         && spec.splits.fewshot.is_none()
     {
-        let entry = Split { file: file(theirs, notes)?, ..Split::default() };
+        let entry = Split {
+            file: file(theirs, notes)?,
+            ..Split::default()
+        };
         spec.splits.named.insert(theirs.into(), entry);
         spec.splits.fewshot = Some(theirs.to_owned());
     }
@@ -263,7 +301,9 @@ fn splits(value: &Value, local: &Local, spec: &mut TaskSpec, notes: &mut Vec<Str
         _ => true,
     };
     if !agree {
-        return Err(bad(format!("`dataset_path: {path}` does not fit the names of its files")));
+        return Err(bad(format!(
+            "`dataset_path: {path}` does not fit the names of its files"
+        )));
     }
     Ok(())
 }
@@ -315,7 +355,10 @@ fn asked(value: &Value, kind: TaskType, spec: &mut TaskSpec) -> Result<()> {
         if !text("doc_to_text", "")?.is_empty() {
             return Err(bad("`doc_to_text` of a rolling likelihood is not read"));
         }
-        spec.fields.input = value["doc_to_target"].as_str().unwrap_or_default().to_owned();
+        spec.fields.input = value["doc_to_target"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         return Renderer::new().check(&spec.fields.input);
     }
     let prompt = Prompt {
@@ -346,7 +389,9 @@ fn asked(value: &Value, kind: TaskType, spec: &mut TaskSpec) -> Result<()> {
         ("doc_to_target", &prompt.target),
         ("doc_to_choice", choices),
     ] {
-        renderer.check(template).map_err(|e| bad(format!("`{key}`: {e}")))?;
+        renderer
+            .check(template)
+            .map_err(|e| bad(format!("`{key}`: {e}")))?;
     }
     spec.prompts.push(prompt);
     Ok(())
@@ -369,7 +414,11 @@ fn generation(value: &Value, spec: &mut TaskSpec) -> Result<()> {
                 spec.generation.temperature = n.as_f64().unwrap_or(0.0);
             }
             ("do_sample", Value::Bool(on)) => sampled = Some(*on),
-            _ => return Err(bad(format!("`generation_kwargs.{key}: {inner}` is not read"))),
+            _ => {
+                return Err(bad(format!(
+                    "`generation_kwargs.{key}: {inner}` is not read"
+                )));
+            }
         }
     }
     match sampled {
@@ -387,19 +436,34 @@ fn filters(value: &Value, spec: &mut TaskSpec) -> Result<()> {
         for step in chain["filter"].as_array().into_iter().flatten() {
             let function = step["function"].as_str().unwrap_or_default();
             let keys = step.as_object().into_iter().flat_map(Map::keys);
-            let extra = keys.filter(|k| !["function", "regex_pattern", "group_select"].contains(&&***k));
+            let extra =
+                keys.filter(|k| !["function", "regex_pattern", "group_select"].contains(&&***k));
             if let Some(key) = extra.into_iter().next() {
                 return Err(bad(format!("filter `{function}`: `{key}` is not read")));
             }
             match function {
                 "take_first" => {}
                 "regex" => steps.push(Step {
-                    regex: Some(step["regex_pattern"].as_str().unwrap_or(r"#### (\-?[0-9\.\,]+)").into()),
-                    group: step["group_select"].as_i64().and_then(|g| i32::try_from(g).ok()).filter(|g| *g != 0),
+                    regex: Some(
+                        step["regex_pattern"]
+                            .as_str()
+                            .unwrap_or(r"#### (\-?[0-9\.\,]+)")
+                            .into(),
+                    ),
+                    group: step["group_select"]
+                        .as_i64()
+                        .and_then(|g| i32::try_from(g).ok())
+                        .filter(|g| *g != 0),
                     ..Step::default()
                 }),
-                "remove_whitespace" => steps.push(Step { strip: true, ..Step::default() }),
-                "lowercase" => steps.push(Step { lower: true, ..Step::default() }),
+                "remove_whitespace" => steps.push(Step {
+                    strip: true,
+                    ..Step::default()
+                }),
+                "lowercase" => steps.push(Step {
+                    lower: true,
+                    ..Step::default()
+                }),
                 other => return Err(bad(format!("the filter `{other}` is not read"))),
             }
         }
@@ -421,17 +485,22 @@ fn metrics(value: &Value, kind: TaskType, spec: &mut TaskSpec) -> Result<()> {
                 "aggregation" => {
                     let how = inner.as_str().unwrap_or_default();
                     // Metrics of a whole corpus name themselves or their perplexity as aggregation.
-                    let own = how == name || ["perplexity", "weighted_perplexity", "bits_per_byte"].contains(&how);
+                    let own = how == name
+                        || ["perplexity", "weighted_perplexity", "bits_per_byte"].contains(&how);
                     if ["mean", "median"].contains(&how) {
                         how.clone_into(&mut metric.aggregate);
                     } else if !own {
-                        return Err(bad(format!("metric `{name}`: the aggregation {inner} is not read")));
+                        return Err(bad(format!(
+                            "metric `{name}`: the aggregation {inner} is not read"
+                        )));
                     }
                 }
                 "higher_is_better" => {
                     let known = crate::tasks::metrics::find(name);
                     if known.is_some_and(|k| Some(k.higher_is_better) != inner.as_bool()) {
-                        return Err(bad(format!("metric `{name}`: `higher_is_better: {inner}` turns it round")));
+                        return Err(bad(format!(
+                            "metric `{name}`: `higher_is_better: {inner}` turns it round"
+                        )));
                     }
                 }
                 _ => {

@@ -137,7 +137,10 @@ pub fn import(path: &Path, format: Option<Format>, data: &[PathBuf]) -> Result<I
     out.tasks = tasks;
     for made in twice {
         let why = format!("the id `{}` is that of another file too", made.spec.id);
-        out.refused.push(Refused { file: made.origin, why });
+        out.refused.push(Refused {
+            file: made.origin,
+            why,
+        });
     }
     Ok(out)
 }
@@ -180,7 +183,10 @@ fn folder(
     }
     entries.sort();
     for entry in entries {
-        let name = entry.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = entry
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
         // Answers are read with their questions; names that begin with `_` are only included by others.
         if name.starts_with(['.', '_']) || name == "possible_answer" {
             continue;
@@ -194,7 +200,10 @@ fn folder(
         match recognise(&entry) {
             Ok(Some(found)) if format.is_none_or(|f| f == found) => one(&entry, found, data, out),
             Ok(_) => {}
-            Err(error) => out.refused.push(Refused { file: entry, why: error.to_string() }),
+            Err(error) => out.refused.push(Refused {
+                file: entry,
+                why: error.to_string(),
+            }),
         }
     }
     Ok(())
@@ -205,10 +214,19 @@ fn folder(
 /// # Errors
 /// An unreadable file. JSON that is broken fits no format.
 pub fn recognise(path: &Path) -> Result<Option<Format>> {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
     if path.is_dir() {
-        return Ok(path.join("tool_desc.json").is_file().then_some(Format::TaskBench));
+        return Ok(path
+            .join("tool_desc.json")
+            .is_file()
+            .then_some(Format::TaskBench));
     }
     match extension {
         "yaml" | "yml" => {
@@ -247,9 +265,13 @@ pub fn recognise(path: &Path) -> Result<Option<Format>> {
 fn one(path: &Path, format: Format, data: &[PathBuf], out: &mut Imported) {
     let mut notes = Vec::new();
     let result = read(path, format, data, &mut notes, out);
-    out.notes.extend(notes.into_iter().map(|n| (path.to_owned(), n)));
+    out.notes
+        .extend(notes.into_iter().map(|n| (path.to_owned(), n)));
     if let Err(error) = result {
-        out.refused.push(Refused { file: path.to_owned(), why: error.to_string() });
+        out.refused.push(Refused {
+            file: path.to_owned(),
+            why: error.to_string(),
+        });
     }
 }
 
@@ -261,11 +283,15 @@ fn read(
     out: &mut Imported,
 ) -> Result<()> {
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("task");
-    let local = Local { folder: parent(path), data };
+    let local = Local {
+        folder: parent(path),
+        data,
+    };
     let specs = match format {
         Format::LmEval => {
             let (specs, groups) = lm_eval::file(path, &local, notes)?;
-            out.groups.extend(groups.into_iter().map(|g| (g, path.to_owned())));
+            out.groups
+                .extend(groups.into_iter().map(|g| (g, path.to_owned())));
             specs
         }
         Format::BigBench => vec![big_bench::task(&text(path)?)?],
@@ -277,7 +303,11 @@ fn read(
         Format::TaskBench => vec![tools::taskbench(path, notes)?],
         Format::Bfcl => vec![tools::bfcl(path, notes)?],
     };
-    let made = |spec| Made { spec, origin: path.to_owned(), format };
+    let made = |spec| Made {
+        spec,
+        origin: path.to_owned(),
+        format,
+    };
     out.tasks.extend(specs.into_iter().map(made));
     Ok(())
 }
@@ -301,7 +331,11 @@ impl Local<'_> {
             for inside in [root.join(set), root.join(set).join("data")] {
                 if let Some(name) = split_file(&inside, split) {
                     let full = inside.join(name);
-                    let short = if i == 0 { full.strip_prefix(root).ok() } else { None };
+                    let short = if i == 0 {
+                        full.strip_prefix(root).ok()
+                    } else {
+                        None
+                    };
                     let full = short.map_or_else(
                         || std::path::absolute(&full).unwrap_or_else(|_| full.clone()),
                         Path::to_owned,
@@ -322,7 +356,9 @@ fn split_file(folder: &Path, split: &str) -> Option<String> {
         .filter(|n| data::kind_of(Path::new(n)).is_some())
         .collect();
     names.sort();
-    let exact = names.iter().find(|n| n.split_once('.').is_some_and(|(s, _)| s == split));
+    let exact = names
+        .iter()
+        .find(|n| n.split_once('.').is_some_and(|(s, _)| s == split));
     if let Some(name) = exact {
         return Some(name.clone());
     }
@@ -350,7 +386,9 @@ fn parent(path: &Path) -> &Path {
     if path.is_dir() {
         return path;
     }
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 fn bad(what: impl Into<String>) -> MergeError {
@@ -371,14 +409,23 @@ fn text(path: &Path) -> Result<String> {
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::String(s) => vec![s.clone()],
-        Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+        Value::Array(list) => list
+            .iter()
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect(),
         _ => Vec::new(),
     }
 }
 
 /// An id of the characters that ids have.
 fn id(text: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._/-".contains(c) { c } else { '_' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._/-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     text.to_lowercase().chars().map(plain).collect()
 }
 
@@ -422,7 +469,11 @@ fn usual_metrics(kind: TaskType) -> Vec<Metric> {
         TaskType::ToolGraph => &["node_f1", "edge_match_f1"],
         TaskType::Dense => &["miou"],
     };
-    names.iter().enumerate().map(|(i, n)| Metric::named(*n, i == 0)).collect()
+    names
+        .iter()
+        .enumerate()
+        .map(|(i, n)| Metric::named(*n, i == 0))
+        .collect()
 }
 
 fn checked(spec: TaskSpec) -> Result<TaskSpec> {

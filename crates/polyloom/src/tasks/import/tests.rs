@@ -25,7 +25,10 @@ fn what_needs_code_is_refused_by_name() {
     let with = |line: &str| told(&format!("{TASK}{line}\n"));
     assert!(with("process_docs: !function utils.process_docs").contains("`utils.process_docs`"));
     assert!(with("custom_dataset: x").contains("`custom_dataset` is not read"));
-    assert!(with("filter_list: [{name: a, filter: [{function: majority_vote}]}]").contains("majority_vote"));
+    assert!(
+        with("filter_list: [{name: a, filter: [{function: majority_vote}]}]")
+            .contains("majority_vote")
+    );
     assert!(told(&TASK.replace("acc", "acuracy")).contains("unknown metric `acuracy`"));
     assert!(told(&TASK.replace("{{premise}}?", "{{premise")).contains("`doc_to_text`"));
     assert!(told(&TASK.replace("multiple_choice", "loglikelihood")).contains("`loglikelihood`"));
@@ -37,33 +40,56 @@ fn what_needs_code_is_refused_by_name() {
 fn includes_groups_and_hub_data_are_followed() {
     let dir = write_files(&[
         ("_base.yaml", TASK),
-        ("a.yaml", "include: _base.yaml\ntask: toy_a\nnum_fewshot: 2\nfewshot_split: validation\n"),
+        (
+            "a.yaml",
+            "include: _base.yaml\ntask: toy_a\nnum_fewshot: 2\nfewshot_split: validation\n",
+        ),
         ("b.yaml", "include: _code.yaml\ntask: toy_b\n"),
         ("_code.yaml", "doc_to_text: !function utils.text\n"),
-        ("c.yaml", "task: toy_c\ndataset_path: org/set\ntest_split: test\ndoc_to_text: q\ndoc_to_target: a\noutput_type: generate_until\n"),
+        (
+            "c.yaml",
+            "task: toy_c\ndataset_path: org/set\ntest_split: test\ndoc_to_text: q\ndoc_to_target: a\noutput_type: generate_until\n",
+        ),
         ("org/set/test-00000.jsonl", "{\"q\": \"x\", \"a\": \"y\"}\n"),
         ("loop.yaml", "include: loop.yaml\n"),
-        ("group.yaml", "group: toys\ntask: [toy_a, {group: inner, task: [toy_c]}]\naggregate_metric_list: [{metric: acc, weight_by_size: false}]\n"),
+        (
+            "group.yaml",
+            "group: toys\ntask: [toy_a, {group: inner, task: [toy_c]}]\naggregate_metric_list: [{metric: acc, weight_by_size: false}]\n",
+        ),
         ("other.json", "{\"a\": 1}"),
     ]);
     let found = import(dir.path(), None, &[]).unwrap();
     let ids: Vec<&str> = found.tasks.iter().map(|t| &*t.spec.id).collect();
     assert_eq!(ids, ["toy_a", "toy_c"]);
     let a = &found.tasks[0].spec;
-    assert_eq!((a.fewshot.n, a.splits.fewshot.as_deref()), (2, Some("validation")));
-    assert_eq!(found.tasks[1].spec.splits.named["test"].file, "org/set/test-*.jsonl");
+    assert_eq!(
+        (a.fewshot.n, a.splits.fewshot.as_deref()),
+        (2, Some("validation"))
+    );
+    assert_eq!(
+        found.tasks[1].spec.splits.named["test"].file,
+        "org/set/test-*.jsonl"
+    );
     let groups: Vec<&str> = found.groups.iter().map(|(g, _)| &*g.id).collect();
     assert_eq!(groups, ["inner", "toys"]);
     assert_eq!(found.groups[1].0.tasks, ["toy_a", "inner"]);
     let why: Vec<&str> = found.refused.iter().map(|r| &*r.why).collect();
     assert_eq!(why.len(), 2, "{why:?}");
-    assert!(why[0].contains("`include: _code.yaml`") && why[0].contains("`utils.text`"), "{why:?}");
+    assert!(
+        why[0].contains("`include: _code.yaml`") && why[0].contains("`utils.text`"),
+        "{why:?}"
+    );
     assert!(why[1].contains("circle"), "{why:?}");
 
     let out = dir.path().join("out");
     let written = write(&found, &out, false).unwrap();
     assert_eq!(written.len(), 4);
-    assert!(write(&found, &out, false).unwrap_err().to_string().contains("exists already"));
+    assert!(
+        write(&found, &out, false)
+            .unwrap_err()
+            .to_string()
+            .contains("exists already")
+    );
     let mut catalogue = crate::tasks::Catalogue::default();
     catalogue.add_path(&out).unwrap();
     assert_eq!(catalogue.members("toys").unwrap(), ["toy_a", "toy_c"]);
@@ -71,11 +97,12 @@ fn includes_groups_and_hub_data_are_followed() {
     let folder = crate::tasks::Roots::default().folder(entry).unwrap();
     let mut rows = 0;
     let loader = crate::tasks::load::Loader::new(&entry.spec, folder, Limits::default());
-    loader.rows("test", &mut |t| {
-        rows += t.rows();
-        Ok(())
-    })
-    .unwrap();
+    loader
+        .rows("test", &mut |t| {
+            rows += t.rows();
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(rows, 1);
 }
 
@@ -85,20 +112,40 @@ fn cards_mappings_and_metadata_find_their_files() {
     let dir = write_files(&[
         ("set/README.md", card),
         ("set/train.csv", "document,summary\na,b\n"),
-        ("map.json", r#"{"type": "Classification", "dataset": "nli", "sentence1": "p", "labels": "y", "splits": ["train", null, null]}"#),
-        ("nli/train.jsonl", "{\"p\": \"a\", \"y\": \"no\"}\n{\"p\": \"b\", \"y\": \"maybe\"}\n"),
-        ("sts.json", r#"{"name": "STSBenchmark", "type": "STS", "main_score": "cosine_spearman", "eval_splits": ["test"], "dataset": {"path": "mteb/sts", "revision": "r"}, "eval_langs": ["eng-Latn"]}"#),
+        (
+            "map.json",
+            r#"{"type": "Classification", "dataset": "nli", "sentence1": "p", "labels": "y", "splits": ["train", null, null]}"#,
+        ),
+        (
+            "nli/train.jsonl",
+            "{\"p\": \"a\", \"y\": \"no\"}\n{\"p\": \"b\", \"y\": \"maybe\"}\n",
+        ),
+        (
+            "sts.json",
+            r#"{"name": "STSBenchmark", "type": "STS", "main_score": "cosine_spearman", "eval_splits": ["test"], "dataset": {"path": "mteb/sts", "revision": "r"}, "eval_langs": ["eng-Latn"]}"#,
+        ),
     ]);
     let found = import(dir.path(), None, &[]).unwrap();
     assert_eq!(found.refused, []);
     let by = |id: &str| &found.tasks.iter().find(|t| t.spec.id == id).unwrap().spec;
     assert_eq!(by("map").labels.names, ["maybe", "no"]);
     let set = by("set");
-    assert_eq!((set.kind, &*set.fields.target), (Some(TaskType::Generation), "summary"));
+    assert_eq!(
+        (set.kind, &*set.fields.target),
+        (Some(TaskType::Generation), "summary")
+    );
     assert_eq!(set.splits.named["train"].file, "train.csv");
     let sts = by("mteb/stsbenchmark");
-    assert_eq!((&*sts.metrics[0].name, &*sts.language[0]), ("spearman", "eng"));
-    assert!(found.notes.iter().any(|(_, n)| n.contains("mteb/sts/test.jsonl")));
+    assert_eq!(
+        (&*sts.metrics[0].name, &*sts.language[0]),
+        ("spearman", "eng")
+    );
+    assert!(
+        found
+            .notes
+            .iter()
+            .any(|(_, n)| n.contains("mteb/sts/test.jsonl"))
+    );
 }
 
 /// The benchmark files that come with the data, or `None` (said) where they are absent.
@@ -120,7 +167,10 @@ fn real_benchmark_files_are_imported() {
     let count = |f: Format| found.tasks.iter().filter(|t| t.format == f).count();
     assert_eq!(count(Format::Bbh), 27);
     assert_eq!(count(Format::TaskBench), 3);
-    assert_eq!((count(Format::Bfcl), count(Format::NaturalInstructions)), (1, 1));
+    assert_eq!(
+        (count(Format::Bfcl), count(Format::NaturalInstructions)),
+        (1, 1)
+    );
     let by = |id: &str| &found.tasks.iter().find(|t| t.spec.id == id).unwrap().spec;
     let snarks = by("bbh/snarks");
     assert_eq!(snarks.source.rows.len(), 178);
@@ -138,7 +188,9 @@ fn real_benchmark_files_are_imported() {
 }
 
 fn texts() -> impl Strategy<Value = String> {
-    "[ -z{}%|äß漢\n\"'\\\\]{0,20}".prop_filter("no Jinja", |s| !s.contains("{{") && !s.contains("{%") && !s.contains("{#"))
+    "[ -z{}%|äß漢\n\"'\\\\]{0,20}".prop_filter("no Jinja", |s| {
+        !s.contains("{{") && !s.contains("{%") && !s.contains("{#")
+    })
 }
 
 prop_compose! {

@@ -28,17 +28,29 @@ pub(super) fn first_value(path: &Path) -> Result<Value> {
 /// Objects of JSON lines.
 fn lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     let mut out = Vec::new();
-    for (i, line) in text(path)?.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+    for (i, line) in text(path)?
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.trim().is_empty())
+    {
         match serde_json::from_str(line) {
             Ok(Value::Object(map)) => out.push(map),
-            _ => return Err(bad(format!("{}: line {} is no JSON object", path.display(), i + 1))),
+            _ => {
+                return Err(bad(format!(
+                    "{}: line {} is no JSON object",
+                    path.display(),
+                    i + 1
+                )));
+            }
         }
     }
     Ok(out)
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A TaskBench folder: tools from `tool_desc.json`, rows from `data.json` (with the gold graph) or, without it, from
@@ -49,7 +61,9 @@ fn plain(value: &Value) -> String {
 pub fn taskbench(folder: &Path, notes: &mut Vec<String>) -> Result<TaskSpec> {
     let folder = super::parent(folder);
     let tools = json::whole(&folder.join("tool_desc.json"), &Limits::default())?;
-    let tools = tools["nodes"].as_array().ok_or_else(|| bad("tool_desc.json: `nodes` is missing"))?;
+    let tools = tools["nodes"]
+        .as_array()
+        .ok_or_else(|| bad("tool_desc.json: `nodes` is missing"))?;
     let mut shapes = BTreeMap::new();
     if let Ok(ids) = json::whole(&folder.join("alignment_ids.json"), &Limits::default()) {
         for (shape, list) in ids["node_alignment_id"].as_object().into_iter().flatten() {
@@ -60,30 +74,55 @@ pub fn taskbench(folder: &Path, notes: &mut Vec<String>) -> Result<TaskSpec> {
     }
     let full = folder.join("data.json");
     let gold = full.is_file();
-    let source = if gold { full } else { folder.join("user_requests.json") };
+    let source = if gold {
+        full
+    } else {
+        folder.join("user_requests.json")
+    };
     if !gold {
         notes.push("data.json is not there: the rows have no answers and cannot be scored".into());
     }
     let name = std::path::absolute(folder).ok();
-    let name = name.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or("tools");
+    let name = name
+        .as_deref()
+        .and_then(Path::file_name)
+        .and_then(|n| n.to_str())
+        .unwrap_or("tools");
     let name = name.strip_prefix("data_").unwrap_or(name);
-    let mut spec = TaskSpec::new(id(&format!("taskbench/{name}")), Source::new(SourceKind::Inline, ""));
+    let mut spec = TaskSpec::new(
+        id(&format!("taskbench/{name}")),
+        Source::new(SourceKind::Inline, ""),
+    );
     spec.kind = Some(TaskType::ToolGraph);
     spec.tags.skills = vec!["tool use".into()];
     spec.tags.domains = vec![name.replace('_', " ")];
     for row in lines(&source)? {
-        let key = row.get("id").map(plain).ok_or_else(|| bad("a row has no `id`"))?;
+        let key = row
+            .get("id")
+            .map(plain)
+            .ok_or_else(|| bad("a row has no `id`"))?;
         let request = row.get("user_request").or(row.get("instruction"));
-        let request = request.cloned().ok_or_else(|| bad(format!("row {key} has no `user_request`")))?;
+        let request = request
+            .cloned()
+            .ok_or_else(|| bad(format!("row {key} has no `user_request`")))?;
         let mut out = Map::new();
-        let shape = row.get("type").map(plain).or_else(|| shapes.get(&key).cloned());
+        let shape = row
+            .get("type")
+            .map(plain)
+            .or_else(|| shapes.get(&key).cloned());
         out.insert("id".into(), key.into());
         out.insert("input".into(), request);
         if let Some(shape) = shape {
             out.insert("shape".into(), shape.into());
         }
         if gold {
-            let part = |name: &str, other: &str| row.get(name).or(row.get(other)).cloned().map(parsed).unwrap_or_default();
+            let part = |name: &str, other: &str| {
+                row.get(name)
+                    .or(row.get(other))
+                    .cloned()
+                    .map(parsed)
+                    .unwrap_or_default()
+            };
             let target = serde_json::json!({
                 "nodes": part("task_nodes", "tool_nodes"), "links": part("task_links", "tool_links"),
             });
@@ -126,9 +165,23 @@ fn described(tool: &Value) -> String {
         .flatten()
         .map(|p| format!("{}: {}", plain(&p["name"]), plain(&p["type"])))
         .collect();
-    let inputs: Vec<String> = tool["input-type"].as_array().into_iter().flatten().map(plain).collect();
-    let inner = if parameters.is_empty() { inputs } else { parameters };
-    format!("- {}({}): {}", plain(&tool["id"]), inner.join(", "), plain(&tool["desc"]))
+    let inputs: Vec<String> = tool["input-type"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(plain)
+        .collect();
+    let inner = if parameters.is_empty() {
+        inputs
+    } else {
+        parameters
+    };
+    format!(
+        "- {}({}): {}",
+        plain(&tool["id"]),
+        inner.join(", "),
+        plain(&tool["desc"])
+    )
 }
 
 /// A file of the Berkeley function-calling leaderboard: JSON lines of `id`, `question` (turns), `function`, with the
@@ -137,18 +190,29 @@ fn described(tool: &Value) -> String {
 /// # Errors
 /// A row without these keys, several questions in a row (multi-turn needs an executor), an answer file that is broken.
 pub fn bfcl(path: &Path, notes: &mut Vec<String>) -> Result<TaskSpec> {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
     let answers = super::parent(path).join("possible_answer").join(name);
     let mut gold = BTreeMap::new();
     if answers.is_file() {
         for row in lines(&answers)? {
-            gold.insert(row.get("id").map(plain).unwrap_or_default(), row.get("ground_truth").cloned());
+            gold.insert(
+                row.get("id").map(plain).unwrap_or_default(),
+                row.get("ground_truth").cloned(),
+            );
         }
     } else {
-        notes.push(format!("possible_answer/{name} is not there: the rows have no answers and cannot be scored"));
+        notes.push(format!(
+            "possible_answer/{name} is not there: the rows have no answers and cannot be scored"
+        ));
     }
     let stem = name.trim_end_matches(".jsonl").trim_end_matches(".json");
-    let mut spec = TaskSpec::new(id(&format!("bfcl/{stem}")), Source::new(SourceKind::Inline, ""));
+    let mut spec = TaskSpec::new(
+        id(&format!("bfcl/{stem}")),
+        Source::new(SourceKind::Inline, ""),
+    );
     spec.kind = Some(TaskType::ToolGraph);
     spec.tags.skills = vec!["tool use".into()];
     let mut without = 0;
@@ -157,9 +221,17 @@ pub fn bfcl(path: &Path, notes: &mut Vec<String>) -> Result<TaskSpec> {
         let turns = row.get("question").and_then(Value::as_array);
         let turns = turns.ok_or_else(|| bad(format!("row `{key}` has no `question`")))?;
         let [turn] = &turns[..] else {
-            return Err(bad(format!("row `{key}` has {} questions; answers in turn need an executor", turns.len())));
+            return Err(bad(format!(
+                "row `{key}` has {} questions; answers in turn need an executor",
+                turns.len()
+            )));
         };
-        let said: Vec<&str> = turn.as_array().into_iter().flatten().filter_map(|m| m["content"].as_str()).collect();
+        let said: Vec<&str> = turn
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|m| m["content"].as_str())
+            .collect();
         let functions = row.get("function").cloned().unwrap_or_default();
         let mut out = Map::new();
         out.insert("input".into(), said.join("\n").into());
@@ -174,7 +246,10 @@ pub fn bfcl(path: &Path, notes: &mut Vec<String>) -> Result<TaskSpec> {
         spec.source.rows.push(out);
     }
     if without > 0 && !gold.is_empty() {
-        notes.push(format!("{without} of {} rows have no answer", spec.source.rows.len()));
+        notes.push(format!(
+            "{without} of {} rows have no answer",
+            spec.source.rows.len()
+        ));
     }
     spec.fields.id = "id".into();
     spec.fields.input = "input".into();
@@ -186,7 +261,11 @@ pub fn bfcl(path: &Path, notes: &mut Vec<String>) -> Result<TaskSpec> {
     spec.prompts.push(Prompt {
         instruction: "Answer with calls of these functions, as a JSON list.\n\n".into(),
         template: "Functions: {{functions}}\nRequest: {{input}}\nCalls:".into(),
-        target: if gold.is_empty() { String::new() } else { "{{target}}".into() },
+        target: if gold.is_empty() {
+            String::new()
+        } else {
+            "{{target}}".into()
+        },
         ..Prompt::default()
     });
     spec.metrics = usual_metrics(TaskType::ToolGraph);

@@ -32,7 +32,10 @@ pub fn write(imported: &Imported, folder: &Path, force: bool) -> Result<Vec<Writ
         let mut rows = None;
         if spec.source.kind == SourceKind::Inline {
             let data = folder.join(format!("{}.jsonl", spec.id));
-            let name = data.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let name = data
+                .file_name()
+                .and_then(|n| n.to_str())
+                .unwrap_or_default();
             let mut text = String::new();
             for row in std::mem::take(&mut spec.source.rows) {
                 text += &Value::Object(row).to_string();
@@ -52,14 +55,22 @@ pub fn write(imported: &Imported, folder: &Path, force: bool) -> Result<Vec<Writ
         let text = toml::to_string(&spec)
             .map_err(|e| MergeError::plan("bad-import", format!("the spec as TOML: {e}")))?;
         put(&file, &text, force)?;
-        out.push(Written { id: spec.id, file, rows });
+        out.push(Written {
+            id: spec.id,
+            file,
+            rows,
+        });
     }
     for (group, _) in &imported.groups {
         let file = folder.join(format!("{}.toml", group.id));
         let text = toml::to_string(group)
             .map_err(|e| MergeError::plan("bad-import", format!("the group as TOML: {e}")))?;
         put(&file, &text, force)?;
-        out.push(Written { id: group.id.clone(), file, rows: None });
+        out.push(Written {
+            id: group.id.clone(),
+            file,
+            rows: None,
+        });
     }
     Ok(out)
 }
@@ -76,6 +87,8 @@ fn put(file: &Path, text: &str, force: bool) -> Result<()> {
     }
     let mut part = file.as_os_str().to_owned();
     part.push(".part");
-    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, file)).map_err(io)?;
+    std::fs::write(&part, text)
+        .and_then(|()| std::fs::rename(&part, file))
+        .map_err(io)?;
     Ok(())
 }
