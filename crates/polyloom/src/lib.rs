@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
+mod html;
 pub mod inspect;
 pub mod merge;
 pub mod moe;

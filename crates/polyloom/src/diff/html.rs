@@ -6,107 +6,12 @@ use super::indicators::percent;
 use super::numbers::Numbers;
 use super::report::{Report, Row};
 use super::text::{digits, short_count};
+use crate::html::{Cell, Page, escape, heat, rich};
 
 const STYLE: &str = include_str!("page.css");
 
-/// Text as it may stand in HTML, attributes included.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// Escaped text in which `` `words` `` are set as code.
-fn rich(text: &str) -> String {
-    let mut out = String::new();
-    for (i, part) in text.split('`').enumerate() {
-        if i % 2 == 1 {
-            let _ = write!(out, "<code>{}</code>", escape(part));
-        } else {
-            out.push_str(&escape(part));
-        }
-    }
-    out
-}
-
 /// Colour of a value, and how much of it.
 type Tint = fn(f64) -> (char, f64);
-
-/// One cell of a heat map.
-struct Cell {
-    shown: String,
-    /// What it is, for readers of titles and screen readers.
-    title: String,
-    /// Colour: `h` hot, `c` cold, `g` green; and how much of it, 0 to 1.
-    tint: Option<(char, f64)>,
-}
-
-fn td(out: &mut String, cell: &Cell) {
-    let title = escape(&cell.title);
-    let _ = match cell.tint {
-        // At most 62 %: text stays readable on it in both schemes.
-        Some((class, much)) => write!(
-            out,
-            "<td class=\"{class}\" style=\"--v:{:.0}%\" title=\"{title}\">{}</td>",
-            much.clamp(0.0, 1.0) * 62.0,
-            escape(&cell.shown)
-        ),
-        None => write!(
-            out,
-            "<td class=\"self\" title=\"{title}\">{}</td>",
-            escape(&cell.shown)
-        ),
-    };
-}
-
-fn heat(
-    out: &mut String,
-    label: &str,
-    corner: &str,
-    columns: &[String],
-    rows: &[String],
-    cell: impl Fn(usize, usize) -> Cell,
-) {
-    let _ = write!(
-        out,
-        "<div class=\"scroll heat\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table><thead><tr><th scope=\"col\">{}</th>",
-        escape(label),
-        escape(corner)
-    );
-    for column in columns {
-        // Pair tables count their columns: `3 name` is headed by 3.
-        let short: String = match column.split_once(' ') {
-            Some((number, _)) if number.parse::<usize>().is_ok() => number.to_owned(),
-            _ => column.chars().take(18).collect(),
-        };
-        let _ = write!(
-            out,
-            "<th scope=\"col\" title=\"{}\">{}</th>",
-            escape(column),
-            escape(&short)
-        );
-    }
-    out.push_str("</tr></thead><tbody>");
-    for (r, name) in rows.iter().enumerate() {
-        let name = escape(name);
-        let _ = write!(out, "<tr><th scope=\"row\" title=\"{name}\">{name}</th>");
-        for c in 0..columns.len() {
-            td(out, &cell(r, c));
-        }
-        out.push_str("</tr>");
-    }
-    out.push_str("</tbody></table></div>\n");
-}
 
 impl Report {
     /// One HTML page with heat maps, readable without a network, without script, on a phone, light or dark. Numbers
@@ -125,11 +30,10 @@ impl Report {
             ),
             None => format!("{n} {things}{} compared", if n == 1 { "" } else { "s" }),
         };
-        let title = escape(&title);
         let _ = write!(
             out,
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"generator\" content=\"polyloom {}\"><title>{title}</title><style>\n{STYLE}</style></head><body>\n<h1>{title}</h1><p class=\"soft\">{} {parts}, {} parameters. Made by <code>polyloom diff</code>.</p>\n",
-            env!("CARGO_PKG_VERSION"),
+            "<h1>{}</h1><p class=\"soft\">{} {parts}, {} parameters. Made by <code>polyloom diff</code>.</p>\n",
+            escape(&title),
             self.tensors.len(),
             short_count(self.total.elements)
         );
@@ -147,8 +51,13 @@ impl Report {
             }
             out.push_str("</ul>\n");
         }
-        out.push_str("</body></html>\n");
-        out
+        Page {
+            title: &title,
+            style: STYLE,
+            body: &out,
+            script: None,
+        }
+        .whole()
     }
 
     fn indicator_section(&self, out: &mut String) {
@@ -556,15 +465,4 @@ fn capital(text: &str) -> String {
     chars
         .next()
         .map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_break_out() {
-        assert_eq!(escape("<b a='\"&\n"), "&lt;b a=&#39;&quot;&amp;\u{fffd}");
-        assert_eq!(rich("use `a<b` & c"), "use <code>a&lt;b</code> &amp; c");
-    }
 }
