@@ -206,10 +206,7 @@ mod tests {
         assert_eq!(rich("use `a<b` & c"), "use <code>a&lt;b</code> &amp; c");
         assert_eq!(escape_lines("a\r\n\tb<\u{1b}"), "a\n\tb&lt;\u{fffd}");
         let json = script_json(&serde_json::json!({"</script><!--": "\u{2028}&"}));
-        assert_eq!(
-            json,
-            r#"{"\u003c/script\u003e\u003c!--":"\u2028\u0026"}"#
-        );
+        assert_eq!(json, r#"{"\u003c/script\u003e\u003c!--":"\u2028\u0026"}"#);
         let back: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(back["</script><!--"], "\u{2028}&");
     }
@@ -218,7 +215,9 @@ mod tests {
     fn base64_of_the_standard() {
         // The test vectors of RFC 4648, section 10.
         let words = ["", "f", "fo", "foo", "foob", "fooba", "foobar"];
-        let codes = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];
+        let codes = [
+            "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy",
+        ];
         assert_eq!(words.map(|w| base64(w.as_bytes())), codes);
         assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
     }

@@ -20,6 +20,7 @@ pub fn run(args: &CompareArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         prediction: args.prediction.clone(),
         label: args.label.clone(),
         score: args.score.clone(),
+        system: None,
     };
     let first = Predictions::read(&args.first, &columns)?;
     let second = Predictions::read(&args.second, &columns)?;

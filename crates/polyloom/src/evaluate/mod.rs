@@ -11,6 +11,7 @@ pub mod error;
 pub mod lifelong;
 pub mod metric;
 pub mod rank;
+pub mod report;
 pub mod statistics;
 pub mod sum;
 pub mod text;

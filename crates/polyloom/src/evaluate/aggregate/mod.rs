@@ -6,7 +6,7 @@
 
 pub mod comparisons;
 pub mod consensus;
-mod correlation;
+pub(crate) mod correlation;
 pub mod cross;
 pub mod downsample;
 pub mod elo;

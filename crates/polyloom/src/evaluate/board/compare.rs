@@ -298,6 +298,8 @@ mod tests {
                     Example {
                         value: *value,
                         texts: None,
+                        confidence: None,
+                        input: None,
                     },
                 )
             })

@@ -1,4 +1,4 @@
-//! Files of predictions: CSV, TSV or JSON lines, one example a row.
+//! Files of predictions: CSV, TSV, JSON lines or Parquet (the records that `polyloom eval` writes), one example a row.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,8 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::error::{MergeError, Result};
+use crate::tasks::data::{self, Limits};
+use crate::tasks::spec::SourceKind;
 
 /// Which columns hold what. `None` looks for the usual names.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +22,8 @@ pub struct Columns {
     pub label: Option<String>,
     /// A score per example, higher is better, in place of prediction and label.
     pub score: Option<String>,
+    /// Names the system, where a file holds several ([`Predictions::by_system`]); else `system`, `model`.
+    pub system: Option<String>,
 }
 
 /// One scored example.
@@ -29,6 +33,10 @@ pub struct Example {
     pub value: f64,
     /// What was predicted and what is right, where the file says so.
     pub texts: Option<(String, String)>,
+    /// Probability that the system gave to what it predicted: column `confidence`, else the largest of `probabilities`.
+    pub confidence: Option<f64>,
+    /// What the system was asked: column `input`, `text`, `question` or `prompt`.
+    pub input: Option<String>,
 }
 
 /// A file of predictions: examples by task and id, in the order of the file.
@@ -43,6 +51,9 @@ pub struct Predictions {
 }
 
 const ID: &[&str] = &["id", "doc_id", "example_id"];
+const SYSTEM: &[&str] = &["system", "model"];
+const CONFIDENCE: &[&str] = &["confidence"];
+const INPUT: &[&str] = &["input", "text", "question", "prompt"];
 const TASK: &[&str] = &["task"];
 const PREDICTION: &[&str] = &["prediction", "pred", "y_pred", "predicted", "output"];
 const LABEL: &[&str] = &["target", "label", "y_true", "truth", "gold"];
@@ -51,53 +62,90 @@ const LABEL: &[&str] = &["target", "label", "y_true", "truth", "gold"];
 const LONGEST: usize = 64 << 20;
 
 impl Predictions {
-    /// Reads a file, row by row. The ending says the format: `.csv`, `.tsv`, `.jsonl` (or `.ndjson`).
+    /// Reads a file, row by row. The ending says the format: `.csv`, `.tsv`, `.jsonl` (or `.ndjson`), `.parquet`.
     ///
-    /// Predictions and labels are compared as texts without surrounding white space, so `1` and `1.0` differ.
+    /// Predictions and labels are compared as texts without surrounding white space, so `1` and `1.0` differ. In Parquet
+    /// the column `value` (a score per example, as `polyloom eval` writes it) counts before that, where it is not null.
     ///
     /// # Errors
     /// Unknown endings, absent columns, an id that stands twice, scores that are no numbers or NaN, bad UTF-8, rows of
     /// another length than the header, no rows at all.
     pub fn read(path: &Path, columns: &Columns) -> Result<Self> {
-        let mut rows = Rows::open(path)?;
-        let mut tasks: IndexMap<String, IndexMap<String, Example>> = IndexMap::new();
-        let mut binary = true;
+        let mut found = Self::none(path);
         let mut number = 0;
-        while let Some(row) = rows.next()? {
+        each_row(path, &mut |row| {
             number += 1;
+            found.push(path, &row, number, columns)
+        })?;
+        found.some()
+    }
+
+    /// Reads a file that may hold several systems: one entry per name in the system's column, in the order of the file,
+    /// or a single entry named after the file where there is no such column.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn by_system(path: &Path, columns: &Columns) -> Result<IndexMap<String, Self>> {
+        let mut found: IndexMap<String, (Self, u64)> = IndexMap::new();
+        let stem = path.file_stem().unwrap_or(path.as_os_str());
+        let stem = stem.to_string_lossy().into_owned();
+        each_row(path, &mut |row| {
             let at = || format!("{}:{}", path.display(), row.line);
-            let id = row.find(columns.id.as_deref(), ID, &at)?;
-            let task = row.find(columns.task.as_deref(), TASK, &at)?;
-            let example = row.example(columns, &at)?;
-            binary &= example.value == 0.0 || example.value == 1.0;
-            let id = id.unwrap_or_else(|| number.to_string());
-            let examples = tasks.entry(task.unwrap_or_default()).or_default();
-            if examples.contains_key(&id) {
-                return Err(MergeError::plan(
-                    "duplicate-id",
-                    format!("the example `{id}` stands twice"),
-                )
-                .at(at())
-                .hint("choose the column that names examples: --id COLUMN; several tasks in one file: --task-column COLUMN"));
-            }
-            examples.insert(id, example);
+            let system = row.find(columns.system.as_deref(), SYSTEM, &at)?;
+            let (here, number) = found
+                .entry(system.unwrap_or_else(|| stem.clone()))
+                .or_insert_with(|| (Self::none(path), 0));
+            *number += 1;
+            here.push(path, &row, *number, columns)
+        })?;
+        if found.is_empty() {
+            Self::none(path).some()?;
         }
-        if number == 0 {
-            return Err(
-                MergeError::plan("empty", "holds no predictions").at(path.display().to_string())
-            );
-        }
-        Ok(Self {
+        Ok(found.into_iter().map(|(name, (p, _))| (name, p)).collect())
+    }
+
+    fn none(path: &Path) -> Self {
+        Self {
             path: path.to_path_buf(),
-            tasks,
-            binary,
-        })
+            tasks: IndexMap::new(),
+            binary: true,
+        }
+    }
+
+    fn some(self) -> Result<Self> {
+        if self.tasks.is_empty() {
+            let path = self.path.display().to_string();
+            return Err(MergeError::plan("empty", "holds no predictions").at(path));
+        }
+        Ok(self)
+    }
+
+    fn push(&mut self, path: &Path, row: &Row, number: u64, columns: &Columns) -> Result<()> {
+        let at = || format!("{}:{}", path.display(), row.line);
+        let id = row.find(columns.id.as_deref(), ID, &at)?;
+        let task = row.find(columns.task.as_deref(), TASK, &at)?;
+        let example = row.example(columns, &at)?;
+        self.binary &= example.value == 0.0 || example.value == 1.0;
+        let id = id.unwrap_or_else(|| number.to_string());
+        let examples = self.tasks.entry(task.unwrap_or_default()).or_default();
+        if examples.contains_key(&id) {
+            return Err(MergeError::plan(
+                "duplicate-id",
+                format!("the example `{id}` stands twice"),
+            )
+            .at(at())
+            .hint("choose the column that names examples: --id COLUMN; several tasks in one file: --task-column COLUMN"));
+        }
+        examples.insert(id, example);
+        Ok(())
     }
 }
 
 /// One row: its line in the file and its cells.
 struct Row {
     line: u64,
+    /// The score that a record states.
+    value: Option<f64>,
     cells: IndexMap<String, String>,
 }
 
@@ -139,7 +187,12 @@ impl Row {
                     "a score per example is a number, higher is better; leave rows without one out",
                 )
             })?;
-            return Ok(Example { value, texts: None });
+            return Ok(Example {
+                value,
+                texts: None,
+                confidence: self.confidence(at)?,
+                input: self.find(None, INPUT, at)?,
+            });
         }
         let prediction = self
             .find(columns.prediction.as_deref(), PREDICTION, at)?
@@ -149,10 +202,78 @@ impl Row {
             .ok_or_else(|| self.absent("of right answers (`target`, `label`)", at))?;
         let right = prediction.trim() == label.trim();
         Ok(Example {
-            value: f64::from(u8::from(right)),
+            value: self.value.unwrap_or(f64::from(u8::from(right))),
             texts: Some((prediction, label)),
+            confidence: self.confidence(at)?,
+            input: self.find(None, INPUT, at)?,
         })
     }
+
+    /// The column of confidences, else the largest of a list of probabilities.
+    fn confidence(&self, at: &dyn Fn() -> String) -> Result<Option<f64>> {
+        let bad = |what: &str, cell: &str| {
+            MergeError::plan("bad-score", format!("{what}: `{cell}` is no probability"))
+                .at(at())
+                .hint("a probability lies in 0 to 1; leave the cell empty where there is none")
+        };
+        if let Some(cell) = self
+            .find(None, CONFIDENCE, at)?
+            .filter(|c| !c.trim().is_empty())
+        {
+            let value = cell.trim().parse().ok();
+            let value = value.filter(|v: &f64| (0.0..=1.0).contains(v));
+            return value
+                .ok_or_else(|| bad("column `confidence`", &cell))
+                .map(Some);
+        }
+        let Some(cell) = self.cells.get("probabilities") else {
+            return Ok(None);
+        };
+        let Ok(list) = serde_json::from_str::<Vec<f64>>(cell) else {
+            return Ok(None);
+        };
+        let most = list.iter().copied().fold(f64::NAN, f64::max);
+        if most.is_nan() {
+            return Ok(None);
+        }
+        if !(0.0..=1.0).contains(&most) {
+            return Err(bad("column `probabilities`", cell));
+        }
+        Ok(Some(most))
+    }
+}
+
+/// Hands every row of a file on.
+fn each_row(path: &Path, take: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+    if data::kind_of(path) == Some(SourceKind::Parquet) {
+        let mut line = 0;
+        return data::parquet::read(path, &Limits::default(), &mut |table| {
+            for at in 0..table.rows() {
+                line += 1;
+                let row = table
+                    .columns()
+                    .map(|(name, column)| (name, column.cell(at)));
+                let row: Vec<_> = row
+                    .filter(|(_, cell)| !matches!(cell, data::Cell::Null))
+                    .collect();
+                let value = row.iter().find(|(name, _)| *name == "value");
+                take(Row {
+                    line,
+                    value: value.and_then(|(_, cell)| cell.to_number()),
+                    cells: row
+                        .into_iter()
+                        .map(|(name, cell)| (name.to_owned(), cell.to_text()))
+                        .collect(),
+                })?;
+            }
+            Ok(())
+        });
+    }
+    let mut rows = Rows::open(path)?;
+    while let Some(row) = rows.next()? {
+        take(row)?;
+    }
+    Ok(())
 }
 
 /// Rows of a file, one at a time.
@@ -174,7 +295,7 @@ impl Rows {
                     "is not a file of predictions that Polyloom reads",
                 )
                 .at(path.display().to_string())
-                .hint("CSV (.csv), tab-separated (.tsv) or JSON lines (.jsonl)"));
+                .hint("CSV (.csv), tab-separated (.tsv), JSON lines (.jsonl) or records of eval (.parquet)"));
             }
         };
         let file = std::fs::File::open(path)
@@ -212,6 +333,7 @@ impl Rows {
                 let cells = names.iter().cloned().zip(record.iter().map(str::to_owned));
                 Ok(Some(Row {
                     line,
+                    value: None,
                     cells: cells.collect(),
                 }))
             }
@@ -246,6 +368,7 @@ impl Rows {
                 };
                 return Ok(Some(Row {
                     line: *line,
+                    value: None,
                     cells: value.into_iter().map(|(k, v)| (k, plain(v))).collect(),
                 }));
             },

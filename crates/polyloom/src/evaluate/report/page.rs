@@ -1,0 +1,454 @@
+//! The report as one HTML page.
+
+use std::fmt::Write as _;
+
+use super::table::{shown_ranks, stars};
+use super::{Report, calibration, coverage, flips, heat, intervals, wins};
+use crate::evaluate::aggregate::Direction;
+use crate::html::{Page, escape, rich, script_json};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// Above so many cells the embedded table keeps six digits of each score.
+const MANY: usize = 5_000;
+/// Per-cell records listed at most.
+const RECORDS: usize = 500;
+
+/// A section under way: heading, anchor, content.
+struct Sections {
+    nav: String,
+    out: String,
+}
+
+impl Sections {
+    fn add(&mut self, id: &str, heading: &str, content: &str) {
+        let heading = escape(heading);
+        let _ = write!(self.nav, "<a href=\"#{id}\">{heading}</a> ");
+        let _ = write!(
+            self.out,
+            "<section id=\"{id}\" aria-labelledby=\"{id}-h\"><h2 id=\"{id}-h\">{heading}</h2>{content}</section>\n"
+        );
+    }
+}
+
+fn soft(text: &str) -> String {
+    format!("<p class=\"soft\">{}</p>", rich(text))
+}
+
+fn drawing(svg: &str, label: &str) -> String {
+    if svg.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<div class=\"scroll draw\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">{svg}</div>",
+        escape(label)
+    )
+}
+
+impl Report {
+    /// One HTML page: readable without a network, without script, on a phone, in print, without colour.
+    pub fn html(&self) -> String {
+        let mut s = Sections {
+            nav: String::new(),
+            out: String::new(),
+        };
+        s.add("leaderboard", "Leaderboard", &self.leaderboard());
+        s.add(
+            "intervals",
+            "How sure is the order?",
+            &self.interval_section(),
+        );
+        s.add("scores", "Scores by task", &self.heat_section());
+        if self.matrix.systems().len() > 2 {
+            s.add(
+                "difference",
+                "Critical difference",
+                &self.difference_section(),
+            );
+        }
+        if self.matrix.systems().len() > 1 {
+            let content = soft(
+                "Per cent of the tasks on which the row's system beats the column's, ties left out. Blue wins more, orange loses more than half.",
+            ) + &wins::matrix(&self.table, &self.orders.preferences);
+            s.add("wins", "Who beats whom", &content);
+            let content = soft(&self.orders.sentence(&self.matrix, &self.table))
+                + &self.orders.table(&self.table)
+                + &soft("▲ further up, ▼ further down than on the leaderboard.");
+            s.add("orders", "Other ways to order", &content);
+        }
+        if let Some(skills) = &self.skills {
+            let content = soft(&format!(
+                "Mean over the tasks of each {} ({}).",
+                skills.tag, skills.scale
+            )) + &skills.section(&self.table);
+            s.add("skills", &format!("By {}", skills.tag), &content);
+        }
+        if !self.reliability.is_empty() {
+            let content = soft(
+                "Bars: share of right answers among those of such confidence; on the dashed line confidence is what comes true. The strip below says how many answers there are.",
+            ) + &calibration::diagrams(&self.reliability);
+            s.add("calibration", "Is confidence earned?", &content);
+            let content = soft(
+                "If only the answers that a system is surest of are kept, how many of them are right.",
+            ) + &drawing(
+                &calibration::selective(&self.reliability),
+                "Accuracy by share kept",
+            );
+            s.add("selective", "Accuracy of the surest answers", &content);
+        }
+        if !self.coverage.is_empty() {
+            let content = soft(
+                "Share of problems on which at least one of k attempts passes (estimated without bias).",
+            ) + "<div class=\"scroll draw\" tabindex=\"0\" role=\"region\" aria-label=\"Coverage\">"
+                + &coverage::section(&self.coverage)
+                + "</div>";
+            s.add("coverage", "Coverage", &content);
+        }
+        if !self.pairs.is_empty() {
+            let reference = &self.pairs[0].first;
+            let content = soft(&format!(
+                "Every system against `{reference}`, on the same examples. Lost: `{reference}` does better on them; gained: the other way round."
+            )) + &flips::table(&self.pairs, self.options.alpha);
+            s.add("flips", "What changes", &content);
+            s.add(
+                "examples",
+                "Examples",
+                &flips::browser(&self.pairs, self.options.examples),
+            );
+        }
+        if let Some(continual) = &self.continual {
+            s.add(
+                "continual",
+                "After each stage of learning",
+                &continual.section(),
+            );
+        }
+        s.add("tasks", "Tasks and sources", &self.source_section());
+        let title = escape(&self.title);
+        let cells = self.matrix.systems().len() * self.matrix.tasks().len();
+        let data = self.json_rounded((cells > MANY).then_some(6));
+        let filled = self.results.filled();
+        let holes = if filled < cells {
+            format!(", {filled} of {cells} scores known")
+        } else {
+            String::new()
+        };
+        let mut body = format!(
+            "<header><h1>{title}</h1><p class=\"soft\">{} systems, {} tasks{holes}. Made by <code>polyloom report</code> {}.</p><p class=\"lead\">{}</p><nav aria-label=\"Sections\">{}</nav></header>\n<main>\n{}</main>\n",
+            self.matrix.systems().len(),
+            self.matrix.tasks().len(),
+            env!("CARGO_PKG_VERSION"),
+            rich(&intervals::sentence(&self.table)),
+            s.nav,
+            s.out
+        );
+        let _ = writeln!(
+            body,
+            "<script type=\"application/json\" id=\"data\">{}</script>",
+            script_json(&data)
+        );
+        for (id, text) in [
+            ("markdown", self.markdown()),
+            ("latex", self.latex()),
+            ("csv", self.csv()),
+        ] {
+            // Text of a JSON string: nothing in it can end the element.
+            let _ = writeln!(
+                body,
+                "<script type=\"application/json\" id=\"as-{id}\">{}</script>",
+                script_json(&text.into())
+            );
+        }
+        Page {
+            title: &self.title,
+            style: STYLE,
+            body: &body,
+            script: Some(SCRIPT),
+        }
+        .whole()
+    }
+
+    fn leaderboard(&self) -> String {
+        let table = &self.table;
+        let percent = 100.0 * (1.0 - self.options.alpha);
+        let mut out = String::from(
+            "<p class=\"only-script buttons\">Copy as <button type=\"button\" data-copy=\"markdown\">Markdown</button> <button type=\"button\" data-copy=\"latex\">LaTeX</button> <button type=\"button\" data-copy=\"csv\">CSV</button> <button type=\"button\" data-copy=\"json\">JSON</button> <span id=\"copied\" role=\"status\"></span></p><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Leaderboard\"><table class=\"sortable board\"><thead><tr>",
+        );
+        let th = |out: &mut String, heading: &str, title: &str, class: &str| {
+            let title = if title.is_empty() {
+                String::new()
+            } else {
+                format!(" title=\"{}\"", escape(title))
+            };
+            let _ = write!(
+                out,
+                "<th scope=\"col\"{title}{class}>{}</th>",
+                escape(heading)
+            );
+        };
+        th(&mut out, "system", "", "");
+        th(&mut out, "rank", "", " aria-sort=\"ascending\"");
+        th(&mut out, table.by.heading(), table.by.words(), "");
+        if let Some(draws) = &table.draws {
+            th(
+                &mut out,
+                &format!("{percent:.0} % interval"),
+                draws.basis.words(),
+                "",
+            );
+            th(
+                &mut out,
+                "ranks",
+                &format!("places over the draws: {}", draws.basis.words()),
+                "",
+            );
+            th(
+                &mut out,
+                "first",
+                "share of the draws in which the system is first",
+                "",
+            );
+        }
+        if let Some(second) = &table.second {
+            th(
+                &mut out,
+                "ranks, examples",
+                &format!("places over the draws: {}", second.basis.words()),
+                "",
+            );
+        }
+        if table.baseline.is_some() {
+            th(
+                &mut out,
+                "against baseline",
+                "difference; stars: Wilcoxon over tasks, Holm",
+                "",
+            );
+        }
+        for column in &table.columns {
+            let lower = match column.good {
+                Some(Direction::Lower) => " ↓",
+                _ => "",
+            };
+            th(
+                &mut out,
+                &format!("{}{lower}", column.heading),
+                &column.about,
+                "",
+            );
+        }
+        let gaps = table.rows.iter().any(|r| r.missing > 0);
+        if gaps {
+            th(&mut out, "missing", "counted tasks without a score", "");
+        }
+        out.push_str("</tr></thead><tbody>");
+        let number = |x: f64| {
+            if x.is_finite() {
+                x.to_string()
+            } else {
+                String::new()
+            }
+        };
+        for row in &table.rows {
+            let name = escape(&row.name);
+            let td = |out: &mut String, value: f64, shown: &str| {
+                let _ = write!(
+                    out,
+                    "<td data-v=\"{}\">{}</td>",
+                    number(value),
+                    escape(shown)
+                );
+            };
+            let mark = match row.mark() {
+                "" => "",
+                _ => {
+                    " <span class=\"open\" title=\"not resolved from the row above\">≈<span class=\"aside\"> not resolved from the row above</span></span>"
+                }
+            };
+            let _ = write!(
+                out,
+                "<tr><th scope=\"row\" title=\"{name}\">{name}</th><td data-v=\"{}\">{}{mark}</td>",
+                row.place.map_or_else(String::new, |p| p.to_string()),
+                row.place.map_or_else(|| "–".into(), |p| p.to_string())
+            );
+            td(&mut out, row.value, &table.shown(row.value));
+            if table.draws.is_some() {
+                let low = row.interval.map_or(f64::NAN, |i| i.low);
+                td(&mut out, low, &table.shown_interval(row.interval));
+                let low = row.spread.map_or(f64::NAN, |s| s.rank.low);
+                td(&mut out, low, &shown_ranks(row.spread));
+                let best = row.spread.map_or(f64::NAN, |s| s.best);
+                td(&mut out, best, &format!("{:.0} %", 100.0 * best));
+            }
+            if table.second.is_some() {
+                let low = row.second.map_or(f64::NAN, |s| s.rank.low);
+                td(&mut out, low, &shown_ranks(row.second));
+            }
+            if table.baseline.is_some() {
+                let difference = row.versus.map_or(f64::NAN, |v| v.difference);
+                let shown = self.versus(row);
+                match row.versus {
+                    Some(v) => {
+                        let _ = write!(
+                            out,
+                            "<td data-v=\"{}\" title=\"p = {:.4} (Holm){}\">{}</td>",
+                            number(difference),
+                            v.p,
+                            if stars(v.p).is_empty() {
+                                ", not resolved"
+                            } else {
+                                ""
+                            },
+                            escape(&shown)
+                        );
+                    }
+                    None => td(&mut out, difference, &shown),
+                }
+            }
+            for column in &table.columns {
+                td(
+                    &mut out,
+                    column.values[row.system],
+                    &column.shown(row.system),
+                );
+            }
+            if gaps {
+                td(&mut out, row.missing as f64, &row.missing.to_string());
+            }
+            out.push_str("</tr>");
+        }
+        out.push_str("</tbody></table></div>\n");
+        let mut about = format!("Ordered by {}.", table.by.words());
+        if let Some(draws) = &table.draws {
+            let _ = write!(
+                about,
+                " Intervals, ranks and ≈ (not resolved from the row above) from {} draws: {}.",
+                draws.count(),
+                draws.basis.words()
+            );
+        }
+        if let Some(second) = &table.second {
+            let _ = write!(about, " “Ranks, examples”: {}.", second.basis.words());
+        }
+        if let Some(baseline) = &self.options.baseline {
+            let _ = write!(
+                about,
+                " Against `{baseline}`: Wilcoxon's signed-rank test over tasks, Holm-corrected; * p < 0.05, ** p < 0.01, *** p < 0.001. With fewer than six tasks it cannot reach 0.05."
+            );
+        }
+        out.push_str(&soft(&about));
+        out
+    }
+
+    fn interval_section(&self) -> String {
+        let mut out = drawing(&intervals::chart(&self.table), "Ranked interval plot");
+        let mut about = intervals::sentence(&self.table);
+        if self.table.rows.iter().any(|r| r.open_to_first) {
+            about.push_str(" Hollow: not resolved from the first.");
+        }
+        out.push_str(&soft(&about));
+        out
+    }
+
+    fn heat_section(&self) -> String {
+        let clustered = heat::task_order(&self.matrix).1;
+        let order = if clustered {
+            "Systems in the order of the leaderboard; tasks that rate the systems alike stand together (average linkage on 1 − correlation)."
+        } else {
+            "Systems in the order of the leaderboard."
+        };
+        soft(order) + &heat::map(&self.results, &self.matrix, &self.table)
+    }
+
+    fn difference_section(&self) -> String {
+        match &self.difference {
+            Ok(found) => {
+                drawing(&found.chart(&self.matrix), "Critical difference diagram")
+                    + &soft(&found.sentence(&self.matrix))
+            }
+            Err(why) => soft(&format!("Not drawn: {why}.")),
+        }
+    }
+
+    fn source_section(&self) -> String {
+        let mut out = String::from(
+            "<details open><summary>Tasks</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Tasks\"><table class=\"sortable\"><thead><tr><th scope=\"col\">task</th><th scope=\"col\" class=\"l\">metric</th><th scope=\"col\" class=\"l\">better</th><th scope=\"col\">systems</th><th scope=\"col\">n</th><th scope=\"col\">chance</th><th scope=\"col\">expert</th><th scope=\"col\" class=\"l\">tags</th><th scope=\"col\" class=\"l\">hash</th></tr></thead><tbody>",
+        );
+        if self.results.tasks.len() > 60 {
+            out = out.replacen("<details open>", "<details>", 1);
+        }
+        let or = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| x.to_string());
+        for (t, task) in self.results.tasks.iter().enumerate() {
+            let name = escape(&task.column.name);
+            let measured = self.matrix.column(t).filter(|x| !x.is_nan()).count();
+            let n = task.column.size.or_else(|| {
+                let cells = (0..self.results.systems.len()).filter_map(|s| self.results.cell(s, t));
+                cells.filter_map(|c| c.n).max()
+            });
+            let tags: Vec<String> = task
+                .tags
+                .iter()
+                .map(|(tag, values)| format!("{tag}: {}", values.join(", ")))
+                .collect();
+            let hash = task.hash.as_deref().unwrap_or("–");
+            let _ = write!(
+                out,
+                "<tr><th scope=\"row\" title=\"{name}\">{name}</th><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{measured}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"l\">{}</td><td class=\"l\"><code title=\"{}\">{}</code></td></tr>",
+                escape(&task.metric),
+                match task.column.direction {
+                    Some(Direction::Higher) => "higher",
+                    Some(Direction::Lower) => "lower",
+                    None => "–",
+                },
+                n.map_or_else(|| "–".into(), |n| n.to_string()),
+                or(task.column.chance),
+                or(task.column.expert),
+                escape(&tags.join("; ")),
+                escape(hash),
+                escape(&hash.chars().take(16).collect::<String>())
+            );
+        }
+        out.push_str("</tbody></table></div></details>\n");
+        out.push_str("<details><summary>Where the scores come from</summary><ul class=\"files\">");
+        for system in &self.results.systems {
+            let from = system.source.as_ref().map_or_else(
+                || "not stated".to_owned(),
+                |p| format!("<code>{}</code>", escape(&p.display().to_string())),
+            );
+            let _ = write!(out, "<li><b>{}</b>: {from}</li>", escape(&system.name));
+        }
+        out.push_str("</ul>");
+        let records: Vec<String> = (0..self.results.systems.len())
+            .flat_map(|s| (0..self.results.tasks.len()).map(move |t| (s, t)))
+            .filter_map(|(s, t)| {
+                let record = self.results.cell(s, t)?.record.as_ref()?;
+                Some(format!(
+                    "<li>{} on {}: <code>{}</code></li>",
+                    escape(&self.results.systems[s].name),
+                    escape(&self.results.tasks[t].column.name),
+                    escape(&record.display().to_string())
+                ))
+            })
+            .collect();
+        if !records.is_empty() {
+            let more = records.len().saturating_sub(RECORDS);
+            let _ = write!(
+                out,
+                "<p>Records, example by example:</p><ul class=\"files\">{}</ul>",
+                records[..records.len().min(RECORDS)].concat()
+            );
+            if more > 0 {
+                let _ = write!(out, "<p class=\"soft\">and {more} more.</p>");
+            }
+        }
+        out.push_str("</details>\n");
+        if !self.notes.is_empty() {
+            out.push_str("<h3>Notes</h3><ul>");
+            for note in &self.notes {
+                let _ = write!(out, "<li>{}</li>", rich(note));
+            }
+            out.push_str("</ul>\n");
+        }
+        out
+    }
+}
