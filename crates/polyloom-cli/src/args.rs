@@ -96,6 +96,8 @@ pub enum Command {
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
+    /// Score predictions on tasks, with intervals
+    Eval(Box<crate::args_eval::EvalArgs>),
     /// Compare the predictions of two systems: intervals, a test, what got worse
     Compare(crate::args_compare::CompareArgs),
     /// Compare experts with their base, or adapters with each other

@@ -48,7 +48,8 @@ pub struct CompareArgs {
     pub flips: usize,
 }
 
-fn level(text: &str) -> Result<f64, String> {
+/// A level of tests and intervals.
+pub fn level(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if value > 0.0 && value < 1.0 {
         Ok(value)

@@ -4,6 +4,7 @@ mod args;
 mod args_adapt;
 mod args_compare;
 mod args_diff;
+mod args_eval;
 mod args_synth;
 mod args_tasks;
 mod commands;

@@ -5,6 +5,7 @@ mod compare;
 mod compress;
 mod convert;
 mod diff;
+mod eval;
 mod look;
 mod merge;
 mod metrics;
@@ -50,6 +51,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
         Command::Compare(args) => compare::run(&args, ui),
+        Command::Eval(args) => eval::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
         Command::Tasks(args) => tasks::run(args, ui),

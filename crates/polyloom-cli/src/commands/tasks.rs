@@ -38,7 +38,7 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 }
 
 /// The shipped tasks, those of `--catalogue`, and those that are named by a path. Gives the ids of what was named.
-fn catalogue(places: &Places, named: &[String]) -> Result<(Catalogue, Vec<String>), Failure> {
+pub(super) fn catalogue(places: &Places, named: &[String]) -> Result<(Catalogue, Vec<String>), Failure> {
     let mut catalogue = Catalogue::shipped()?;
     for path in &places.catalogue {
         catalogue.add_path(path)?;
@@ -57,7 +57,7 @@ fn catalogue(places: &Places, named: &[String]) -> Result<(Catalogue, Vec<String
 }
 
 /// Folders that data may be in.
-fn roots(places: &Places) -> Roots {
+pub(super) fn roots(places: &Places) -> Roots {
     let given = places.data.iter().cloned();
     Roots(
         given
@@ -289,7 +289,7 @@ fn told(entry: &Entry, roots: &Roots) -> String {
 }
 
 /// Groups replaced by their members.
-fn expanded(catalogue: &Catalogue, ids: &[String]) -> Result<Vec<String>, MergeError> {
+pub(super) fn expanded(catalogue: &Catalogue, ids: &[String]) -> Result<Vec<String>, MergeError> {
     let mut tasks: Vec<String> = Vec::new();
     for id in ids {
         if catalogue.groups().any(|g| g.id == *id) {

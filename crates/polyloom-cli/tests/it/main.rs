@@ -2,6 +2,7 @@
 
 mod compare;
 mod diff;
+mod eval;
 #[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]

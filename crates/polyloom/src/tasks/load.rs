@@ -334,7 +334,7 @@ fn missing(value: &Value) -> bool {
 }
 
 /// The predicate of a target, if it has one.
-fn sample_of(target: &Target) -> Result<Option<Predicate>> {
+pub(crate) fn sample_of(target: &Target) -> Result<Option<Predicate>> {
     if target.sample.is_empty() {
         return Ok(None);
     }

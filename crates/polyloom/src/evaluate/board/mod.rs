@@ -4,3 +4,4 @@ pub mod compare;
 pub mod condition;
 pub mod predictions;
 pub mod results;
+pub mod score;

@@ -22,4 +22,5 @@ pub mod registry;
 pub mod regression;
 pub mod retrieval;
 pub mod rouge;
+pub mod span;
 pub mod ter;
