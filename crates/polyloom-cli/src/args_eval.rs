@@ -19,7 +19,13 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub predictions: PathBuf,
     /// Task ids or spec files [default: the tasks that the file names]
-    #[arg(short, long = "task", visible_alias = "tasks", value_name = "TASK", value_delimiter = ',')]
+    #[arg(
+        short,
+        long = "task",
+        visible_alias = "tasks",
+        value_name = "TASK",
+        value_delimiter = ','
+    )]
     pub tasks: Vec<String>,
     /// Split whose examples were predicted
     #[arg(long, value_name = "NAME", default_value = "test")]
@@ -43,7 +49,12 @@ pub struct EvalArgs {
     #[arg(long, value_name = "COLUMN", conflicts_with_all = ["tasks", "metrics", "extract", "prediction"])]
     pub values: Option<String>,
     /// Metrics in place of those that the task declares; the first counts
-    #[arg(long, visible_alias = "metric", value_name = "A,B", value_delimiter = ',')]
+    #[arg(
+        long,
+        visible_alias = "metric",
+        value_name = "A,B",
+        value_delimiter = ','
+    )]
     pub metrics: Vec<String>,
     /// Score what is there where the file lacks examples or has others
     #[arg(long)]
@@ -68,6 +79,8 @@ pub struct EvalArgs {
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (column, value) = text.split_once('=').ok_or("write COLUMN=VALUE, such as model=small")?;
+    let (column, value) = text
+        .split_once('=')
+        .ok_or("write COLUMN=VALUE, such as model=small")?;
     Ok((column.to_owned(), value.to_owned()))
 }

@@ -37,11 +37,23 @@ pub fn run(args: &EvalArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         extract: args.extract.as_deref().map(Extract::named).transpose()?,
         metrics: args.metrics.clone(),
     };
-    let stem = args.predictions.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let path = args.output.clone().unwrap_or_else(|| args.predictions.with_file_name(format!("{stem}.results.json")));
+    let stem = args
+        .predictions
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let path = args.output.clone().unwrap_or_else(|| {
+        args.predictions
+            .with_file_name(format!("{stem}.results.json"))
+    });
     let name = args.name.clone().unwrap_or_else(|| match &args.only[..] {
         [] => stem,
-        only => only.iter().map(|(_, value)| &**value).collect::<Vec<_>>().join(" "),
+        only => only
+            .iter()
+            .map(|(_, value)| &**value)
+            .collect::<Vec<_>>()
+            .join(" "),
     });
     let mut output = Output::open(&path, &name, &answers, args.force)?;
     let entries = if args.values.is_some() || own(args, &answers) {
@@ -64,7 +76,9 @@ pub fn run(args: &EvalArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     ui.answer(&table(&entries, args));
     ui.answer(&format!("results: {}", path.display()));
-    ui.event(&json!({"type": "done", "output": path.display().to_string(), "tasks": entries.len()}));
+    ui.event(
+        &json!({"type": "done", "output": path.display().to_string(), "tasks": entries.len()}),
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,7 +89,13 @@ fn own(args: &EvalArgs, answers: &Answers) -> bool {
 
 type Entries = Vec<(String, Value)>;
 
-fn by_values(args: &EvalArgs, answers: &Answers, options: &Options, output: &mut Output, ui: &Ui) -> Result<Entries, Failure> {
+fn by_values(
+    args: &EvalArgs,
+    answers: &Answers,
+    options: &Options,
+    output: &mut Output,
+    ui: &Ui,
+) -> Result<Entries, Failure> {
     let task = lm_eval::task_name(&args.predictions);
     let key = key(&format!("values {:?}", args.values), answers, options);
     if let Some(entries) = output.unchanged(&key).filter(|_| !args.force) {
@@ -87,11 +107,23 @@ fn by_values(args: &EvalArgs, answers: &Answers, options: &Options, output: &mut
 }
 
 fn reused(task: &str, ui: &Ui) {
-    ui.note(&format!("{task}: nothing changed, its records are used again (--force scores again)"));
+    ui.note(&format!(
+        "{task}: nothing changed, its records are used again (--force scores again)"
+    ));
 }
 
-fn by_tasks(args: &EvalArgs, answers: &Answers, options: &Options, output: &mut Output, ui: &Ui) -> Result<Entries, Failure> {
-    let named = if args.tasks.is_empty() { answers.tasks() } else { args.tasks.clone() };
+fn by_tasks(
+    args: &EvalArgs,
+    answers: &Answers,
+    options: &Options,
+    output: &mut Output,
+    ui: &Ui,
+) -> Result<Entries, Failure> {
+    let named = if args.tasks.is_empty() {
+        answers.tasks()
+    } else {
+        args.tasks.clone()
+    };
     if named.is_empty() {
         let error = MergeError::plan("no-task", "names no task, and none was given");
         return Err(error
@@ -132,18 +164,32 @@ fn remarks(task: &str, entry: &Value, first_of_task: bool, ui: &Ui) {
     if first_of_task {
         if count("missing") > 0 {
             let n = count("missing");
-            ui.note(&format!("{task}: {n} examples have no prediction, such as {}", first("missing")));
+            ui.note(&format!(
+                "{task}: {n} examples have no prediction, such as {}",
+                first("missing")
+            ));
         }
         if count("extra") > 0 {
             let n = count("extra");
-            ui.note(&format!("{task}: {n} ids are not in the task, such as {}", first("extra")));
+            ui.note(&format!(
+                "{task}: {n} ids are not in the task, such as {}",
+                first("extra")
+            ));
         }
-        for note in entry["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for note in entry["notes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             ui.note(&format!("{task}: {note}"));
         }
     }
     if let Some(reason) = entry["reason"].as_str() {
-        ui.note(&format!("{task}: {} is n/a: {reason}", entry["metric"].as_str().unwrap_or("")));
+        ui.note(&format!(
+            "{task}: {} is n/a: {reason}",
+            entry["metric"].as_str().unwrap_or("")
+        ));
     }
     for (name, metric) in entry["metrics"].as_object().into_iter().flatten() {
         if let Some(reason) = metric["reason"].as_str() {
@@ -198,7 +244,12 @@ fn points(x: f64, reference: f64) -> f64 {
 fn table(entries: &[(String, Value)], args: &EvalArgs) -> String {
     let mut lines = Vec::new();
     for (task, entry) in entries.iter().take(SHOWN) {
-        lines.push(line(task, entry["metric"].as_str().unwrap_or(""), entry, &entry["expert"]));
+        lines.push(line(
+            task,
+            entry["metric"].as_str().unwrap_or(""),
+            entry,
+            &entry["expert"],
+        ));
         if entries.len() <= 12 {
             for (name, other) in entry["metrics"].as_object().into_iter().flatten() {
                 lines.push(line("", name, other, &Value::Null));
@@ -208,12 +259,18 @@ fn table(entries: &[(String, Value)], args: &EvalArgs) -> String {
     lines.extend(mean(entries));
     let against = lines.iter().any(|l| !l.against.is_empty());
     let width = |of: fn(&Line) -> &str, least: usize| {
-        lines.iter().map(|l| of(l).chars().count()).max().unwrap_or(0).max(least)
+        lines
+            .iter()
+            .map(|l| of(l).chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(least)
     };
     let interval = format!("{:.0} % interval", 100.0 * (1.0 - args.alpha));
     let (metric, value) = (width(|l| &l.metric, 6), width(|l| &l.value, 6));
     let (range, n) = (width(|l| &l.interval, interval.len()), width(|l| &l.n, 4));
-    let left = 80usize.saturating_sub(metric + value + range + n + 8 + if against { 16 } else { 0 });
+    let left =
+        80usize.saturating_sub(metric + value + range + n + 8 + if against { 16 } else { 0 });
     let task = width(|l| &l.task, 4).min(left.max(8));
     let row = |l: [&str; 6]| {
         let head: String = shortened(l[0], task);
@@ -225,9 +282,16 @@ fn table(entries: &[(String, Value)], args: &EvalArgs) -> String {
     };
     let last = if against { "vs single-task" } else { "" };
     let mut out = vec![row(["task", "metric", "value", &interval, "n", last])];
-    out.extend(lines.iter().map(|l| row([&l.task, &l.metric, &l.value, &l.interval, &l.n, &l.against])));
+    out.extend(
+        lines
+            .iter()
+            .map(|l| row([&l.task, &l.metric, &l.value, &l.interval, &l.n, &l.against])),
+    );
     if entries.len() > SHOWN {
-        out.insert(out.len() - usize::from(mean(entries).is_some()), format!("... and {} more in the results file", entries.len() - SHOWN));
+        out.insert(
+            out.len() - usize::from(mean(entries).is_some()),
+            format!("... and {} more in the results file", entries.len() - SHOWN),
+        );
     }
     out.join("\n")
 }
@@ -248,7 +312,10 @@ fn mean(entries: &[(String, Value)]) -> Option<Line> {
     if entries.len() < 2 || entries.iter().any(|(_, e)| e["metric"] != first["metric"]) {
         return None;
     }
-    let values: Vec<f64> = entries.iter().filter_map(|(_, e)| e["value"].as_f64()).collect();
+    let values: Vec<f64> = entries
+        .iter()
+        .filter_map(|(_, e)| e["value"].as_f64())
+        .collect();
     let missing = entries.len() - values.len();
     let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
     let gaps: Vec<f64> = entries
@@ -257,10 +324,22 @@ fn mean(entries: &[(String, Value)]) -> Option<Line> {
         .collect();
     Some(Line {
         task: "mean".into(),
-        metric: if missing > 0 { format!("({missing} n/a left out)") } else { String::new() },
-        value: if values.is_empty() { "n/a".into() } else { number(&json!(mean(&values))) },
+        metric: if missing > 0 {
+            format!("({missing} n/a left out)")
+        } else {
+            String::new()
+        },
+        value: if values.is_empty() {
+            "n/a".into()
+        } else {
+            number(&json!(mean(&values)))
+        },
         interval: String::new(),
         n: String::new(),
-        against: if gaps.len() == entries.len() { format!("{:+.1}", mean(&gaps)) } else { String::new() },
+        against: if gaps.len() == entries.len() {
+            format!("{:+.1}", mean(&gaps))
+        } else {
+            String::new()
+        },
     })
 }

@@ -38,7 +38,10 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 }
 
 /// The shipped tasks, those of `--catalogue`, and those that are named by a path. Gives the ids of what was named.
-pub(super) fn catalogue(places: &Places, named: &[String]) -> Result<(Catalogue, Vec<String>), Failure> {
+pub(super) fn catalogue(
+    places: &Places,
+    named: &[String],
+) -> Result<(Catalogue, Vec<String>), Failure> {
     let mut catalogue = Catalogue::shipped()?;
     for path in &places.catalogue {
         catalogue.add_path(path)?;

@@ -161,7 +161,7 @@ template = "Q: {{input}}\nA:"
 target = "{{target}}"
 [[parse]]
 name = "marked"
-steps = [{ regex = "#### (.+)", group = -1 }, { strip = true }]
+steps = [{ regex = "==> (.+)", group = -1 }, { strip = true }]
 [[metrics]]
 name = "exact_match"
 "#;
@@ -173,7 +173,7 @@ name = "exact_match"
     for i in 0..10 {
         let right = if i % 2 == 0 { "True" } else { "False" };
         let answer = if i < 8 { right } else { "Maybe" };
-        let thought = format!("not True is False.\nSo the answer is {answer}.\n#### {right}");
+        let thought = format!("not True is False.\nSo the answer is {answer}.\n==> {right}");
         writeln!(lines, "{}", json!({"id": i, "output": thought})).unwrap();
     }
     let file = dir.path().join("answers.jsonl");

@@ -84,8 +84,15 @@ impl SpanCounts {
         if self.truth + self.predicted == 0 {
             return f64::NAN;
         }
-        let (p, r) = (share(self.touching, self.predicted), share(self.found, self.truth));
-        if p + r == 0.0 { 0.0 } else { 2.0 * p * r / (p + r) }
+        let (p, r) = (
+            share(self.touching, self.predicted),
+            share(self.found, self.truth),
+        );
+        if p + r == 0.0 {
+            0.0
+        } else {
+            2.0 * p * r / (p + r)
+        }
     }
 }
 
@@ -107,7 +114,11 @@ pub fn bio(tags: &[String]) -> Vec<Span> {
                 }
             }
             "B" | "I" | "E" | "S" | "U" => {
-                spans.push(Span { start: at, end: at + 1, label: label.clone() });
+                spans.push(Span {
+                    start: at,
+                    end: at + 1,
+                    label: label.clone(),
+                });
                 open = Some(label);
                 continue;
             }
@@ -122,13 +133,21 @@ mod tests {
     use super::*;
 
     fn span(start: u64, end: u64, label: &str) -> Span {
-        Span { start, end, label: label.into() }
+        Span {
+            start,
+            end,
+            label: label.into(),
+        }
     }
 
     #[test]
     fn exact_and_touching() {
         let truth = [span(0, 4, "time"), span(10, 12, "people")];
-        let predicted = [span(0, 4, "time"), span(11, 14, "people"), span(20, 22, "date")];
+        let predicted = [
+            span(0, 4, "time"),
+            span(11, 14, "people"),
+            span(20, 22, "date"),
+        ];
         let c = SpanCounts::of(&truth, &predicted).unwrap();
         assert_eq!((c.exact, c.found, c.touching), (1, 2, 2));
         assert!((c.f1() - 2.0 / 5.0).abs() < 1e-15);
@@ -150,6 +169,9 @@ mod tests {
     #[test]
     fn tags_become_spans() {
         let tags = ["B-per", "I-per", "O", "I-loc", "B-loc"].map(String::from);
-        assert_eq!(bio(&tags), [span(0, 2, "per"), span(3, 4, "loc"), span(4, 5, "loc")]);
+        assert_eq!(
+            bio(&tags),
+            [span(0, 2, "per"), span(3, 4, "loc"), span(4, 5, "loc")]
+        );
     }
 }

@@ -68,11 +68,12 @@ impl Answers {
         let given = given.into_iter().flatten();
         for column in given.chain(chosen.only.iter().map(|(c, _)| c)) {
             if !columns.contains(column) {
-                return Err(
-                    MergeError::plan("missing-column", format!("has no column `{column}`"))
-                        .at(place())
-                        .hint(format!("its columns: {}", columns.join(", "))),
-                );
+                return Err(MergeError::plan(
+                    "missing-column",
+                    format!("has no column `{column}`"),
+                )
+                .at(place())
+                .hint(format!("its columns: {}", columns.join(", "))));
             }
         }
         let fits = |row: &Map<String, Value>| {

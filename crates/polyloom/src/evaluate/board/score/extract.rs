@@ -116,7 +116,11 @@ impl Extract {
                 return found;
             }
         }
-        if self.else_whole { text.to_owned() } else { String::new() }
+        if self.else_whole {
+            text.to_owned()
+        } else {
+            String::new()
+        }
     }
 }
 
@@ -135,7 +139,9 @@ impl Step {
                 lines.find(|l| !l.trim().is_empty())?.to_owned()
             }
             Self::AfterAnswerIs => match text.rfind("answer is") {
-                Some(at) => text[at + "answer is".len()..].trim_start_matches(':').to_owned(),
+                Some(at) => text[at + "answer is".len()..]
+                    .trim_start_matches(':')
+                    .to_owned(),
                 None => text,
             },
             Self::NoStop => text.strip_suffix('.').map_or(text.clone(), str::to_owned),

@@ -71,7 +71,11 @@ impl Layout {
         let mut names: Vec<String> = Vec::new();
         let name = &goal.name;
         if !name.is_empty() {
-            names.extend(PREDICTION.iter().flat_map(|p| [format!("{p}_{name}"), format!("{name}_{p}")]));
+            names.extend(
+                PREDICTION
+                    .iter()
+                    .flat_map(|p| [format!("{p}_{name}"), format!("{name}_{p}")]),
+            );
             if name != &goal.column || !answers.has(&goal.column) || !alone {
                 names.push(name.clone());
             }
@@ -106,7 +110,11 @@ impl Layout {
         let mut prediction = chosen.or_else(|| names.iter().find(|n| answers.has(n)).cloned());
         let mut text = goal.kind == TaskType::Generation;
         if prediction.is_none() && alone {
-            let output = if answers.has("outputs") { "outputs" } else { "output" };
+            let output = if answers.has("outputs") {
+                "outputs"
+            } else {
+                "output"
+            };
             if answers.has(output) {
                 (prediction, text) = (Some(output.into()), true);
             } else if answers.has("label") && goal.kind != TaskType::Generation {
@@ -116,11 +124,17 @@ impl Layout {
         let classes = &goal.classes;
         let mut scores = Vec::new();
         let prefixes = ["score", "prob", "proba", "probability"];
-        let kinds = [TaskType::Classification, TaskType::PairClassification, TaskType::Multilabel];
+        let kinds = [
+            TaskType::Classification,
+            TaskType::PairClassification,
+            TaskType::Multilabel,
+        ];
         if kinds.contains(&goal.kind) && classes.len() > 1 {
             for stem in prefixes.iter().flat_map(|p| stem(p)) {
                 let by = |of: &dyn Fn(usize) -> String| -> Vec<String> {
-                    (0..classes.len()).map(|i| format!("{stem}_{}", of(i))).collect()
+                    (0..classes.len())
+                        .map(|i| format!("{stem}_{}", of(i)))
+                        .collect()
                 };
                 let sets = [by(&|i| classes[i].clone()), by(&|i| i.to_string())];
                 if let Some(set) = sets.into_iter().find(|s| s.iter().all(|c| answers.has(c))) {
@@ -146,15 +160,24 @@ impl Layout {
 
     /// Whether nothing of a row says anything of the goal.
     pub fn is_empty(&self) -> bool {
-        self.prediction.is_none() && self.scores.is_empty() && self.list.is_none() && self.number.is_none()
+        self.prediction.is_none()
+            && self.scores.is_empty()
+            && self.list.is_none()
+            && self.number.is_none()
     }
 
     /// The names that were looked for, for messages.
     pub fn wanted(goal: &Goal) -> String {
-        let suffix = if goal.name.is_empty() { String::new() } else { format!("_{}", goal.name) };
+        let suffix = if goal.name.is_empty() {
+            String::new()
+        } else {
+            format!("_{}", goal.name)
+        };
         match goal.kind {
             TaskType::Classification | TaskType::PairClassification => {
-                format!("`prediction{suffix}`, `output`, `score{suffix}` or `score{suffix}_<class>`")
+                format!(
+                    "`prediction{suffix}`, `output`, `score{suffix}` or `score{suffix}_<class>`"
+                )
             }
             TaskType::Span => "`spans` or `prediction`".into(),
             TaskType::Retrieval => "`ranking`, or `document` and `score`".into(),
@@ -174,19 +197,24 @@ impl Layout {
         extract: &Extract,
         at: &dyn Fn() -> String,
     ) -> Result<Option<Given>> {
-        let Some(row) = rows.first() else { return Ok(None) };
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
         let bad = |what: String| MergeError::plan("bad-prediction", what).at(at());
         let mut given = Given::default();
         let cell = |name: &Option<String>| {
             let value = name.as_ref().and_then(|n| row.get(n));
-            value.filter(|v| !v.is_null() && v.as_str().is_none_or(|t| self.text || !t.trim().is_empty()))
+            value.filter(|v| {
+                !v.is_null() && v.as_str().is_none_or(|t| self.text || !t.trim().is_empty())
+            })
         };
         let prediction = cell(&self.prediction);
         let width = choices.map_or(goal.classes.len(), <[String]>::len);
         if !self.scores.is_empty() {
             let read = |c: &String| {
                 let value = row.get(c).unwrap_or(&Value::Null);
-                number(value, true).ok_or_else(|| bad(format!("column `{c}`: `{}` is no number", plain(value))))
+                number(value, true)
+                    .ok_or_else(|| bad(format!("column `{c}`: `{}` is no number", plain(value))))
             };
             given.scores = Some(self.scores.iter().map(read).collect::<Result<_>>()?);
         } else if let Some(value) = cell(&self.list).filter(|_| goal.kind != TaskType::Perplexity) {
@@ -198,13 +226,17 @@ impl Layout {
         }
         match goal.kind {
             TaskType::Clustering => {
-                let Some(value) = prediction else { return Ok(None) };
+                let Some(value) = prediction else {
+                    return Ok(None);
+                };
                 given.shown = plain(value);
             }
             TaskType::Classification | TaskType::PairClassification => {
                 if let Some(value) = cell(&self.number) {
                     let x = number(value, true);
-                    given.number = Some(x.ok_or_else(|| bad(format!("the score `{}` is no number", plain(value))))?);
+                    given.number = Some(x.ok_or_else(|| {
+                        bad(format!("the score `{}` is no number", plain(value)))
+                    })?);
                 }
                 if let Some(value) = prediction {
                     given.class = Some(self.class(goal, value, extract).map_err(&bad)?);
@@ -224,7 +256,8 @@ impl Layout {
                     // Labels whose score passes one half.
                     (None, Some(scores)) => {
                         let over = scores.iter().enumerate().filter(|(_, s)| **s > 0.5);
-                        over.map(|(i, _)| Value::from(goal.classes[i].clone())).collect()
+                        over.map(|(i, _)| Value::from(goal.classes[i].clone()))
+                            .collect()
                     }
                     // An empty cell is an empty set where the column is there.
                     (None, None) if self.prediction.is_some() => Vec::new(),
@@ -242,24 +275,37 @@ impl Layout {
                 given.set = Some(set);
             }
             TaskType::Regression | TaskType::Sts | TaskType::Forecasting | TaskType::Survival => {
-                let Some(value) = prediction.or(cell(&self.number)) else { return Ok(None) };
+                let Some(value) = prediction.or(cell(&self.number)) else {
+                    return Ok(None);
+                };
                 let parsed = match value {
-                    Value::String(text) if self.text => number(&Value::from(extract.read(text)), false),
+                    Value::String(text) if self.text => {
+                        number(&Value::from(extract.read(text)), false)
+                    }
                     value => number(value, false),
                 };
-                given.number = Some(parsed.ok_or_else(|| bad(format!("`{}` is no number", plain(value))))?);
+                given.number =
+                    Some(parsed.ok_or_else(|| bad(format!("`{}` is no number", plain(value))))?);
                 given.shown = plain(value);
             }
             TaskType::Generation => {
                 for row in rows {
-                    let value = self.prediction.as_ref().and_then(|n| row.get(n)).unwrap_or(&Value::Null);
+                    let value = self
+                        .prediction
+                        .as_ref()
+                        .and_then(|n| row.get(n))
+                        .unwrap_or(&Value::Null);
                     match unpacked(value) {
-                        Value::Array(list) => given.texts.extend(list.iter().map(|v| extract.read(&plain(v)))),
+                        Value::Array(list) => given
+                            .texts
+                            .extend(list.iter().map(|v| extract.read(&plain(v)))),
                         _ => given.texts.push(extract.read(&plain(value))),
                     }
                 }
                 if let Some(column) = &self.passed {
-                    let passed = rows.iter().flat_map(|r| labels_of(r.get(column).unwrap_or(&Value::Null)));
+                    let passed = rows
+                        .iter()
+                        .flat_map(|r| labels_of(r.get(column).unwrap_or(&Value::Null)));
                     let passed: Vec<bool> = passed.map(|v| truthy(&v)).collect();
                     given.passed = (passed.len() == given.texts.len()).then_some(passed);
                 }
@@ -284,18 +330,28 @@ impl Layout {
                 given.shown = class.cloned().or(prediction.map(plain)).unwrap_or_default();
             }
             TaskType::TokenClassification => {
-                let Some(value) = prediction else { return Ok(None) };
-                let tags: Vec<String> = labels_of(value).iter().map(|v| {
-                    let named = v.as_u64().and_then(|i| goal.classes.get(usize::try_from(i).ok()?));
-                    named.cloned().unwrap_or_else(|| plain(v))
-                }).collect();
+                let Some(value) = prediction else {
+                    return Ok(None);
+                };
+                let tags: Vec<String> = labels_of(value)
+                    .iter()
+                    .map(|v| {
+                        let named = v
+                            .as_u64()
+                            .and_then(|i| goal.classes.get(usize::try_from(i).ok()?));
+                        named.cloned().unwrap_or_else(|| plain(v))
+                    })
+                    .collect();
                 given.shown = tags.join(" ");
                 given.tags = Some(tags);
             }
             TaskType::Span => {
                 let value = prediction.map(unpacked).unwrap_or(Value::Null);
                 let found = spans(&value, "").map_err(&bad)?;
-                let words: Vec<String> = found.iter().map(|s| format!("{} {}-{}", s.label, s.start, s.end)).collect();
+                let words: Vec<String> = found
+                    .iter()
+                    .map(|s| format!("{} {}-{}", s.label, s.start, s.end))
+                    .collect();
                 given.shown = words.join(", ");
                 given.spans = Some(found);
             }
@@ -309,10 +365,15 @@ impl Layout {
                 given.ranking = Some(ranking);
             }
             TaskType::Perplexity => {
-                let Some(value) = cell(&self.list).or(cell(&self.number)).or(prediction) else { return Ok(None) };
+                let Some(value) = cell(&self.list).or(cell(&self.number)).or(prediction) else {
+                    return Ok(None);
+                };
                 let value = unpacked(value);
                 let one = value.as_array().and_then(|a| a.first()).unwrap_or(&value);
-                given.number = Some(number(one, false).ok_or_else(|| bad(format!("`{}` is no number", plain(one))))?);
+                given.number = Some(
+                    number(one, false)
+                        .ok_or_else(|| bad(format!("`{}` is no number", plain(one))))?,
+                );
                 given.shown = plain(one);
             }
             TaskType::Reranking | TaskType::ToolGraph | TaskType::Dense => return Ok(None),
@@ -322,7 +383,12 @@ impl Layout {
 
     /// The class that an answer names. In free text an unknown answer is wrong; in a column of labels it is a mistake of
     /// the file.
-    fn class(&self, goal: &Goal, value: &Value, extract: &Extract) -> std::result::Result<u32, String> {
+    fn class(
+        &self,
+        goal: &Goal,
+        value: &Value,
+        extract: &Extract,
+    ) -> std::result::Result<u32, String> {
         let none = u32::try_from(goal.classes.len()).unwrap_or(u32::MAX);
         if self.text {
             let answer = extract.read(&plain(value));
@@ -340,7 +406,9 @@ impl Layout {
     /// Class and score of the last class from scores, and the other way round for two classes.
     fn from_scores(&self, goal: &Goal, given: &mut Given) {
         let two = goal.classes.len() == 2;
-        if given.class.is_none() && let Some(scores) = &given.scores {
+        if given.class.is_none()
+            && let Some(scores) = &given.scores
+        {
             given.class = Some(largest(scores));
             given.shown = goal.class_name(largest(scores));
         }
@@ -370,7 +438,11 @@ fn shown(goal: &Goal, class: Option<u32>, value: &Value) -> String {
 fn known(goal: &Goal, value: &Value) -> String {
     let names: Vec<&str> = goal.classes.iter().take(8).map(|n| &**n).collect();
     let dots = if goal.classes.len() > 8 { ", ..." } else { "" };
-    format!("`{}` is no class of the task; classes: {}{dots}", plain(value), names.join(", "))
+    format!(
+        "`{}` is no class of the task; classes: {}{dots}",
+        plain(value),
+        names.join(", ")
+    )
 }
 
 fn unknown(goal: &Goal, value: &Value, at: &dyn Fn() -> String) -> MergeError {
@@ -399,10 +471,17 @@ fn list(value: &Value, goal: &Goal, width: usize) -> std::result::Result<Vec<f64
         number(v, true).ok_or_else(|| format!("the score `{}` is no number", plain(v)))
     };
     let scores: Vec<f64> = match &value {
-        Value::Array(list) => list.iter().map(one).collect::<std::result::Result<_, _>>()?,
+        Value::Array(list) => list
+            .iter()
+            .map(one)
+            .collect::<std::result::Result<_, _>>()?,
         Value::Object(map) => {
             let names = goal.classes.iter();
-            let of = |n: &String| map.get(n).ok_or_else(|| format!("no score for class `{n}`")).and_then(one);
+            let of = |n: &String| {
+                map.get(n)
+                    .ok_or_else(|| format!("no score for class `{n}`"))
+                    .and_then(one)
+            };
             names.map(of).collect::<std::result::Result<_, _>>()?
         }
         other => return Err(format!("`{}` is no list of scores", plain(other))),
@@ -424,16 +503,24 @@ fn chosen(answer: &str, choices: &[String]) -> u32 {
         _ => None,
     };
     let place = choices.iter().position(|c| c.trim() == answer);
-    let place = place.or_else(|| choices.iter().position(|c| c.trim().eq_ignore_ascii_case(bare)));
+    let place = place.or_else(|| {
+        choices
+            .iter()
+            .position(|c| c.trim().eq_ignore_ascii_case(bare))
+    });
     let place = place.or_else(|| bare.parse().ok()).or(letter);
     u32::try_from(place.filter(|p| *p < none).unwrap_or(none)).unwrap_or(u32::MAX)
 }
 
 /// A ranking: documents best first, pairs of document and score, or an object from document to score.
 fn ranked(value: &Value) -> std::result::Result<Vec<(String, f64)>, String> {
-    let score = |v: &Value| number(v, true).ok_or_else(|| format!("the score `{}` is no number", plain(v)));
+    let score =
+        |v: &Value| number(v, true).ok_or_else(|| format!("the score `{}` is no number", plain(v)));
     match value {
-        Value::Object(map) => map.iter().map(|(d, s)| Ok((d.clone(), score(s)?))).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(d, s)| Ok((d.clone(), score(s)?)))
+            .collect(),
         Value::Array(list) => {
             let n = list.len();
             let one = |(i, v): (usize, &Value)| match v.as_array().map(|a| &a[..]) {
@@ -446,7 +533,11 @@ fn ranked(value: &Value) -> std::result::Result<Vec<(String, f64)>, String> {
         other => {
             let words: Vec<Value> = labels_of(other);
             let n = words.len();
-            Ok(words.iter().enumerate().map(|(i, d)| (plain(d), (n - i) as f64)).collect())
+            Ok(words
+                .iter()
+                .enumerate()
+                .map(|(i, d)| (plain(d), (n - i) as f64))
+                .collect())
         }
     }
 }
@@ -459,7 +550,11 @@ fn long(rows: &[&Map<String, Value>], at: &dyn Fn() -> String) -> Result<Vec<(St
         let score = row.get("score").and_then(|s| number(s, true));
         match (document, score) {
             (Some(d), Some(s)) => Ok((plain(d), s)),
-            _ => Err(MergeError::plan("bad-prediction", "needs `ranking`, or `document` and `score`").at(at())),
+            _ => Err(MergeError::plan(
+                "bad-prediction",
+                "needs `ranking`, or `document` and `score`",
+            )
+            .at(at())),
         }
     };
     rows.iter().map(one).collect()

@@ -35,7 +35,10 @@ pub fn score(
 ) -> Result<Vec<Scored>> {
     let questions = truth::read(spec, loader, &options.split)?;
     if questions.examples.is_empty() {
-        let what = format!("task `{}` has no examples in split `{}`", spec.id, options.split);
+        let what = format!(
+            "task `{}` has no examples in split `{}`",
+            spec.id, options.split
+        );
         return Err(MergeError::plan("empty", what));
     }
     let extract = match &options.extract {
@@ -44,11 +47,23 @@ pub fn score(
     };
     let mut scored = Vec::new();
     for place in 0..questions.goals.len() {
-        let about = Task { spec, loader, hash: task_hash, answers, options, extract: &extract, questions: &questions, place };
+        let about = Task {
+            spec,
+            loader,
+            hash: task_hash,
+            answers,
+            options,
+            extract: &extract,
+            questions: &questions,
+            place,
+        };
         scored.extend(about.score()?);
     }
     if scored.is_empty() {
-        return Err(answers.bad("no-shared-id", format!("says nothing about task `{}`", spec.id)));
+        return Err(answers.bad(
+            "no-shared-id",
+            format!("says nothing about task `{}`", spec.id),
+        ));
     }
     Ok(scored)
 }
@@ -81,10 +96,15 @@ impl Task<'_> {
         let mut names = vec![self.spec.id.clone(), last.to_owned()];
         let targets: Vec<String> = match &*goal.name {
             "" => Vec::new(),
-            name => vec![name.to_owned(), format!("{}/{name}", self.spec.id), format!("{last}/{name}")],
+            name => vec![
+                name.to_owned(),
+                format!("{}/{name}", self.spec.id),
+                format!("{last}/{name}"),
+            ],
         };
         let named = |names: &[String]| -> Vec<&Map<String, Value>> {
-            let of = |r: &&Map<String, Value>| r.get(column).is_some_and(|v| names.contains(&plain(v)));
+            let of =
+                |r: &&Map<String, Value>| r.get(column).is_some_and(|v| names.contains(&plain(v)));
             answers.rows.iter().filter(of).collect()
         };
         let own = named(&targets);
@@ -98,24 +118,36 @@ impl Task<'_> {
             let first: Vec<&str> = there.iter().take(8).map(|t| &**t).collect();
             let dots = if there.len() > 8 { ", ..." } else { "" };
             return Err(answers
-                .bad("no-task", format!("has no row of task `{}` in column `{column}`", self.spec.id))
+                .bad(
+                    "no-task",
+                    format!("has no row of task `{}` in column `{column}`", self.spec.id),
+                )
                 .hint(format!("its tasks: {}{dots}", first.join(", "))));
         }
         Ok((rows, self.questions.goals.len() == 1))
     }
 
     /// The rows of each example, and the ids of rows that belong to none.
-    fn joined<'r>(&self, rows: &[&'r Map<String, Value>], several: bool) -> Result<(Vec<Vec<&'r Map<String, Value>>>, Vec<String>)> {
+    fn joined<'r>(
+        &self,
+        rows: &[&'r Map<String, Value>],
+        several: bool,
+    ) -> Result<(Vec<Vec<&'r Map<String, Value>>>, Vec<String>)> {
         let examples = &self.questions.examples;
         let (answers, options) = (self.answers, self.options);
         let mut of = vec![Vec::new(); examples.len()];
-        let query = ["query", "query_id", "query-id", "qid"].into_iter().find(|c| answers.has(c));
+        let query = ["query", "query_id", "query-id", "qid"]
+            .into_iter()
+            .find(|c| answers.has(c));
         let query = query.filter(|_| self.goal().kind == TaskType::Retrieval);
         let Some(column) = answers.id_column(&self.questions.id).or(query) else {
             if rows.len() != examples.len() {
                 let what = format!(
                     "has no ids and {} rows, and split `{}` of task `{}` has {} examples",
-                    rows.len(), options.split, self.spec.id, examples.len()
+                    rows.len(),
+                    options.split,
+                    self.spec.id,
+                    examples.len()
                 );
                 return Err(answers.bad("count-differs", what).hint(format!(
                     "--id COLUMN names the column of ids; its columns: {}",
@@ -125,8 +157,11 @@ impl Task<'_> {
             rows.iter().zip(&mut of).for_each(|(row, of)| of.push(*row));
             return Ok((of, Vec::new()));
         };
-        let places: HashMap<&str, usize> =
-            examples.iter().enumerate().map(|(i, e)| (&*e.id, i)).collect();
+        let places: HashMap<&str, usize> = examples
+            .iter()
+            .enumerate()
+            .map(|(i, e)| (&*e.id, i))
+            .collect();
         let mut extra = Vec::new();
         for row in rows {
             let id = row.get(column).map(plain).unwrap_or_default();
@@ -135,7 +170,8 @@ impl Task<'_> {
             match places.get(id).or_else(|| places.get(whole)) {
                 Some(place) if several || of[*place].is_empty() => of[*place].push(*row),
                 Some(_) => {
-                    let error = answers.bad("duplicate-id", format!("the example `{id}` stands twice"));
+                    let error =
+                        answers.bad("duplicate-id", format!("the example `{id}` stands twice"));
                     return Err(error.hint("one system a file: --only COLUMN=VALUE keeps the rows of one; other ids: --id COLUMN"));
                 }
                 None => extra.push(id.to_owned()),
@@ -148,13 +184,25 @@ impl Task<'_> {
         let declared = &self.goal().metrics;
         let mut chosen: Vec<Metric> = match self.options.metrics.is_empty() {
             true => declared.clone(),
-            false => self.options.metrics.iter().map(|name| {
-                let same = |m: &&Metric| registry::find(&m.name) == registry::find(name);
-                declared.iter().find(same).cloned().unwrap_or_else(|| Metric::named(name.clone(), false))
-            }).collect(),
+            false => self
+                .options
+                .metrics
+                .iter()
+                .map(|name| {
+                    let same = |m: &&Metric| registry::find(&m.name) == registry::find(name);
+                    declared
+                        .iter()
+                        .find(same)
+                        .cloned()
+                        .unwrap_or_else(|| Metric::named(name.clone(), false))
+                })
+                .collect(),
         };
         if chosen.is_empty() {
-            return Err(refuse(format!("task `{}` declares no metric", self.spec.id)).hint("--metrics NAME,NAME"));
+            return Err(
+                refuse(format!("task `{}` declares no metric", self.spec.id))
+                    .hint("--metrics NAME,NAME"),
+            );
         }
         if self.options.metrics.is_empty() {
             chosen.sort_by_key(|m| !m.primary);
@@ -163,7 +211,8 @@ impl Task<'_> {
             Some(known) => Ok((m, known)),
             None => {
                 let near = crate::suggest::nearest(&m.name, &registry::names(), 3).join(", ");
-                Err(refuse(format!("unknown metric `{}`", m.name)).hint(format!("did you mean {near}? `polyloom metrics` lists all")))
+                Err(refuse(format!("unknown metric `{}`", m.name))
+                    .hint(format!("did you mean {near}? `polyloom metrics` lists all")))
             }
         };
         chosen.into_iter().map(known).collect()
@@ -172,12 +221,18 @@ impl Task<'_> {
     fn score(&self) -> Result<Vec<Scored>> {
         let (answers, goal, examples) = (self.answers, self.goal(), &self.questions.examples);
         let metrics = self.metrics()?;
-        let attempts = metrics.iter().any(|(_, m)| m.needs == registry::Needs::Attempts);
+        let attempts = metrics
+            .iter()
+            .any(|(_, m)| m.needs == registry::Needs::Attempts);
         let (rows, alone) = self.rows()?;
         let layout = Layout::find(goal, answers, alone)?;
         let retrieval = goal.kind == TaskType::Retrieval;
         if layout.is_empty() && !retrieval {
-            return Err(answers.lacks(format!("of predictions for `{}`: {}", self.id(None), Layout::wanted(goal))));
+            return Err(answers.lacks(format!(
+                "of predictions for `{}`: {}",
+                self.id(None),
+                Layout::wanted(goal)
+            )));
         }
         let (of, extra) = self.joined(&rows, attempts || retrieval)?;
         let mut given: Vec<Option<Given>> = Vec::with_capacity(examples.len());
@@ -198,22 +253,42 @@ impl Task<'_> {
                 missing.push(example.id.clone());
             }
             let none_of_these = choices.map_or(goal.classes.len(), <[String]>::len);
-            unread += usize::from(found.as_ref().and_then(|g| g.class).is_some_and(|c| c as usize >= none_of_these));
+            unread += usize::from(
+                found
+                    .as_ref()
+                    .and_then(|g| g.class)
+                    .is_some_and(|c| c as usize >= none_of_these),
+            );
             given.push(found);
         }
-        let asked = examples.iter().filter(|e| e.truths[self.place].is_some()).count();
+        let asked = examples
+            .iter()
+            .filter(|e| e.truths[self.place].is_some())
+            .count();
         if missing.len() == asked {
             let listed: Vec<&str> = examples.iter().take(LISTED).map(|e| &*e.id).collect();
             return Err(answers
-                .bad("no-shared-id", format!("has no prediction for any example of `{}`, split `{}`", self.spec.id, self.options.split))
-                .hint(format!("ids of the task: {}, ...; of the file: {}", listed.join(", "), first(&extra))));
+                .bad(
+                    "no-shared-id",
+                    format!(
+                        "has no prediction for any example of `{}`, split `{}`",
+                        self.spec.id, self.options.split
+                    ),
+                )
+                .hint(format!(
+                    "ids of the task: {}, ...; of the file: {}",
+                    listed.join(", "),
+                    first(&extra)
+                )));
         }
         if !self.options.allow_partial && (!missing.is_empty() || !extra.is_empty()) {
             return Err(self.partial(&missing, &extra, asked));
         }
         let mut notes = Vec::new();
         if unread > 0 {
-            notes.push(format!("{unread} answers are none of the task's classes or choices and count as wrong"));
+            notes.push(format!(
+                "{unread} answers are none of the task's classes or choices and count as wrong"
+            ));
         }
         if layout.prediction.as_deref() == Some("label") {
             notes.push("column `label` was read as the prediction".into());
@@ -221,7 +296,8 @@ impl Task<'_> {
         let groups: Vec<Option<String>> = match self.spec.task_group() {
             None => vec![None],
             Some(_) => {
-                let all: BTreeSet<&String> = examples.iter().filter_map(|e| e.group.as_ref()).collect();
+                let all: BTreeSet<&String> =
+                    examples.iter().filter_map(|e| e.group.as_ref()).collect();
                 let mut all: Vec<&String> = all.into_iter().collect();
                 all.sort_by_key(|g| (g.parse::<i64>().unwrap_or(i64::MAX), (*g).clone()));
                 all.into_iter().cloned().map(Some).collect()
@@ -231,12 +307,16 @@ impl Task<'_> {
         let mut scored = Vec::new();
         for group in &groups {
             let places: Vec<usize> = (0..examples.len())
-                .filter(|i| given[*i].is_some() && (group.is_none() || examples[*i].group == *group))
+                .filter(|i| {
+                    given[*i].is_some() && (group.is_none() || examples[*i].group == *group)
+                })
                 .collect();
             if places.is_empty() {
                 continue;
             }
-            let mean = means.as_ref().and_then(|m| m.get(group).or(m.get(&None)).copied());
+            let mean = means
+                .as_ref()
+                .and_then(|m| m.get(group).or(m.get(&None)).copied());
             let mut one = self.group(group.as_deref(), &places, &given, &metrics, mean)?;
             one.missing = listed(&missing);
             one.extra = listed(&extra);
@@ -249,19 +329,38 @@ impl Task<'_> {
     fn partial(&self, missing: &[String], extra: &[String], asked: usize) -> MergeError {
         let mut parts = Vec::new();
         if !missing.is_empty() {
-            parts.push(format!("lacks {} of {asked} examples ({})", missing.len(), first(missing)));
+            parts.push(format!(
+                "lacks {} of {asked} examples ({})",
+                missing.len(),
+                first(missing)
+            ));
         }
         if !extra.is_empty() {
-            parts.push(format!("has {} ids that are not in it ({})", extra.len(), first(extra)));
+            parts.push(format!(
+                "has {} ids that are not in it ({})",
+                extra.len(),
+                first(extra)
+            ));
         }
-        let what = format!("task `{}`, split `{}`: {}", self.spec.id, self.options.split, parts.join(" and "));
-        self.answers.bad("examples-differ", what).hint("--allow-partial scores what is there")
+        let what = format!(
+            "task `{}`, split `{}`: {}",
+            self.spec.id,
+            self.options.split,
+            parts.join(" and ")
+        );
+        self.answers
+            .bad("examples-differ", what)
+            .hint("--allow-partial scores what is there")
     }
 
     /// The id with target and group.
     fn id(&self, group: Option<&str>) -> String {
         let parts = [Some(&*self.spec.id), group, Some(&*self.goal().name)];
-        let parts: Vec<&str> = parts.into_iter().flatten().filter(|p| !p.is_empty()).collect();
+        let parts: Vec<&str> = parts
+            .into_iter()
+            .flatten()
+            .filter(|p| !p.is_empty())
+            .collect();
         parts.join("/")
     }
 
@@ -280,9 +379,17 @@ impl Task<'_> {
             true => self.hash.to_owned(),
             false => sha256(&format!("{}\n{id}", self.hash)),
         };
-        let truths: Vec<&Truth> = places.iter().filter_map(|i| examples[*i].truths[self.place].as_ref()).collect();
+        let truths: Vec<&Truth> = places
+            .iter()
+            .filter_map(|i| examples[*i].truths[self.place].as_ref())
+            .collect();
         let said: Vec<&Given> = places.iter().filter_map(|i| given[*i].as_ref()).collect();
-        let pairs = Pairs { goal, truths, given: said, training_mean };
+        let pairs = Pairs {
+            goal,
+            truths,
+            given: said,
+            training_mean,
+        };
         let clusters = clusters(places.iter().map(|i| &examples[*i]));
         let n = pairs.truths.len();
         let mut measured = Vec::new();
@@ -300,7 +407,8 @@ impl Task<'_> {
                 options: self.options,
                 chance: self.chance(known, &pairs, i == 0),
             };
-            let found = measure(&metric.name, &metric.params, &pairs).and_then(|form| finish(form, n, &about));
+            let found = measure(&metric.name, &metric.params, &pairs)
+                .and_then(|form| finish(form, n, &about));
             match found {
                 Ok((one, each)) => {
                     if i == 0 {
@@ -308,11 +416,17 @@ impl Task<'_> {
                     }
                     measured.push(one);
                 }
-                Err(error) if i == 0 => return Err(error.at(format!("{}: task `{id}`", self.answers.path.display()))),
+                Err(error) if i == 0 => {
+                    return Err(error.at(format!("{}: task `{id}`", self.answers.path.display())));
+                }
                 Err(error) => measured.push(not_measured(known, &error)),
             }
         }
-        let records = places.iter().zip(&pairs.given).zip(&pairs.truths).enumerate();
+        let records = places
+            .iter()
+            .zip(&pairs.given)
+            .zip(&pairs.truths)
+            .enumerate();
         let records = records.map(|(i, ((place, given), truth))| Record {
             task: id.clone(),
             id: examples[*place].id.clone(),
@@ -330,7 +444,11 @@ impl Task<'_> {
             records: records.collect(),
             metrics: measured,
             // The reference is of the task as a whole.
-            expert: self.spec.expert.score.filter(|_| self.options.metrics.is_empty() && id == self.spec.id),
+            expert: self
+                .spec
+                .expert
+                .score
+                .filter(|_| self.options.metrics.is_empty() && id == self.spec.id),
             tags: tags(self.spec, goal.kind),
             missing: (Vec::new(), 0),
             extra: (Vec::new(), 0),
@@ -339,34 +457,56 @@ impl Task<'_> {
     }
 
     fn chance(&self, known: &Known, pairs: &Pairs<'_>, primary: bool) -> Option<f64> {
-        let given = self.spec.score.chance.filter(|_| primary && self.options.metrics.is_empty());
+        let given = self
+            .spec
+            .score
+            .chance
+            .filter(|_| primary && self.options.metrics.is_empty());
         let classes = match pairs.truths.first() {
             Some(Truth::Choice(choices, _)) => choices.len(),
             _ => pairs.goal.classes.len(),
         };
         let last = u32::try_from(classes).unwrap_or(0).wrapping_sub(1);
-        let positive = pairs.truths.iter().filter(|t| ***t == Truth::Class(last)).count();
+        let positive = pairs
+            .truths
+            .iter()
+            .filter(|t| ***t == Truth::Class(last))
+            .count();
         let share = positive as f64 / pairs.truths.len() as f64;
         given.or_else(|| known.chance_for((classes > 0).then_some(classes), Some(share)))
     }
 
     /// Mean of the target over the training rows, over all and by group, where a metric needs it.
-    fn training_means(&self, metrics: &[(Metric, &Known)]) -> Result<Option<HashMap<Option<String>, f64>>> {
-        if !metrics.iter().any(|(_, m)| m.name == "rmse_ratio") || !self.spec.splits.named.contains_key("train") {
+    fn training_means(
+        &self,
+        metrics: &[(Metric, &Known)],
+    ) -> Result<Option<HashMap<Option<String>, f64>>> {
+        if !metrics.iter().any(|(_, m)| m.name == "rmse_ratio")
+            || !self.spec.splits.named.contains_key("train")
+        {
             return Ok(None);
         }
         let mut all: HashMap<Option<String>, crate::evaluate::sum::Sum> = HashMap::new();
         self.loader.rows("train", &mut |table| {
             for row in 0..table.rows() {
-                let Some(x) = super::answers::number(&table.at(row, &self.goal().column), false) else { continue };
+                let Some(x) = super::answers::number(&table.at(row, &self.goal().column), false)
+                else {
+                    continue;
+                };
                 all.entry(None).or_default().add(x);
                 if let Some(group) = self.spec.task_group() {
-                    all.entry(Some(plain(&table.at(row, group)))).or_default().add(x);
+                    all.entry(Some(plain(&table.at(row, group))))
+                        .or_default()
+                        .add(x);
                 }
             }
             Ok(())
         })?;
-        Ok(Some(all.into_iter().map(|(group, sum)| (group, sum.mean())).collect()))
+        Ok(Some(
+            all.into_iter()
+                .map(|(group, sum)| (group, sum.mean()))
+                .collect(),
+        ))
     }
 }
 
@@ -413,18 +553,28 @@ fn clusters<'e>(examples: impl Iterator<Item = &'e Example>) -> Option<Vec<u32>>
 fn target(goal: &Goal, truth: &Truth) -> String {
     match truth {
         Truth::Class(c) => goal.class_name(*c),
-        Truth::Set(set) => set.iter().map(|c| goal.class_name(*c)).collect::<Vec<_>>().join("|"),
+        Truth::Set(set) => set
+            .iter()
+            .map(|c| goal.class_name(*c))
+            .collect::<Vec<_>>()
+            .join("|"),
         Truth::Number(x) => x.to_string(),
         Truth::Texts(list) => list.join("\n---\n"),
         Truth::Spans(spans) => {
-            let words = spans.iter().map(|s| format!("{} {}-{}", s.label, s.start, s.end));
+            let words = spans
+                .iter()
+                .map(|s| format!("{} {}-{}", s.label, s.start, s.end));
             words.collect::<Vec<_>>().join(", ")
         }
         Truth::Tags(tags) => tags.join(" "),
         Truth::Time(t, seen) => format!("{t}{}", if *seen { "" } else { "+" }),
-        Truth::Judged(list, _) => {
-            list.iter().filter(|(_, g)| *g > 0).take(10).map(|(d, _)| &**d).collect::<Vec<_>>().join(" ")
-        }
+        Truth::Judged(list, _) => list
+            .iter()
+            .filter(|(_, g)| *g > 0)
+            .take(10)
+            .map(|(d, _)| &**d)
+            .collect::<Vec<_>>()
+            .join(" "),
         Truth::Choice(choices, gold) => choices[*gold].clone(),
         Truth::Size(words, bytes) => format!("{words} words, {bytes} bytes"),
     }

@@ -25,9 +25,13 @@ impl Judgements {
         let mut lists: BTreeMap<String, Vec<(String, i64)>> = BTreeMap::new();
         match &spec.qrels {
             None => {
-                let what = format!("task `{}` has no `qrels`: what is relevant is unknown", spec.id);
-                return Err(MergeError::plan("no-qrels", what)
-                    .hint("qrels = { same = \"label\" }, or a file of `query document relevance`"));
+                let what = format!(
+                    "task `{}` has no `qrels`: what is relevant is unknown",
+                    spec.id
+                );
+                return Err(MergeError::plan("no-qrels", what).hint(
+                    "qrels = { same = \"label\" }, or a file of `query document relevance`",
+                ));
             }
             Some(Qrels::Rule(rule)) => {
                 let documents = spec.splits.named.contains_key("documents");
@@ -41,29 +45,57 @@ impl Judgements {
                             column => plain(&table.at(row, column)),
                         };
                         number_of_row += 1;
-                        lists.entry(plain(&table.at(row, &column))).or_default().push((id, 1));
+                        lists
+                            .entry(plain(&table.at(row, &column)))
+                            .or_default()
+                            .push((id, 1));
                     }
                     Ok(())
                 })?;
-                return Ok(Self { by_value: shared(lists), same: Some(column), own: !documents });
+                return Ok(Self {
+                    by_value: shared(lists),
+                    same: Some(column),
+                    own: !documents,
+                });
             }
             Some(Qrels::File(name)) => {
                 let path = loader.folder().join(name);
-                let bad = |what: String| MergeError::plan("bad-qrels", what).at(path.display().to_string());
+                let bad = |what: String| {
+                    MergeError::plan("bad-qrels", what).at(path.display().to_string())
+                };
                 let mut add = |query: String, document: String, grade: Option<f64>| -> Result<()> {
-                    let grade = grade.ok_or_else(|| bad(format!("a relevance of `{query}` is no number")))?;
-                    lists.entry(query).or_default().push((document, grade as i64));
+                    let grade = grade
+                        .ok_or_else(|| bad(format!("a relevance of `{query}` is no number")))?;
+                    lists
+                        .entry(query)
+                        .or_default()
+                        .push((document, grade as i64));
                     Ok(())
                 };
                 if let Some(kind) = data::kind_of(&path) {
                     data::read(&path, kind, &data::Limits::default(), &mut |table| {
                         for row in 0..table.rows() {
-                            let find = |names: &[&str]| names.iter().map(|n| table.at(row, n)).find(|v| !v.is_null());
+                            let find = |names: &[&str]| {
+                                names
+                                    .iter()
+                                    .map(|n| table.at(row, n))
+                                    .find(|v| !v.is_null())
+                            };
                             let query = find(&["query", "query-id", "query_id", "qid"]);
-                            let document = find(&["document", "corpus-id", "corpus_id", "document_id", "docid"]);
+                            let document = find(&[
+                                "document",
+                                "corpus-id",
+                                "corpus_id",
+                                "document_id",
+                                "docid",
+                            ]);
                             let grade = find(&["relevance", "score", "rel"]);
-                            let (Some(query), Some(document), Some(grade)) = (query, document, grade) else {
-                                return Err(bad("needs the columns query, document, relevance".into()));
+                            let (Some(query), Some(document), Some(grade)) =
+                                (query, document, grade)
+                            else {
+                                return Err(bad(
+                                    "needs the columns query, document, relevance".into()
+                                ));
                             };
                             add(plain(&query), plain(&document), number(&grade, false))?;
                         }
@@ -76,13 +108,21 @@ impl Judgements {
                         let words: Vec<&str> = line.split_whitespace().collect();
                         match words[..] {
                             [q, d, g] | [q, _, d, g] => add(q.into(), d.into(), g.parse().ok())?,
-                            _ => return Err(bad(format!("`{line}` is not `query document relevance`"))),
+                            _ => {
+                                return Err(bad(format!(
+                                    "`{line}` is not `query document relevance`"
+                                )));
+                            }
                         }
                     }
                 }
             }
         }
-        Ok(Self { by_value: shared(lists), same: None, own: false })
+        Ok(Self {
+            by_value: shared(lists),
+            same: None,
+            own: false,
+        })
     }
 
     pub(super) fn of(&self, id: &str, table: &Table, row: usize) -> Truth {
@@ -95,7 +135,8 @@ impl Judgements {
     }
 }
 
-fn shared(lists: BTreeMap<String, Vec<(String, i64)>>) -> BTreeMap<String, Arc<Vec<(String, i64)>>> {
+fn shared(
+    lists: BTreeMap<String, Vec<(String, i64)>>,
+) -> BTreeMap<String, Arc<Vec<(String, i64)>>> {
     lists.into_iter().map(|(k, v)| (k, Arc::new(v))).collect()
 }
-

@@ -17,10 +17,15 @@ pub fn is_samples(columns: &[String]) -> bool {
 /// The task in the name of the file: `samples_<task>_<date>.jsonl`.
 #[must_use]
 pub fn task_name(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let name = stem.strip_prefix("samples_").unwrap_or(&stem);
     // 2024-05-01T10-11-12.345678
-    let date = |t: &str| t.len() >= 19 && t.as_bytes()[4] == b'-' && t.as_bytes().get(10) == Some(&b'T');
+    let date =
+        |t: &str| t.len() >= 19 && t.as_bytes()[4] == b'-' && t.as_bytes().get(10) == Some(&b'T');
     match name.rsplit_once('_') {
         Some((task, rest)) if rest.is_ascii() && date(rest) => task.to_owned(),
         _ => name.to_owned(),
@@ -77,7 +82,11 @@ fn innermost(value: &Value) -> &Value {
 #[must_use]
 pub fn metrics(row: &Map<String, Value>) -> Vec<String> {
     if let Some(list) = row.get("metrics").and_then(Value::as_array) {
-        return list.iter().map(plain).filter(|name| row.contains_key(name)).collect();
+        return list
+            .iter()
+            .map(plain)
+            .filter(|name| row.contains_key(name))
+            .collect();
     }
     let known = |name: &String| crate::evaluate::metric::registry::find(name).is_some();
     row.iter()
@@ -95,12 +104,23 @@ pub fn prepare(answers: &mut Answers) -> Result<()> {
     if !is_samples(&answers.columns) {
         return Ok(());
     }
-    let mut filters: Vec<String> = answers.rows.iter().filter_map(|r| r.get("filter")).map(plain).collect();
+    let mut filters: Vec<String> = answers
+        .rows
+        .iter()
+        .filter_map(|r| r.get("filter"))
+        .map(plain)
+        .collect();
     filters.sort();
     filters.dedup();
     if filters.len() > 1 {
-        let what = format!("holds answers through {} filters: {}", filters.len(), filters.join(", "));
-        return Err(answers.bad("several-filters", what).hint(format!("--only filter={} takes one", filters[0])));
+        let what = format!(
+            "holds answers through {} filters: {}",
+            filters.len(),
+            filters.join(", ")
+        );
+        return Err(answers
+            .bad("several-filters", what)
+            .hint(format!("--only filter={} takes one", filters[0])));
     }
     for row in &mut answers.rows {
         let (name, value) = match said(row) {
@@ -120,7 +140,11 @@ pub fn prepare(answers: &mut Answers) -> Result<()> {
 
 /// A number as JSON; minus infinity is a word there.
 fn pair(x: f64) -> Value {
-    if x.is_finite() { Value::from(x) } else { Value::from("-inf") }
+    if x.is_finite() {
+        Value::from(x)
+    } else {
+        Value::from("-inf")
+    }
 }
 
 #[cfg(test)]
@@ -135,20 +159,35 @@ mod tests {
     #[test]
     fn answers_of_every_kind() {
         assert_eq!(of(&json!(["yes"])), Some(Said::Text("yes".into())));
-        assert_eq!(of(&json!([["a", "b"]])), Some(Said::Texts(vec!["a".into(), "b".into()])));
-        assert_eq!(of(&json!([[-1.5, false], [-0.5, true]])), Some(Said::Logliks(vec![-1.5, -0.5])));
-        assert_eq!(of(&json!([["-1.5", "False"], ["-0.5", "True"]])), Some(Said::Logliks(vec![-1.5, -0.5])));
+        assert_eq!(
+            of(&json!([["a", "b"]])),
+            Some(Said::Texts(vec!["a".into(), "b".into()]))
+        );
+        assert_eq!(
+            of(&json!([[-1.5, false], [-0.5, true]])),
+            Some(Said::Logliks(vec![-1.5, -0.5]))
+        );
+        assert_eq!(
+            of(&json!([["-1.5", "False"], ["-0.5", "True"]])),
+            Some(Said::Logliks(vec![-1.5, -0.5]))
+        );
         assert_eq!(of(&json!([[[-12.5, false]]])), Some(Said::Loglik(-12.5)));
         assert_eq!(of(&json!([-12.5])), Some(Said::Loglik(-12.5)));
         assert_eq!(of(&json!([])), None);
         let resps = json!({"resps": [[[-1.5, false]], [[-0.5, true]]]});
-        assert_eq!(said(resps.as_object().unwrap()), Some(Said::Logliks(vec![-1.5, -0.5])));
+        assert_eq!(
+            said(resps.as_object().unwrap()),
+            Some(Said::Logliks(vec![-1.5, -0.5]))
+        );
     }
 
     #[test]
     fn names_of_tasks() {
         let name = |f: &str| task_name(Path::new(f));
-        assert_eq!(name("samples_arc_easy_2024-05-01T10-11-12.345678.jsonl"), "arc_easy");
+        assert_eq!(
+            name("samples_arc_easy_2024-05-01T10-11-12.345678.jsonl"),
+            "arc_easy"
+        );
         assert_eq!(name("samples_mmlu_flan_cot.jsonl"), "mmlu_flan_cot");
         assert_eq!(name("mine.jsonl"), "mine");
     }

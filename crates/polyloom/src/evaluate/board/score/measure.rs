@@ -8,9 +8,9 @@ use super::measure_text as text;
 use super::truth::{Goal, Truth};
 use crate::error::{MergeError, Result};
 use crate::evaluate::EvalError;
+use crate::evaluate::metric::calibration::{Calibration, CalibrationError, calibration_equal_mass};
 use crate::evaluate::metric::class_scores::ClassScores;
 use crate::evaluate::metric::classification::{self, KappaWeights};
-use crate::evaluate::metric::calibration::{Calibration, CalibrationError, calibration_equal_mass};
 use crate::evaluate::metric::clustering::Clustering;
 use crate::evaluate::metric::concordance::c_index;
 use crate::evaluate::metric::correlation::{KendallVariant, kendall, pearson, spearman};
@@ -48,14 +48,25 @@ pub(crate) fn refuse(what: impl Into<String>) -> MergeError {
 }
 
 /// A metric by its registry name and its parameters.
-pub(crate) fn measure<'a>(name: &str, params: &Map<String, Value>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
+pub(crate) fn measure<'a>(
+    name: &str,
+    params: &Map<String, Value>,
+    pairs: &'a Pairs<'a>,
+) -> Result<Form<'a>> {
     use registry::Needs;
     let metric = registry::find(name).ok_or_else(|| refuse(format!("unknown metric `{name}`")))?;
-    let params = Params { metric: metric.name, map: params };
+    let params = Params {
+        metric: metric.name,
+        map: params,
+    };
     params.check()?;
     match metric.needs {
-        Needs::Labels if matches!(pairs.truths.first(), Some(Truth::Tags(_))) => text::tags(&params, pairs),
-        Needs::Labels if matches!(pairs.truths.first(), Some(Truth::Choice(..))) => rank::choices(&params, pairs),
+        Needs::Labels if matches!(pairs.truths.first(), Some(Truth::Tags(_))) => {
+            text::tags(&params, pairs)
+        }
+        Needs::Labels if matches!(pairs.truths.first(), Some(Truth::Choice(..))) => {
+            rank::choices(&params, pairs)
+        }
         Needs::Labels => labels(&params, pairs),
         Needs::LabelSets => sets(&params, pairs),
         Needs::Scores if metric.name == "c_index" => survival(&params, pairs),
@@ -70,7 +81,9 @@ pub(crate) fn measure<'a>(name: &str, params: &Map<String, Value>, pairs: &'a Pa
         Needs::Rankings => rank::rankings(&params, pairs),
         Needs::ChoiceLogliks => rank::choices(&params, pairs),
         Needs::TextLogliks => rank::perplexities(&params, pairs),
-        Needs::Maps | Needs::Graphs => Err(params.unfit("maps and graphs of predictions are not read")),
+        Needs::Maps | Needs::Graphs => {
+            Err(params.unfit("maps and graphs of predictions are not read"))
+        }
     }
 }
 
@@ -83,22 +96,36 @@ pub(crate) struct Params<'p> {
 impl Params<'_> {
     fn known(&self) -> &'static [&'static str] {
         match self.metric {
-            "ndcg" | "map" | "mrr" | "recall_at_k" | "precision_at_k" | "success_at_k" | "capped_recall"
-            | "ndcg_ties" | "top_k_accuracy" | "pass_at_k" | "pass_hat_k" => &["k"],
+            "ndcg" | "map" | "mrr" | "recall_at_k" | "precision_at_k" | "success_at_k"
+            | "capped_recall" | "ndcg_ties" | "top_k_accuracy" | "pass_at_k" | "pass_hat_k" => {
+                &["k"]
+            }
             "ece" | "ece_l2" | "mce" | "ece_equal_mass" => &["bins"],
             "v_measure" => &["beta"],
             "rouge1" | "rouge2" | "rougeL" | "rougeLsum" => &["stem"],
             "bleu" => &["lowercase", "tokenize"],
-            "exact_match" => &["ignore_case", "ignore_punctuation", "ignore_numbers", "regexes_to_ignore"],
+            "exact_match" => &[
+                "ignore_case",
+                "ignore_punctuation",
+                "ignore_numbers",
+                "regexes_to_ignore",
+            ],
             _ => &[],
         }
     }
 
     fn check(&self) -> Result<()> {
-        match self.map.keys().find(|k| !self.known().contains(&k.as_str())) {
+        match self
+            .map
+            .keys()
+            .find(|k| !self.known().contains(&k.as_str()))
+        {
             None => Ok(()),
             Some(key) => {
-                let error = refuse(format!("metric `{}` has no parameter `{key}` here", self.metric));
+                let error = refuse(format!(
+                    "metric `{}` has no parameter `{key}` here",
+                    self.metric
+                ));
                 Err(match self.known().join(", ") {
                     known if known.is_empty() => error.hint("it has none"),
                     known => error.hint(format!("it has: {known}")),
@@ -109,9 +136,19 @@ impl Params<'_> {
 
     /// A whole number of at least 1.
     pub fn count(&self, name: &str) -> Result<Option<usize>> {
-        let Some(value) = self.map.get(name) else { return Ok(None) };
-        let n = value.as_u64().filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok());
-        n.map(Some).ok_or_else(|| refuse(format!("metric `{}`: `{name}` must be a whole number of at least 1", self.metric)))
+        let Some(value) = self.map.get(name) else {
+            return Ok(None);
+        };
+        let n = value
+            .as_u64()
+            .filter(|n| *n > 0)
+            .and_then(|n| usize::try_from(n).ok());
+        n.map(Some).ok_or_else(|| {
+            refuse(format!(
+                "metric `{}`: `{name}` must be a whole number of at least 1",
+                self.metric
+            ))
+        })
     }
 
     pub fn flag(&self, name: &str) -> bool {
@@ -124,7 +161,8 @@ impl Params<'_> {
 
     pub fn list(&self, name: &str) -> Vec<String> {
         let list = self.map.get(name).and_then(Value::as_array);
-        list.map(|l| l.iter().map(super::answers::plain).collect()).unwrap_or_default()
+        list.map(|l| l.iter().map(super::answers::plain).collect())
+            .unwrap_or_default()
     }
 
     fn number(&self, name: &str) -> Option<f64> {
@@ -132,10 +170,16 @@ impl Params<'_> {
     }
 
     pub fn unfit(&self, why: &str) -> MergeError {
-        refuse(format!("metric `{}` cannot be computed: {why}", self.metric))
+        refuse(format!(
+            "metric `{}` cannot be computed: {why}",
+            self.metric
+        ))
     }
 
-    #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "the shape that map_err wants"
+    )]
     pub fn failed(&self, error: EvalError) -> MergeError {
         refuse(format!("metric `{}`: {error}", self.metric))
     }
@@ -154,7 +198,9 @@ pub(crate) fn whole<'a>(
 ) -> Result<Form<'a>> {
     let all: Vec<u32> = (0..u32::try_from(n).unwrap_or(u32::MAX)).collect();
     statistic(&all).map_err(|e| params.failed(e))?;
-    Ok(Form::Whole(Box::new(move |places| statistic(places).unwrap_or(f64::NAN))))
+    Ok(Form::Whole(Box::new(move |places| {
+        statistic(places).unwrap_or(f64::NAN)
+    })))
 }
 
 fn each(right: impl Iterator<Item = f64>) -> Result<Form<'static>> {
@@ -167,8 +213,13 @@ fn classes(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<(Vec<u32>, Vec<u32>
     for (truth, given) in pairs.truths.iter().zip(&pairs.given) {
         let (Truth::Class(t), Some(p)) = (truth, given.class) else {
             return Err(match truth {
-                Truth::Class(_) => params.unfit("it needs a label per example, and a row has only a score outside 0 to 1"),
-                _ => params.unfit(&format!("tasks of type {} have no classes", pairs.goal.kind)),
+                Truth::Class(_) => params.unfit(
+                    "it needs a label per example, and a row has only a score outside 0 to 1",
+                ),
+                _ => params.unfit(&format!(
+                    "tasks of type {} have no classes",
+                    pairs.goal.kind
+                )),
             });
         };
         both.0.push(*t);
@@ -184,19 +235,31 @@ fn labels<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
     if let Some(Truth::Texts(_)) = pairs.truths.first() {
         return match params.metric {
             "accuracy" => text::exact(params, pairs),
-            _ => Err(params.unfit("a task of type generation has no classes; name them in a classification task")),
+            _ => Err(params.unfit(
+                "a task of type generation has no classes; name them in a classification task",
+            )),
         };
     }
     let (truth, predicted) = classes(params, pairs)?;
     let n = truth.len();
     if params.metric == "accuracy" {
-        return each(truth.iter().zip(&predicted).map(|(t, p)| f64::from(u8::from(t == p))));
+        return each(
+            truth
+                .iter()
+                .zip(&predicted)
+                .map(|(t, p)| f64::from(u8::from(t == p))),
+        );
     }
-    let positive = [u32::try_from(pairs.goal.classes.len()).unwrap_or(0).saturating_sub(1)];
+    let positive = [u32::try_from(pairs.goal.classes.len())
+        .unwrap_or(0)
+        .saturating_sub(1)];
     let binary = matches!(params.metric, "precision" | "recall" | "f1");
     if binary && pairs.goal.classes.len() != 2 {
         return Err(params
-            .unfit(&format!("it is of two classes, and the task has {}", pairs.goal.classes.len()))
+            .unfit(&format!(
+                "it is of two classes, and the task has {}",
+                pairs.goal.classes.len()
+            ))
             .hint("f1_macro, f1_micro and f1_weighted average over classes"));
     }
     let metric = params.metric;
@@ -220,7 +283,12 @@ fn labels<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
             "cohen_kappa" => table.cohen_kappa(KappaWeights::None),
             "cohen_kappa_linear" => table.cohen_kappa(KappaWeights::Linear),
             "cohen_kappa_quadratic" => table.cohen_kappa(KappaWeights::Quadratic),
-            _ => return Err(EvalError::invalid("labels", format!("{metric} is not computed here"))),
+            _ => {
+                return Err(EvalError::invalid(
+                    "labels",
+                    format!("{metric} is not computed here"),
+                ));
+            }
         })
     })
 }
@@ -248,12 +316,21 @@ fn sets<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
             let both = shared(t, p);
             ratio(both, size(t) + size(p) - both, 1.0)
         })),
-        "f1_samples" => each(rows_of.map(|(t, p)| ratio(2.0 * shared(t, p), size(t) + size(p), 0.0))),
+        "f1_samples" => {
+            each(rows_of.map(|(t, p)| ratio(2.0 * shared(t, p), size(t) + size(p), 0.0)))
+        }
         "f1_micro" | "f1_macro" | "f1_weighted" | "precision_macro" | "recall_macro" => {
             use crate::evaluate::metric::prf::{ClassCounts, averaged};
             let metric = params.metric;
             whole(params, rows.len(), move |places| {
-                let mut counts = vec![ClassCounts { hits: 0.0, support: 0.0, predicted: 0.0 }; labels];
+                let mut counts = vec![
+                    ClassCounts {
+                        hits: 0.0,
+                        support: 0.0,
+                        predicted: 0.0
+                    };
+                    labels
+                ];
                 for &i in places {
                     let (t, p) = rows[i as usize];
                     for &label in t {
@@ -277,7 +354,9 @@ fn sets<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
                 })
             })
         }
-        _ => Err(params.unfit("it is not of sets of labels").hint("f1_micro, f1_macro, f1_samples, subset_accuracy, hamming_score")),
+        _ => Err(params
+            .unfit("it is not of sets of labels")
+            .hint("f1_micro, f1_macro, f1_samples, subset_accuracy, hamming_score")),
     }
 }
 
@@ -286,14 +365,20 @@ fn scores<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
     let classes = pairs.goal.classes.len();
     if classes != 2 {
         let why = format!("it is of two classes, and the task has {classes}");
-        return Err(params.unfit(&why).hint("roc_auc_ovr and roc_auc_ovo are of several"));
+        return Err(params
+            .unfit(&why)
+            .hint("roc_auc_ovr and roc_auc_ovo are of several"));
     }
     let mut truth = Vec::new();
     let mut scores = Vec::new();
     for (t, given) in pairs.truths.iter().zip(&pairs.given) {
         let (Truth::Class(t), Some(s)) = (t, given.number) else {
-            return Err(params.unfit("it needs a `score` per example, higher for the last class")
-                .hint(format!("a column `score`, or `score_{}`", pairs.goal.class_name(1))));
+            return Err(params
+                .unfit("it needs a `score` per example, higher for the last class")
+                .hint(format!(
+                    "a column `score`, or `score_{}`",
+                    pairs.goal.class_name(1)
+                )));
         };
         truth.push(*t == 1);
         scores.push(s);
@@ -331,23 +416,37 @@ fn probabilities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'
     }
     let checked = ClassScores::new(&flat, classes).map_err(|e| params.failed(e))?;
     if params.metric != "top_k_accuracy" {
-        checked.check_probabilities().map_err(|e| params.failed(e).hint("probabilities of an example add up to 1"))?;
+        checked.check_probabilities().map_err(|e| {
+            params
+                .failed(e)
+                .hint("probabilities of an example add up to 1")
+        })?;
     }
     let row = |i: usize| &flat[i * classes..(i + 1) * classes];
     let rows = 0..truth.len();
     match params.metric {
         "log_loss" => each(rows.map(|i| class_scores::surprise(row(i)[truth[i] as usize]))),
         "brier" => each(rows.map(|i| {
-            sum(row(i).iter().enumerate().map(|(c, p)| (p - f64::from(u8::from(c == truth[i] as usize))).powi(2)))
+            sum(row(i)
+                .iter()
+                .enumerate()
+                .map(|(c, p)| (p - f64::from(u8::from(c == truth[i] as usize))).powi(2)))
         })),
-        "brier_binary" if classes == 2 => each(rows.map(|i| (row(i)[1] - f64::from(truth[i])).powi(2))),
-        "brier_binary" => Err(params.unfit("it is of two classes").hint("brier is of several")),
+        "brier_binary" if classes == 2 => {
+            each(rows.map(|i| (row(i)[1] - f64::from(truth[i])).powi(2)))
+        }
+        "brier_binary" => Err(params
+            .unfit("it is of two classes")
+            .hint("brier is of several")),
         "top_k_accuracy" => {
             let k = params.count("k")?.unwrap_or(2);
             let mut values = Vec::new();
             for i in rows {
                 let one = ClassScores::new(row(i), classes).map_err(|e| params.failed(e))?;
-                values.push(class_scores::top_k_accuracy(&[truth[i]], &one, k).map_err(|e| params.failed(e))?);
+                values.push(
+                    class_scores::top_k_accuracy(&[truth[i]], &one, k)
+                        .map_err(|e| params.failed(e))?,
+                );
             }
             each(values.into_iter())
         }
@@ -356,8 +455,11 @@ fn probabilities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'
             let n = truth.len();
             whole(params, n, move |places| {
                 let t = at(&truth, places);
-                let p: Vec<f64> =
-                    places.iter().flat_map(|&i| &flat[i as usize * classes..(i as usize + 1) * classes]).copied().collect();
+                let p: Vec<f64> = places
+                    .iter()
+                    .flat_map(|&i| &flat[i as usize * classes..(i as usize + 1) * classes])
+                    .copied()
+                    .collect();
                 let p = ClassScores::new(&p, classes)?;
                 let error = || -> crate::evaluate::Result<CalibrationError> {
                     let mut all = Calibration::new(bins)?;
@@ -365,7 +467,11 @@ fn probabilities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'
                     all.finish()
                 };
                 let sure = || -> (Vec<f64>, Vec<bool>) {
-                    (0..t.len()).map(|i| p.best(i)).zip(&t).map(|((c, s), t)| (s, c == *t as usize)).unzip()
+                    (0..t.len())
+                        .map(|i| p.best(i))
+                        .zip(&t)
+                        .map(|((c, s), t)| (s, c == *t as usize))
+                        .unzip()
                 };
                 Ok(match metric {
                     "roc_auc_ovr" => roc_auc_multi(&t, &p, MultiAuc::OneVsRest)?,
@@ -379,10 +485,16 @@ fn probabilities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'
                     }
                     "nauc" => {
                         let (s, right) = sure();
-                        let right: Vec<f64> = right.iter().map(|r| f64::from(u8::from(*r))).collect();
+                        let right: Vec<f64> =
+                            right.iter().map(|r| f64::from(u8::from(*r))).collect();
                         abstention_nauc(&s, &right)?
                     }
-                    _ => return Err(EvalError::invalid("probabilities", format!("{metric} is not computed here"))),
+                    _ => {
+                        return Err(EvalError::invalid(
+                            "probabilities",
+                            format!("{metric} is not computed here"),
+                        ));
+                    }
                 })
             })
         }
@@ -417,7 +529,9 @@ fn values<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
     let metric = params.metric;
     let training = pairs.training_mean;
     if metric == "rmse_ratio" && training.is_none() {
-        return Err(params.unfit("it needs the split `train`, whose mean is what the error is divided by"));
+        return Err(
+            params.unfit("it needs the split `train`, whose mean is what the error is divided by")
+        );
     }
     whole(params, truth.len(), move |places| {
         let (t, p) = (at(&truth, places), at(&said, places));
@@ -429,14 +543,23 @@ fn values<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
                 means()?.rmse / regression::errors(&t, &mean)?.finish()?.rmse
             }
             "median_ae" => regression::median_absolute_error(&t, &p)?,
-            "max_error" => t.iter().zip(&p).map(|(t, p)| (t - p).abs()).fold(0.0, f64::max),
+            "max_error" => t
+                .iter()
+                .zip(&p)
+                .map(|(t, p)| (t - p).abs())
+                .fold(0.0, f64::max),
             "r2" => regression::r2(&t, &p)?,
             "explained_variance" => regression::explained_variance(&t, &p)?,
             "pearson" => pearson(&t, &p)?.r,
             "spearman" => spearman(&t, &p)?.r,
             "kendall_b" => kendall(&t, &p, KendallVariant::B)?.r,
             "kendall_c" => kendall(&t, &p, KendallVariant::C)?.r,
-            _ => return Err(EvalError::invalid("numbers", format!("{metric} is not computed here"))),
+            _ => {
+                return Err(EvalError::invalid(
+                    "numbers",
+                    format!("{metric} is not computed here"),
+                ));
+            }
         })
     })
 }
@@ -451,7 +574,9 @@ fn survival<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
         event.push(*seen);
         score.push(s);
     }
-    whole(params, time.len(), move |p| c_index(&at(&time, p), &at(&score, p), Some(&at(&event, p))))
+    whole(params, time.len(), move |p| {
+        c_index(&at(&time, p), &at(&score, p), Some(&at(&event, p)))
+    })
 }
 
 fn clusters<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {

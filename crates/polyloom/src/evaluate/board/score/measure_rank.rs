@@ -19,10 +19,16 @@ pub(super) fn rankings(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<Form<'s
         let (Truth::Judged(judged, own), Some(run)) = (truth, &given.ranking) else {
             return Err(params.unfit("it needs a ranking per query"));
         };
-        let run: Vec<(&str, f64)> =
-            run.iter().filter(|(d, _)| own.as_ref() != Some(d)).map(|(d, s)| (&**d, *s)).collect();
-        let judged: Vec<(&str, i64)> =
-            judged.iter().filter(|(d, _)| own.as_ref() != Some(d)).map(|(d, g)| (&**d, *g)).collect();
+        let run: Vec<(&str, f64)> = run
+            .iter()
+            .filter(|(d, _)| own.as_ref() != Some(d))
+            .map(|(d, s)| (&**d, *s))
+            .collect();
+        let judged: Vec<(&str, i64)> = judged
+            .iter()
+            .filter(|(d, _)| own.as_ref() != Some(d))
+            .map(|(d, g)| (&**d, *g))
+            .collect();
         let ranked = Ranked::new(&run, &judged).map_err(|e| params.failed(e))?;
         values.push(match params.metric {
             "ndcg" => ranked.ndcg(all),
@@ -36,7 +42,9 @@ pub(super) fn rankings(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<Form<'s
             "bpref" => ranked.bpref(),
             "ndcg_ties" => {
                 let score = |d: &str| run.iter().find(|(r, _)| *r == d).map(|(_, s)| *s);
-                let found = judged.iter().filter_map(|(d, g)| Some((*g as f64, score(d)?)));
+                let found = judged
+                    .iter()
+                    .filter_map(|(d, g)| Some((*g as f64, score(d)?)));
                 let (gains, scores): (Vec<f64>, Vec<f64>) = found.unzip();
                 match gains.is_empty() {
                     true => 0.0,
@@ -67,14 +75,21 @@ fn choice(params: &Params<'_>, texts: &[String], gold: usize, given: &Given) -> 
     let Some(loglik) = given.scores.as_ref() else {
         return match (params.metric, given.class) {
             ("accuracy" | "multiple_choice_grade", Some(class)) => Ok(right(class as usize)),
-            _ => Err(params.unfit("it needs the log-likelihood of every choice: a list in `loglik`")),
+            _ => {
+                Err(params.unfit("it needs the log-likelihood of every choice: a list in `loglik`"))
+            }
         };
     };
     if let ("accuracy", Some(class)) = (params.metric, given.class) {
         return Ok(right(class as usize));
     }
     let texts: Vec<&str> = texts.iter().map(|t| &**t).collect();
-    let asked = Choices { texts: &texts, loglik, unconditional: given.premise.as_deref(), ..Choices::default() };
+    let asked = Choices {
+        texts: &texts,
+        loglik,
+        unconditional: given.premise.as_deref(),
+        ..Choices::default()
+    };
     let best = preferred(&asked).map_err(|e| params.failed(e))?;
     let chosen = match params.metric {
         "accuracy" => Some(best.raw),
@@ -88,7 +103,8 @@ fn choice(params: &Params<'_>, texts: &[String], gold: usize, given: &Given) -> 
         }
         _ => return Err(params.unfit("it needs the number of tokens of every choice")),
     };
-    let chosen = chosen.ok_or_else(|| params.unfit("it needs `loglik_premise`, a list per question"))?;
+    let chosen =
+        chosen.ok_or_else(|| params.unfit("it needs `loglik_premise`, a list per question"))?;
     Ok(right(chosen))
 }
 
@@ -97,7 +113,9 @@ pub(super) fn perplexities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Res
     let mut rows = Vec::new();
     for (truth, given) in pairs.truths.iter().zip(&pairs.given) {
         let (Truth::Size(words, bytes), Some(loglik)) = (truth, given.number) else {
-            return Err(params.unfit("it needs the log-likelihood of every text: a column `loglik`"));
+            return Err(
+                params.unfit("it needs the log-likelihood of every text: a column `loglik`")
+            );
         };
         rows.push((loglik, *words, *bytes));
     }

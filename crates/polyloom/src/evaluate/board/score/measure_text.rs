@@ -15,13 +15,20 @@ use crate::evaluate::metric::ter::{TerOptions, TerStats, ter_counts};
 use crate::evaluate::text::tokenize::Tokenizer;
 
 /// Accepted texts and the first text said, per example.
-fn both<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<(Vec<Vec<&'a str>>, Vec<&'a str>)> {
+fn both<'a>(
+    params: &Params<'_>,
+    pairs: &'a Pairs<'a>,
+) -> Result<(Vec<Vec<&'a str>>, Vec<&'a str>)> {
     let (mut accepted, mut said) = (Vec::new(), Vec::new());
     for (truth, given) in pairs.truths.iter().zip(&pairs.given) {
         match truth {
             Truth::Texts(list) => accepted.push(list.iter().map(|t| &**t).collect()),
             Truth::Choice(choices, gold) => accepted.push(vec![&*choices[*gold]]),
-            _ => return Err(params.unfit(&format!("tasks of type {} have no texts", pairs.goal.kind))),
+            _ => {
+                return Err(
+                    params.unfit(&format!("tasks of type {} have no texts", pairs.goal.kind))
+                );
+            }
         }
         if given.texts.len() > 1 {
             return Err(params
@@ -45,7 +52,11 @@ pub(super) fn texts<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<For
             let mut values = Vec::new();
             for (accepted, said) in accepted.iter().zip(&said) {
                 let one = squad(said, accepted).map_err(fail)?;
-                values.push(if params.metric == "squad_em" { one.exact_match } else { one.f1 });
+                values.push(if params.metric == "squad_em" {
+                    one.exact_match
+                } else {
+                    one.f1
+                });
             }
             Form::Each(values)
         }
@@ -66,9 +77,17 @@ pub(super) fn texts<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<For
                 "intl" => Tokenizer::International,
                 "char" => Tokenizer::Character,
                 "zh" => Tokenizer::Chinese,
-                other => return Err(params.unfit(&format!("there is no tokenizer `{other}`; 13a, none, intl, char, zh"))),
+                other => {
+                    return Err(params.unfit(&format!(
+                        "there is no tokenizer `{other}`; 13a, none, intl, char, zh"
+                    )));
+                }
             };
-            let options = BleuOptions { tokenizer, lowercase: params.flag("lowercase"), ..BleuOptions::default() };
+            let options = BleuOptions {
+                tokenizer,
+                lowercase: params.flag("lowercase"),
+                ..BleuOptions::default()
+            };
             let parts = bleu_counts(&said, &accepted, options).map_err(fail)?;
             whole(params, n, move |places| {
                 let mut all = BleuStats::default();
@@ -78,7 +97,10 @@ pub(super) fn texts<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<For
         }
         "chrf" | "chrf_pp" => {
             let words = if params.metric == "chrf" { 0 } else { 2 };
-            let options = ChrfOptions { words, ..ChrfOptions::default() };
+            let options = ChrfOptions {
+                words,
+                ..ChrfOptions::default()
+            };
             let parts = chrf_counts(&said, &accepted, options).map_err(fail)?;
             whole(params, n, move |places| {
                 let mut all = ChrfStats::default();
@@ -99,9 +121,10 @@ pub(super) fn texts<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<For
 }
 
 fn disregard(params: &Params<'_>) -> Result<Disregard> {
-    let patterns = params.list("regexes_to_ignore").into_iter().map(|p| {
-        Regex::new(&p).map_err(|e| params.unfit(&format!("`{p}` is no pattern: {e}")))
-    });
+    let patterns = params
+        .list("regexes_to_ignore")
+        .into_iter()
+        .map(|p| Regex::new(&p).map_err(|e| params.unfit(&format!("`{p}` is no pattern: {e}"))));
     Ok(Disregard {
         patterns: patterns.collect::<Result<_>>()?,
         case: params.flag("ignore_case"),
@@ -115,7 +138,9 @@ pub(super) fn exact(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<Form<'stat
     let disregard = disregard(params)?;
     let (accepted, said) = both(params, pairs)?;
     let right = |(accepted, said): (&Vec<&str>, &&str)| {
-        let same = accepted.iter().any(|a| exact_match(said.trim(), a.trim(), &disregard));
+        let same = accepted
+            .iter()
+            .any(|a| exact_match(said.trim(), a.trim(), &disregard));
         f64::from(u8::from(same))
     };
     Ok(Form::Each(accepted.iter().zip(&said).map(right).collect()))
@@ -129,17 +154,27 @@ pub(super) fn attempts(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<Form<'s
         let Truth::Texts(accepted) = truth else {
             return Err(params.unfit("it is of tasks of type generation"));
         };
-        let right = |t: &String| accepted.iter().any(|a| exact_match(t.trim(), a.trim(), &disregard));
+        let right = |t: &String| {
+            accepted
+                .iter()
+                .any(|a| exact_match(t.trim(), a.trim(), &disregard))
+        };
         let passes = match &given.passed {
             Some(passed) => passed.iter().filter(|p| **p).count(),
             None => given.texts.iter().filter(|t| right(t)).count(),
         };
         let (n, passes) = (given.texts.len() as u64, passes as u64);
-        let of = if params.metric == "pass_at_k" { pass_at_k } else { pass_hat_k };
+        let of = if params.metric == "pass_at_k" {
+            pass_at_k
+        } else {
+            pass_hat_k
+        };
         let value = of(n, passes, k).map_err(|e| params.failed(e))?;
-        values.push(value.ok_or_else(|| {
-            params.unfit(&format!("k is {k}, and an example has {n} attempts"))
-        })?);
+        values.push(
+            value.ok_or_else(|| {
+                params.unfit(&format!("k is {k}, and an example has {n} attempts"))
+            })?,
+        );
     }
     Ok(Form::Each(values))
 }
@@ -171,7 +206,11 @@ pub(super) fn tags<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form
             return Err(params.unfit("it needs a tag per token"));
         };
         if truth.len() != said.len() {
-            let why = format!("an example has {} tags for {} tokens", said.len(), truth.len());
+            let why = format!(
+                "an example has {} tags for {} tokens",
+                said.len(),
+                truth.len()
+            );
             return Err(params.unfit(&why));
         }
         let count = |fits: &dyn Fn(&str, &str) -> bool| {
@@ -184,10 +223,14 @@ pub(super) fn tags<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form
             count(&|_, p| p != "O"),
         ]);
     }
-    let sizes: Vec<f64> = pairs.truths.iter().map(|t| match t {
-        Truth::Tags(tags) => tags.len() as f64,
-        _ => 0.0,
-    }).collect();
+    let sizes: Vec<f64> = pairs
+        .truths
+        .iter()
+        .map(|t| match t {
+            Truth::Tags(tags) => tags.len() as f64,
+            _ => 0.0,
+        })
+        .collect();
     let accuracy = match params.metric {
         "accuracy" => true,
         "token_f1" => false,

@@ -24,9 +24,19 @@ pub struct Output {
 pub fn key(task_hash: &str, answers: &Answers, options: &Options) -> String {
     let chosen = &answers.chosen;
     let settings = json!([
-        env!("CARGO_PKG_VERSION"), task_hash, answers.hash, options.split, options.allow_partial, options.level,
-        options.draws, options.metrics, options.extract.as_ref().map(|e| e.name()), chosen.id, chosen.task,
-        chosen.prediction, chosen.only,
+        env!("CARGO_PKG_VERSION"),
+        task_hash,
+        answers.hash,
+        options.split,
+        options.allow_partial,
+        options.level,
+        options.draws,
+        options.metrics,
+        options.extract.as_ref().map(|e| e.name()),
+        chosen.id,
+        chosen.task,
+        chosen.prediction,
+        chosen.only,
     ]);
     sha256(&settings.to_string())
 }
@@ -37,13 +47,17 @@ impl Output {
     /// # Errors
     /// A file that holds something else, or results of other predictions, unless `force`.
     pub fn open(path: &Path, name: &str, answers: &Answers, force: bool) -> Result<Self> {
-        let model = json!({"name": name, "path": answers.path.display().to_string(), "hash": answers.hash});
+        let model =
+            json!({"name": name, "path": answers.path.display().to_string(), "hash": answers.hash});
         let fresh = || {
             let version = env!("CARGO_PKG_VERSION");
             let value = json!({"schema": SCHEMA, "polyloom": version, "model": model, "tasks": {}});
             value.as_object().cloned().unwrap_or_default()
         };
-        let mut output = Self { path: path.to_owned(), document: fresh() };
+        let mut output = Self {
+            path: path.to_owned(),
+            document: fresh(),
+        };
         if !path.exists() {
             return Ok(output);
         }
@@ -52,7 +66,8 @@ impl Output {
                 .at(path.display().to_string())
                 .hint("another -o FILE, or --force to replace it")
         };
-        let text = std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
         let held = serde_json::from_str::<Map<String, Value>>(&text).ok();
         let held = held.filter(|h| h.get("schema").and_then(Value::as_str) == Some(SCHEMA));
         let hash = |m: &Map<String, Value>| m.get("model").and_then(|m| m.get("hash")).cloned();
@@ -63,7 +78,11 @@ impl Output {
                 output.document = held;
                 output.document.insert("model".into(), model);
             }
-            Some(_) => return Err(bad("exists already and holds the results of other predictions")),
+            Some(_) => {
+                return Err(bad(
+                    "exists already and holds the results of other predictions",
+                ));
+            }
         }
         Ok(output)
     }
@@ -73,8 +92,11 @@ impl Output {
     pub fn unchanged(&self, key: &str) -> Option<Vec<(String, Value)>> {
         let tasks = self.document.get("tasks")?.as_object()?;
         let same = |v: &Value| v.get("key").and_then(Value::as_str) == Some(key);
-        let found: Vec<(String, Value)> =
-            tasks.iter().filter(|(_, v)| same(v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let found: Vec<(String, Value)> = tasks
+            .iter()
+            .filter(|(_, v)| same(v))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let there = |v: &Value| {
             let samples = v.get("samples").and_then(Value::as_str);
             let about = samples.and_then(|s| records::about(&self.folder().join(s)));
@@ -91,23 +113,47 @@ impl Output {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn add(&mut self, task: &str, key: &str, scored: &[Scored]) -> Result<Vec<(String, Value)>> {
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    pub fn add(
+        &mut self,
+        task: &str,
+        key: &str,
+        scored: &[Scored],
+    ) -> Result<Vec<(String, Value)>> {
+        let stem = self
+            .path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let samples = format!("{stem}.samples/{}.parquet", file_name(task));
         let rows: Vec<&Record> = scored.iter().flat_map(|s| &s.records).collect();
-        let metric = |s: &Scored| s.metrics.first().map(|m| m.name.clone()).unwrap_or_default();
+        let metric = |s: &Scored| {
+            s.metrics
+                .first()
+                .map(|m| m.name.clone())
+                .unwrap_or_default()
+        };
         let mut metrics: Vec<String> = scored.iter().map(metric).collect();
         metrics.dedup();
         let about = About {
             task: task.to_owned(),
-            task_hash: scored.iter().find_map(|s| s.hash.clone()).unwrap_or_default(),
+            task_hash: scored
+                .iter()
+                .find_map(|s| s.hash.clone())
+                .unwrap_or_default(),
             metric: metrics.join(","),
             key: key.to_owned(),
         };
         records::write(&self.folder().join(&samples), &rows, &about)?;
-        let entries: Vec<(String, Value)> =
-            scored.iter().map(|s| (s.task.clone(), entry(s, &samples, key))).collect();
-        if let Some(tasks) = self.document.get_mut("tasks").and_then(Value::as_object_mut) {
+        let entries: Vec<(String, Value)> = scored
+            .iter()
+            .map(|s| (s.task.clone(), entry(s, &samples, key)))
+            .collect();
+        if let Some(tasks) = self
+            .document
+            .get_mut("tasks")
+            .and_then(Value::as_object_mut)
+        {
             tasks.retain(|_, v| v.get("samples").and_then(Value::as_str) != Some(&samples));
             tasks.extend(entries.iter().cloned());
         }
@@ -119,7 +165,8 @@ impl Output {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self) -> Result<()> {
-        let io = |e: std::io::Error| MergeError::from(polyloom_core::Error::io(&self.path, "write", e));
+        let io =
+            |e: std::io::Error| MergeError::from(polyloom_core::Error::io(&self.path, "write", e));
         if let Some(folder) = self.path.parent().filter(|f| !f.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
@@ -139,11 +186,21 @@ impl Output {
 
 /// A task id as a relative path: its folders stay, other characters than letters, digits, `.`, `_` and `-` become `_`.
 fn file_name(task: &str) -> String {
-    let fine = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let fine = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     let part = |p: &str| -> String {
         let name: String = p.chars().map(fine).collect();
         let name = name.trim_start_matches('.');
-        if name.is_empty() { "_".into() } else { name.chars().take(100).collect() }
+        if name.is_empty() {
+            "_".into()
+        } else {
+            name.chars().take(100).collect()
+        }
     };
     task.split('/').map(part).collect::<Vec<_>>().join("/")
 }
@@ -185,7 +242,12 @@ fn entry(scored: &Scored, samples: &str, key: &str) -> Value {
 fn detail(m: &Measured, put: &mut dyn FnMut(&str, Value)) {
     put("value", number(m.value));
     put("n", json!(m.n));
-    put("interval", m.interval.map_or(Value::Null, |(low, high)| json!([number(low), number(high)])));
+    put(
+        "interval",
+        m.interval.map_or(Value::Null, |(low, high)| {
+            json!([number(low), number(high)])
+        }),
+    );
     put("stderr", number(m.stderr));
     put("method", json!(m.method));
     put("higher_is_better", json!(m.higher_is_better));

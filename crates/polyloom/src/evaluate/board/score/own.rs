@@ -15,11 +15,19 @@ use crate::evaluate::metric::registry::{self, Better, Chance, Metric, Needs, Sca
 ///
 /// # Errors
 /// A value that is no number, an id that stands twice in a task, a file without such values.
-pub fn score_values(answers: &Answers, column: Option<&str>, options: &Options) -> Result<Vec<Scored>> {
+pub fn score_values(
+    answers: &Answers,
+    column: Option<&str>,
+    options: &Options,
+) -> Result<Vec<Scored>> {
     let mut tasks: IndexMap<String, Vec<&Map<String, Value>>> = IndexMap::new();
     let file = lm_eval::task_name(&answers.path);
     for row in &answers.rows {
-        let task = answers.task.as_ref().and_then(|c| row.get(c)).map_or_else(|| file.clone(), plain);
+        let task = answers
+            .task
+            .as_ref()
+            .and_then(|c| row.get(c))
+            .map_or_else(|| file.clone(), plain);
         tasks.entry(task).or_default().push(row);
     }
     let mut scored = Vec::new();
@@ -30,14 +38,22 @@ pub fn score_values(answers: &Answers, column: Option<&str>, options: &Options) 
         };
         if names.is_empty() {
             let error = answers.lacks("of scores, and no task says what is right");
-            return Err(error.hint("--task TASK, or --values COLUMN for a column of scores per example"));
+            return Err(
+                error.hint("--task TASK, or --values COLUMN for a column of scores per example")
+            );
         }
         scored.push(one(answers, task, rows, &names, options)?);
     }
     Ok(scored)
 }
 
-fn one(answers: &Answers, task: &str, rows: &[&Map<String, Value>], names: &[String], options: &Options) -> Result<Scored> {
+fn one(
+    answers: &Answers,
+    task: &str,
+    rows: &[&Map<String, Value>],
+    names: &[String],
+    options: &Options,
+) -> Result<Scored> {
     let id_column = answers.id_column("");
     let mut ids = std::collections::HashSet::new();
     let mut measured: Vec<Measured> = Vec::new();
@@ -52,8 +68,13 @@ fn one(answers: &Answers, task: &str, rows: &[&Map<String, Value>], names: &[Str
                 cell => number(cell, false),
             };
             all.push(value.ok_or_else(|| {
-                let what = format!("column `{name}`, task `{task}`: `{}` is no number", plain(cell));
-                answers.bad("bad-score", what).hint("a score per example is a number, or true and false")
+                let what = format!(
+                    "column `{name}`, task `{task}`: `{}` is no number",
+                    plain(cell)
+                );
+                answers
+                    .bad("bad-score", what)
+                    .hint("a score per example is a number, or true and false")
             })?);
         }
         let about = About {
@@ -71,14 +92,29 @@ fn one(answers: &Answers, task: &str, rows: &[&Map<String, Value>], names: &[Str
     }
     let mut records = Vec::new();
     for (place, row) in rows.iter().enumerate() {
-        let text = |names: &[&str]| names.iter().find_map(|n| row.get(*n)).map(plain).unwrap_or_default();
-        let id = id_column.and_then(|c| row.get(c)).map_or_else(|| place.to_string(), plain);
+        let text = |names: &[&str]| {
+            names
+                .iter()
+                .find_map(|n| row.get(*n))
+                .map(plain)
+                .unwrap_or_default()
+        };
+        let id = id_column
+            .and_then(|c| row.get(c))
+            .map_or_else(|| place.to_string(), plain);
         if !ids.insert(id.clone()) {
-            let error = answers.bad("duplicate-id", format!("task `{task}`: the example `{id}` stands twice"));
+            let error = answers.bad(
+                "duplicate-id",
+                format!("task `{task}`: the example `{id}` stands twice"),
+            );
             return Err(error.hint("--only COLUMN=VALUE keeps the rows of one system; --id COLUMN names the column of ids"));
         }
         let hash = text(&["doc_hash"]);
-        let hash = if hash.is_empty() { sha256(&format!("{task}\n{id}"))[..32].to_owned() } else { hash };
+        let hash = if hash.is_empty() {
+            sha256(&format!("{task}\n{id}"))[..32].to_owned()
+        } else {
+            hash
+        };
         records.push(Record {
             task: task.to_owned(),
             id,

@@ -90,13 +90,21 @@ fn encode(file: File, records: &[&Record], about: &About) -> std::result::Result
         ];
         for text in texts {
             let values: Vec<ByteArray> = rows.iter().map(|r| ByteArray::from(text(r))).collect();
-            column(&mut group, |c| c.typed::<ByteArrayType>().write_batch(&values, None, None))?;
+            column(&mut group, |c| {
+                c.typed::<ByteArrayType>().write_batch(&values, None, None)
+            })?;
         }
         let numbers: [fn(&Record) -> Option<f64>; 2] = [|r| r.value, |r| r.score];
         for number in numbers {
-            let levels: Vec<i16> = rows.iter().map(|r| i16::from(number(r).is_some())).collect();
+            let levels: Vec<i16> = rows
+                .iter()
+                .map(|r| i16::from(number(r).is_some()))
+                .collect();
             let values: Vec<f64> = rows.iter().filter_map(|r| number(r)).collect();
-            column(&mut group, |c| c.typed::<DoubleType>().write_batch(&values, Some(&levels), None))?;
+            column(&mut group, |c| {
+                c.typed::<DoubleType>()
+                    .write_batch(&values, Some(&levels), None)
+            })?;
         }
         // Level 0: no list; 1: an empty list; 2: an element, repeated within its list.
         let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
@@ -117,7 +125,10 @@ fn encode(file: File, records: &[&Record], about: &About) -> std::result::Result
                 }
             }
         }
-        column(&mut group, |c| c.typed::<DoubleType>().write_batch(&values, Some(&defined), Some(&repeated)))?;
+        column(&mut group, |c| {
+            c.typed::<DoubleType>()
+                .write_batch(&values, Some(&defined), Some(&repeated))
+        })?;
         group.close()?;
     }
     writer.finish()?;
@@ -128,7 +139,9 @@ fn encode(file: File, records: &[&Record], about: &About) -> std::result::Result
 /// Writes the next column of a row group.
 fn column(
     group: &mut SerializedRowGroupWriter<'_, File>,
-    write: impl FnOnce(&mut parquet::file::writer::SerializedColumnWriter<'_>) -> std::result::Result<usize, ParquetError>,
+    write: impl FnOnce(
+        &mut parquet::file::writer::SerializedColumnWriter<'_>,
+    ) -> std::result::Result<usize, ParquetError>,
 ) -> std::result::Result<(), ParquetError> {
     let mut column = group
         .next_column()?
@@ -141,8 +154,17 @@ fn column(
 #[must_use]
 pub fn about(path: &Path) -> Option<About> {
     let reader = SerializedFileReader::new(File::open(path).ok()?).ok()?;
-    let pairs = reader.metadata().file_metadata().key_value_metadata()?.clone();
-    let find = |key: &str| pairs.iter().find(|p| p.key == key).and_then(|p| p.value.clone());
+    let pairs = reader
+        .metadata()
+        .file_metadata()
+        .key_value_metadata()?
+        .clone();
+    let find = |key: &str| {
+        pairs
+            .iter()
+            .find(|p| p.key == key)
+            .and_then(|p| p.value.clone())
+    };
     Some(About {
         task: find("polyloom.task")?,
         task_hash: find("polyloom.task_hash")?,
@@ -176,7 +198,12 @@ mod tests {
         ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b.parquet");
-        let said = About { task: "t/x".into(), task_hash: "h".into(), metric: "f1".into(), key: "k".into() };
+        let said = About {
+            task: "t/x".into(),
+            task_hash: "h".into(),
+            metric: "f1".into(),
+            key: "k".into(),
+        };
         write(&path, &rows.iter().collect::<Vec<_>>(), &said).unwrap();
         assert_eq!(about(&path), Some(said));
         assert_eq!(about(&folder.path().join("none.parquet")), None);
@@ -186,10 +213,16 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(seen[0], json!({"task": "t/x", "id": "0", "hash": "h", "prediction": "a\nb", "target": "ü",
-            "value": 1, "probabilities": [0.25, 0.75]}));
+        assert_eq!(
+            seen[0],
+            json!({"task": "t/x", "id": "0", "hash": "h", "prediction": "a\nb", "target": "ü",
+            "value": 1, "probabilities": [0.25, 0.75]})
+        );
         assert_eq!(seen[1].get("value"), None);
         assert_eq!(seen[2]["probabilities"], json!([]));
-        assert!(std::fs::read_dir(folder.path().join("a")).unwrap().count() == 1, "no part is left");
+        assert!(
+            std::fs::read_dir(folder.path().join("a")).unwrap().count() == 1,
+            "no part is left"
+        );
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use indexmap::IndexSet;
 use serde_json::Value;
 
-use super::judged::Judgements;
 use super::answers::{number, plain, sha256, unpacked};
+use super::judged::Judgements;
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::span::Span;
 use crate::tasks::data::Table;
@@ -98,7 +98,11 @@ impl Goal {
             return Some(*class);
         }
         let lower = text.to_lowercase();
-        let mut same = self.classes.iter().enumerate().filter(|(_, n)| n.to_lowercase() == lower);
+        let mut same = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| n.to_lowercase() == lower);
         match (same.next(), same.next()) {
             (Some((p, _)), None) => place(p),
             _ => None,
@@ -107,7 +111,10 @@ impl Goal {
 
     /// The name of a class.
     pub fn class_name(&self, class: u32) -> String {
-        self.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
+        self.classes
+            .get(class as usize)
+            .cloned()
+            .unwrap_or_else(|| class.to_string())
     }
 
     fn truth_class(&mut self, label: &Value, at: &dyn Fn() -> String) -> Result<u32> {
@@ -115,18 +122,29 @@ impl Goal {
             return Ok(u32::try_from(open.insert_full(plain(label)).0).unwrap_or(u32::MAX));
         }
         self.class(label).ok_or_else(|| {
-            MergeError::plan("bad-label", format!("the label `{}` is no class of the task", plain(label)))
-                .at(at())
-                .hint("`polyloom tasks check` lists such rows; labels.ignore leaves them out")
+            MergeError::plan(
+                "bad-label",
+                format!("the label `{}` is no class of the task", plain(label)),
+            )
+            .at(at())
+            .hint("`polyloom tasks check` lists such rows; labels.ignore leaves them out")
         })
     }
 }
 
 fn goals(spec: &TaskSpec) -> Result<Vec<Goal>> {
-    let goal = |name: &str, kind, column: &str, metrics: &[Metric], labels: &[String], sample: Option<Predicate>| {
+    let goal = |name: &str,
+                kind,
+                column: &str,
+                metrics: &[Metric],
+                labels: &[String],
+                sample: Option<Predicate>| {
         let with_classes = matches!(
             kind,
-            TaskType::Classification | TaskType::PairClassification | TaskType::Multilabel | TaskType::Clustering
+            TaskType::Classification
+                | TaskType::PairClassification
+                | TaskType::Multilabel
+                | TaskType::Clustering
         );
         let mut also = HashMap::new();
         for i in 0..u32::try_from(labels.len()).unwrap_or(0) {
@@ -134,7 +152,12 @@ fn goals(spec: &TaskSpec) -> Result<Vec<Goal>> {
                 also.insert(i.to_string(), i);
             }
         }
-        also.extend(spec.labels.map.iter().map(|(raw, class)| (raw.clone(), *class)));
+        also.extend(
+            spec.labels
+                .map
+                .iter()
+                .map(|(raw, class)| (raw.clone(), *class)),
+        );
         let open = with_classes && labels.is_empty() && spec.labels.map.is_empty();
         Goal {
             name: name.to_owned(),
@@ -153,10 +176,24 @@ fn goals(spec: &TaskSpec) -> Result<Vec<Goal>> {
             MergeError::plan("no-type", format!("task `{}` has no type", spec.id))
         })?;
         let f = &spec.fields;
-        return Ok(vec![goal("", kind, &f.target, &spec.metrics, &spec.labels.names, None)]);
+        return Ok(vec![goal(
+            "",
+            kind,
+            &f.target,
+            &spec.metrics,
+            &spec.labels.names,
+            None,
+        )]);
     }
     let of = |t: &crate::tasks::spec::Target| {
-        Ok(goal(&t.name, t.kind, &t.column, &t.metrics, &t.labels, sample_of(t)?))
+        Ok(goal(
+            &t.name,
+            t.kind,
+            &t.column,
+            &t.metrics,
+            &t.labels,
+            sample_of(t)?,
+        ))
     };
     spec.targets.iter().map(of).collect()
 }
@@ -195,7 +232,14 @@ pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<
                 if goal.sample.as_ref().is_some_and(|s| !s.holds(&table, row)) {
                     return Ok(None);
                 }
-                let about = About { spec, loader, table: &table, row, renderer: &renderer, judged: judged.as_ref() };
+                let about = About {
+                    spec,
+                    loader,
+                    table: &table,
+                    row,
+                    renderer: &renderer,
+                    judged: judged.as_ref(),
+                };
                 truth(goal, &about, &id, &at)
             });
             let truths = truths.collect::<Result<Vec<_>>>()?;
@@ -203,7 +247,9 @@ pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<
                 hash: sha256(&hash)[..32].to_owned(),
                 group: spec.task_group().and_then(text),
                 cluster: match &*spec.fields.cluster {
-                    "" => group.filter(|t| t.group_as == GroupAs::Cluster).and_then(|t| text(&t.group)),
+                    "" => group
+                        .filter(|t| t.group_as == GroupAs::Cluster)
+                        .and_then(|t| text(&t.group)),
                     column => text(column),
                 },
                 id,
@@ -215,7 +261,11 @@ pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<
     for (place, goal) in goals.iter_mut().enumerate() {
         close(goal, place, &mut examples);
     }
-    Ok(Questions { goals, examples, id: spec.fields.id.clone() })
+    Ok(Questions {
+        goals,
+        examples,
+        id: spec.fields.id.clone(),
+    })
 }
 
 /// Sorts classes that were discovered (numbers by value) and renames those of the examples.
@@ -224,7 +274,11 @@ fn close(goal: &mut Goal, place: usize, examples: &mut [Example]) {
     let mut order: Vec<(usize, &String)> = open.iter().enumerate().collect();
     let value = |t: &String| t.parse::<f64>().ok();
     if open.iter().all(|t| value(t).is_some()) {
-        order.sort_by(|a, b| value(a.1).unwrap_or(0.0).total_cmp(&value(b.1).unwrap_or(0.0)));
+        order.sort_by(|a, b| {
+            value(a.1)
+                .unwrap_or(0.0)
+                .total_cmp(&value(b.1).unwrap_or(0.0))
+        });
     } else {
         order.sort_by_key(|(_, name)| name.as_str());
     }
@@ -234,7 +288,10 @@ fn close(goal: &mut Goal, place: usize, examples: &mut [Example]) {
     }
     goal.classes = order.into_iter().map(|(_, name)| name.clone()).collect();
     // A class that is the number 1 is found under 1.0 too.
-    goal.also = (0u32..).zip(&goal.classes).map(|(i, name)| (name.clone(), i)).collect();
+    goal.also = (0u32..)
+        .zip(&goal.classes)
+        .map(|(i, name)| (name.clone(), i))
+        .collect();
     for example in examples {
         match &mut example.truths[place] {
             Some(Truth::Class(c)) => *c = new[*c as usize],
@@ -256,19 +313,38 @@ struct About<'a> {
     judged: Option<&'a Judgements>,
 }
 
-fn truth(goal: &mut Goal, about: &About<'_>, id: &str, at: &dyn Fn() -> String) -> Result<Option<Truth>> {
-    let About { spec, loader, table, row, .. } = *about;
+fn truth(
+    goal: &mut Goal,
+    about: &About<'_>,
+    id: &str,
+    at: &dyn Fn() -> String,
+) -> Result<Option<Truth>> {
+    let About {
+        spec,
+        loader,
+        table,
+        row,
+        ..
+    } = *about;
     let target = unpacked(&table.at(row, &goal.column));
     let bad = |what: String| MergeError::plan("bad-target", what).at(at());
     let from_number = |column: &str| {
         let value = table.at(row, column);
-        number(&value, false)
-            .ok_or_else(|| bad(format!("`{}` in column `{column}` is no number", plain(&value))))
+        number(&value, false).ok_or_else(|| {
+            bad(format!(
+                "`{}` in column `{column}` is no number",
+                plain(&value)
+            ))
+        })
     };
     let needs_target = !matches!(
         goal.kind,
-        TaskType::Retrieval | TaskType::Span | TaskType::Survival | TaskType::Perplexity
-            | TaskType::MultipleChoice | TaskType::Generation
+        TaskType::Retrieval
+            | TaskType::Span
+            | TaskType::Survival
+            | TaskType::Perplexity
+            | TaskType::MultipleChoice
+            | TaskType::Generation
     );
     if needs_target && (target.is_null() || target.as_str().is_some_and(|t| t.trim().is_empty())) {
         return Ok(None);
@@ -292,7 +368,10 @@ fn truth(goal: &mut Goal, about: &About<'_>, id: &str, at: &dyn Fn() -> String) 
         }
         TaskType::TokenClassification => {
             let list = labels_of(&target);
-            let name = |v: &Value| match v.as_u64().and_then(|i| goal.classes.get(usize::try_from(i).ok()?)) {
+            let name = |v: &Value| match v
+                .as_u64()
+                .and_then(|i| goal.classes.get(usize::try_from(i).ok()?))
+            {
                 Some(name) => name.clone(),
                 None => plain(v),
             };
@@ -311,13 +390,18 @@ fn truth(goal: &mut Goal, about: &About<'_>, id: &str, at: &dyn Fn() -> String) 
             Truth::Time(from_number(&spec.fields.time)?, event)
         }
         TaskType::Perplexity => {
-            let column = if spec.fields.input.is_empty() { &goal.column } else { &spec.fields.input };
+            let column = if spec.fields.input.is_empty() {
+                &goal.column
+            } else {
+                &spec.fields.input
+            };
             let text = plain(&table.at(row, column));
             Truth::Size(text.split_whitespace().count() as u64, text.len() as u64)
         }
         TaskType::Generation | TaskType::MultipleChoice => {
             let prompt = spec.prompts.first();
-            let prompt = prompt.filter(|p| goal.kind == TaskType::MultipleChoice || !p.target.is_empty());
+            let prompt =
+                prompt.filter(|p| goal.kind == TaskType::MultipleChoice || !p.target.is_empty());
             let Some(prompt) = prompt else {
                 return Ok(Some(Truth::Texts(match target {
                     Value::Null => return Ok(None),
@@ -325,7 +409,10 @@ fn truth(goal: &mut Goal, about: &About<'_>, id: &str, at: &dyn Fn() -> String) 
                     one => vec![plain(&one)],
                 })));
             };
-            let question = about.renderer.question(prompt, &loader.record(table, row)).map_err(|e| e.at(at()))?;
+            let question = about
+                .renderer
+                .question(prompt, &loader.record(table, row))
+                .map_err(|e| e.at(at()))?;
             match goal.kind {
                 TaskType::Generation => Truth::Texts(question.targets),
                 _ => {
@@ -334,7 +421,8 @@ fn truth(goal: &mut Goal, about: &About<'_>, id: &str, at: &dyn Fn() -> String) 
                         question.choices.iter().position(|c| c == answer)
                     });
                     let gold = gold.filter(|g| *g < question.choices.len());
-                    let gold = gold.ok_or_else(|| bad("the right answer is none of the choices".into()))?;
+                    let gold =
+                        gold.ok_or_else(|| bad("the right answer is none of the choices".into()))?;
                     Truth::Choice(question.choices, gold)
                 }
             }
@@ -384,19 +472,31 @@ pub(crate) fn spans(value: &Value, input: &str) -> std::result::Result<Vec<Span>
                 // A text that is not in the input is a span that is nowhere: it counts as wrong.
                 let at = input.find(&text).map(|b| input[..b].chars().count() as u64);
                 let start = at.unwrap_or(u64::MAX / 2);
-                spans.push(Span { start, end: start + text.chars().count() as u64, label: label.clone() });
+                spans.push(Span {
+                    start,
+                    end: start + text.chars().count() as u64,
+                    label: label.clone(),
+                });
             }
             return Ok(spans);
         }
         other => return Err(format!("`{}` is no list of spans", plain(other))),
     };
     let one = |v: &Value| {
-        let place = |name: &str| v.get(name).and_then(|x| number(x, false)).filter(|x| *x >= 0.0);
-        let label = ["label", "slot", "type", "entity"].iter().find_map(|n| v.get(*n));
+        let place = |name: &str| {
+            v.get(name)
+                .and_then(|x| number(x, false))
+                .filter(|x| *x >= 0.0)
+        };
+        let label = ["label", "slot", "type", "entity"]
+            .iter()
+            .find_map(|n| v.get(*n));
         match (place("start"), place("end"), label) {
-            (Some(start), Some(end), Some(label)) => {
-                Ok(Span { start: start as u64, end: end as u64, label: plain(label) })
-            }
+            (Some(start), Some(end), Some(label)) => Ok(Span {
+                start: start as u64,
+                end: end as u64,
+                label: plain(label),
+            }),
             _ => Err(format!("`{v}` has not start, end and label")),
         }
     };

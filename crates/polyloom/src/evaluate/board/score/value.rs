@@ -7,12 +7,17 @@ use crate::evaluate::EvalError;
 use crate::evaluate::metric::registry::Metric;
 use crate::evaluate::statistics::bootstrap::Bootstrap;
 use crate::evaluate::statistics::draw::Seed;
-use crate::evaluate::statistics::mean::{Clusters, clustered_standard_error, standard_error, t_interval};
+use crate::evaluate::statistics::mean::{
+    Clusters, clustered_standard_error, standard_error, t_interval,
+};
 use crate::evaluate::statistics::proportion::{ProportionMethod, proportion};
 use crate::evaluate::statistics::special::t_quantile;
 use crate::evaluate::sum::{mean, sum};
 
-#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
 fn internal(error: EvalError) -> MergeError {
     MergeError::plan("statistics", error.to_string())
 }
@@ -37,7 +42,11 @@ pub(super) struct About<'a> {
 }
 
 /// The value with its interval, and the values per example.
-pub(super) fn finish(form: Form<'_>, n: usize, about: &About<'_>) -> Result<(Measured, Option<Vec<f64>>)> {
+pub(super) fn finish(
+    form: Form<'_>,
+    n: usize,
+    about: &About<'_>,
+) -> Result<(Measured, Option<Vec<f64>>)> {
     let mut out = Measured {
         name: about.metric.name.to_owned(),
         higher_is_better: about.metric.higher_is_better(),
@@ -56,8 +65,11 @@ pub(super) fn finish(form: Form<'_>, n: usize, about: &About<'_>) -> Result<(Mea
         }
         (Form::Each(values), aggregate) => {
             let statistic = |places: &[u32]| {
-                let mut taken: Vec<f64> =
-                    places.iter().map(|&i| values[i as usize]).filter(|v| !v.is_nan()).collect();
+                let mut taken: Vec<f64> = places
+                    .iter()
+                    .map(|&i| values[i as usize])
+                    .filter(|v| !v.is_nan())
+                    .collect();
                 match aggregate {
                     Aggregate::Sum => sum(taken),
                     _ => {
@@ -71,7 +83,10 @@ pub(super) fn finish(form: Form<'_>, n: usize, about: &About<'_>) -> Result<(Mea
         }
         (Form::Whole(_), aggregate) if aggregate != Aggregate::Mean => Err(MergeError::plan(
             "not-scored",
-            format!("metric `{}` is of all examples together: it has no median and no sum", about.metric.name),
+            format!(
+                "metric `{}` is of all examples together: it has no median and no sum",
+                about.metric.name
+            ),
         )),
         (Form::Whole(statistic), _) => {
             drawn(&*statistic, n, about, &mut out)?;
@@ -109,20 +124,30 @@ fn means(all: &[f64], about: &About<'_>, out: &mut Measured) -> Result<()> {
     out.stderr = standard_error(&values).map_err(internal)?;
     if values.iter().all(|v| *v == 0.0 || *v == 1.0) {
         let right = values.iter().filter(|v| **v == 1.0).count() as u64;
-        let interval = proportion(right, out.n, level, ProportionMethod::Wilson).map_err(internal)?;
+        let interval =
+            proportion(right, out.n, level, ProportionMethod::Wilson).map_err(internal)?;
         out.interval = Some((interval.low, interval.high));
         out.method = "wilson";
     } else {
         let interval = t_interval(&values, level).map_err(internal)?;
-        out.interval = interval.low.is_finite().then_some((interval.low, interval.high));
+        out.interval = interval
+            .low
+            .is_finite()
+            .then_some((interval.low, interval.high));
         out.method = "student";
     }
     Ok(())
 }
 
 /// A statistic of all examples, with a bootstrap.
-fn drawn(statistic: &(dyn Fn(&[u32]) -> f64 + Sync), n: usize, about: &About<'_>, out: &mut Measured) -> Result<()> {
-    let bootstrap = Bootstrap::new(Seed::of(about.hash, about.metric.name)).with_draws(about.options.draws);
+fn drawn(
+    statistic: &(dyn Fn(&[u32]) -> f64 + Sync),
+    n: usize,
+    about: &About<'_>,
+    out: &mut Measured,
+) -> Result<()> {
+    let bootstrap =
+        Bootstrap::new(Seed::of(about.hash, about.metric.name)).with_draws(about.options.draws);
     let run = |(): &mut (), places: &[u32]| statistic(places);
     let found = match about.clusters {
         None => bootstrap.indices(n, || (), run),
@@ -132,10 +157,15 @@ fn drawn(statistic: &(dyn Fn(&[u32]) -> f64 + Sync), n: usize, about: &About<'_>
         }
     };
     let found = found.map_err(internal)?;
-    out.method = if about.clusters.is_some() { "clustered bootstrap" } else { "bootstrap" };
+    out.method = if about.clusters.is_some() {
+        "clustered bootstrap"
+    } else {
+        "bootstrap"
+    };
     out.value = found.point;
     if found.point.is_nan() {
-        out.reason = Some("it is not defined for these examples, such as an area of one class".into());
+        out.reason =
+            Some("it is not defined for these examples, such as an area of one class".into());
         return Ok(());
     }
     if n > 1 && found.undefined() < found.values.len() {
