@@ -2,9 +2,9 @@
 
 mod compare;
 mod diff;
-mod eval;
 #[cfg(feature = "hub")]
 mod download;
+mod eval;
 #[cfg(feature = "hub")]
 mod hub_server;
 
