@@ -1,72 +1,181 @@
 //! `polyloom compare`
 
-use std::path::Path;
+mod event;
+mod many;
+mod plan;
+mod table;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use polyloom::evaluate::board::compare::{Comparison, Options, Paired, Test, Verdict, compare};
-use polyloom::evaluate::board::predictions::{Columns, Example, Predictions};
+use polyloom::MergeError;
+use polyloom::evaluate::board::compare::gate::{self, Gate, Reason};
+use polyloom::evaluate::board::compare::{
+    Bounds, Choice, Comparison, Metric, Settings, Slices, Verdict, compare_with,
+};
+use polyloom::evaluate::board::predictions::{Columns, Predictions};
 use polyloom::evaluate::statistics::Interval;
-use polyloom::evaluate::statistics::mcnemar::McNemarForm;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::args_compare::CompareArgs;
+use crate::args_compare::{CompareArgs, IntervalArg, MetricArg, TestArg};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
 pub fn run(args: &CompareArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let columns = Columns {
+    if args.plan {
+        return plan::run(args, ui);
+    }
+    match &args.files[..] {
+        [_] => {
+            let error = MergeError::plan("arguments", "one file; comparing needs two");
+            Err(error.hint("polyloom compare OLD NEW").into())
+        }
+        [first, second] => two(first, second, args, ui),
+        _ => many::run(args, ui),
+    }
+}
+
+fn columns(args: &CompareArgs) -> Columns {
+    Columns {
         id: args.id.clone(),
         task: args.task_column.clone(),
         prediction: args.prediction.clone(),
         label: args.label.clone(),
         score: args.score.clone(),
         system: None,
-    };
-    let first = Predictions::read(&args.first, &columns)?;
-    let second = Predictions::read(&args.second, &columns)?;
-    let options = Options {
+    }
+}
+
+fn settings(args: &CompareArgs) -> Settings {
+    Settings {
         alpha: args.alpha,
         allow_partial: args.allow_partial,
+        metric: match args.metric {
+            MetricArg::Mean => Metric::Mean,
+            MetricArg::Median => Metric::Median,
+            MetricArg::MacroF1 => Metric::MacroF1,
+            MetricArg::WeightedF1 => Metric::WeightedF1,
+            MetricArg::BalancedAccuracy => Metric::BalancedAccuracy,
+            MetricArg::Mcc => Metric::Mcc,
+            MetricArg::CohenKappa => Metric::CohenKappa,
+        },
+        test: match args.test {
+            TestArg::Auto => Choice::Auto,
+            TestArg::Mcnemar => Choice::McNemar,
+            TestArg::T => Choice::PairedT,
+            TestArg::Wilcoxon => Choice::Wilcoxon,
+            TestArg::Sign => Choice::Sign,
+            TestArg::Permutation => Choice::Permutation,
+            TestArg::Bootstrap => Choice::Bootstrap,
+        },
+        bounds: match args.interval {
+            IntervalArg::Auto => Bounds::Auto,
+            IntervalArg::Student => Bounds::Student,
+            IntervalArg::Percentile => Bounds::Percentile,
+            IntervalArg::Bca => Bounds::Bca,
+        },
+        draws: args.draws as usize,
+        lower_is_better: args.lower_is_better,
+    }
+}
+
+fn gate(args: &CompareArgs) -> Result<Gate, MergeError> {
+    let mut tasks = match &args.allow_file {
+        Some(file) => gate::allowances(file)?,
+        None => Default::default(),
     };
-    let found = compare(&first, &second, options)?;
+    tasks.extend(args.allow.iter().cloned());
+    Ok(Gate {
+        allowance: args.fail_if_worse,
+        tasks,
+        flips: args.max_flips,
+    })
+}
+
+fn two(first: &Path, second: &Path, args: &CompareArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    if args.over.is_some() {
+        let error = MergeError::plan("bad-flag", "--over is for more than two files");
+        return Err(error.into());
+    }
+    let (columns, gate) = (columns(args), gate(args)?);
+    let (old, new) = (
+        Predictions::read(first, &columns)?,
+        Predictions::read(second, &columns)?,
+    );
+    let slices = Slices::read(first, &columns, &args.slice)?;
+    let found = compare_with(&old, &new, &slices, &settings(args))?;
     if !found.left_out.is_empty() {
         let n = found.left_out.len();
         ui.note(&format!(
             "{n} examples that only one file holds were left out"
         ));
     }
-    let failed: Vec<&Paired> = found
-        .tasks
-        .iter()
-        .filter(|t| {
-            let allowance = args.fail_if_worse.unwrap_or(f64::INFINITY);
-            t.verdict == Verdict::Worse && -t.difference > allowance
-        })
-        .collect();
+    let faults = gate.faults(&found)?;
     if ui.json {
-        for task in &found.tasks {
-            ui.event(&event(task, args.flips));
+        for paired in found.tasks.iter().chain(&found.slices) {
+            ui.event(&event::comparison(paired, args));
         }
-        let words: Vec<&str> = failed.iter().map(|t| t.task.as_str()).collect();
-        ui.event(&json!({"type": "done", "verdict": verdict(&found), "failed": words}));
+        let mut failed = Vec::new();
+        for fault in &faults {
+            let (reason, limit) = match fault.reason {
+                Reason::Worse(allowance) => ("worse", allowance),
+                Reason::Flips(limit) => ("flips", limit),
+            };
+            let place = table::place(fault.paired);
+            failed.push(place.clone());
+            ui.event(&json!({
+                "type": "failed", "task": fault.paired.task, "slice": event::slice(fault.paired),
+                "reason": reason, "limit": limit,
+            }));
+        }
+        ui.event(&json!({"type": "done", "verdict": verdict(&found), "failed": failed}));
     } else {
-        ui.answer(&table(&found, args));
+        ui.answer(&table::text(&found, args));
     }
-    if failed.is_empty() {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        ui.say(&format!(
-            "worse than allowed on {} of {} tasks",
-            failed.len(),
-            found.tasks.len()
-        ));
-        Ok(ExitCode::from(1))
+    for fault in &faults {
+        let place = table::place(fault.paired);
+        ui.say(&match fault.reason {
+            Reason::Worse(allowance) => format!(
+                "{place}: worse by {:.4}, allowed {allowance}",
+                fault.paired.difference.abs()
+            ),
+            Reason::Flips(limit) => format!(
+                "{place}: {} of {} examples got worse, allowed {:.1} %",
+                fault.paired.worse.len(),
+                fault.paired.n,
+                100.0 * limit
+            ),
+        });
     }
+    Ok(ExitCode::from(u8::from(!faults.is_empty())))
 }
 
-fn name(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or(path.as_os_str());
-    stem.to_string_lossy().chars().take(12).collect()
+/// Short names of the files: their stems, or with the folder where two stems are equal.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    let stem = |p: &PathBuf| {
+        let stem = p.file_stem().unwrap_or(p.as_os_str());
+        stem.to_string_lossy().into_owned()
+    };
+    let stems: Vec<String> = files.iter().map(stem).collect();
+    let named = |(i, file): (usize, &PathBuf)| {
+        let alone = stems.iter().filter(|s| **s == stems[i]).count() == 1;
+        let folder = file.parent().and_then(Path::file_name);
+        match folder.filter(|_| !alone) {
+            Some(folder) => format!("{}/{}", folder.to_string_lossy(), stems[i]),
+            None => stems[i].clone(),
+        }
+    };
+    files.iter().enumerate().map(named).collect()
+}
+
+fn clipped(text: &str, most: usize) -> String {
+    let n = text.chars().count();
+    if n <= most {
+        return text.to_owned();
+    }
+    // The end of a long name tells more than its beginning.
+    let end: String = text.chars().skip(n - (most - 2)).collect();
+    format!("..{end}")
 }
 
 fn range(interval: Interval, signed: bool) -> String {
@@ -78,116 +187,19 @@ fn range(interval: Interval, signed: bool) -> String {
     }
 }
 
-fn table(found: &Comparison, args: &CompareArgs) -> String {
-    let named = |t: &Paired| {
-        let task = if t.task.is_empty() { "all" } else { &t.task };
-        task.to_owned()
-    };
-    let width = found
-        .tasks
-        .iter()
-        .map(|t| named(t).chars().count())
-        .max()
-        .unwrap_or(4);
-    let width = width.clamp(4, 24);
-    let (a, b) = (name(&args.first), name(&args.second));
-    let percent = 100.0 * (1.0 - args.alpha);
-    let interval = format!("{percent:.0} % interval");
-    let mut out = vec![format!(
-        "{:<width$} {:>6} {a:>8} {b:>8} {:>8}  {interval:<18} {:>7}",
-        "task", "n", "change", "p"
-    )];
-    for t in &found.tasks {
-        let task: String = named(t).chars().take(width).collect();
-        out.push(format!(
-            "{task:<width$} {:>6} {:>a$.4} {:>b$.4} {:>+8.4}  {:<18} {:>7}",
-            t.n,
-            t.first.mean,
-            t.second.mean,
-            t.difference,
-            range(t.interval, true),
-            probability(t.p_holm),
-            a = a.chars().count().max(8),
-            b = b.chars().count().max(8),
-        ));
-    }
-    out.push(String::new());
-    out.push(format!(
-        "{:<width$} {:>6} {:>8}   least true change that shows 4 times in 5",
-        "task", "worse", "better"
-    ));
-    for t in &found.tasks {
-        let task: String = named(t).chars().take(width).collect();
-        let detectable = match t.detectable {
-            d if d.is_nan() => "n/a".to_owned(),
-            d => format!("{d:.4}"),
-        };
-        let (worse, better) = (t.worse.len(), t.better.len());
-        out.push(format!(
-            "{task:<width$} {worse:>6} {better:>8}   {detectable}"
-        ));
-    }
-    out.push(String::new());
-    if let [t] = &found.tasks[..] {
-        let (first, second) = (
-            range(t.first.interval, false),
-            range(t.second.interval, false),
-        );
-        out.push(format!("{a} lies in {first}, {b} in {second}"));
-    }
-    let tests: &[&str] = match found.tasks[0].test {
-        Test::McNemar(_) => &["McNemar's test", "right and wrong answers"],
-        Test::PairedT => &["the paired t test", "scores"],
-    };
-    let holm = if found.tasks.len() > 1 {
-        ", corrected for the tasks (Holm)"
-    } else {
-        ""
-    };
-    out.push(format!("p: {} on {}{holm}", tests[0], tests[1]));
-    for t in found.tasks.iter().filter(|_| args.flips > 0) {
-        out.push(String::new());
-        out.push(format!("{}: worse in {b}", named(t)));
-        for flip in t.worse.iter().take(args.flips) {
-            let (old, new) = (&flip.examples.0, &flip.examples.1);
-            let shown = |e: &Example| match &e.texts {
-                Some((prediction, _)) => prediction.trim().to_owned(),
-                None => format!("{:.4}", e.value),
-            };
-            let label = old
-                .texts
-                .as_ref()
-                .map_or_else(String::new, |t| format!(", right: {}", t.1.trim()));
-            out.push(clip(&format!(
-                "  {}  {} -> {}{label}",
-                flip.id,
-                shown(old),
-                shown(new)
-            )));
-        }
-        if t.worse.len() > args.flips {
-            out.push(format!("  and {} more", t.worse.len() - args.flips));
-        }
-    }
-    out.push(String::new());
-    out.push(format!("verdict: {}", verdict(found)));
-    out.join("\n")
-}
-
-/// One line of a terminal: texts of answers may be long.
-fn clip(line: &str) -> String {
-    let line = line.replace(['\n', '\r', '\t'], " ");
-    if line.chars().count() <= 80 {
-        return line;
-    }
-    line.chars().take(77).chain("...".chars()).collect()
-}
-
 fn probability(p: f64) -> String {
-    if p < 0.0001 {
-        "<0.0001".into()
+    match p {
+        p if p.is_nan() => "n/a".into(),
+        p if p < 0.0001 => "<0.0001".into(),
+        p => format!("{p:.4}"),
+    }
+}
+
+fn small(x: f64) -> String {
+    if x.is_nan() {
+        "n/a".into()
     } else {
-        format!("{p:.4}")
+        format!("{x:.4}")
     }
 }
 
@@ -216,47 +228,4 @@ fn verdict(found: &Comparison) -> String {
             said.join(", ")
         }
     }
-}
-
-fn event(t: &Paired, flips: usize) -> Value {
-    let number = |x: f64| if x.is_finite() { json!(x) } else { Value::Null };
-    let pair = |i: Interval| json!([number(i.low), number(i.high)]);
-    let flips: Vec<Value> = t
-        .worse
-        .iter()
-        .take(flips)
-        .map(|f| {
-            let side = |e: &Example| {
-                let prediction = e.texts.as_ref().map(|t| t.0.clone());
-                json!({"value": number(e.value), "prediction": prediction})
-            };
-            let label = f.examples.0.texts.as_ref().map(|t| t.1.clone());
-            json!({"id": f.id, "old": side(&f.examples.0), "new": side(&f.examples.1), "label": label})
-        })
-        .collect();
-    json!({
-        "type": "comparison",
-        "task": t.task,
-        "n": t.n,
-        "old": {"mean": number(t.first.mean), "interval": pair(t.first.interval)},
-        "new": {"mean": number(t.second.mean), "interval": pair(t.second.interval)},
-        "difference": number(t.difference),
-        "interval": pair(t.interval),
-        "p": number(t.p),
-        "p_holm": number(t.p_holm),
-        "test": match t.test {
-            Test::McNemar(McNemarForm::Exact) => "mcnemar-exact",
-            Test::McNemar(McNemarForm::MidP) => "mcnemar-mid-p",
-            Test::PairedT => "paired-t",
-        },
-        "minimum_detectable": number(t.detectable),
-        "worse": t.worse.len(),
-        "better": t.better.len(),
-        "verdict": match t.verdict {
-            Verdict::Better => "better",
-            Verdict::Worse => "worse",
-            Verdict::Open => "no clear change",
-        },
-        "flips": flips,
-    })
 }

@@ -1,15 +1,26 @@
-//! Two systems on the same examples: which is better, and can it be believed.
+//! Two systems (or several, [`many`](mod@many)) on the same examples: which is better, and can it be believed.
+
+pub mod gate;
+mod judge;
+pub mod many;
+pub mod plan;
+mod slices;
+pub mod unpaired;
 
 use crate::error::{MergeError, Result};
 use crate::evaluate::statistics::Interval;
-use crate::evaluate::statistics::mcnemar::{McNemar, McNemarForm};
+use crate::evaluate::statistics::mcnemar::McNemarForm;
+use crate::evaluate::statistics::mean::standard_deviation;
 use crate::evaluate::statistics::multiplicity::{Correction, adjust};
 use crate::evaluate::statistics::power::minimum_detectable;
 use crate::evaluate::statistics::proportion::{ProportionMethod, proportion};
-use crate::evaluate::statistics::special::{t_quantile, t_two_sided};
-use crate::evaluate::sum::{mean, sum};
+use crate::evaluate::statistics::special::t_quantile;
+use crate::evaluate::sum::mean;
 
 use super::predictions::{Example, Predictions};
+
+pub use judge::corpus_value;
+pub use slices::Slices;
 
 /// Settings of a comparison.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +29,109 @@ pub struct Options {
     pub alpha: f64,
     /// Compare what both files hold; else an example that one of them lacks is an error.
     pub allow_partial: bool,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Metric {
+    /// Mean over the examples: the share of right answers, or the mean score.
+    #[default]
+    Mean,
+    /// Median of the scores.
+    Median,
+    /// F1, averaged over classes.
+    MacroF1,
+    /// F1, averaged over classes by their size.
+    WeightedF1,
+    /// Recall, averaged over classes.
+    BalancedAccuracy,
+    /// Matthews' correlation.
+    Mcc,
+    /// Cohen's kappa.
+    CohenKappa,
+}
+
+impl Metric {
+    /// The name in events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Median => "median",
+            Self::MacroF1 => "macro_f1",
+            Self::WeightedF1 => "weighted_f1",
+            Self::BalancedAccuracy => "balanced_accuracy",
+            Self::Mcc => "mcc",
+            Self::CohenKappa => "cohen_kappa",
+        }
+    }
+}
+
+/// Which test finds the p-value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// McNemar's for right and wrong answers, Student's for scores, the bootstrap for what is no mean.
+    #[default]
+    Auto,
+    /// McNemar's test, for right and wrong answers only.
+    McNemar,
+    /// Student's paired t test.
+    PairedT,
+    /// Wilcoxon's signed ranks.
+    Wilcoxon,
+    /// The sign test.
+    Sign,
+    /// Random flips of the differences' signs, all of them up to 20 differing pairs.
+    Permutation,
+    /// The paired bootstrap.
+    Bootstrap,
+}
+
+/// How the difference is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bounds {
+    /// Student's t for means, percentiles of the paired bootstrap for what is no mean.
+    #[default]
+    Auto,
+    /// Student's t over the differences.
+    Student,
+    /// Percentiles of the paired bootstrap.
+    Percentile,
+    /// The same, corrected for bias and skewness (BCa).
+    Bca,
+}
+
+/// All settings of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// As [`Options::alpha`].
+    pub alpha: f64,
+    /// As [`Options::allow_partial`].
+    pub allow_partial: bool,
+    /// What is compared.
+    pub metric: Metric,
+    /// Which test finds the p-value.
+    pub test: Choice,
+    /// How the difference is bounded.
+    pub bounds: Bounds,
+    /// Draws of the bootstrap.
+    pub draws: usize,
+    /// Scores where less is better.
+    pub lower_is_better: bool,
+}
+
+impl From<Options> for Settings {
+    fn from(options: Options) -> Self {
+        Self {
+            alpha: options.alpha,
+            allow_partial: options.allow_partial,
+            metric: Metric::Mean,
+            test: Choice::Auto,
+            bounds: Bounds::Auto,
+            draws: 1000,
+            lower_is_better: false,
+        }
+    }
 }
 
 /// What the comparison says of a task.
@@ -38,14 +152,22 @@ pub enum Test {
     McNemar(McNemarForm),
     /// Student's paired t test on scores.
     PairedT,
+    /// Wilcoxon's signed ranks.
+    Wilcoxon,
+    /// The sign test.
+    Sign,
+    /// The permutation test.
+    Permutation,
+    /// The paired bootstrap.
+    Bootstrap,
 }
 
 /// One system on one task.
 #[derive(Debug, Clone, Copy)]
 pub struct Side {
-    /// Mean over the examples.
+    /// Mean over the examples, or the metric that was asked for.
     pub mean: f64,
-    /// Interval of the mean: Wilson's for shares of right answers, else Student's.
+    /// Its interval: Wilson's for shares of right answers, Student's for means of scores, else percentiles of the bootstrap.
     pub interval: Interval,
 }
 
@@ -63,6 +185,8 @@ pub struct Flip {
 pub struct Paired {
     /// The task; empty where the files name none.
     pub task: String,
+    /// The column and value that its examples were taken by; `None` for all of the task.
+    pub slice: Option<(String, String)>,
     /// Examples compared.
     pub n: u64,
     /// The first system.
@@ -71,11 +195,13 @@ pub struct Paired {
     pub second: Side,
     /// Second less first.
     pub difference: f64,
-    /// Interval of the difference, from the differences example by example (Student's t). `NaN` for one example.
+    /// Interval of the difference, from the differences example by example. `NaN` for one example.
     pub interval: Interval,
+    /// How that was found; never `Auto`.
+    pub bounds: Bounds,
     /// Two-sided p-value.
     pub p: f64,
-    /// The same after Holm's correction for the tasks of this comparison.
+    /// The same after Holm's correction for the tasks and slices of this comparison.
     pub p_holm: f64,
     /// Where `p` comes from.
     pub test: Test,
@@ -94,6 +220,8 @@ pub struct Paired {
 pub struct Comparison {
     /// Task by task, in the first file's order.
     pub tasks: Vec<Paired>,
+    /// Slices of the tasks, where any were asked for.
+    pub slices: Vec<Paired>,
     /// Examples that only one file holds (task, id, true: the first file), where that was allowed.
     pub left_out: Vec<(String, String, bool)>,
 }
@@ -107,6 +235,19 @@ pub struct Comparison {
 /// Examples that one file lacks (unless allowed), a task without shared examples, labels that contradict each other, one
 /// file of right and wrong answers against one of scores.
 pub fn compare(first: &Predictions, second: &Predictions, options: Options) -> Result<Comparison> {
+    compare_with(first, second, &Slices::default(), &options.into())
+}
+
+/// [`compare`] with every setting, and with slices of the tasks. Holm's correction is over tasks and slices together.
+///
+/// # Errors
+/// As [`compare`], and tests or intervals that the metric or the values do not allow.
+pub fn compare_with(
+    first: &Predictions,
+    second: &Predictions,
+    slices: &Slices,
+    settings: &Settings,
+) -> Result<Comparison> {
     let mut left_out = Vec::new();
     for (one, other, is_first) in [(first, second, true), (second, first, false)] {
         for (task, examples) in &one.tasks {
@@ -117,7 +258,7 @@ pub fn compare(first: &Predictions, second: &Predictions, options: Options) -> R
             left_out.extend(absent.map(|id| (task.clone(), id.clone(), is_first)));
         }
     }
-    if !options.allow_partial && !left_out.is_empty() {
+    if !settings.allow_partial && !left_out.is_empty() {
         let (task, id, in_first) = &left_out[0];
         let (has, lacks) = if *in_first {
             (first, second)
@@ -141,7 +282,7 @@ pub fn compare(first: &Predictions, second: &Predictions, options: Options) -> R
         .hint("--allow-partial compares the examples that both hold"));
     }
     let binary = first.binary && second.binary;
-    let mut tasks = Vec::new();
+    let (mut tasks, mut parts) = (Vec::new(), Vec::new());
     for (task, examples) in &first.tasks {
         let Some(others) = second.tasks.get(task) else {
             continue;
@@ -167,7 +308,15 @@ pub fn compare(first: &Predictions, second: &Predictions, options: Options) -> R
             .at(second.path.display().to_string())
             .hint("are these predictions for the same data? --id names the column that tells examples apart"));
         }
-        tasks.push(paired(task, &shared, binary, options)?);
+        tasks.push(paired(task, &shared, binary, settings)?);
+        for (slice, places) in slices.cut(task, shared.iter().map(|f| &*f.id)) {
+            let part: Vec<Flip> = places.into_iter().map(|p| shared[p].clone()).collect();
+            let found = paired(task, &part, binary, settings)?;
+            parts.push(Paired {
+                slice: Some(slice),
+                ..found
+            });
+        }
     }
     if tasks.is_empty() {
         return Err(
@@ -176,17 +325,22 @@ pub fn compare(first: &Predictions, second: &Predictions, options: Options) -> R
                 .hint("--id COLUMN names the column that tells examples apart"),
         );
     }
-    let raw: Vec<f64> = tasks.iter().map(|t| t.p).collect();
+    let raw: Vec<f64> = tasks.iter().chain(&parts).map(|t| t.p).collect();
     let adjusted = adjust(&raw, Correction::Holm).map_err(internal)?;
-    for (task, p) in tasks.iter_mut().zip(adjusted) {
+    let sign = if settings.lower_is_better { -1.0 } else { 1.0 };
+    for (task, p) in tasks.iter_mut().chain(&mut parts).zip(adjusted) {
         task.p_holm = p;
-        task.verdict = match task.difference {
-            d if p < options.alpha && d > 0.0 => Verdict::Better,
-            d if p < options.alpha && d < 0.0 => Verdict::Worse,
+        task.verdict = match sign * task.difference {
+            d if p < settings.alpha && d > 0.0 => Verdict::Better,
+            d if p < settings.alpha && d < 0.0 => Verdict::Worse,
             _ => Verdict::Open,
         };
     }
-    Ok(Comparison { tasks, left_out })
+    Ok(Comparison {
+        tasks,
+        slices: parts,
+        left_out,
+    })
 }
 
 fn contradict(flip: &Flip) -> bool {
@@ -204,32 +358,15 @@ fn internal(error: crate::evaluate::EvalError) -> MergeError {
     MergeError::plan("statistics", error.to_string())
 }
 
-fn paired(task: &str, shared: &[Flip], binary: bool, options: Options) -> Result<Paired> {
+fn paired(task: &str, shared: &[Flip], binary: bool, settings: &Settings) -> Result<Paired> {
     let n = shared.len() as u64;
-    let firsts: Vec<f64> = shared.iter().map(|f| f.examples.0.value).collect();
-    let seconds: Vec<f64> = shared.iter().map(|f| f.examples.1.value).collect();
-    let differences: Vec<f64> = firsts.iter().zip(&seconds).map(|(a, b)| b - a).collect();
-    let (difference, sd) = (mean(differences.iter().copied()), deviation(&differences));
-    let error = sd / (n as f64).sqrt();
-    let (p, test) = if binary {
-        let right = |v: &[f64]| v.iter().map(|x| *x == 1.0).collect::<Vec<_>>();
-        let table = McNemar::of(&right(&firsts), &right(&seconds)).map_err(internal)?;
-        let (p, form) = table.p_value();
-        (p, Test::McNemar(form))
-    } else {
-        // Without any spread the difference is certain, or there is none; one example tells nothing.
-        let p = match (n, error > 0.0, difference == 0.0) {
-            (1, ..) | (_, false, true) => 1.0,
-            (_, false, false) => 0.0,
-            (_, true, _) => t_two_sided(difference / error, (n - 1) as f64),
-        };
-        (p, Test::PairedT)
-    };
-    let detectable = if n > 1 {
-        minimum_detectable(sd, n, options.alpha, 0.8).map_err(internal)?
+    let judged = judge::judge(task, shared, binary, settings)?;
+    let detectable = if n > 1 && judged.deviation.is_finite() {
+        minimum_detectable(judged.deviation, n, settings.alpha, 0.8).map_err(internal)?
     } else {
         f64::NAN
     };
+    let up = if settings.lower_is_better { -1.0 } else { 1.0 };
     let pick = |sign: f64| {
         let mut flips: Vec<Flip> = shared
             .iter()
@@ -242,17 +379,19 @@ fn paired(task: &str, shared: &[Flip], binary: bool, options: Options) -> Result
     };
     Ok(Paired {
         task: task.to_owned(),
+        slice: None,
         n,
-        first: side(&firsts, binary, options.alpha)?,
-        second: side(&seconds, binary, options.alpha)?,
-        difference,
-        interval: student(difference, error, n, options.alpha),
-        p,
-        p_holm: p,
-        test,
+        first: judged.first,
+        second: judged.second,
+        difference: judged.difference,
+        interval: judged.interval,
+        bounds: judged.bounds,
+        p: judged.p,
+        p_holm: judged.p,
+        test: judged.test,
         detectable,
-        worse: pick(-1.0),
-        better: pick(1.0),
+        worse: pick(-up),
+        better: pick(up),
         verdict: Verdict::Open,
     })
 }
@@ -264,18 +403,17 @@ fn side(values: &[f64], binary: bool, alpha: f64) -> Result<Side> {
         let right = values.iter().filter(|x| **x == 1.0).count() as u64;
         proportion(right, n, 1.0 - alpha, ProportionMethod::Wilson).map_err(internal)?
     } else {
-        student(mean, deviation(values) / (n as f64).sqrt(), n, alpha)
+        student(
+            mean,
+            standard_deviation(values) / (n as f64).sqrt(),
+            n,
+            alpha,
+        )
     };
     Ok(Side { mean, interval })
 }
 
-/// Sample standard deviation; `NaN` of one value.
-fn deviation(values: &[f64]) -> f64 {
-    let centre = mean(values.iter().copied());
-    let squares = sum(values.iter().map(|x| (x - centre).powi(2)));
-    (squares / (values.len() as f64 - 1.0)).sqrt()
-}
-
+/// Student's interval; `NaN` of one value.
 fn student(centre: f64, error: f64, n: u64, alpha: f64) -> Interval {
     if n < 2 {
         return Interval::new(f64::NAN, f64::NAN);
@@ -285,99 +423,4 @@ fn student(centre: f64, error: f64, n: u64, alpha: f64) -> Interval {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use indexmap::IndexMap;
-
-    fn predictions(values: &[(&str, f64)]) -> Predictions {
-        let examples: IndexMap<String, Example> = values
-            .iter()
-            .map(|(id, value)| {
-                (
-                    (*id).to_owned(),
-                    Example {
-                        value: *value,
-                        texts: None,
-                        confidence: None,
-                        input: None,
-                    },
-                )
-            })
-            .collect();
-        Predictions {
-            path: "p.csv".into(),
-            binary: values.iter().all(|v| v.1 == 0.0 || v.1 == 1.0),
-            tasks: [(String::new(), examples)].into(),
-        }
-    }
-
-    fn options() -> Options {
-        Options {
-            alpha: 0.05,
-            allow_partial: false,
-        }
-    }
-
-    #[test]
-    fn eleven_against_two() {
-        // 20 examples; the second mends 11 and breaks 2: exact McNemar p = 2 (C(13,0)+C(13,1)+C(13,2)) / 2^13.
-        let ids: Vec<String> = (0..20).map(|i| i.to_string()).collect();
-        let value = |f: &dyn Fn(usize) -> bool| {
-            let values: Vec<(&str, f64)> = ids
-                .iter()
-                .enumerate()
-                .map(|(i, id)| (id.as_str(), f64::from(u8::from(f(i)))))
-                .collect();
-            predictions(&values)
-        };
-        let first = value(&|i| i >= 11);
-        let second = value(&|i| !(11..13).contains(&i));
-        let c = compare(&first, &second, options()).unwrap();
-        let task = &c.tasks[0];
-        assert_eq!((task.better.len(), task.worse.len(), task.n), (11, 2, 20));
-        assert!((task.p - 2.0 * 92.0 / 8192.0).abs() < 1e-12, "{}", task.p);
-        assert!((task.difference - 0.45).abs() < 1e-12);
-        assert_eq!(task.verdict, Verdict::Better);
-        // The other way round everything changes its sign.
-        let back = &compare(&second, &first, options()).unwrap().tasks[0];
-        assert_eq!(
-            (back.difference, back.p, back.verdict),
-            (-task.difference, task.p, Verdict::Worse)
-        );
-        assert_eq!(back.interval.low, -task.interval.high);
-    }
-
-    #[test]
-    fn scores_by_students_t() {
-        // Differences 1, 2, 3: mean 2, sd 1, t = 2 sqrt(3) with 2 degrees of freedom, p = 0.0741799.
-        let first = predictions(&[("a", 0.5), ("b", 1.5), ("c", 2.5)]);
-        let second = predictions(&[("c", 5.5), ("b", 3.5), ("a", 1.5)]);
-        let task = &compare(&first, &second, options()).unwrap().tasks[0];
-        assert!((task.p - 0.074_179_900_2).abs() < 1e-8, "{}", task.p);
-        assert!((task.interval.low - (2.0 - 4.302_652_73 / 3f64.sqrt())).abs() < 1e-6);
-        assert_eq!(task.verdict, Verdict::Open);
-        assert_eq!(task.better[0].id, "c", "the largest gain first");
-    }
-
-    #[test]
-    fn examples_that_one_file_lacks() {
-        let first = predictions(&[("a", 1.0), ("b", 0.0)]);
-        let second = predictions(&[("b", 1.0), ("c", 0.0)]);
-        assert_eq!(
-            compare(&first, &second, options()).unwrap_err().code(),
-            "examples-differ"
-        );
-        let partial = Options {
-            allow_partial: true,
-            ..options()
-        };
-        let c = compare(&first, &second, partial).unwrap();
-        assert_eq!((c.tasks[0].n, c.left_out.len()), (1, 2));
-        assert!(c.tasks[0].interval.low.is_nan());
-        let none = predictions(&[("x", 1.0)]);
-        assert_eq!(
-            compare(&first, &none, partial).unwrap_err().code(),
-            "examples-differ"
-        );
-    }
-}
+mod tests;

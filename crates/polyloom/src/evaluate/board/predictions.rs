@@ -50,11 +50,11 @@ pub struct Predictions {
     pub binary: bool,
 }
 
-const ID: &[&str] = &["id", "doc_id", "example_id"];
+pub(super) const ID: &[&str] = &["id", "doc_id", "example_id"];
 const SYSTEM: &[&str] = &["system", "model"];
 const CONFIDENCE: &[&str] = &["confidence"];
 const INPUT: &[&str] = &["input", "text", "question", "prompt"];
-const TASK: &[&str] = &["task"];
+pub(super) const TASK: &[&str] = &["task"];
 const PREDICTION: &[&str] = &["prediction", "pred", "y_pred", "predicted", "output"];
 const LABEL: &[&str] = &["target", "label", "y_true", "truth", "gold"];
 
