@@ -36,6 +36,204 @@ fn the_table_of_two_tasks() {
     assert!(shown.lines().all(|l| l.chars().count() <= 80), "{shown}");
 }
 
+/// Every command of the guide, as it stands there.
+#[test]
+fn the_commands_of_the_guide_run() {
+    let guide = include_str!("../../../../docs/guides/which-is-better.md");
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    let table = |shift: usize| {
+        let row = |i: usize| {
+            let (task, language) = (["intents", "topics"][i % 2], ["de", "en"][i / 2 % 2]);
+            let prediction = ["a", "b", "c"][if (i + shift).is_multiple_of(7) {
+                (i + 1) % 3
+            } else {
+                i % 3
+            }];
+            format!(
+                "q{i},{task},{language},{},{prediction}\n",
+                ["a", "b", "c"][i % 3]
+            )
+        };
+        let rows: String = (0..200).map(row).collect();
+        format!("id,task,language,target,prediction\n{rows}")
+    };
+    for (name, shift) in [
+        ("old.csv", 0),
+        ("new.csv", 1),
+        ("a.csv", 0),
+        ("b.csv", 2),
+        ("c.csv", 3),
+    ] {
+        write(name, table(shift));
+    }
+    for (name, shift) in [("old.jsonl", 0), ("new.jsonl", 1)] {
+        let row = |i: usize| {
+            format!(
+                "{{\"id\": {i}, \"rouge_l\": 0.{}, \"seconds\": {}}}\n",
+                (i + shift) % 9,
+                1 + (i * 7 + shift) % 5
+            )
+        };
+        write(name, (0..50).map(row).collect());
+    }
+    write("allowances.toml", "intents = 0.02\n".into());
+    let mut ran = 0;
+    let lines = guide.lines().filter(|l| l.starts_with("polyloom "));
+    for line in lines {
+        let command = line
+            .split(" || ")
+            .next()
+            .unwrap()
+            .split("  ")
+            .next()
+            .unwrap();
+        let args: Vec<&str> = command.split_whitespace().skip(1).collect();
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_polyloom"))
+            .current_dir(dir.path())
+            .args(&args)
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
+        let code = out.status.code();
+        assert!(
+            code == Some(0) || code == Some(1) && line.contains("--fail-if-worse"),
+            "{line}: {}",
+            text(&out.stderr)
+        );
+        let shown = text(&out.stdout);
+        assert!(
+            shown.lines().all(|l| l.chars().count() <= 80),
+            "{line}\n{shown}"
+        );
+        ran += 1;
+    }
+    assert_eq!(ran, 16);
+}
+
+#[test]
+fn slices_are_rows_of_their_task_and_pass_the_gate_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = |new: bool| -> String {
+        let row = |i: usize| {
+            let language = ["de", "en"][i % 2];
+            // The new system breaks a third of the German examples and mends as many English ones.
+            let right = match (new, language) {
+                (false, "de") => true,
+                (false, _) => i % 6 != 1,
+                (true, "de") => i % 6 != 0,
+                (true, _) => true,
+            };
+            format!("{i},{language},x,{}\n", if right { "x" } else { "y" })
+        };
+        let rows: String = (0..180).map(row).collect();
+        format!("id,language,target,prediction\n{rows}")
+    };
+    let path = |name: &str, new: bool| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, rows(new)).unwrap();
+        path.display().to_string()
+    };
+    let (old, new) = (path("old.csv", false), path("new.csv", true));
+    let out = polyloom(&["compare", &old, &new, "--slice", "language"]);
+    let shown = text(&out.stdout);
+    assert!(shown.contains("\n  language=de"), "{shown}");
+    assert!(
+        shown.contains("corrected for tasks and slices (Holm)"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("verdict: no clear change\n"), "{shown}");
+    let out = polyloom(&[
+        "compare",
+        &old,
+        &new,
+        "--slice",
+        "language",
+        "--fail-if-worse",
+        "0.05",
+    ]);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        text(&out.stderr),
+        "all, language=de: worse by 0.3333, allowed 0.05\n"
+    );
+    assert_eq!(
+        polyloom(&["compare", &old, &new, "--fail-if-worse"])
+            .status
+            .code(),
+        Some(0)
+    );
+    let out = polyloom(&["compare", &old, &new, "--max-flips", "0.1"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        text(&out.stderr),
+        "all: 30 of 180 examples got worse, allowed 10.0 %\n"
+    );
+    let out = polyloom(&["compare", &old, &new, "--slice", "language", "--json"]);
+    let events: Vec<serde_json::Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(events.len(), 4);
+    assert_eq!(events[1]["slice"]["value"], "de");
+    assert_eq!(events[1]["verdict"], "worse");
+    let out = polyloom(&["compare", &old, &new, "--slice", "langage"]);
+    assert!(
+        text(&out.stderr).contains("has no column `langage`"),
+        "{}",
+        text(&out.stderr)
+    );
+}
+
+#[test]
+fn allowances_are_by_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = files(dir.path());
+    // From new to old the first task falls by 28 of 300.
+    let code = |args: &[&str]| {
+        let all = [&["compare", &new, &old], args].concat();
+        polyloom(&all).status.code()
+    };
+    assert_eq!(
+        code(&["--fail-if-worse", "0", "--allow", "intents=0.1"]),
+        Some(0)
+    );
+    assert_eq!(
+        code(&["--fail-if-worse", "0.1", "--allow", "intents=0.05"]),
+        Some(1)
+    );
+    let file = dir.path().join("a.json");
+    std::fs::write(&file, "{\"intents\": 0.1}").unwrap();
+    let file = file.display().to_string();
+    assert_eq!(code(&["--fail-if-worse", "--allow-file", &file]), Some(0));
+    assert_eq!(
+        code(&[
+            "--fail-if-worse",
+            "--allow-file",
+            &file,
+            "--allow",
+            "intents=0"
+        ]),
+        Some(1)
+    );
+    assert_eq!(code(&["--allow", "intents=0.1"]), Some(2));
+    let out = polyloom(&[
+        "compare",
+        &old,
+        &new,
+        "--fail-if-worse",
+        "0",
+        "--allow",
+        "intent=0.1",
+    ]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        text(&out.stderr).contains("did you mean `intents`?"),
+        "{}",
+        text(&out.stderr)
+    );
+}
+
 #[test]
 fn a_gate_for_scripts() {
     let dir = tempfile::tempdir().unwrap();
