@@ -12,8 +12,8 @@ fn predictions(values: &[(&str, f64)]) -> Predictions {
                 Example {
                     value: *value,
                     texts: None,
- confidence: None,
- input: None,
+                    confidence: None,
+                    input: None,
                 },
             )
         })
@@ -99,8 +99,8 @@ fn labelled(rows: &[(&str, &str, &str)]) -> Predictions {
     let example = |prediction: &str, label: &str| Example {
         value: f64::from(u8::from(prediction == label)),
         texts: Some((prediction.to_owned(), label.to_owned())),
- confidence: None,
- input: None,
+        confidence: None,
+        input: None,
     };
     let rows = rows
         .iter()
