@@ -100,6 +100,8 @@ pub enum Command {
     Eval(Box<crate::args_eval::EvalArgs>),
     /// Compare the predictions of two systems: intervals, a test, what got worse
     Compare(crate::args_compare::CompareArgs),
+    /// Rank systems across tasks: results of this project, lm-eval, MTEB, HELM, tables
+    Board(Box<crate::args_board::BoardArgs>),
     /// Compare experts with their base, or adapters with each other
     Diff(crate::args_diff::DiffArgs),
     /// Show what is inside a checkpoint, adapter, bundle or recipe

@@ -2,6 +2,7 @@
 
 mod args;
 mod args_adapt;
+mod args_board;
 mod args_compare;
 mod args_diff;
 mod args_eval;

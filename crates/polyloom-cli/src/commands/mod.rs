@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod adapt;
+mod board;
 mod compare;
 mod compress;
 mod convert;
@@ -50,6 +51,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Adapt(args) => adapt::run(args, hub, ui),
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
+        Command::Board(args) => board::run(&args, ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),

@@ -120,6 +120,35 @@ impl Comparisons {
         found
     }
 
+    /// [`Self::of_matrix`] with the games of a pair added up: the same likelihood from at most n² choices. O(tasks · n²)
+    /// time, O(n²) memory.
+    pub fn pooled(matrix: &ScoreMatrix) -> Self {
+        let n = matrix.systems().len();
+        let mut wins = vec![0.0; n * n];
+        for (t, task) in matrix.ranked() {
+            let scores = matrix.oriented(t).unwrap_or_default();
+            for (row, &a) in wins.chunks_exact_mut(n).zip(&scores) {
+                for (cell, &b) in row.iter_mut().zip(&scores) {
+                    // A comparison with a missing score (NaN) is false.
+                    *cell += if a >= b { task.weight } else { 0.0 };
+                }
+            }
+        }
+        let mut found = Self {
+            n,
+            items: Vec::new(),
+            ends: Vec::new(),
+            weights: Vec::new(),
+        };
+        for (at, &weight) in wins.iter().enumerate() {
+            let (a, b) = (at / n, at % n);
+            if a != b && weight > 0.0 {
+                found.push(a, &[b], weight);
+            }
+        }
+        found
+    }
+
     /// One item chosen over others.
     ///
     /// # Errors

@@ -251,6 +251,7 @@ fn derivatives(comparisons: &Comparisons, alpha: f64, theta: &[f64]) -> (Vec<f64
     let mut curvature = vec![0.0; n * n];
     (0..n).for_each(|i| curvature[i * n + i] = 2.0 * alpha);
     let mut share = Vec::new();
+    let (mut whole, mut half) = (vec![0.0; n], vec![0.0; n * n]);
     for (items, weight) in comparisons.choices() {
         let top = items
             .iter()
@@ -261,12 +262,39 @@ fn derivatives(comparisons: &Comparisons, alpha: f64, theta: &[f64]) -> (Vec<f64
         let sum: f64 = share.iter().sum();
         share.iter_mut().for_each(|s| *s /= sum);
         gradient[items[0] as usize] -= weight;
+        if items.len() * 4 > n {
+            // Most items take part: whole rows below the diagonal, mirrored at the end.
+            whole.fill(0.0);
+            for (&i, p) in items.iter().zip(&share) {
+                let i = i as usize;
+                gradient[i] += weight * p;
+                curvature[i * n + i] += weight * p;
+                whole[i] = *p;
+            }
+            for &i in items {
+                let i = i as usize;
+                let times = weight * whole[i];
+                let row = &mut half[i * n..=i * n + i];
+                row.iter_mut()
+                    .zip(&whole)
+                    .for_each(|(c, q)| *c += times * q);
+            }
+            continue;
+        }
         for (&i, p) in items.iter().zip(&share) {
             let i = i as usize;
             gradient[i] += weight * p;
             curvature[i * n + i] += weight * p;
             for (&j, q) in items.iter().zip(&share) {
                 curvature[i * n + j as usize] -= weight * p * q;
+            }
+        }
+    }
+    for i in 0..n {
+        for j in 0..=i {
+            curvature[i * n + j] -= half[i * n + j];
+            if i != j {
+                curvature[j * n + i] -= half[i * n + j];
             }
         }
     }

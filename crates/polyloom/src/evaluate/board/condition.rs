@@ -55,6 +55,11 @@ impl Condition {
         of.any(|text| self.values.iter().any(|pattern| like(pattern, text))) != self.negated
     }
 
+    /// Whether the condition takes a single value of its key.
+    pub fn takes(&self, value: &str) -> bool {
+        self.any(std::iter::once(value.trim()))
+    }
+
     /// Whether the condition takes a task; conditions on systems take all.
     pub fn takes_task(&self, task: &Task) -> bool {
         match self.key.as_str() {

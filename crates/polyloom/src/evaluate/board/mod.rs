@@ -2,6 +2,10 @@
 
 pub mod compare;
 pub mod condition;
+pub mod import;
 pub mod predictions;
+pub mod ranking;
 pub mod results;
 pub mod score;
+pub mod uncertainty;
+pub mod views;
