@@ -212,7 +212,9 @@ impl Board {
         };
         out.push(format!(
             "{} on {}, {cells}. Ordered by {}: {}.",
-            counted(systems, "system"), counted(tasks, "task"), self.ranked[0].by,
+            counted(systems, "system"),
+            counted(tasks, "task"),
+            self.ranked[0].by,
             self.ranked[0].by.says()
         ));
         if systems == 1 {
@@ -285,9 +287,15 @@ impl Board {
             ));
         }
         if !same.is_empty() {
-            out.push(format!("The same order by {} as by {}.", same.join(" and "), places.by));
+            out.push(format!(
+                "The same order by {} as by {}.",
+                same.join(" and "),
+                places.by
+            ));
         }
-        let skipped = lacking == 0 && filled < systems * tasks && self.ranked.iter().any(|r| r.by.reads_scale());
+        let skipped = lacking == 0
+            && filled < systems * tasks
+            && self.ranked.iter().any(|r| r.by.reads_scale());
         if skipped {
             out.push("Means are over the tasks that a system has, which differ from system to system (--missing skip): take win_rate or bt to compare.".into());
         }

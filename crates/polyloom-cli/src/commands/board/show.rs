@@ -192,7 +192,11 @@ fn steadiness(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, F
         if list.is_empty() {
             continue;
         }
-        let effect = if same == list.len() { "" } else { " Most effect:" };
+        let effect = if same == list.len() {
+            ""
+        } else {
+            " Most effect:"
+        };
         out.push(wrapped(&format!(
             "One {what} left out, {}: the same order {}, another first place {}.{effect}",
             counted(list.len(), "time"),

@@ -119,7 +119,8 @@ pub fn import(sources: &[Source], options: &Options) -> Result<Imported> {
             let before = found.entries.len() + found.examples;
             read_file(&path, source.name.as_deref(), options, &mut found)?;
             if found.entries.len() + found.examples == before {
-                let error = MergeError::plan("empty", "holds no score").at(path.display().to_string());
+                let error =
+                    MergeError::plan("empty", "holds no score").at(path.display().to_string());
                 return Err(match options.conditions.is_empty() {
                     true => error,
                     false => error.hint("no row holds to all of --where; loosen a condition"),
