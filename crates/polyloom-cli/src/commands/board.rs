@@ -234,7 +234,7 @@ impl Board {
                 }
             ));
             let first = self.order[0];
-            if !self.ranked[0].standing.value[first].is_nan() {
+            if systems > 1 && !self.ranked[0].standing.value[first].is_nan() {
                 out.push(format!(
                     "{} is first in {:.0} % of the draws.",
                     self.matrix.systems()[first],
@@ -248,6 +248,7 @@ impl Board {
             let open = self
                 .order
                 .windows(2)
+                .filter(|w| w.iter().all(|&s| !self.ranked[0].standing.value[s].is_nan()))
                 .filter(|w| !examples.resolved(w[0], w[1]))
                 .count();
             out.push(format!(
@@ -264,7 +265,7 @@ impl Board {
             out.push(format!("n/a: {lacking} systems lack a score somewhere; --missing skip takes the mean of what they have, over other tasks than their neighbours'."));
         }
         let places = &self.ranked[0];
-        let mut same = Vec::new();
+        let mut same: Vec<&str> = Vec::new();
         for other in &self.ranked[1..] {
             let found = disagreement(
                 &places.standing.value,
@@ -274,10 +275,7 @@ impl Board {
             );
             let Some(&(s, p, q)) = found.systems.first() else {
                 if found.pairs.1 > 0 {
-                    out.push(format!(
-                        "{} and {} give the same order.",
-                        places.by, other.by
-                    ));
+                    same.push(other.by.name());
                 }
                 continue;
             };
