@@ -248,7 +248,10 @@ impl Board {
             let open = self
                 .order
                 .windows(2)
-                .filter(|w| w.iter().all(|&s| !self.ranked[0].standing.value[s].is_nan()))
+                .filter(|w| {
+                    w.iter()
+                        .all(|&s| !self.ranked[0].standing.value[s].is_nan())
+                })
                 .filter(|w| !examples.resolved(w[0], w[1]))
                 .count();
             out.push(format!(
