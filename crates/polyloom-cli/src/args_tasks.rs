@@ -13,6 +13,8 @@ use clap::{Args, Subcommand, ValueEnum};
   polyloom tasks new people.csv --targets income,hours --group city
   polyloom tasks split people.csv --stratify income -o people
   polyloom tasks sample text/sst2 text/subj --policy temperature --temperature 3
+  polyloom tasks check my.task.toml --against train.jsonl
+  polyloom tasks downsample scores.csv --least 0.9
   polyloom tasks import lm_eval/tasks/mine.yaml -o tasks
   polyloom tasks export my.task.toml -o mine.yaml
 
@@ -44,6 +46,8 @@ pub enum TasksVerb {
     Import(ImportArgs),
     /// Write a task as lm-evaluation-harness YAML
     Export(ExportArgs),
+    /// Leave out the tasks that the others predict, and say how well the ranking is kept
+    Downsample(DownsampleArgs),
 }
 
 /// Where tasks and their data are.
@@ -95,6 +99,12 @@ pub struct CheckArgs {
     /// Warnings fail too
     #[arg(long)]
     pub strict: bool,
+    /// Also look for the task's texts in a training file (a table or plain text): runs of 13 words (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub against: Vec<PathBuf>,
+    /// With --against: write the rows of the held-out splits that are not in it as DIR/<task>/<split>.jsonl
+    #[arg(long, value_name = "DIR", requires = "against")]
+    pub clean: Option<PathBuf>,
     #[command(flatten)]
     pub places: Places,
 }
@@ -167,6 +177,12 @@ pub struct SplitArgs {
         default_value = "train=0.8,validation=0.1,test=0.1"
     )]
     pub parts: Vec<String>,
+    /// Hold out whole categories, tasks of seen categories and rows of seen tasks, by these two columns, and check for leaks
+    #[arg(long, value_name = "CATEGORY,TASK", group = "by", conflicts_with = "parts")]
+    pub levels: Option<String>,
+    /// Share that --levels holds out at each level
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "levels")]
+    pub hold_out: f64,
     /// Every value of this column has the same shares in every part
     #[arg(long, value_name = "COLUMN", group = "by")]
     pub stratify: Option<String>,
@@ -257,6 +273,40 @@ pub struct ExportArgs {
     pub force: bool,
     #[command(flatten)]
     pub places: Places,
+}
+
+/// `polyloom tasks downsample`
+#[derive(Debug, Args)]
+pub struct DownsampleArgs {
+    /// Scores (.csv, .tsv, .jsonl, .parquet): columns system, task, score (and group), or a row per system
+    #[arg(value_name = "SCORES")]
+    pub scores: PathBuf,
+    /// Fewest tasks to keep
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub size: usize,
+    /// Stop when no task is predicted with at least this correlation; 0 goes on down to --size
+    #[arg(long, value_name = "R", default_value_t = 0.8)]
+    pub least: f64,
+    /// What decides which task is predicted best
+    #[arg(long, value_name = "RULE", default_value = "pearson")]
+    pub criterion: CriterionArg,
+    /// Tasks that stay
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub keep: Vec<String>,
+    /// The last task of a group may go too
+    #[arg(long)]
+    pub ignore_groups: bool,
+}
+
+/// What decides which task is predicted best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CriterionArg {
+    /// Pearson correlation of predicted and observed scores.
+    Pearson,
+    /// Spearman correlation.
+    Spearman,
+    /// 1 minus the mean squared difference of scaled scores.
+    Mse,
 }
 
 /// Sampling rules.

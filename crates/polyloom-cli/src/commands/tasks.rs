@@ -1,5 +1,6 @@
 //! `polyloom tasks`
 
+mod fewer;
 mod foreign;
 mod make;
 mod synth;
@@ -34,6 +35,7 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         TasksVerb::Synth(args) => synth::run(&args, ui),
         TasksVerb::Import(args) => foreign::import(&args, ui),
         TasksVerb::Export(args) => foreign::export(&args, ui),
+        TasksVerb::Downsample(args) => fewer::downsample(&args, ui),
     }
 }
 
@@ -371,7 +373,10 @@ fn check(args: &CheckArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         let entry = catalogue.task(id)?;
         let folder = roots(&args.places).folder(entry)?;
         let loader = Loader::new(&entry.spec, folder, Limits::default());
-        let report = check::check(&entry.spec, &loader)?;
+        let mut report = check::check(&entry.spec, &loader)?;
+        if !args.against.is_empty() {
+            fewer::against(entry, &loader, args, &mut report)?;
+        }
         let fine = report.worst().is_none_or(|w| w < fails);
         failed += usize::from(!fine);
         let mut event = json!({"type": "result", "ok": fine});

@@ -50,6 +50,17 @@ impl<'s> Loader<'s> {
         }
         let splits = self.spec.splits.named.values();
         let mut out = BTreeMap::new();
+        if self.spec.source.kind == SourceKind::ImageFolder {
+            for (name, split) in &self.spec.splits.named {
+                let part = part_of(name, split);
+                let listed = data::images::list(&self.folder, part, &self.limits);
+                for image in listed.unwrap_or_default() {
+                    let path = self.folder.join(&image.name);
+                    out.insert(image.name, path);
+                }
+            }
+            return out;
+        }
         for split in splits.filter(|s| !s.file.is_empty()) {
             let path = self.folder.join(&split.file);
             match matching(&self.folder, &split.file) {
@@ -218,6 +229,11 @@ impl<'s> Loader<'s> {
             let rows = self.spec.source.rows.iter().cloned();
             return data::json::rows(rows, &self.limits, visit);
         }
+        if self.spec.source.kind == SourceKind::ImageFolder {
+            let size = self.spec.source.size;
+            let part = part_of(name, split);
+            return data::images::read(&self.folder, part, size, &self.limits, visit);
+        }
         for path in matching(&self.folder, &split.file)? {
             data::read(&path, self.spec.source.kind, &self.limits, visit)?;
         }
@@ -327,6 +343,15 @@ pub fn matching(folder: &Path, file: &str) -> Result<Vec<PathBuf>> {
         return Err(bad("no file fits this name".into()));
     }
     Ok(out)
+}
+
+/// The part of an image folder that a split is: its file, or its name.
+fn part_of<'a>(name: &'a str, split: &'a Split) -> &'a str {
+    if split.file.is_empty() {
+        name
+    } else {
+        &split.file
+    }
 }
 
 fn missing(value: &Value) -> bool {

@@ -6,11 +6,13 @@
 
 pub mod catalogue;
 pub mod check;
+pub mod contamination;
 pub mod data;
 pub mod fewshot;
 pub mod hash;
 pub mod import;
 pub mod infer;
+pub mod levels;
 pub mod load;
 pub mod metrics;
 pub mod predicate;
@@ -18,6 +20,7 @@ pub mod prompt;
 pub(crate) mod python;
 pub mod read;
 pub mod sample;
+pub mod scores;
 pub mod shipped;
 pub mod slice;
 pub mod spec;

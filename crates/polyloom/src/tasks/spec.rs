@@ -413,7 +413,7 @@ pub enum SourceKind {
     Tsv,
     /// Parquet.
     Parquet,
-    /// Arrow IPC; the reader is not built.
+    /// Arrow IPC, file or stream.
     Arrow,
     /// A JSON list of objects, or an object with one such list.
     Json,

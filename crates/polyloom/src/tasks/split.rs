@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::data::{self, Limits, Table};
+use super::levels;
 use super::load;
 use super::slice::{self, Slice};
 use super::spec::SourceKind;
@@ -135,20 +136,30 @@ pub fn write(
         {
             return Err(no_column(path, name, &t));
         }
-        if let Some((name, _)) = t.types().into_iter().find(|(_, word)| *word == "bytes") {
-            return Err(data::bad(
-                path,
-                format!("column `{name}` holds raw bytes, which text files cannot"),
-            )
-            .hint("name slices in `[splits]` of a spec instead: nothing is copied then"));
-        }
+        no_bytes(path, &t)?;
         values.extend((0..t.rows()).map(|i| column.map_or(Value::Null, |c| t.at(i, c))));
         Ok(())
     })?;
     let fractions: Vec<f64> = parts.iter().map(|p| p.1).collect();
     let assigned = assign(&values, by, &fractions, seed)?;
     drop(values);
-    for (i, (name, _)) in parts.iter().enumerate() {
+    let names: Vec<&str> = parts.iter().map(|p| &*p.0).collect();
+    copy(path, kind, &names, &assigned, folder, limits)
+}
+
+/// Writes every row of a table into the part that it is assigned to: a file of the folder.
+///
+/// # Errors
+/// As [`write()`].
+fn copy(
+    path: &Path,
+    kind: SourceKind,
+    parts: &[&str],
+    assigned: &[usize],
+    folder: &Path,
+    limits: &Limits,
+) -> Result<Vec<Part>> {
+    for (i, name) in parts.iter().enumerate() {
         if !assigned.contains(&i) {
             let what = format!("part `{name}` would have no rows of {}", assigned.len());
             return Err(data::bad(path, what).hint("give it a larger fraction"));
@@ -162,7 +173,7 @@ pub fn write(
     let io = |e: std::io::Error| polyloom_core::Error::write(folder, "write", e, folder);
     std::fs::create_dir_all(folder).map_err(io)?;
     let mut out = Vec::new();
-    for (name, _) in parts {
+    for name in parts {
         let file = folder.join(format!("{name}.{extension}"));
         let part = folder.join(format!("{name}.{extension}.part"));
         let sink = BufWriter::new(std::fs::File::create(&part).map_err(io)?);
@@ -196,6 +207,57 @@ pub fn write(
         return Err(error);
     }
     Ok(out.into_iter().map(|(_, _, part)| part).collect())
+}
+
+/// Splits a file with a category column and a task column into `train` and three held-out levels
+/// ([`levels::assign`]), and says what they share with training: rows with equal values in all other columns.
+///
+/// # Errors
+/// As [`write()`] and [`levels::assign`].
+pub fn write_levels(
+    path: &Path,
+    [category, task]: [&str; 2],
+    share: f64,
+    seed: u64,
+    folder: &Path,
+    limits: &Limits,
+) -> Result<(Vec<Part>, Vec<levels::Leak>)> {
+    let kind = data::kind_of(path)
+        .ok_or_else(|| data::bad(path, "is no table that is known by its name"))?;
+    let (mut categories, mut tasks, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
+    data::read(path, kind, limits, &mut |t: Table| {
+        for name in [category, task] {
+            if !t.has(name) {
+                return Err(no_column(path, name, &t));
+            }
+        }
+        no_bytes(path, &t)?;
+        for row in 0..t.rows() {
+            let mut rest = t.row(row);
+            rest.retain(|n, _| n != category && n != task);
+            let mut text = String::new();
+            super::hash::canonical(&Value::Object(rest), &mut text);
+            inputs.push(polyloom_core::hash::xxh3(text.as_bytes()));
+            categories.push(t.at(row, category));
+            tasks.push(t.at(row, task));
+        }
+        Ok(())
+    })?;
+    let levels = levels::assign(&categories, &tasks, share, seed)?;
+    let leaks = levels::leaks(&levels, &inputs);
+    let names = levels::Level::ALL.map(levels::Level::name);
+    let assigned: Vec<usize> = levels.into_iter().map(|l| l as usize).collect();
+    let parts = copy(path, kind, &names, &assigned, folder, limits)?;
+    Ok((parts, leaks))
+}
+
+fn no_bytes(path: &Path, t: &Table) -> Result<()> {
+    if let Some((name, _)) = t.types().into_iter().find(|(_, word)| *word == "bytes") {
+        let what = format!("column `{name}` holds raw bytes, which text files cannot");
+        return Err(data::bad(path, what)
+            .hint("name slices in `[splits]` of a spec instead: nothing is copied then"));
+    }
+    Ok(())
 }
 
 fn no_column(path: &Path, name: &str, table: &Table) -> MergeError {

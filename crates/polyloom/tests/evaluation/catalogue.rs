@@ -116,8 +116,9 @@ pub fn imports(case: &Case) -> Outcome {
             out.insert(
                 "spec".into(),
                 json!({
-                    "type": spec.kind, "splits": files(&spec), "labels": names,
+                    "type": spec.kind,
                     "fields": {"sentence1": f.input, "sentence2": f.input2, "label": f.target},
+                    "splits": files(&spec), "labels": names,
                 }),
             );
         }
@@ -130,8 +131,8 @@ pub fn imports(case: &Case) -> Outcome {
                 "spec".into(),
                 json!({
                     "type": spec.kind, "language": spec.language, "license": spec.license,
-                    "skills": spec.tags.skills, "splits": files(spec), "labels": spec.labels.names,
-                    "fields": {&f.input: f.input, &f.target: f.target},
+                    "skills": spec.tags.skills, "splits": files(spec),
+                    "fields": {&f.input: f.input, &f.target: f.target}, "labels": spec.labels.names,
                 }),
             );
         }

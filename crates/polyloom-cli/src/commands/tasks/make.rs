@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::tasks::data::Limits;
+use polyloom::tasks::levels::Level;
 use polyloom::tasks::infer::{self, Role, Wishes};
 use polyloom::tasks::spec::GroupAs;
 use polyloom::tasks::split::{self, By};
@@ -121,8 +122,50 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Splits a table into held-out levels. Exit code 1 where training has rows of them.
+fn levels(args: &SplitArgs, columns: &str, ui: &Ui) -> Result<ExitCode, Failure> {
+    let Some((category, task)) = columns.split_once(',') else {
+        let what = format!("--levels: `{columns}` is not CATEGORY,TASK");
+        return Err(MergeError::plan("bad-flag", what).hint("two column names").into());
+    };
+    for level in Level::ALL {
+        for extension in ["csv", "tsv", "jsonl"] {
+            let file = args.output.join(format!("{}.{extension}", level.name()));
+            if file.exists() && !args.force {
+                return Err(exists(&file));
+            }
+        }
+    }
+    let names = [category.trim(), task.trim()];
+    let (table, folder, limits) = (&args.table, &args.output, Limits::default());
+    let (done, leaks) =
+        split::write_levels(table, names, args.hold_out, args.seed, folder, &limits)?;
+    for part in &done {
+        ui.say(&format!("{}   {} rows", part.file.display(), part.rows));
+        ui.event(&json!({"type": "part", "file": part.file, "rows": part.rows}));
+    }
+    let mut leaked = 0;
+    for leak in &leaks {
+        leaked += leak.leaked;
+        ui.event(&json!({"type": "leak", "level": leak.level, "rows": leak.rows, "leaked": leak.leaked}));
+        if leak.leaked > 0 {
+            let (n, rows) = (leak.leaked, leak.rows);
+            ui.say(&format!("leak: {n} of {rows} rows of {} are in train too", leak.level.name()));
+        }
+    }
+    if leaked == 0 {
+        ui.say("no row of a held-out level is in train");
+    }
+    ui.answer(&args.output.display().to_string());
+    ui.event(&json!({"type": "done", "output": args.output, "seed": args.seed, "leaked": leaked}));
+    Ok(ExitCode::from(u8::from(leaked > 0)))
+}
+
 /// Splits a table into files.
 pub fn split(args: &SplitArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    if let Some(columns) = &args.levels {
+        return levels(args, columns, ui);
+    }
     let mut parts: Vec<(String, f64)> = Vec::new();
     for part in &args.parts {
         let bad = || {

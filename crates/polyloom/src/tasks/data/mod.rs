@@ -3,7 +3,9 @@
 //! Memory is bounded by a batch (at most about a million cells, see [`Limits`]), except for `json` documents, which are
 //! read whole. What a file cannot mean is an error that names the file and the row.
 
+pub mod arrow;
 pub mod csv;
+pub mod images;
 pub mod json;
 pub mod parquet;
 pub mod table;
@@ -29,6 +31,8 @@ pub struct Limits {
     pub document_bytes: u64,
     /// Bytes that a Parquet column of one row group says it has once unpacked.
     pub unpacked_bytes: u64,
+    /// Bytes of one image once unpacked.
+    pub image_bytes: u64,
     /// Columns that JSON rows may have together.
     pub columns: usize,
 }
@@ -41,6 +45,7 @@ impl Default for Limits {
             record_bytes: 64 << 20,
             document_bytes: 1 << 30,
             unpacked_bytes: 4 << 30,
+            image_bytes: 256 << 20,
             columns: 1 << 20,
         }
     }
@@ -70,7 +75,8 @@ pub fn read(path: &Path, kind: SourceKind, limits: &Limits, visit: Visit) -> Res
         SourceKind::Jsonl => json::lines(path, limits, visit),
         SourceKind::Json => json::document(path, limits, visit),
         SourceKind::Parquet => parquet::read(path, limits, visit),
-        SourceKind::Arrow | SourceKind::Synth | SourceKind::ImageFolder | SourceKind::Inline => {
+        SourceKind::Arrow => arrow::read(path, limits, visit),
+        SourceKind::Synth | SourceKind::ImageFolder | SourceKind::Inline => {
             let name = serde_json::to_value(kind).unwrap_or_default();
             Err(bad(
                 path,
@@ -109,6 +115,12 @@ pub fn count(path: &Path, kind: SourceKind, limits: &Limits) -> Result<u64> {
         Ok(())
     })?;
     Ok(rows)
+}
+
+/// Runs a step of a foreign decoder; `None` where it panics, as some do on damaged files. The panic's own message is the
+/// business of the program's hook.
+pub(crate) fn quiet<T>(step: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).ok()
 }
 
 /// A problem of a data file.

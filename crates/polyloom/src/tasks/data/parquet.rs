@@ -13,7 +13,7 @@ use crate::error::Result;
 
 fn open(path: &Path, limits: &Limits) -> Result<SerializedFileReader<File>> {
     let file = File::open(path).map_err(|e| polyloom_core::Error::io(path, "open", e))?;
-    let reader = SerializedFileReader::new(file)
+    let reader = guarded(path, || SerializedFileReader::new(file))?
         .map_err(|e| bad(path, format!("is no readable Parquet file: {e}")))?;
     let metadata = reader.metadata();
     for (g, group) in metadata.row_groups().iter().enumerate() {
@@ -30,6 +30,11 @@ fn open(path: &Path, limits: &Limits) -> Result<SerializedFileReader<File>> {
         }
     }
     Ok(reader)
+}
+
+/// Runs a step of the decoder, which gives up on some damaged files: an error of the file, not an end of the program.
+fn guarded<T>(path: &Path, step: impl FnOnce() -> T) -> Result<T> {
+    super::quiet(step).ok_or_else(|| bad(path, "is a damaged Parquet file"))
 }
 
 /// Number of rows by the file's own count.
@@ -60,10 +65,9 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
     let most = limits.rows(names.len());
     let mut batch = fresh();
     let (mut number, mut given) = (0u64, false);
-    let iterator = reader
-        .get_row_iter(None)
+    let mut iterator = guarded(path, || reader.get_row_iter(None))?
         .map_err(|e| bad(path, format!("cannot be read: {e}")))?;
-    for row in iterator {
+    while let Some(row) = guarded(path, || iterator.next())? {
         number += 1;
         let row: Row = row.map_err(|e| bad_row(path, number, e))?;
         let mut long = None;

@@ -102,9 +102,11 @@ pub fn lm_eval(spec: &TaskSpec, folder: &str, rows_file: &str) -> Result<String>
     put("num_fewshot", &json!(spec.fewshot.n));
     match &spec.fewshot.sampler {
         Sampler::Named(SamplerName::Seeded) => {
-            put("fewshot_config", &json!({"sampler": "default"}))
+            put("fewshot_config", &json!({"sampler": "default"}));
         }
-        Sampler::Named(SamplerName::First) => put("fewshot_config", &json!({"sampler": "first_n"})),
+        Sampler::Named(SamplerName::First) => {
+            put("fewshot_config", &json!({"sampler": "first_n"}));
+        }
         Sampler::Named(SamplerName::Balanced) => return no("fewshot.sampler", "balanced"),
         Sampler::Fixed(fixed) => {
             let indices: Option<Vec<u64>> = fixed.fixed.iter().map(|f| f.parse().ok()).collect();
