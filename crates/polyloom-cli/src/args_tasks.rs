@@ -178,7 +178,12 @@ pub struct SplitArgs {
     )]
     pub parts: Vec<String>,
     /// Hold out whole categories, tasks of seen categories and rows of seen tasks, by these two columns, and check for leaks
-    #[arg(long, value_name = "CATEGORY,TASK", group = "by", conflicts_with = "parts")]
+    #[arg(
+        long,
+        value_name = "CATEGORY,TASK",
+        group = "by",
+        conflicts_with = "parts"
+    )]
     pub levels: Option<String>,
     /// Share that --levels holds out at each level
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "levels")]

@@ -160,7 +160,10 @@ fn tables_are_split_and_tasks_are_sampled() {
 fn foreign() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    put("toy.jsonl", "{\"q\": \"1+1\", \"a\": 0}\n{\"q\": \"1+2\", \"a\": 1}\n{\"q\": \"2+0\", \"a\": 0}\n");
+    put(
+        "toy.jsonl",
+        "{\"q\": \"1+1\", \"a\": 0}\n{\"q\": \"1+2\", \"a\": 1}\n{\"q\": \"2+0\", \"a\": 0}\n",
+    );
     put(
         "toy.yaml",
         "task: toy\ndataset_path: json\ndataset_kwargs: {data_files: {test: toy.jsonl}}\n\
@@ -168,7 +171,10 @@ fn foreign() -> tempfile::TempDir {
          fewshot_config: {sampler: first_n}\ndoc_to_text: \"{{q}} =\"\ndoc_to_choice: [\"2\", \"3\"]\n\
          doc_to_target: a\nmetric_list: [{metric: acc}]\n",
     );
-    put("code.yaml", "task: code\ndoc_to_text: !function utils.ask\n");
+    put(
+        "code.yaml",
+        "task: code\ndoc_to_text: !function utils.ask\n",
+    );
     dir
 }
 
@@ -191,13 +197,19 @@ fn foreign_tasks_are_imported_shown_and_exported() {
         "{}",
         text(&out.stderr)
     );
-    let out = tasks(dir.path(), &["export", "specs/toy.toml", "-o", "again.yaml"]);
+    let out = tasks(
+        dir.path(),
+        &["export", "specs/toy.toml", "-o", "again.yaml"],
+    );
     assert!(out.status.success(), "{}", text(&out.stderr));
     let out = tasks(dir.path(), &["import", "again.yaml", "-o", "second"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     let shown = |spec: &str| text(&tasks(dir.path(), &["show", spec, "--example", "3"]).stdout);
     assert_eq!(shown("specs/toy.toml"), shown("second/toy.toml"));
-    let out = tasks(dir.path(), &["import", "toy.jsonl", "--format", "lmeval", "--dry-run"]);
+    let out = tasks(
+        dir.path(),
+        &["import", "toy.jsonl", "--format", "lmeval", "--dry-run"],
+    );
     assert_eq!(out.status.code(), Some(2));
     assert_eq!(
         text(&out.stderr),
@@ -205,7 +217,10 @@ fn foreign_tasks_are_imported_shown_and_exported() {
     );
     let out = tasks(dir.path(), &["import", "toy.jsonl", "--dry-run"]);
     assert_eq!(out.status.code(), Some(2));
-    assert!(text(&out.stderr).contains("toy.jsonl: holds no task file of a known format\nhint: --format"));
+    assert!(
+        text(&out.stderr)
+            .contains("toy.jsonl: holds no task file of a known format\nhint: --format")
+    );
 }
 
 #[test]
@@ -213,9 +228,24 @@ fn levels_are_held_out_and_leaks_end_with_1() {
     let dir = tempfile::tempdir().unwrap();
     let row = |i: usize| format!("c{},t{},text {i}\n", i % 3, i % 9);
     let rows: String = (0..180).map(row).collect();
-    std::fs::write(dir.path().join("a.csv"), format!("category,task,text\n{rows}")).unwrap();
+    std::fs::write(
+        dir.path().join("a.csv"),
+        format!("category,task,text\n{rows}"),
+    )
+    .unwrap();
     let split = |table: &str| {
-        tasks(dir.path(), &["split", table, "--levels", "category,task", "-o", "out", "--force"])
+        tasks(
+            dir.path(),
+            &[
+                "split",
+                table,
+                "--levels",
+                "category,task",
+                "-o",
+                "out",
+                "--force",
+            ],
+        )
     };
     let out = split("a.csv");
     assert!(out.status.success(), "{}", text(&out.stderr));
@@ -228,27 +258,52 @@ fn levels_are_held_out_and_leaks_end_with_1() {
     assert_eq!(lines("held_out_task.csv"), 20);
     assert_eq!(lines("held_out_instance.csv"), 20);
     assert_eq!(lines("train.csv"), 80);
-    let same: String = (0..180).map(|i| format!("c{},t{},same\n", i % 3, i % 9)).collect();
-    std::fs::write(dir.path().join("b.csv"), format!("category,task,text\n{same}")).unwrap();
+    let same: String = (0..180)
+        .map(|i| format!("c{},t{},same\n", i % 3, i % 9))
+        .collect();
+    std::fs::write(
+        dir.path().join("b.csv"),
+        format!("category,task,text\n{same}"),
+    )
+    .unwrap();
     let out = split("b.csv");
     assert_eq!(out.status.code(), Some(1));
-    assert!(text(&out.stderr).contains("leak: 60 of 60 rows of held_out_category are in train too"));
+    assert!(
+        text(&out.stderr).contains("leak: 60 of 60 rows of held_out_category are in train too")
+    );
 }
 
 #[test]
 fn training_files_are_searched_for_the_texts_of_a_task() {
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    let long = |k: usize| (0..15).map(|i| format!("w{k}x{i}")).collect::<Vec<_>>().join(" ");
-    let rows: String = (0..20).map(|k| format!("{},{}\n", long(k), k % 2)).collect();
+    let long = |k: usize| {
+        (0..15)
+            .map(|i| format!("w{k}x{i}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let rows: String = (0..20)
+        .map(|k| format!("{},{}\n", long(k), k % 2))
+        .collect();
     put("test.csv", &format!("text,label\n{rows}"));
-    put("corpus.txt", &format!("A B C {} D E F", long(3).to_uppercase()));
+    put(
+        "corpus.txt",
+        &format!("A B C {} D E F", long(3).to_uppercase()),
+    );
     put(
         "t.toml",
         "schema = \"polyloom.task/1\"\nid = \"t\"\ntype = \"classification\"\n[source]\nkind = \"csv\"\n\
          [splits]\ntest = { file = \"test.csv\" }\n[fields]\ninput = \"text\"\ntarget = \"label\"\n",
     );
-    let args = ["check", "t.toml", "--against", "corpus.txt", "--clean", "clean"];
+    let args = [
+        "check",
+        "t.toml",
+        "--against",
+        "corpus.txt",
+        "--clean",
+        "clean",
+    ];
     let out = tasks(dir.path(), &args);
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert_eq!(
@@ -260,7 +315,10 @@ fn training_files_are_searched_for_the_texts_of_a_task() {
     let clean = std::fs::read_to_string(dir.path().join("clean/t/test.jsonl")).unwrap();
     assert_eq!(clean.lines().count(), 19);
     assert!(!clean.contains("w3x1"));
-    let out = tasks(dir.path(), &["check", "t.toml", "--against", "corpus.txt", "--strict"]);
+    let out = tasks(
+        dir.path(),
+        &["check", "t.toml", "--against", "corpus.txt", "--strict"],
+    );
     assert_eq!(out.status.code(), Some(1));
 }
 
@@ -269,15 +327,26 @@ fn downsampling_states_the_kept_rank_correlation() {
     let dir = tempfile::tempdir().unwrap();
     let row = |i: usize| {
         let (a, b) = (i as f64, ((i * 7) % 12) as f64);
-        format!("s{i},{a},{},{b},{}\n", 2.0 * a + 1.0, if i == 3 { String::new() } else { "1".into() })
+        format!(
+            "s{i},{a},{},{b},{}\n",
+            2.0 * a + 1.0,
+            if i == 3 { String::new() } else { "1".into() }
+        )
     };
     let rows: String = (0..12).map(row).collect();
-    std::fs::write(dir.path().join("scores.csv"), format!("system,a,a2,b,gappy\n{rows}")).unwrap();
+    std::fs::write(
+        dir.path().join("scores.csv"),
+        format!("system,a,a2,b,gappy\n{rows}"),
+    )
+    .unwrap();
     let out = tasks(dir.path(), &["downsample", "scores.csv"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert_eq!(text(&out.stdout), "a2\nb\n");
     let told = text(&out.stderr);
-    assert!(told.contains("1 tasks are left out for their gaps: gappy"), "{told}");
+    assert!(
+        told.contains("1 tasks are left out for their gaps: gappy"),
+        "{told}"
+    );
     assert!(told.contains("a        1.000"), "{told}");
     assert!(told.contains("2 of 3 tasks kept over 12 systems; rank correlation with all tasks (Spearman, Borda) 0."), "{told}");
     let out = tasks(dir.path(), &["downsample", "scores.csv", "--keep", "aa"]);
@@ -292,7 +361,13 @@ fn a_table_larger_than_memory_is_streamed() {
 
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("big.csv");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     std::fs::write(
         dir.path().join("t.toml"),
         "schema = \"polyloom.task/1\"\nid = \"t\"\ntype = \"regression\"\nweights = { train = 1.0 }\n[source]\nkind = \"csv\"\n\
@@ -301,7 +376,10 @@ fn a_table_larger_than_memory_is_streamed() {
     .unwrap();
     let child = Command::new("sh")
         .current_dir(dir.path())
-        .args(["-c", "ulimit -v 256000; exec \"$0\" tasks sample t.toml --json --threads 1"])
+        .args([
+            "-c",
+            "ulimit -v 256000; exec \"$0\" tasks sample t.toml --json --threads 1",
+        ])
         .arg(env!("CARGO_BIN_EXE_polyloom"))
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
@@ -316,5 +394,9 @@ fn a_table_larger_than_memory_is_streamed() {
     });
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", text(&out.stderr));
-    assert!(text(&out.stdout).contains("\"rows\":307200"), "{}", text(&out.stdout));
+    assert!(
+        text(&out.stdout).contains("\"rows\":307200"),
+        "{}",
+        text(&out.stdout)
+    );
 }

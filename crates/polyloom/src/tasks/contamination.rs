@@ -40,13 +40,19 @@ struct Windows {
 
 impl Windows {
     fn new() -> Self {
-        Self { words: std::collections::VecDeque::with_capacity(WINDOW) }
+        Self {
+            words: std::collections::VecDeque::with_capacity(WINDOW),
+        }
     }
 
     /// Takes a text, gives the hash of every window that ends in it.
     fn text(&mut self, text: &str, mut found: impl FnMut(u64)) {
         for raw in text.split_whitespace() {
-            let word: String = raw.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+            let word: String = raw
+                .chars()
+                .filter(|c| c.is_alphanumeric())
+                .flat_map(char::to_lowercase)
+                .collect();
             if word.is_empty() {
                 continue;
             }
@@ -86,9 +92,17 @@ fn texts(spec: &TaskSpec, table: &Table, row: usize) -> String {
 ///
 /// # Errors
 /// A file that cannot be read; a task without fields of text.
-pub fn check(spec: &TaskSpec, loader: &Loader, against: &[&Path], limits: &Limits) -> Result<Vec<Overlap>> {
+pub fn check(
+    spec: &TaskSpec,
+    loader: &Loader,
+    against: &[&Path],
+    limits: &Limits,
+) -> Result<Vec<Overlap>> {
     let f = &spec.fields;
-    if [&f.input, &f.input2, &f.query, &f.document].iter().all(|c| c.is_empty()) {
+    if [&f.input, &f.input2, &f.query, &f.document]
+        .iter()
+        .all(|c| c.is_empty())
+    {
         let what = format!("task `{}` has no field of text to compare", spec.id);
         return Err(crate::error::MergeError::plan("no-text", what));
     }
@@ -97,7 +111,11 @@ pub fn check(spec: &TaskSpec, loader: &Loader, against: &[&Path], limits: &Limit
     for split in &splits {
         loader.rows(split, &mut |table| {
             for row in 0..table.rows() {
-                seen.extend(windows(&texts(spec, &table, row)).into_iter().map(|h| (h, false)));
+                seen.extend(
+                    windows(&texts(spec, &table, row))
+                        .into_iter()
+                        .map(|h| (h, false)),
+                );
             }
             Ok(())
         })?;
@@ -111,11 +129,20 @@ pub fn check(spec: &TaskSpec, loader: &Loader, against: &[&Path], limits: &Limit
     }
     let mut out = Vec::new();
     for split in splits {
-        let mut overlap = Overlap { split: split.clone(), rows: 0, short: 0, hit: Vec::new(), worst: None };
+        let mut overlap = Overlap {
+            split: split.clone(),
+            rows: 0,
+            short: 0,
+            hit: Vec::new(),
+            worst: None,
+        };
         loader.rows(split, &mut |table| {
             for row in 0..table.rows() {
                 let windows = windows(&texts(spec, &table, row));
-                let hits = windows.iter().filter(|h| seen.get(*h) == Some(&true)).count();
+                let hits = windows
+                    .iter()
+                    .filter(|h| seen.get(*h) == Some(&true))
+                    .count();
                 overlap.short += u64::from(windows.is_empty());
                 if hits > 0 {
                     let share = hits as f64 / windows.len() as f64;
@@ -157,14 +184,24 @@ fn stream(path: &Path, limits: &Limits, found: &mut dyn FnMut(u64)) -> Result<()
     let mut rest = Vec::new();
     loop {
         line.clear();
-        let n = (&mut file).take(1 << 20).read_until(b'\n', &mut line).map_err(io)?;
+        let n = (&mut file)
+            .take(1 << 20)
+            .read_until(b'\n', &mut line)
+            .map_err(io)?;
         rest.extend_from_slice(&line);
         let end = match n {
             0 => rest.len(),
-            _ => rest.iter().rposition(u8::is_ascii_whitespace).map_or(0, |i| i + 1),
+            _ => rest
+                .iter()
+                .rposition(u8::is_ascii_whitespace)
+                .map_or(0, |i| i + 1),
         };
         // A word of many megabytes is no word.
-        let end = if end == 0 && rest.len() > 1 << 22 { rest.len() } else { end };
+        let end = if end == 0 && rest.len() > 1 << 22 {
+            rest.len()
+        } else {
+            end
+        };
         let text: Vec<u8> = rest.drain(..end).collect();
         windows.text(&String::from_utf8_lossy(&text), &mut *found);
         if n == 0 {
@@ -189,29 +226,51 @@ mod tests {
 
     #[test]
     fn windows_disregard_case_and_punctuation() {
-        let text = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen";
+        let text =
+            "One two three four five six seven eight nine ten eleven twelve thirteen fourteen";
         assert_eq!(windows(text).len(), 2);
-        assert_eq!(windows(text), windows(&text.to_uppercase().replace(' ', " , ")));
+        assert_eq!(
+            windows(text),
+            windows(&text.to_uppercase().replace(' ', " , "))
+        );
         assert!(windows("one two three").is_empty());
     }
 
     #[test]
     fn rows_whose_words_stand_in_a_file_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        let long = |from: usize| (from..from + 20).map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ");
+        let long = |from: usize| {
+            (from..from + 20)
+                .map(|i| format!("w{i}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         let rows = format!("text\n{}\n{}\nshort one\n", long(0), long(100));
         std::fs::write(dir.path().join("test.csv"), rows).unwrap();
         let broken = long(95).replace(' ', ",\n");
-        std::fs::write(dir.path().join("corpus.txt"), format!("before {broken} W115, w116 after")).unwrap();
+        std::fs::write(
+            dir.path().join("corpus.txt"),
+            format!("before {broken} W115, w116 after"),
+        )
+        .unwrap();
         let mut spec = TaskSpec::new("t", Source::new(SourceKind::Csv, ""));
         spec.kind = Some(TaskType::Generation);
         spec.fields.input = "text".into();
-        spec.splits.named.insert("test".into(), Split { file: "test.csv".into(), ..Split::default() });
+        spec.splits.named.insert(
+            "test".into(),
+            Split {
+                file: "test.csv".into(),
+                ..Split::default()
+            },
+        );
         let limits = Limits::default();
         let loader = Loader::new(&spec, dir.path().to_owned(), limits);
         let corpus = dir.path().join("corpus.txt");
         let found = check(&spec, &loader, &[&corpus], &limits).unwrap();
-        assert_eq!((found[0].rows, found[0].short, &found[0].hit[..]), (3, 1, &[1][..]));
+        assert_eq!(
+            (found[0].rows, found[0].short, &found[0].hit[..]),
+            (3, 1, &[1][..])
+        );
         // Words 100 to 116 are there: 5 of the row's 8 windows.
         assert_eq!(found[0].worst, Some((1, 5.0 / 8.0)));
     }

@@ -57,7 +57,9 @@ pub fn assign(categories: &[Value], tasks: &[Value], share: f64, seed: u64) -> R
         let (category, task) = (category.to_string(), task.to_string());
         match of_task.get(&task) {
             Some(other) if *other != category => {
-                return Err(bad(format!("the task {task} is in the categories {other} and {category}: it would leak")));
+                return Err(bad(format!(
+                    "the task {task} is in the categories {other} and {category}: it would leak"
+                )));
             }
             _ => {
                 of_task.insert(task, category);
@@ -69,17 +71,28 @@ pub fn assign(categories: &[Value], tasks: &[Value], share: f64, seed: u64) -> R
         let count = ((n as f64 * share).round() as u64).clamp(1, n.saturating_sub(1));
         let order = slice::order(n, Some(seed.wrapping_add(salt)));
         let chosen = order.into_iter().take(count as usize);
-        chosen.filter_map(|i| names.get(i as usize)).map(|n| (*n).clone()).collect()
+        chosen
+            .filter_map(|i| names.get(i as usize))
+            .map(|n| (*n).clone())
+            .collect()
     };
     let all: BTreeSet<&String> = of_task.values().collect();
     if all.len() < 2 {
-        return Err(bad(format!("there is {} category; two or more are needed", all.len())));
+        return Err(bad(format!(
+            "there is {} category; two or more are needed",
+            all.len()
+        )));
     }
     let out_categories = held(all.into_iter().collect(), 0);
-    let left: Vec<&String> =
-        of_task.iter().filter(|(_, c)| !out_categories.contains(*c)).map(|(t, _)| t).collect();
+    let left: Vec<&String> = of_task
+        .iter()
+        .filter(|(_, c)| !out_categories.contains(*c))
+        .map(|(t, _)| t)
+        .collect();
     if left.len() < 2 {
-        return Err(bad("the categories that stay have one task; nothing could be held out".into()));
+        return Err(bad(
+            "the categories that stay have one task; nothing could be held out".into(),
+        ));
     }
     let out_tasks = held(left, 1);
     let mut rows = BTreeMap::<String, Vec<usize>>::new();
@@ -96,7 +109,8 @@ pub fn assign(categories: &[Value], tasks: &[Value], share: f64, seed: u64) -> R
     }
     for (k, rows) in rows.values().enumerate() {
         let n = rows.len() as u64;
-        let count = ((n as f64 * share).round() as u64).clamp(u64::from(n > 1), n.saturating_sub(1));
+        let count =
+            ((n as f64 * share).round() as u64).clamp(u64::from(n > 1), n.saturating_sub(1));
         let seed = seed.wrapping_add(2 + k as u64);
         for i in slice::order(n, Some(seed)).into_iter().take(count as usize) {
             levels[rows[i as usize]] = Level::Instance;
@@ -120,7 +134,10 @@ pub struct Leak {
 #[must_use]
 pub fn leaks(levels: &[Level], inputs: &[u64]) -> Vec<Leak> {
     let rows = || levels.iter().zip(inputs);
-    let train: HashSet<u64> = rows().filter(|(l, _)| **l == Level::Train).map(|(_, h)| *h).collect();
+    let train: HashSet<u64> = rows()
+        .filter(|(l, _)| **l == Level::Train)
+        .map(|(_, h)| *h)
+        .collect();
     let mut counts = HashMap::<Level, (u64, u64)>::new();
     for (level, hash) in rows() {
         let (all, leaked) = counts.entry(*level).or_default();
@@ -129,7 +146,11 @@ pub fn leaks(levels: &[Level], inputs: &[u64]) -> Vec<Leak> {
     }
     let of = |level: &Level| {
         let (rows, leaked) = counts.get(level).copied().unwrap_or_default();
-        Leak { level: *level, rows, leaked }
+        Leak {
+            level: *level,
+            rows,
+            leaked,
+        }
     };
     Level::ALL[1..].iter().map(of).collect()
 }
@@ -166,13 +187,24 @@ mod tests {
 
     #[test]
     fn leaks_are_counted_and_shared_tasks_refused() {
-        let levels = [Level::Train, Level::Train, Level::Instance, Level::Task, Level::Category];
+        let levels = [
+            Level::Train,
+            Level::Train,
+            Level::Instance,
+            Level::Task,
+            Level::Category,
+        ];
         let found = leaks(&levels, &[1, 2, 2, 3, 1]);
         let counts: Vec<(u64, u64)> = found.iter().map(|l| (l.rows, l.leaked)).collect();
         assert_eq!(counts, [(1, 1), (1, 0), (1, 1)]);
         let values = |v: &[i32]| v.iter().map(|i| json!(i)).collect::<Vec<_>>();
-        let told = assign(&values(&[1, 2]), &values(&[7, 7]), 0.5, 0).unwrap_err().to_string();
-        assert!(told.contains("the task 7 is in the categories 1 and 2"), "{told}");
+        let told = assign(&values(&[1, 2]), &values(&[7, 7]), 0.5, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.contains("the task 7 is in the categories 1 and 2"),
+            "{told}"
+        );
         assert!(assign(&values(&[1, 1]), &values(&[1, 2]), 0.5, 0).is_err());
         assert!(assign(&values(&[1, 2]), &values(&[1, 2]), 1.0, 0).is_err());
     }

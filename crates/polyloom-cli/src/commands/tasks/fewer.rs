@@ -40,7 +40,10 @@ pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             let first: Vec<&str> = out.iter().take(3).map(String::as_str).collect();
             let rest = if out.len() > 3 { ", ..." } else { "" };
             let n = out.len();
-            ui.note(&format!("{n} {what} are left out for their gaps: {}{rest}", first.join(", ")));
+            ui.note(&format!(
+                "{n} {what} are left out for their gaps: {}{rest}",
+                first.join(", ")
+            ));
         }
     }
     let rules = Downsample {
@@ -54,7 +57,9 @@ pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         keep,
         keep_groups: !args.ignore_groups,
     };
-    let done = rules.run(matrix).map_err(|e| MergeError::plan("bad-scores", e.to_string()))?;
+    let done = rules
+        .run(matrix)
+        .map_err(|e| MergeError::plan("bad-scores", e.to_string()))?;
     let mut lines = vec![["removed", "predicted with"].map(String::from)];
     for (task, value) in &done.removed {
         ui.event(&json!({"type": "removed", "task": names[*task], "predicted": value}));
@@ -80,7 +85,12 @@ pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 }
 
 /// Adds what a task shares with training files to its report, and writes the clean rows where that was asked for.
-pub fn against(entry: &Entry, loader: &Loader, args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
+pub fn against(
+    entry: &Entry,
+    loader: &Loader,
+    args: &CheckArgs,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let spec = &entry.spec;
     let files: Vec<&Path> = args.against.iter().map(AsRef::as_ref).collect();
     for overlap in contamination::check(spec, loader, &files, &Limits::default())? {
@@ -93,7 +103,12 @@ pub fn against(entry: &Entry, loader: &Loader, args: &CheckArgs, report: &mut Re
                 row + 1,
                 100.0 * share
             );
-            report.findings.push(Finding { level: Level::Warning, code: "contamination", at: at.clone(), text });
+            report.findings.push(Finding {
+                level: Level::Warning,
+                code: "contamination",
+                at: at.clone(),
+                text,
+            });
         }
         let judged = overlap.rows - overlap.short;
         let text = format!(
@@ -102,7 +117,12 @@ pub fn against(entry: &Entry, loader: &Loader, args: &CheckArgs, report: &mut Re
             files.len(),
             overlap.short
         );
-        report.findings.push(Finding { level: Level::Note, code: "compared", at, text });
+        report.findings.push(Finding {
+            level: Level::Note,
+            code: "compared",
+            at,
+            text,
+        });
         if let Some(folder) = &args.clean {
             clean(loader, &overlap, &folder.join(&spec.id))?;
         }

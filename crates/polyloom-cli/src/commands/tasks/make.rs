@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::tasks::data::Limits;
-use polyloom::tasks::levels::Level;
 use polyloom::tasks::infer::{self, Role, Wishes};
+use polyloom::tasks::levels::Level;
 use polyloom::tasks::spec::GroupAs;
 use polyloom::tasks::split::{self, By};
 use serde_json::json;
@@ -126,7 +126,9 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 fn levels(args: &SplitArgs, columns: &str, ui: &Ui) -> Result<ExitCode, Failure> {
     let Some((category, task)) = columns.split_once(',') else {
         let what = format!("--levels: `{columns}` is not CATEGORY,TASK");
-        return Err(MergeError::plan("bad-flag", what).hint("two column names").into());
+        return Err(MergeError::plan("bad-flag", what)
+            .hint("two column names")
+            .into());
     };
     for level in Level::ALL {
         for extension in ["csv", "tsv", "jsonl"] {
@@ -147,10 +149,15 @@ fn levels(args: &SplitArgs, columns: &str, ui: &Ui) -> Result<ExitCode, Failure>
     let mut leaked = 0;
     for leak in &leaks {
         leaked += leak.leaked;
-        ui.event(&json!({"type": "leak", "level": leak.level, "rows": leak.rows, "leaked": leak.leaked}));
+        ui.event(
+            &json!({"type": "leak", "level": leak.level, "rows": leak.rows, "leaked": leak.leaked}),
+        );
         if leak.leaked > 0 {
             let (n, rows) = (leak.leaked, leak.rows);
-            ui.say(&format!("leak: {n} of {rows} rows of {} are in train too", leak.level.name()));
+            ui.say(&format!(
+                "leak: {n} of {rows} rows of {} are in train too",
+                leak.level.name()
+            ));
         }
     }
     if leaked == 0 {

@@ -55,7 +55,13 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
 type Next<'n> = &'n mut dyn FnMut() -> Option<std::result::Result<RecordBatch, ArrowError>>;
 
 /// Cuts a record batch into tables of at most `limits.rows` rows.
-fn give(path: &Path, batch: &RecordBatch, limits: &Limits, given: &mut bool, visit: Visit) -> Result<()> {
+fn give(
+    path: &Path,
+    batch: &RecordBatch,
+    limits: &Limits,
+    given: &mut bool,
+    visit: Visit,
+) -> Result<()> {
     let schema = batch.schema();
     let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     let most = limits.rows(names.len());
@@ -78,7 +84,10 @@ fn give(path: &Path, batch: &RecordBatch, limits: &Limits, given: &mut bool, vis
 }
 
 fn unread(path: &Path, column: &str, kind: &DataType) -> MergeError {
-    bad(path, format!("column `{column}` has the type {kind}, which is not read"))
+    bad(
+        path,
+        format!("column `{column}` has the type {kind}, which is not read"),
+    )
 }
 
 fn owned(array: &dyn Array, row: usize) -> std::result::Result<Owned, DataType> {
@@ -91,7 +100,9 @@ fn owned(array: &dyn Array, row: usize) -> std::result::Result<Owned, DataType> 
         DataType::Utf8View => Owned::Text(array.as_string_view().value(row).to_owned()),
         DataType::Binary => Owned::Bytes(array.as_binary::<i32>().value(row).to_vec()),
         DataType::LargeBinary => Owned::Bytes(array.as_binary::<i64>().value(row).to_vec()),
-        DataType::FixedSizeBinary(_) => Owned::Bytes(array.as_fixed_size_binary().value(row).to_vec()),
+        DataType::FixedSizeBinary(_) => {
+            Owned::Bytes(array.as_fixed_size_binary().value(row).to_vec())
+        }
         DataType::Boolean => Owned::Bool(array.as_boolean().value(row)),
         DataType::Float32 => Owned::Number(array.as_primitive::<Float32Type>().value(row).into()),
         DataType::Float64 => Owned::Number(array.as_primitive::<Float64Type>().value(row)),
@@ -136,7 +147,9 @@ fn json(array: &dyn Array, row: usize) -> std::result::Result<Value, DataType> {
             let dictionary = array.as_any_dictionary();
             let values = dictionary.values().as_ref();
             let key = json(dictionary.keys(), row)?.as_u64();
-            let key = key.and_then(|k| usize::try_from(k).ok()).filter(|k| *k < values.len());
+            let key = key
+                .and_then(|k| usize::try_from(k).ok())
+                .filter(|k| *k < values.len());
             key.map_or(Ok(Value::Null), |k| json(values, k))?
         }
         kind => match owned(array, row) {

@@ -36,35 +36,63 @@ pub fn list(root: &Path, part: &str, limits: &Limits) -> Result<Vec<Listed>> {
                 }
             }
             for row in 0..t.rows() {
-                let text = |name: &str| t.column(name).map_or_else(String::new, |c| c.cell(row).to_text());
+                let text = |name: &str| {
+                    t.column(name)
+                        .map_or_else(String::new, |c| c.cell(row).to_text())
+                };
                 if !part.is_empty() && t.has("split") && text("split") != part {
                     continue;
                 }
                 let name = text("file");
-                let inside = Path::new(&name).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+                let inside = Path::new(&name)
+                    .components()
+                    .all(|c| matches!(c, std::path::Component::Normal(_)));
                 if !inside || name.is_empty() {
-                    return Err(bad(&manifest, format!("`{name}` is no file below this folder")));
+                    return Err(bad(
+                        &manifest,
+                        format!("`{name}` is no file below this folder"),
+                    ));
                 }
-                out.push(Listed { name, label: text("label") });
+                out.push(Listed {
+                    name,
+                    label: text("label"),
+                });
             }
             Ok(())
         })?;
     } else {
-        let folder = if root.join(part).is_dir() { root.join(part) } else { root.to_owned() };
+        let folder = if root.join(part).is_dir() {
+            root.join(part)
+        } else {
+            root.to_owned()
+        };
         for class in entries(&folder)?.into_iter().filter(|p| p.is_dir()) {
-            let label = class.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+            let label = class
+                .file_name()
+                .and_then(|n| n.to_str())
+                .unwrap_or_default()
+                .to_owned();
             for file in entries(&class)? {
-                let ending = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+                let ending = file
+                    .extension()
+                    .and_then(|e| e.to_str())
+                    .unwrap_or_default()
+                    .to_lowercase();
                 let name = file.strip_prefix(root).ok().and_then(Path::to_str);
                 if let (true, Some(name)) = (ENDINGS.contains(&&*ending), name) {
-                    out.push(Listed { name: name.to_owned(), label: label.clone() });
+                    out.push(Listed {
+                        name: name.to_owned(),
+                        label: label.clone(),
+                    });
                 }
             }
         }
     }
     if out.is_empty() {
         let error = bad(&root.join(part), "holds no images");
-        return Err(error.hint("expected <class>/<file>.png (or .jpg, .bmp, .raw), or a manifest.csv with file,label"));
+        return Err(error.hint(
+            "expected <class>/<file>.png (or .jpg, .bmp, .raw), or a manifest.csv with file,label",
+        ));
     }
     Ok(out)
 }
@@ -85,7 +113,13 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// As [`list`]; an image that is broken, of another size, or larger than `limits.image_bytes` once unpacked.
-pub fn read(root: &Path, part: &str, size: Option<[u32; 3]>, limits: &Limits, visit: Visit) -> Result<()> {
+pub fn read(
+    root: &Path,
+    part: &str,
+    size: Option<[u32; 3]>,
+    limits: &Limits,
+    visit: Visit,
+) -> Result<()> {
     const COLUMNS: [&str; 6] = ["file", "label", "image", "height", "width", "channels"];
     let fresh = || Table::with_columns(COLUMNS);
     let (mut batch, mut bytes) = (fresh(), 0);
@@ -118,31 +152,50 @@ pub fn read(root: &Path, part: &str, size: Option<[u32; 3]>, limits: &Limits, vi
 /// As [`read`].
 pub fn decode(path: &Path, size: Option<[u32; 3]>, limits: &Limits) -> Result<(Vec<u8>, [u32; 3])> {
     let io = |e| polyloom_core::Error::io(path, "open", e);
-    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("raw")) {
+    if path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("raw"))
+    {
         let size = size.ok_or_else(|| {
-            bad(path, "is raw pixels, whose size is unknown").hint("source.size = [height, width, channels]")
+            bad(path, "is raw pixels, whose size is unknown")
+                .hint("source.size = [height, width, channels]")
         })?;
         let expected: u64 = size.iter().map(|x| u64::from(*x)).product();
         let found = std::fs::metadata(path).map_err(io)?.len();
         if found != expected || expected > limits.image_bytes {
-            return Err(bad(path, format!("has {found} bytes, {size:?} needs {expected}")));
+            return Err(bad(
+                path,
+                format!("has {found} bytes, {size:?} needs {expected}"),
+            ));
         }
         return Ok((std::fs::read(path).map_err(io)?, size));
     }
     let failed = |e: image::ImageError| bad(path, format!("is no readable image: {e}"));
     let open = || -> Result<ImageReader<_>> {
-        ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(|e| io(e).into())
+        ImageReader::open(path)
+            .map_err(io)?
+            .with_guessed_format()
+            .map_err(|e| io(e).into())
     };
     // The size is known from the first bytes: a bomb or a stranger is refused before it is unpacked.
     let (w, h) = open()?.into_dimensions().map_err(failed)?;
     let most = u64::from(w) * u64::from(h) * 4;
     if most > limits.image_bytes {
-        return Err(bad(path, format!("is {h} x {w} pixels, more than {} bytes unpacked", limits.image_bytes)));
+        return Err(bad(
+            path,
+            format!(
+                "is {h} x {w} pixels, more than {} bytes unpacked",
+                limits.image_bytes
+            ),
+        ));
     }
     if let Some([height, width, _]) = size
         && (h, w) != (height, width)
     {
-        let error = bad(path, format!("is {h} x {w} pixels, source.size says {height} x {width}"));
+        let error = bad(
+            path,
+            format!("is {h} x {w} pixels, source.size says {height} x {width}"),
+        );
         return Err(error.hint("resize it, or leave source.size out"));
     }
     let mut reader = open()?;
@@ -156,7 +209,12 @@ pub fn decode(path: &Path, size: Option<[u32; 3]>, limits: &Limits) -> Result<(V
         1 => image.into_luma8().into_raw(),
         3 => image.into_rgb8().into_raw(),
         4 => image.into_rgba8().into_raw(),
-        other => return Err(bad(path, format!("source.size asks for {other} channels; 1, 3 or 4 are there"))),
+        other => {
+            return Err(bad(
+                path,
+                format!("source.size asks for {other} channels; 1, 3 or 4 are there"),
+            ));
+        }
     };
     Ok((pixels, [h, w, channels]))
 }

@@ -154,21 +154,40 @@ fn arrow(stream: bool) -> Vec<u8> {
     use std::sync::Arc;
 
     use arrow_array::types::Int8Type;
-    use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, Int64Array, ListArray, RecordBatch, StringArray};
+    use arrow_array::{
+        ArrayRef, BooleanArray, DictionaryArray, Int64Array, ListArray, RecordBatch, StringArray,
+    };
 
-    let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("ß"), Some("d"), Some("e"), Some("f")]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec![
+        Some("a"),
+        None,
+        Some("ß"),
+        Some("d"),
+        Some("e"),
+        Some("f"),
+    ]));
     let whole: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5, 1 << 60]));
-    let yes: ArrayRef = Arc::new(BooleanArray::from(vec![true, false, true, false, true, false]));
+    let yes: ArrayRef = Arc::new(BooleanArray::from(vec![
+        true, false, true, false, true, false,
+    ]));
     let words: DictionaryArray<Int8Type> = vec!["x", "y", "x", "y", "x", "y"].into_iter().collect();
     let lists = ListArray::from_iter_primitive::<arrow_array::types::Float64Type, _, _>(
         (0..6).map(|i| Some(vec![Some(f64::from(i)), None])),
     );
-    let columns: Vec<(&str, ArrayRef)> =
-        vec![("t", text), ("n", whole), ("b", yes), ("d", Arc::new(words)), ("l", Arc::new(lists))];
-    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("t", text),
+        ("n", whole),
+        ("b", yes),
+        ("d", Arc::new(words)),
+        ("l", Arc::new(lists)),
+    ];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true)))
+            .unwrap();
     let mut out = Vec::new();
     if stream {
-        let mut writer = arrow_ipc::writer::StreamWriter::try_new(&mut out, &batch.schema()).unwrap();
+        let mut writer =
+            arrow_ipc::writer::StreamWriter::try_new(&mut out, &batch.schema()).unwrap();
         writer.write(&batch).unwrap();
         writer.finish().unwrap();
     } else {
@@ -183,13 +202,25 @@ fn arrow(stream: bool) -> Vec<u8> {
 fn arrow_files_and_streams_keep_their_types() {
     for stream in [false, true] {
         let (_dir, path) = file("a.arrow", &arrow(stream));
-        let limits = Limits { batch_rows: 4, ..Limits::default() };
+        let limits = Limits {
+            batch_rows: 4,
+            ..Limits::default()
+        };
         let tables = all(&path, &limits).unwrap();
         let rows: Vec<usize> = tables.iter().map(Table::rows).collect();
         assert_eq!(rows, [4, 2]);
-        assert_eq!((tables[0].at(1, "t"), tables[0].at(2, "t")), (json!(null), json!("ß")));
-        assert_eq!((tables[1].at(0, "n"), tables[1].at(1, "n")), (json!(5), json!(1i64 << 60)));
-        assert_eq!((tables[0].at(0, "b"), tables[0].at(1, "d")), (json!(true), json!("y")));
+        assert_eq!(
+            (tables[0].at(1, "t"), tables[0].at(2, "t")),
+            (json!(null), json!("ß"))
+        );
+        assert_eq!(
+            (tables[1].at(0, "n"), tables[1].at(1, "n")),
+            (json!(5), json!(1i64 << 60))
+        );
+        assert_eq!(
+            (tables[0].at(0, "b"), tables[0].at(1, "d")),
+            (json!(true), json!("y"))
+        );
         assert_eq!(tables[0].at(3, "l"), json!([3, null]));
     }
     assert!(refused("a.arrow", b"not arrow at all").contains("a.arrow: is no readable Arrow file"));
@@ -220,8 +251,15 @@ fn image_folders_give_pixels_and_labels() {
         let mut out = Vec::new();
         images::read(dir.path(), part, size, &limits, &mut |t| {
             for row in 0..t.rows() {
-                let Some(Cell::Bytes(pixels)) = t.column("image").map(|c| c.cell(row)) else { panic!() };
-                out.push((t.at(row, "file"), t.at(row, "label"), pixels.to_vec(), t.at(row, "channels")));
+                let Some(Cell::Bytes(pixels)) = t.column("image").map(|c| c.cell(row)) else {
+                    panic!()
+                };
+                out.push((
+                    t.at(row, "file"),
+                    t.at(row, "label"),
+                    pixels.to_vec(),
+                    t.at(row, "channels"),
+                ));
             }
             Ok(())
         })
@@ -240,7 +278,10 @@ fn image_folders_give_pixels_and_labels() {
     assert!(told("test", None).contains("raw pixels"));
     put("train/c/3.jpg", b"\xff\xd8\xff\xe0 no picture");
     assert!(told("train", None).contains("3.jpg: is no readable image"));
-    put("manifest.csv", b"file,label,split\ntrain/b/1.png,seven,train\ntest/a/9.raw,eight,test\n");
+    put(
+        "manifest.csv",
+        b"file,label,split\ntrain/b/1.png,seven,train\ntest/a/9.raw,eight,test\n",
+    );
     assert_eq!(read("train", None).unwrap()[0].1, "seven");
     put("manifest.csv", b"file,label\n../secret.png,x\n");
     assert!(told("", None).contains("is no file below this folder"));
@@ -256,28 +297,49 @@ fn a_picture_that_unpacks_to_gigabytes_is_refused_before() {
         for byte in &bytes[12..29] {
             crc ^= u32::from(*byte);
             for _ in 0..8 {
-                crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+                crc = if crc & 1 == 1 {
+                    (crc >> 1) ^ 0xEDB8_8320
+                } else {
+                    crc >> 1
+                };
             }
         }
         !crc
     };
     bytes[29..33].copy_from_slice(&crc.to_be_bytes());
     let (_dir, path) = file("a.png", &bytes);
-    let told = images::decode(&path, None, &Limits::default()).unwrap_err().to_string();
+    let told = images::decode(&path, None, &Limits::default())
+        .unwrap_err()
+        .to_string();
     assert!(told.contains("50000 x 50000 pixels, more than"), "{told}");
 }
 
 #[test]
 fn a_million_columns_are_read_or_refused() {
     let names: Vec<String> = (0..1_000_000).map(|i| i.to_string()).collect();
-    let text = format!("{}\n{}\n", names.join(","), vec!["1"; names.len()].join(","));
+    let text = format!(
+        "{}\n{}\n",
+        names.join(","),
+        vec!["1"; names.len()].join(",")
+    );
     let (_dir, path) = file("a.csv", text.as_bytes());
     let tables = all(&path, &Limits::default()).unwrap();
     assert_eq!((tables.len(), tables[0].columns().len()), (1, 1_000_000));
-    let row: Vec<String> = names[..2000].iter().map(|n| format!("\"{n}\": 1")).collect();
+    let row: Vec<String> = names[..2000]
+        .iter()
+        .map(|n| format!("\"{n}\": 1"))
+        .collect();
     let (_dir, path) = file("a.jsonl", format!("{{{}}}\n", row.join(",")).as_bytes());
-    let limits = Limits { columns: 1000, ..Limits::default() };
-    assert!(all(&path, &limits).unwrap_err().to_string().contains("2000 different keys"));
+    let limits = Limits {
+        columns: 1000,
+        ..Limits::default()
+    };
+    assert!(
+        all(&path, &limits)
+            .unwrap_err()
+            .to_string()
+            .contains("2000 different keys")
+    );
 }
 
 /// A Parquet file of two columns.
@@ -290,18 +352,28 @@ fn parquet_file() -> Vec<u8> {
     use ::parquet::file::writer::SerializedFileWriter;
     use ::parquet::schema::parser::parse_message_type;
 
-    let schema = parse_message_type("message m { optional binary t (UTF8); required int64 n; }").unwrap();
+    let schema =
+        parse_message_type("message m { optional binary t (UTF8); required int64 n; }").unwrap();
     let zstd = Compression::ZSTD(ZstdLevel::default());
     let properties = WriterProperties::builder().set_compression(zstd).build();
     let mut out = Vec::new();
-    let mut writer = SerializedFileWriter::new(&mut out, Arc::new(schema), Arc::new(properties)).unwrap();
+    let mut writer =
+        SerializedFileWriter::new(&mut out, Arc::new(schema), Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    let texts: Vec<ByteArray> = (0..40).map(|i| ByteArray::from(format!("text {i}").into_bytes())).collect();
-    column.typed::<ByteArrayType>().write_batch(&texts, Some(&[1; 40]), None).unwrap();
+    let texts: Vec<ByteArray> = (0..40)
+        .map(|i| ByteArray::from(format!("text {i}").into_bytes()))
+        .collect();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&texts, Some(&[1; 40]), None)
+        .unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int64Type>().write_batch(&(0..40).collect::<Vec<i64>>(), None, None).unwrap();
+    column
+        .typed::<Int64Type>()
+        .write_batch(&(0..40).collect::<Vec<i64>>(), None, None)
+        .unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
@@ -312,9 +384,15 @@ fn parquet_file() -> Vec<u8> {
 fn a_parquet_column_that_unpacks_too_far_is_refused_before() {
     let (_dir, path) = file("a.parquet", &parquet_file());
     assert_eq!(all(&path, &Limits::default()).unwrap()[0].rows(), 40);
-    let limits = Limits { unpacked_bytes: 100, ..Limits::default() };
+    let limits = Limits {
+        unpacked_bytes: 100,
+        ..Limits::default()
+    };
     let told = all(&path, &limits).unwrap_err().to_string();
-    assert!(told.contains("column `t` of row group 0 unpacks to"), "{told}");
+    assert!(
+        told.contains("column `t` of row group 0 unpacks to"),
+        "{told}"
+    );
 }
 
 proptest! {
