@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     ui::quiet_on_closed_pipe();
+    polyloom_core::memory::return_large_buffers();
     let args = match args::Cli::read(args::spelled_as_habit(std::env::args_os())) {
         Ok(args) => args,
         Err(error) => return ui::usage_error(&error),

@@ -10,7 +10,7 @@ use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 
 mod gram;
 
-pub use gram::{leading, polar};
+pub use gram::{Gram, Spectrum, polar};
 
 /// A row-major matrix.
 #[derive(Debug, Clone, PartialEq)]

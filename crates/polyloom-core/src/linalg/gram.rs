@@ -1,104 +1,132 @@
-//! Leading singular triples and polar factors through the Gram matrix of the shorter side: a third of the work of a full
-//! decomposition. The Gram matrix squares the spectrum, so a direction whose singular value is `c` times the largest is
+//! Singular values, right vectors and polar factors through the Gram matrix: a third of the work of a full decomposition,
+//! and memory of the shorter side alone. The Gram matrix squares the spectrum, so a direction whose singular value is `c` times the largest is
 //! found to about `1e-16 / c^2`; where that is not good enough the full decomposition is taken.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{self, ComputeEigenvectors};
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::{Accum, Mat, Par};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 
-use super::{Matrix, Svd, svd};
+use super::{Matrix, svd};
 
 /// Least trusted square of a singular value beside the largest: directions are then right to some 1e-8, well below the
 /// rounding of the `f32` that they end in.
 const TRUST: f64 = 1e-8;
 
-/// Squares of the singular values, falling, and the vectors of the shorter side as columns; `None` where the full
-/// decomposition must be taken: the square at `last` is not to be trusted, or nothing converges.
-fn spectrum(m: &Matrix, last: usize) -> Option<(Vec<f64>, Matrix)> {
-    let k = m.rows.min(m.cols);
-    if k == 0 || last >= k || m.data.iter().any(|v| !v.is_finite()) {
-        return None;
-    }
-    let short = if m.rows <= m.cols {
-        m.view()
-    } else {
-        m.view().transpose()
-    };
-    let mut gram = Mat::<f64>::zeros(k, k);
-    matmul(
-        gram.as_mut(),
-        BlockStructure::TriangularLower,
-        Accum::Replace,
-        short,
-        BlockStructure::Rectangular,
-        short.transpose(),
-        BlockStructure::Rectangular,
-        1.0,
-        Par::Seq,
-    );
-    let mut vectors = Mat::<f64>::zeros(k, k);
-    let mut values = Diag::<f64>::zeros(k);
-    let with = ComputeEigenvectors::Yes;
-    let request = evd::self_adjoint_evd_scratch::<f64>(k, with, Par::Seq, Default::default());
-    evd::self_adjoint_evd(
-        gram.as_ref(),
-        values.as_mut(),
-        Some(vectors.as_mut()),
-        Par::Seq,
-        MemStack::new(&mut MemBuffer::new(request)),
-        Default::default(),
-    )
-    .ok()?;
-    let values = values.column_vector();
-    let mut order: Vec<usize> = (0..k).collect();
-    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
-    let squares: Vec<f64> = order.iter().map(|i| values[*i].max(0.0)).collect();
-    if squares[last] <= TRUST * squares[0] {
-        return None;
-    }
-    let mut columns = Matrix::zeros(k, k);
-    for r in 0..k {
-        for (c, i) in order.iter().enumerate() {
-            columns.data[r * k + c] = vectors[(r, *i)];
-        }
-    }
-    Some((squares, columns))
+/// The Gram matrix `A' A` of a matrix that comes in blocks of rows, so that it need not be held.
+#[derive(Debug, Clone)]
+pub struct Gram {
+    /// Its lower triangle.
+    sum: Mat<f64>,
 }
 
-/// The first `n` singular triples (all of them if there are fewer). Signs are as they come out, the same on every run.
-///
-/// # Errors
-/// As [`svd`].
-pub fn leading(m: &Matrix, n: usize) -> Result<Svd, String> {
-    let n = n.min(m.rows).min(m.cols);
-    if n == 0 {
-        return Ok(Svd {
-            u: Matrix::zeros(m.rows, 0),
-            s: Vec::new(),
-            vt: Matrix::zeros(0, m.cols),
-        });
+impl Gram {
+    /// Of a matrix of `columns` columns and, as yet, no rows.
+    pub fn new(columns: usize) -> Self {
+        Self {
+            sum: Mat::zeros(columns, columns),
+        }
     }
-    let Some((squares, vectors)) = spectrum(m, n - 1) else {
-        let all = svd(m)?;
-        return Ok(Svd {
-            u: all.u.first_columns(n),
-            s: all.s[..n].to_vec(),
-            vt: all.vt.first_rows(n),
-        });
-    };
-    let s: Vec<f64> = squares[..n].iter().map(|x| x.sqrt()).collect();
-    let inverse: Vec<f64> = s.iter().map(|s| 1.0 / s).collect();
-    let short = vectors.first_columns(n);
-    Ok(if m.rows <= m.cols {
-        let vt = short.transposed().times(m).scale_rows(&inverse);
-        Svd { u: short, s, vt }
-    } else {
-        let u = m.times(&short).scale_columns(&inverse);
-        let vt = short.transposed();
-        Svd { u, s, vt }
-    })
+
+    /// Adds rows. The sum depends on how the rows were cut into blocks in its last bits.
+    ///
+    /// # Panics
+    /// If the block has another number of columns.
+    pub fn add(&mut self, block: &Matrix) {
+        self.add_view(block.view());
+    }
+
+    fn add_view(&mut self, block: MatRef<'_, f64>) {
+        matmul(
+            self.sum.as_mut(),
+            BlockStructure::TriangularLower,
+            Accum::Add,
+            block.transpose(),
+            BlockStructure::Rectangular,
+            block,
+            BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
+    }
+
+    /// True if all rows are zero.
+    pub fn is_zero(&self) -> bool {
+        (0..self.sum.ncols()).all(|i| self.sum[(i, i)] == 0.0)
+    }
+
+    /// Singular values and right vectors; `None` where the full decomposition must be taken: the singular value number
+    /// `last` (from 0) is too small beside the largest to be trusted, a value is not finite, or nothing converges.
+    /// Takes the matrix, for it is large.
+    pub fn spectrum(self, last: usize) -> Option<Spectrum> {
+        let k = self.sum.ncols();
+        let finite = || (0..k).all(|c| (c..k).all(|r| self.sum[(r, c)].is_finite()));
+        if last >= k || !finite() {
+            return None;
+        }
+        let mut vectors = Mat::<f64>::zeros(k, k);
+        let mut values = Diag::<f64>::zeros(k);
+        let with = ComputeEigenvectors::Yes;
+        let request = evd::self_adjoint_evd_scratch::<f64>(k, with, Par::Seq, Default::default());
+        evd::self_adjoint_evd(
+            self.sum.as_ref(),
+            values.as_mut(),
+            Some(vectors.as_mut()),
+            Par::Seq,
+            MemStack::new(&mut MemBuffer::new(request)),
+            Default::default(),
+        )
+        .ok()?;
+        drop(self.sum);
+        let values = values.column_vector();
+        let mut order: Vec<usize> = (0..k).collect();
+        order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
+        let squares: Vec<f64> = order.iter().map(|i| values[*i].max(0.0)).collect();
+        if squares[last] <= TRUST * squares[0] {
+            return None;
+        }
+        let s = squares.iter().map(|x| x.sqrt()).collect();
+        let mut columns = Matrix::zeros(k, k);
+        for r in 0..k {
+            for (c, i) in order.iter().enumerate() {
+                columns.data[r * k + c] = vectors[(r, *i)];
+            }
+        }
+        Some(Spectrum {
+            s,
+            vectors: columns,
+        })
+    }
+}
+
+/// What a Gram matrix says of its matrix.
+#[derive(Debug, Clone)]
+pub struct Spectrum {
+    /// Singular values, falling.
+    pub s: Vec<f64>,
+    /// Right singular vectors as columns, `[k, k]`. Signs are as they come out, the same on every run.
+    pub vectors: Matrix,
+}
+
+impl Spectrum {
+    /// `(A' A)^(-1/2)`: `A` times it is the nearest matrix with orthonormal columns.
+    #[must_use]
+    pub fn inverse_root(self) -> Matrix {
+        // As a product of two halves.
+        let quarter: Vec<f64> = self.s.iter().map(|s| 1.0 / s.sqrt()).collect();
+        let half = self.vectors.scale_columns(&quarter);
+        let mut root = Matrix::zeros(half.rows, half.rows);
+        faer::linalg::matmul::matmul(
+            MatMut::from_row_major_slice_mut(&mut root.data, half.rows, half.rows),
+            Accum::Replace,
+            half.view(),
+            half.view().transpose(),
+            1.0,
+            Par::Seq,
+        );
+        root
+    }
 }
 
 /// The nearest matrix with orthonormal rows or columns (`P Q'` of `P S Q'`), and the singular values in falling order.
@@ -107,21 +135,16 @@ pub fn leading(m: &Matrix, n: usize) -> Result<Svd, String> {
 /// As [`svd`].
 pub fn polar(m: &Matrix) -> Result<(Matrix, Vec<f64>), String> {
     let k = m.rows.min(m.cols);
-    let Some((squares, vectors)) = spectrum(m, k.saturating_sub(1)) else {
+    let wide = m.rows <= m.cols;
+    let mut gram = Gram::new(k);
+    gram.add_view(if wide { m.view().transpose() } else { m.view() });
+    let Some(spectrum) = gram.spectrum(k.saturating_sub(1)) else {
         let d = svd(m)?;
         return Ok((d.u.times(&d.vt), d.s));
     };
-    let s: Vec<f64> = squares.iter().map(|x| x.sqrt()).collect();
-    // The inverse root of the Gram matrix, as a product of two halves.
-    let quarter: Vec<f64> = s.iter().map(|s| 1.0 / s.sqrt()).collect();
-    let half = vectors.scale_columns(&quarter);
-    let root = half.times(&half.transposed());
-    let nearest = if m.rows <= m.cols {
-        root.times(m)
-    } else {
-        m.times(&root)
-    };
-    Ok((nearest, s))
+    let s = spectrum.s.clone();
+    let root = spectrum.inverse_root();
+    Ok((if wide { root.times(m) } else { m.times(&root) }, s))
 }
 
 #[cfg(test)]
@@ -174,19 +197,31 @@ mod tests {
                     assert!((gram.data[i * gram.cols + i] - 1.0).abs() < 1e-9);
                 }
             }
-            for n in [0, 1, 3, 500] {
-                let d = leading(&m, n).unwrap();
-                let n = n.min(full.s.len());
-                assert_eq!((d.u.cols, d.s.len(), d.vt.rows), (n, n, n));
-                let product = |d: &Svd, n: usize| {
-                    let u = d.u.first_columns(n).scale_columns(&d.s[..n]);
-                    u.times(&d.vt.first_rows(n))
-                };
-                let (got, want) = (product(&d, n), product(&full, n));
-                if want.norm() > 0.0 {
-                    assert!(distance(&got, &want) < 1e-9, "{n}");
-                }
+            // In blocks, along the longer side.
+            let tall = if m.rows < m.cols { m.transposed() } else { m };
+            let mut gram = Gram::new(tall.cols);
+            for rows in tall.data.chunks(7 * tall.cols) {
+                gram.add(&Matrix {
+                    rows: rows.len() / tall.cols,
+                    cols: tall.cols,
+                    data: rows.to_vec(),
+                });
             }
+            let low = full.s[full.s.len() - 1] <= 1e-3;
+            assert_eq!(gram.is_zero(), full.s[0] == 0.0);
+            let Some(found) = gram.spectrum(tall.cols - 1) else {
+                assert!(low);
+                continue;
+            };
+            assert!(!low);
+            let left = tall.times(&found.vectors);
+            for (c, s) in found.s.iter().enumerate() {
+                assert!((s - full.s[c]).abs() <= 1e-9 * full.s[0]);
+                let norm = (0..left.rows).map(|r| left.data[r * left.cols + c].powi(2));
+                assert!((norm.sum::<f64>().sqrt() - s).abs() <= 1e-9 * full.s[0]);
+            }
+            let nearest = tall.times(&found.inverse_root());
+            assert!(distance(&nearest, &polar(&tall).unwrap().0) < 1e-9);
         }
     }
 
@@ -194,6 +229,9 @@ mod tests {
     fn what_is_not_finite_is_refused() {
         let mut m = random(4, 6, "n");
         m.data[3] = f64::NAN;
-        assert!(leading(&m, 2).is_err() && polar(&m).is_err());
+        assert!(polar(&m).is_err());
+        let mut gram = Gram::new(6);
+        gram.add(&m);
+        assert!(gram.spectrum(2).is_none());
     }
 }

@@ -1,5 +1,7 @@
 //! Order of numbers: sorting by value and ranks with ties.
 
+use rayon::prelude::*;
+
 /// Values from which buckets come first.
 const BUCKETS_FROM: usize = 4096;
 /// How many buckets there are at most.
@@ -24,7 +26,7 @@ pub(crate) fn sorted(values: impl Iterator<Item = f64>) -> Vec<(u64, usize)> {
 }
 
 /// Sorts by key, then place: one pass spreads the pairs over buckets by the high bits in which the keys differ, and the
-/// buckets, which fit the cache, are sorted by comparison.
+/// buckets, which fit the cache, are sorted by comparison on all threads (no two pairs are equal, so there is one order).
 pub(crate) fn sorted_pairs(mut pairs: Vec<(u64, usize)>) -> Vec<(u64, usize)> {
     if pairs.len() < BUCKETS_FROM {
         pairs.sort_unstable();
@@ -46,11 +48,17 @@ pub(crate) fn sorted_pairs(mut pairs: Vec<(u64, usize)>) -> Vec<(u64, usize)> {
         spread[*place] = pair;
         *place += 1;
     }
-    let mut start = 0;
+    let (mut rest, mut start) = (&mut *spread, 0);
+    let mut buckets = Vec::with_capacity(BUCKETS);
     for end in ends {
-        spread[start..end].sort_unstable();
-        start = end;
+        let (bucket, more) = rest.split_at_mut(end - start);
+        buckets.push(bucket);
+        (rest, start) = (more, end);
     }
+    buckets
+        .into_par_iter()
+        .with_min_len(64)
+        .for_each(<[_]>::sort_unstable);
     spread
 }
 

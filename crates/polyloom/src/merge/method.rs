@@ -394,6 +394,12 @@ pub trait Kernel: Send + Sync {
     }
     /// Computes the result (or the merged vector `V`) for a chunk. `out` has the chunk's length and unspecified content.
     fn apply(&self, chunk: &Chunk, out: &mut [f32]) -> Result<()>;
+    /// Computes the result (or the merged vector) of a whole tensor piece by piece, for kernels of [`Unit::Tensor`] that
+    /// need not hold it; `false`, with nothing written, if this one must.
+    fn pieces(&self, tensor: &TensorJob, pieces: &mut dyn Pieces) -> Result<bool> {
+        let _ = (tensor, pieces);
+        Ok(false)
+    }
     /// Computes a part of the result for a chunk; `false` if the method has no such part.
     fn part(&self, part: Part, chunk: &Chunk, out: &mut [f32]) -> Result<bool> {
         let _ = (part, chunk, out);
@@ -404,6 +410,20 @@ pub trait Kernel: Send + Sync {
         let _ = task;
         None
     }
+}
+
+/// The inputs of a whole tensor (task vectors, for methods that take those) and its result, piece by piece.
+pub trait Pieces {
+    /// Fills `out` with elements of an input from `start` on; as often as one likes.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    fn read(&mut self, input: usize, start: usize, out: &mut [f32]) -> Result<()>;
+    /// Takes elements of the result from `start` on, every one once, in any order; `values` is left with any content.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    fn write(&mut self, start: usize, values: &mut [f32]) -> Result<()>;
 }
 
 /// Elements of one block of order-independent sums; chunk starts are multiples of it.

@@ -6,6 +6,7 @@ pub mod compose;
 mod cuts;
 mod election;
 pub mod gram;
+mod long;
 pub mod method;
 pub mod params;
 pub mod per_tensor;

@@ -256,23 +256,26 @@ impl Ranker {
         wide(
             #[inline(always)]
             || {
-                for (i, (v, bin)) in (0u16..=u16::MAX)
-                    .cycle()
-                    .zip(values.iter().zip(bins.iter_mut()))
-                {
-                    let key = magnitude_bits(*v);
+                let bin_of = |v: f32, turn: u16| {
+                    let key = magnitude_bits(v);
                     let nonzero = ((key.max(low) - low) >> shift) as u16;
-                    *bin = if key == 0 {
-                        zero + i % ZERO_BINS
-                    } else {
-                        nonzero
-                    };
+                    if key == 0 { zero + turn } else { nonzero }
+                };
+                let (values, last) = values.as_chunks::<{ TURNS.len() }>();
+                let (bins, last_bins) = bins.as_chunks_mut::<{ TURNS.len() }>();
+                for (values, bins) in values.iter().zip(bins) {
+                    for ((v, bin), turn) in values.iter().zip(bins).zip(TURNS) {
+                        *bin = bin_of(*v, turn);
+                    }
+                }
+                for ((v, bin), turn) in last.iter().zip(last_bins).zip(TURNS) {
+                    *bin = bin_of(*v, turn);
                 }
             },
         );
         for counts in &mut self.counts {
             counts.clear();
-            counts.resize(size + 1 + usize::from(ZERO_BINS), 0);
+            counts.resize(size + 1 + TURNS.len(), 0);
         }
         self.known.resize(2048, (0, 0, 0, 0));
         let [even, odd] = &mut self.counts;
@@ -296,8 +299,8 @@ impl Ranker {
     }
 }
 
-/// Bins that zeros take turns in.
-const ZERO_BINS: u16 = 8;
+/// Bins that zeros take turns in, for a register's worth of entries.
+const TURNS: [u16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// How many magnitudes are below `key`, and how many are not above it.
 fn ranks_of(values: &[f32], key: u32) -> (u32, u32) {

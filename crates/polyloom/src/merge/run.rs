@@ -9,6 +9,10 @@ use rayon::prelude::*;
 use super::method::{BLOCK, Chunk, Job, Kernel, Next, Part, Scope, TensorJob, Unit};
 use crate::error::{MergeError, Result};
 
+mod streamed;
+
+use streamed::Streamed;
+
 /// Where kernels get their numbers.
 pub trait Feed: Sync {
     /// Fills `out` with elements from `start` on of tensor `tensor`; input `None` is the base.
@@ -380,6 +384,15 @@ fn emit(
     buffers: &mut Buffers,
 ) -> Result<()> {
     options.check()?;
+    if kernel.unit() == Unit::Tensor && parts.is_empty() {
+        let mut pieces = Streamed::new(group, fed, feed, sink);
+        if kernel.pieces(job, &mut pieces)? {
+            if let Some(progress) = options.progress {
+                progress(fed, range.len());
+            }
+            return Ok(());
+        }
+    }
     let (base, inputs, out) = load(group, fed, &range, feed, buffers)?;
     out.resize(range.len(), 0.0);
     let chunk = Chunk {

@@ -216,25 +216,31 @@ impl Plan {
             .map(|m| m.job.last_axis() as u64)
             .max()
             .unwrap_or(0);
-        // Decompositions hold whole tensors: inputs, result and factors, for two tensors at once.
-        let held = |method: &str, elements: u64, cols: u64, n: u64| match method {
-            "wudi" => elements * ((n + 1) * 4 + 48) + cols * cols * 16,
-            "regmean" => elements * ((n + 1) * 4 + 32) + cols * cols * 28,
-            "knots" => elements * (n * 32 + 16),
-            _ => elements * (n + 4) * 4,
+        // What decompositions hold, for two tensors at once.
+        let held = |g: &Group, shape: &[usize]| {
+            let (rows, cols) = (shape[0] as u64, shape[1] as u64);
+            let (elements, short, n) = (rows * cols, rows.min(cols), g.experts.len() as u64);
+            let inputs = elements * (n + 2) * 4;
+            match g.composition.method {
+                // Read in blocks, unless a step before needs whole tensors; then the full decomposition, if it comes to
+                // that.
+                "iso_c" | "iso_cts" | "tsv_m" => {
+                    let steps = !g.composition.pre.is_empty();
+                    elements * 40 + short * short * 80 + if steps { inputs } else { 0 }
+                }
+                "wudi" => elements * ((n + 1) * 4 + 48) + cols * cols * 16,
+                "regmean" => elements * ((n + 1) * 4 + 32) + cols * cols * 28,
+                "knots" => elements * (n * 32 + 16),
+                _ => inputs + elements * 8,
+            }
         };
         let whole = self
             .groups
             .iter()
             .filter(|g| g.composition.whole_tensors())
             .flat_map(|g| {
-                let (method, n) = (g.composition.method, g.experts.len() as u64);
-                g.members
-                    .iter()
-                    .filter(|m| m.job.shape.len() == 2)
-                    .map(move |m| {
-                        held(method, m.job.elements() as u64, m.job.last_axis() as u64, n)
-                    })
+                let matrices = g.members.iter().filter(|m| m.job.shape.len() == 2);
+                matrices.map(|m| held(g, &m.job.shape))
             })
             .max()
             .unwrap_or(0);
