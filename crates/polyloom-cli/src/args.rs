@@ -102,6 +102,8 @@ pub enum Command {
     Compare(crate::args_compare::CompareArgs),
     /// Rank systems across tasks: results of this project, lm-eval, MTEB, HELM, tables
     Board(Box<crate::args_board::BoardArgs>),
+    /// Show results as one page: leaderboard, intervals, heat map, tests, what changes
+    Report(Box<crate::args_report::ReportArgs>),
     /// Compare experts with their base, or adapters with each other
     Diff(crate::args_diff::DiffArgs),
     /// Show what is inside a checkpoint, adapter, bundle or recipe

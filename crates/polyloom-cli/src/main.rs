@@ -6,6 +6,7 @@ mod args_board;
 mod args_compare;
 mod args_diff;
 mod args_eval;
+mod args_report;
 mod args_synth;
 mod args_tasks;
 mod commands;

@@ -74,7 +74,7 @@ pub fn run(args: &BoardArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 }
 
 /// The table with the scores of each task's own expert: of a system, which leaves the table, or of a file.
-fn with_expert(
+pub fn with_expert(
     mut imported: Imported,
     expert: &str,
     options: &Options,

@@ -1,6 +1,5 @@
 //! `polyloom diff`
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,22 +88,9 @@ pub fn run(args: &DiffArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
         }));
     }
     if let Some(file) = &args.html {
-        replace(file, &report.html())?;
+        super::replace(file, &report.html())?;
         ui.say(&format!("page: {}", file.display()));
     }
     ui.event(&json!({"type": "done", "html": args.html}));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a file so that it is there whole or not at all.
-fn replace(file: &Path, content: &str) -> Result<(), polyloom_core::Error> {
-    let mut part = file.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
-    std::fs::write(part, content)
-        .and_then(|()| std::fs::rename(part, file))
-        .map_err(|e| {
-            let _ = std::fs::remove_file(part);
-            polyloom_core::Error::io(file, "write", e)
-        })
 }

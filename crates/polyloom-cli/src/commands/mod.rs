@@ -10,8 +10,10 @@ mod eval;
 mod look;
 mod merge;
 mod metrics;
+mod report;
 mod tasks;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +54,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Convert(args) => convert::run(&args, hub, ui),
         Command::Compress(args) => compress::run(*args, hub, ui),
         Command::Board(args) => board::run(&args, ui),
+        Command::Report(args) => report::run(&args, ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
@@ -82,6 +85,19 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub fn replace(file: &Path, content: &str) -> Result<(), polyloom_core::Error> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    std::fs::write(part, content)
+        .and_then(|()| std::fs::rename(part, file))
+        .map_err(|e| {
+            let _ = std::fs::remove_file(part);
+            polyloom_core::Error::io(file, "write", e)
+        })
 }
 
 /// A flag that the first Ctrl-C raises (stop after the current chunk); the second ends the program at once.

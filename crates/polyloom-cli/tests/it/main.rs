@@ -11,6 +11,7 @@ mod hub_server;
 mod environment;
 mod hostile;
 mod messages;
+mod report;
 mod synth;
 mod tasks;
 

@@ -1,0 +1,122 @@
+//! What can be typed after `polyloom report`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use polyloom::evaluate::board::condition::Condition;
+use polyloom::evaluate::board::import::Source;
+use polyloom::evaluate::report::RankBy;
+
+use crate::args_board::source;
+
+/// `polyloom report`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom report runs/*/results.json -o report.html
+  polyloom report scores.csv --baseline base --expert fine_tuned -o report.html -o report.md
+  polyloom report scores.parquet --where type=Retrieval --rank-by mean-rank -o retrieval.html
+  polyloom report --predictions a=a.csv b=b.csv --baseline a -o flips.html
+  polyloom report runs/ --stages after1,after2,after3 -o continual.html")]
+pub struct ReportArgs {
+    /// Files or folders of results, as `polyloom board` reads them; NAME=FILE names the system of a file
+    #[arg(value_name = "FILES", required_unless_present = "predictions", value_parser = source)]
+    pub files: Vec<Source>,
+    /// File to write, by ending: .html, .md, .csv, .tex, .json; may be given several times
+    #[arg(long, short, value_name = "FILE", required = true)]
+    pub output: Vec<PathBuf>,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+    /// Predictions example by example, for what changes between systems: .csv, .tsv, .jsonl, .parquet; NAME=FILE names
+    /// the system, a column `system` or `model` several [default: the records that results name]
+    #[arg(long, value_name = "FILES", num_args = 1.., value_parser = source)]
+    pub predictions: Vec<Source>,
+    /// Column of predictions that names an example [default: id, doc_id, example_id, else the row's number]
+    #[arg(long, value_name = "COLUMN", requires = "predictions")]
+    pub id: Option<String>,
+    /// What orders the leaderboard [default: mean where tasks share a scale and nothing is missing, else win-rate]
+    #[arg(long, value_name = "WHAT")]
+    pub rank_by: Option<By>,
+    /// The system that others are compared with
+    #[arg(long, value_name = "SYSTEM")]
+    pub baseline: Option<String>,
+    /// Scores of each task's own expert: a system of the table (leaves it) or a file
+    #[arg(long, value_name = "SYSTEM|FILE")]
+    pub expert: Option<String>,
+    /// Tag of the bars and the radar [default: skill, capability, group, type, domain or modality]
+    #[arg(long, value_name = "TAG")]
+    pub by: Option<String>,
+    /// Systems that are the stages of continual learning, in order; stage i has learned task i
+    #[arg(long, value_name = "SYSTEMS", value_delimiter = ',')]
+    pub stages: Vec<String>,
+    /// Heading [default: how many systems on how many tasks]
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// Level of the tests; intervals cover 1 - ALPHA
+    #[arg(long, value_name = "ALPHA", default_value_t = 0.05, value_parser = crate::args_compare::level)]
+    pub alpha: f64,
+    /// Draws of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub draws: u32,
+    /// Examples listed for each direction of each pair of systems
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub examples: usize,
+    /// Only these: TAG=VALUE, TAG=A,B (any), TAG!=A (not), * for anything; tags, columns, task, metric, system
+    #[arg(long = "where", value_name = "TAG=VALUE")]
+    pub conditions: Vec<Condition>,
+    /// Metrics by preference, where tasks have several [default: the one that most systems have]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub metric: Vec<String>,
+    /// Metrics or tasks where less is better, where the files do not say
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub lower: Vec<String>,
+    /// Columns of tables that together name the system [default: system, model, method, ...]
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        help_heading = "Tables"
+    )]
+    pub system: Vec<String>,
+    /// Columns of tables that together name the task [default: task, dataset, benchmark, subject, ...]
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        help_heading = "Tables"
+    )]
+    pub task: Vec<String>,
+    /// Column of tables that holds the score [default: value, score, result, correct, a metric's name]
+    #[arg(long, value_name = "COLUMN", help_heading = "Tables")]
+    pub value: Option<String>,
+    /// Groups of lm-eval count as tasks, in place of their members
+    #[arg(long, help_heading = "Tables")]
+    pub groups: bool,
+}
+
+/// What orders the leaderboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Mean score.
+    Mean,
+    /// Mean of 100 (score − chance) / (maximum − chance).
+    Normalised,
+    /// Mean relative difference to the tasks' experts.
+    DeltaM,
+    /// Mean place.
+    MeanRank,
+    /// Mean share of the other systems that are beaten.
+    WinRate,
+}
+
+impl From<By> for RankBy {
+    fn from(by: By) -> Self {
+        match by {
+            By::Mean => Self::Mean,
+            By::Normalised => Self::Normalised,
+            By::DeltaM => Self::DeltaM,
+            By::MeanRank => Self::MeanRank,
+            By::WinRate => Self::WinRate,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `polyloom report`
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use indexmap::IndexMap;
+use polyloom::MergeError;
+use polyloom::evaluate::board::import::{self, Imported};
+use polyloom::evaluate::board::predictions::{Columns, Example, Predictions};
+use polyloom::evaluate::board::views::one_overlap;
+use polyloom::evaluate::report::{Inputs, Options, Report, results_of};
+use serde_json::json;
+
+use crate::args_report::ReportArgs;
+use crate::ui::{Failure, Ui};
+
+type BySystem = IndexMap<String, Predictions>;
+
+/// Runs the command.
+pub fn run(args: &ReportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    for file in &args.output {
+        check(file, args.force)?;
+    }
+    let inputs = inputs(args)?;
+    for note in &inputs.notes {
+        ui.note(note);
+    }
+    let options = Options {
+        title: args.title.clone(),
+        rank_by: args.rank_by.map(Into::into),
+        baseline: args.baseline.clone(),
+        by: args.by.clone(),
+        stages: args.stages.clone(),
+        alpha: args.alpha,
+        draws: args.draws as usize,
+        examples: args.examples,
+    };
+    let told = inputs.notes.len();
+    let report = Report::of(inputs, options)?;
+    for note in &report.notes()[told..] {
+        ui.note(note);
+    }
+    let (systems, tasks) = report.size();
+    for file in &args.output {
+        let content = match ending(file).as_str() {
+            "html" | "htm" => report.html(),
+            "md" => report.markdown(),
+            "csv" => report.csv(),
+            "tex" => report.latex(),
+            _ => format!("{:#}\n", report.json()),
+        };
+        super::replace(file, &content)?;
+        ui.event(&json!({"type": "file", "path": file, "bytes": content.len()}));
+        ui.say(&format!("{}: {} kB", file.display(), content.len().div_ceil(1000)));
+    }
+    if ui.json {
+        ui.event(
+            &json!({"type": "done", "systems": systems, "tasks": tasks, "sentence": report.sentence()}),
+        );
+    } else {
+        ui.answer(&report.sentence());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ending(file: &Path) -> String {
+    let ending = file.extension().and_then(|e| e.to_str()).unwrap_or("");
+    ending.to_ascii_lowercase()
+}
+
+fn check(file: &Path, force: bool) -> Result<(), MergeError> {
+    let at = file.display().to_string();
+    if !["html", "htm", "md", "csv", "tex", "json"].contains(&ending(file).as_str()) {
+        return Err(MergeError::plan("unknown-format", "is no kind of report")
+            .at(at)
+            .hint("the ending says what is written: .html, .md, .csv, .tex or .json"));
+    }
+    if file.exists() && !force {
+        return Err(MergeError::plan("output-exists", "exists already")
+            .at(at)
+            .hint("--force replaces it"));
+    }
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+        return Err(MergeError::plan("output-folder", "is not a folder")
+            .at(folder.display().to_string())
+            .hint("create it first; the report is written there"));
+    }
+    Ok(())
+}
+
+fn inputs(args: &ReportArgs) -> Result<Inputs, Failure> {
+    let mut given = BySystem::new();
+    let columns = Columns {
+        id: args.id.clone(),
+        task: args.task.first().cloned(),
+        system: args.system.first().cloned(),
+        ..Columns::default()
+    };
+    for source in &args.predictions {
+        let mut found = Predictions::by_system(&source.path, &columns)?;
+        if let Some(name) = &source.name {
+            if found.len() != 1 {
+                return Err(MergeError::plan(
+                    "several-systems",
+                    format!("holds {} systems; `{name}=` names one", found.len()),
+                )
+                .at(source.path.display().to_string())
+                .hint("give the file without a name")
+                .into());
+            }
+            found = found.into_values().map(|p| (name.clone(), p)).collect();
+        }
+        for (name, predictions) in found {
+            if given.contains_key(&name) {
+                return Err(MergeError::plan(
+                    "two-files",
+                    format!("predictions of `{name}` are given twice"),
+                )
+                .at(source.path.display().to_string())
+                .hint("NAME=FILE gives the system of a file another name")
+                .into());
+            }
+            given.insert(name, predictions);
+        }
+    }
+    if args.files.is_empty() {
+        let results = results_of(&given).filter(&args.conditions)?;
+        return Ok(Inputs {
+            results,
+            predictions: given,
+            ..Inputs::default()
+        });
+    }
+    let options = import::Options {
+        metrics: args.metric.clone(),
+        lower: args.lower.clone(),
+        conditions: args.conditions.clone(),
+        system: args.system.clone(),
+        task: args.task.clone(),
+        value: args.value.clone(),
+        groups: args.groups,
+    };
+    let mut imported = import::import(&args.files, &options)?;
+    let mut notes = std::mem::take(&mut imported.notes);
+    if let Some(expert) = &args.expert {
+        imported = super::board::with_expert(imported, expert, &options)?;
+    }
+    if let Some(family) = one_overlap(&imported.results) {
+        notes.push(format!(
+            "every score here is {family}: it counts words shared with a reference and ranks systems otherwise than people do; add a metric of another kind"
+        ));
+    }
+    let known = |name: &String| imported.results.systems.iter().any(|s| s.name == *name);
+    for name in given.keys().filter(|name| !known(name)) {
+        notes.push(format!(
+            "`{name}` has predictions but no results; NAME=FILE gives it the name of a system"
+        ));
+    }
+    let mut attempts = IndexMap::new();
+    records(&imported, &mut given, &mut notes);
+    answers(&imported, &mut given, &mut attempts);
+    Ok(Inputs {
+        results: imported.results,
+        predictions: given,
+        attempts,
+        notes,
+    })
+}
+
+/// Reads the records of `polyloom eval` that cells name, for systems whose predictions were not given.
+fn records(imported: &Imported, given: &mut BySystem, notes: &mut Vec<String>) {
+    let results = &imported.results;
+    for (s, system) in results.systems.iter().enumerate() {
+        if given.contains_key(&system.name) {
+            continue;
+        }
+        let mut all: Option<Predictions> = None;
+        let mut seen: Vec<&Path> = Vec::new();
+        for t in 0..results.tasks.len() {
+            let record = results.cell(s, t).and_then(|c| c.record.as_deref());
+            let Some(record) = record.filter(|r| ending(r) == "parquet" && !seen.contains(r)) else {
+                continue;
+            };
+            seen.push(record);
+            match Predictions::read(record, &Columns::default()) {
+                Ok(found) => match &mut all {
+                    Some(all) => {
+                        all.binary &= found.binary;
+                        all.tasks.extend(found.tasks);
+                    }
+                    None => all = Some(found),
+                },
+                Err(error) => notes.push(format!("records not read: {error}")),
+            }
+        }
+        if let Some(all) = all {
+            given.insert(system.name.clone(), all);
+        }
+    }
+}
+
+/// Takes the answers that came with the results, for systems of which nothing better is known, and problems that were
+/// tried several times.
+fn answers(
+    imported: &Imported,
+    given: &mut BySystem,
+    attempts: &mut IndexMap<String, Vec<(u64, u64)>>,
+) {
+    let results = &imported.results;
+    for (s, system) in results.systems.iter().enumerate() {
+        let mut tasks: IndexMap<String, IndexMap<String, Example>> = IndexMap::new();
+        let mut binary = true;
+        let mut problems = Vec::new();
+        for task in &imported.answers {
+            let Some(answers) = task.answers.get(s) else {
+                continue;
+            };
+            let mut examples = IndexMap::new();
+            for (id, answer) in task.ids.iter().zip(answers) {
+                let Some(answer) = answer else {
+                    continue;
+                };
+                let value = answer.mean();
+                binary &= value == 0.0 || value == 1.0;
+                let whole = answer.sum.fract() == 0.0 && answer.sum >= 0.0;
+                if answer.trials > 1 && whole && answer.sum <= f64::from(answer.trials) {
+                    problems.push((u64::from(answer.trials), answer.sum as u64));
+                }
+                examples.insert(
+                    id.clone(),
+                    Example {
+                        value,
+                        texts: None,
+                        confidence: None,
+                        input: None,
+                    },
+                );
+            }
+            if !examples.is_empty() {
+                let name = results.tasks[task.task].column.name.clone();
+                tasks.insert(name, examples);
+            }
+        }
+        if !problems.is_empty() {
+            attempts.insert(system.name.clone(), problems);
+        }
+        if !tasks.is_empty() && !given.contains_key(&system.name) {
+            let predictions = Predictions {
+                path: system.source.clone().unwrap_or_default(),
+                tasks,
+                binary,
+            };
+            given.insert(system.name.clone(), predictions);
+        }
+    }
+}
