@@ -51,7 +51,11 @@ pub fn run(args: &ReportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         };
         super::replace(file, &content)?;
         ui.event(&json!({"type": "file", "path": file, "bytes": content.len()}));
-        ui.say(&format!("{}: {} kB", file.display(), content.len().div_ceil(1000)));
+        ui.say(&format!(
+            "{}: {} kB",
+            file.display(),
+            content.len().div_ceil(1000)
+        ));
     }
     if ui.json {
         ui.event(
@@ -179,7 +183,8 @@ fn records(imported: &Imported, given: &mut BySystem, notes: &mut Vec<String>) {
         let mut seen: Vec<&Path> = Vec::new();
         for t in 0..results.tasks.len() {
             let record = results.cell(s, t).and_then(|c| c.record.as_deref());
-            let Some(record) = record.filter(|r| ending(r) == "parquet" && !seen.contains(r)) else {
+            let Some(record) = record.filter(|r| ending(r) == "parquet" && !seen.contains(r))
+            else {
                 continue;
             };
             seen.push(record);

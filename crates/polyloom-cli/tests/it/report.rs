@@ -9,7 +9,10 @@ use super::{polyloom, text};
 /// Six systems on eight tasks; the fourth and fifth are alike.
 fn table(dir: &Path) -> String {
     let mut out = "system,task,accuracy\n".to_owned();
-    for (s, name) in ["base", "a", "b", "c</script>", "d", "e"].iter().enumerate() {
+    for (s, name) in ["base", "a", "b", "c</script>", "d", "e"]
+        .iter()
+        .enumerate()
+    {
         for t in 0..8 {
             let ripple = ((s * 5 + t * 3) % 7) as f64 / 60.0;
             let level = [0.3, 0.5, 0.55, 0.7, 0.7, 0.85][s];
@@ -38,7 +41,11 @@ fn every_form_by_its_ending() {
     }
     let out = polyloom(&args);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
-    assert!(text(&out.stdout).contains("`e` stands first"), "{}", text(&out.stdout));
+    assert!(
+        text(&out.stdout).contains("`e` stands first"),
+        "{}",
+        text(&out.stdout)
+    );
     let read = |i: usize| std::fs::read_to_string(&outputs[i]).unwrap();
     let html = read(0);
     assert!(html.starts_with("<!DOCTYPE html>") && html.ends_with("</html>\n"));
@@ -47,7 +54,10 @@ fn every_form_by_its_ending() {
     assert!(read(2).starts_with("rank,system,mean,"));
     assert!(read(3).contains("\\toprule"));
     let json: serde_json::Value = serde_json::from_str(&read(4)).unwrap();
-    assert_eq!((&json["schema"], &json["baseline"]), (&"polyloom.report/1".into(), &"base".into()));
+    assert_eq!(
+        (&json["schema"], &json["baseline"]),
+        (&"polyloom.report/1".into(), &"base".into())
+    );
     // Existing files stay, unless told otherwise.
     let out = polyloom(&["report", &scores, "-o", &outputs[0]]);
     assert_eq!(out.status.code(), Some(2));
@@ -56,7 +66,10 @@ fn every_form_by_its_ending() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     let last: serde_json::Value =
         serde_json::from_str(text(&out.stdout).lines().last().unwrap()).unwrap();
-    assert_eq!((&last["type"], &last["systems"]), (&"done".into(), &6.into()));
+    assert_eq!(
+        (&last["type"], &last["systems"]),
+        (&"done".into(), &6.into())
+    );
 }
 
 #[test]
@@ -73,10 +86,19 @@ fn refusals_name_the_fix() {
     refused(&["-o", "report.pdf"], ".html, .md");
     refused(&["-o", "nowhere/r.html"], "create it first");
     refused(&["-o", &page, "--baseline", "x"], "the systems are `base`");
-    refused(&["-o", &page, "--rank-by", "normalised"], "states no chance");
+    refused(
+        &["-o", &page, "--rank-by", "normalised"],
+        "states no chance",
+    );
     refused(&["-o", &page, "--stages", "a,b"], "2 stages for 8 tasks");
-    refused(&["-o", &page, "--by", "skill"], "no task has the tag `skill`");
-    refused(&["-o", &page, "--predictions", "nowhere.csv"], "nowhere.csv");
+    refused(
+        &["-o", &page, "--by", "skill"],
+        "no task has the tag `skill`",
+    );
+    refused(
+        &["-o", &page, "--predictions", "nowhere.csv"],
+        "nowhere.csv",
+    );
     assert!(!Path::new(&page).exists());
 }
 
@@ -95,7 +117,15 @@ fn predictions_show_what_changes() {
     let path = file(dir.path(), "p.csv");
     std::fs::write(&path, rows).unwrap();
     let page = file(dir.path(), "r.html");
-    let out = polyloom(&["report", "--predictions", &path, "--baseline", "old", "-o", &page]);
+    let out = polyloom(&[
+        "report",
+        "--predictions",
+        &path,
+        "--baseline",
+        "old",
+        "-o",
+        &page,
+    ]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     let html = std::fs::read_to_string(&page).unwrap();
     for id in ["calibration", "flips", "examples"] {
@@ -128,18 +158,31 @@ fn a_browser_runs_the_page() {
     let out = polyloom(&["report", &scores, "-o", &page]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     let out = Command::new(chromium)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"])
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--dump-dom",
+            "--virtual-time-budget=2000",
+        ])
         .arg(format!("--user-data-dir={}", file(dir.path(), "profile")))
         .arg(format!("file://{page}"))
         .output()
         .unwrap();
     let dom = text(&out.stdout);
     if !out.status.success() || dom.trim().is_empty() {
-        eprintln!("skipped: Chromium does not start here: {}", text(&out.stderr));
+        eprintln!(
+            "skipped: Chromium does not start here: {}",
+            text(&out.stderr)
+        );
         return;
     }
     // The content security policy lets the page's own script run, and it got through.
     assert!(dom.contains("class=\"js\""), "{}", text(&out.stderr));
     assert!(dom.contains("<button type=\"button\">system</button>"));
-    assert!(!text(&out.stderr).contains("Content Security Policy"), "{}", text(&out.stderr));
+    assert!(
+        !text(&out.stderr).contains("Content Security Policy"),
+        "{}",
+        text(&out.stderr)
+    );
 }
