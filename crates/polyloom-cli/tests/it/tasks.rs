@@ -400,3 +400,46 @@ fn a_table_larger_than_memory_is_streamed() {
         text(&out.stdout)
     );
 }
+
+/// docs/guides/two-label-columns.md, run and compared with what it shows.
+#[test]
+fn the_guide_on_two_label_columns_is_true() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides/two-label-columns.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let dir = people();
+    let table = std::fs::read_to_string(dir.path().join("people.csv")).unwrap();
+    let dated = table.lines().enumerate().map(|(i, l)| match i {
+        0 => format!("{l},year\n"),
+        _ => format!("{l},{}\n", 2000 + i % 20),
+    });
+    let dated: String = dated.collect();
+    let mut ran = 0;
+    let mut inside = false;
+    for line in page.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => {
+                let command = line.split('#').next().unwrap_or_default();
+                let words: Vec<&str> = command.split_whitespace().collect();
+                assert_eq!(words[..2], ["polyloom", "tasks"], "{line}");
+                if words.contains(&"--time") {
+                    std::fs::write(dir.path().join("people.csv"), &dated).unwrap();
+                }
+                let out = tasks(dir.path(), &words[2..]);
+                assert!(out.status.success(), "{line}: {}", text(&out.stderr));
+                let shown = text(&out.stderr) + &text(&out.stdout);
+                if !words.contains(&"--force") {
+                    for told in shown.lines() {
+                        assert!(page.contains(&format!("\n    {told}\n")), "not in the guide: {told}");
+                    }
+                }
+                ran += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(ran, 5);
+    let out = tasks(dir.path(), &["show", "people.task.toml"]);
+    assert!(text(&out.stdout).contains("group       city as task"), "{}", text(&out.stdout));
+}

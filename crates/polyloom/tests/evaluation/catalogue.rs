@@ -123,7 +123,7 @@ pub fn imports(case: &Case) -> Outcome {
             );
         }
         "hf-dataset-card" => {
-            let specs = import::hub::card(source, "toy", None, &mut Vec::new()).unwrap();
+            let specs = import::card::card(source, "toy", None, &mut Vec::new()).unwrap();
             assert_eq!(specs.len(), 1);
             let spec = &specs[0];
             let f = &spec.fields;

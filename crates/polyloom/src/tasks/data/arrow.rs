@@ -1,7 +1,7 @@
 //! Arrow IPC: files (Feather) and streams (the cache of Hugging Face data sets).
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
@@ -29,6 +29,12 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
     let mut file = BufReader::new(File::open(path).map_err(io)?);
     let mut magic = [0; 6];
     let whole = file.read_exact(&mut magic).is_ok() && &magic == b"ARROW1";
+    let frame = Frame {
+        path,
+        size: file.get_ref().metadata().map_err(io)?.len(),
+        limits,
+    };
+    frame.check(&mut file, whole)?;
     file.rewind().map_err(io)?;
     let damaged = |e: ArrowError| bad(path, format!("is no readable Arrow file: {e}"));
     // The decoder may index out of a damaged buffer; that must be an error of the file, not an end of the program.
@@ -48,6 +54,124 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
         let opened = super::quiet(|| StreamReader::try_new(file, None)).ok_or_else(broken)?;
         let mut reader = opened.map_err(damaged)?;
         all(&mut || reader.next())
+    }
+}
+
+/// The lengths that a file says of its parts, looked at before the decoder reserves memory for them.
+struct Frame<'p> {
+    path: &'p Path,
+    size: u64,
+    limits: &'p Limits,
+}
+
+impl Frame<'_> {
+    fn broken(&self) -> MergeError {
+        bad(
+            self.path,
+            "is no readable Arrow file: a part reaches beyond its end",
+        )
+    }
+
+    fn check(&self, file: &mut BufReader<File>, whole: bool) -> Result<()> {
+        if whole {
+            return self.blocks(file);
+        }
+        let mut at = 0;
+        while let Some((end, body)) = self.message(file, at)? {
+            let body = u64::try_from(body).map_err(|_| self.broken())?;
+            at = end.checked_add(body).ok_or_else(|| self.broken())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the file.
+    fn bytes(&self, file: &mut BufReader<File>, at: u64, n: u64) -> Result<Vec<u8>> {
+        if at.checked_add(n).is_none_or(|end| end > self.size) {
+            return Err(self.broken());
+        }
+        let io = |e| polyloom_core::Error::io(self.path, "read", e);
+        file.seek(SeekFrom::Start(at)).map_err(io)?;
+        let mut out = Vec::new();
+        file.take(n).read_to_end(&mut out).map_err(io)?;
+        Ok(out)
+    }
+
+    fn word(&self, file: &mut BufReader<File>, at: u64) -> Result<u32> {
+        let bytes = self.bytes(file, at, 4)?;
+        let four: [u8; 4] = bytes.try_into().map_err(|_| self.broken())?;
+        Ok(u32::from_le_bytes(four))
+    }
+
+    /// The record batches and dictionaries that the footer lists.
+    fn blocks(&self, file: &mut BufReader<File>) -> Result<()> {
+        let tail = self.size.checked_sub(10).ok_or_else(|| self.broken())?;
+        let length = u64::from(self.word(file, tail)?);
+        let start = tail.checked_sub(length).ok_or_else(|| self.broken())?;
+        let footer = self.bytes(file, start, length)?;
+        let footer = arrow_ipc::root_as_footer(&footer).map_err(|_| self.broken())?;
+        let batches = footer.recordBatches().into_iter().flatten();
+        for block in batches.chain(footer.dictionaries().into_iter().flatten()) {
+            let at = u64::try_from(block.offset()).map_err(|_| self.broken())?;
+            let Some((end, body)) = self.message(file, at)? else {
+                return Err(self.broken());
+            };
+            let meta = u64::try_from(block.metaDataLength()).map_err(|_| self.broken())?;
+            let length = u64::try_from(block.bodyLength()).map_err(|_| self.broken())?;
+            let reach = at.checked_add(meta).and_then(|x| x.checked_add(length));
+            let fits = reach.is_some_and(|r| r <= self.size);
+            if !fits || body != block.bodyLength() || end > at + meta {
+                return Err(self.broken());
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of the header of a message and the length of its body; `None` at the end of a stream.
+    fn message(&self, file: &mut BufReader<File>, at: u64) -> Result<Option<(u64, i64)>> {
+        if at == self.size {
+            return Ok(None);
+        }
+        let (mut at, mut length) = (at + 4, self.word(file, at)?);
+        if length == u32::MAX {
+            (at, length) = (at + 4, self.word(file, at)?);
+        }
+        if length == 0 {
+            return Ok(None);
+        }
+        let header = self.bytes(file, at, length.into())?;
+        let message = arrow_ipc::root_as_message(&header).map_err(|_| self.broken())?;
+        let (end, body) = (at + u64::from(length), message.bodyLength());
+        let reach = u64::try_from(body).ok().and_then(|b| end.checked_add(b));
+        if reach.is_none_or(|r| r > self.size) {
+            return Err(self.broken());
+        }
+        let dictionary = message.header_as_dictionary_batch().and_then(|d| d.data());
+        let batch = message.header_as_record_batch().or(dictionary);
+        let Some(batch) = batch else {
+            return Ok(Some((end, body)));
+        };
+        if batch.length() > i64::from(i32::MAX) {
+            let what = format!("says that it has {} rows in one batch", batch.length());
+            return Err(bad(self.path, what));
+        }
+        if batch.compression().is_some() {
+            for buffer in batch.buffers().into_iter().flatten() {
+                // A compressed buffer begins with its length once unpacked; -1 says that it is not compressed.
+                let offset = u64::try_from(buffer.offset()).map_err(|_| self.broken())?;
+                if buffer.length() < 8 {
+                    continue;
+                }
+                let at = end.checked_add(offset).ok_or_else(|| self.broken())?;
+                let (low, high) = (self.word(file, at)?, self.word(file, at + 4)?);
+                let unpacked = (u64::from(high) << 32 | u64::from(low)).cast_signed();
+                if unpacked > 0 && unpacked.unsigned_abs() > self.limits.unpacked_bytes {
+                    let most = self.limits.unpacked_bytes;
+                    let what = format!("a column unpacks to {unpacked} bytes, the limit is {most}");
+                    return Err(bad(self.path, what));
+                }
+            }
+        }
+        Ok(Some((end, body)))
     }
 }
 

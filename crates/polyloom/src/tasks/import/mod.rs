@@ -5,9 +5,12 @@
 //! 1.1 and 1.3.
 
 pub mod big_bench;
+pub mod card;
 pub mod export;
 pub mod hub;
 pub mod lm_eval;
+mod lm_eval_group;
+mod local;
 pub mod natural;
 pub mod tools;
 mod write;
@@ -20,6 +23,8 @@ use super::data::{self, Limits};
 use super::spec::{GroupSpec, Metric, SourceKind, TaskSpec, TaskType};
 use crate::error::{MergeError, Result};
 
+pub use local::Local;
+use local::split_file;
 pub use write::{Written, write};
 
 /// A foreign format.
@@ -168,7 +173,7 @@ fn folder(
         return Ok(());
     }
     let card = path.join("README.md");
-    if hub::has_card(&card) && matches!(format, None | Some(Format::HfCard)) {
+    if card::has_card(&card) && matches!(format, None | Some(Format::HfCard)) {
         one(&card, Format::HfCard, data, out);
         return Ok(());
     }
@@ -235,7 +240,7 @@ pub fn recognise(path: &Path) -> Result<Option<Format>> {
             let task = key("task:") || key("group:") || key("include:");
             return Ok(task.then_some(Format::LmEval));
         }
-        "md" => return Ok(hub::has_card(path).then_some(Format::HfCard)),
+        "md" => return Ok(card::has_card(path).then_some(Format::HfCard)),
         "json" | "jsonl" => {}
         _ => return Ok(None),
     }
@@ -298,7 +303,7 @@ fn read(
         Format::Bbh => vec![big_bench::hard(&text(path)?, stem)?],
         Format::NaturalInstructions => vec![natural::task(&text(path)?, stem)?],
         Format::Tasksource => vec![hub::tasksource(&text(path)?, stem, &local, notes)?],
-        Format::HfCard => hub::folder(path, &local, notes)?,
+        Format::HfCard => card::folder(path, &local, notes)?,
         Format::Mteb => vec![hub::mteb(&text(path)?, &local, notes)?],
         Format::TaskBench => vec![tools::taskbench(path, notes)?],
         Format::Bfcl => vec![tools::bfcl(path, notes)?],
@@ -310,62 +315,6 @@ fn read(
     };
     out.tasks.extend(specs.into_iter().map(made));
     Ok(())
-}
-
-/// Where the files of a data set may be.
-#[derive(Debug, Clone, Copy)]
-pub struct Local<'a> {
-    /// The folder of the foreign file; files in specs are relative to it.
-    pub folder: &'a Path,
-    /// More folders.
-    pub data: &'a [PathBuf],
-}
-
-impl Local<'_> {
-    /// The file (or pattern of files) of a split of a data set: `<split>.<ending>` or `<split>-*.<ending>`, in the data
-    /// set's folder or its `data/`. Relative to `self.folder` where it is below it.
-    #[must_use]
-    pub fn split(&self, set: &str, split: &str) -> Option<String> {
-        let roots = std::iter::once(self.folder).chain(self.data.iter().map(PathBuf::as_path));
-        for (i, root) in roots.enumerate() {
-            for inside in [root.join(set), root.join(set).join("data")] {
-                if let Some(name) = split_file(&inside, split) {
-                    let full = inside.join(name);
-                    let short = if i == 0 {
-                        full.strip_prefix(root).ok()
-                    } else {
-                        None
-                    };
-                    let full = short.map_or_else(
-                        || std::path::absolute(&full).unwrap_or_else(|_| full.clone()),
-                        Path::to_owned,
-                    );
-                    return Some(full.display().to_string());
-                }
-            }
-        }
-        None
-    }
-}
-
-/// The name (or pattern) of a split's file in a folder.
-fn split_file(folder: &Path, split: &str) -> Option<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| data::kind_of(Path::new(n)).is_some())
-        .collect();
-    names.sort();
-    let exact = names
-        .iter()
-        .find(|n| n.split_once('.').is_some_and(|(s, _)| s == split));
-    if let Some(name) = exact {
-        return Some(name.clone());
-    }
-    let prefix = format!("{split}-");
-    let part = names.iter().find(|n| n.starts_with(&prefix))?;
-    let extension = Path::new(part).extension()?.to_str()?;
-    Some(format!("{split}-*.{extension}"))
 }
 
 /// The reader of files that all have this ending.

@@ -269,7 +269,7 @@ proptest! {
         let _ = big_bench::task(&text);
         let _ = big_bench::hard(&text, "x");
         let _ = natural::task(&text, "x");
-        let _ = hub::card(&format!("---\n{text}\n---\n"), "x", None, &mut Vec::new());
+        let _ = card::card(&format!("---\n{text}\n---\n"), "x", None, &mut Vec::new());
         let short: String = TASK.chars().take(cut).collect();
         let _ = lm_eval::task(&short);
     }
