@@ -1,6 +1,6 @@
 //! The checks of tables: features that are ids or constants, rows that a target has.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::super::data::Table;
 use super::super::load::Loader;
