@@ -431,7 +431,10 @@ fn the_guide_on_two_label_columns_is_true() {
                 let shown = text(&out.stderr) + &text(&out.stdout);
                 if !words.contains(&"--force") {
                     for told in shown.lines() {
-                        assert!(page.contains(&format!("\n    {told}\n")), "not in the guide: {told}");
+                        assert!(
+                            page.contains(&format!("\n    {told}\n")),
+                            "not in the guide: {told}"
+                        );
                     }
                 }
                 ran += 1;
@@ -441,5 +444,9 @@ fn the_guide_on_two_label_columns_is_true() {
     }
     assert_eq!(ran, 5);
     let out = tasks(dir.path(), &["show", "people.task.toml"]);
-    assert!(text(&out.stdout).contains("group       city as task"), "{}", text(&out.stdout));
+    assert!(
+        text(&out.stdout).contains("group       city as task"),
+        "{}",
+        text(&out.stdout)
+    );
 }
