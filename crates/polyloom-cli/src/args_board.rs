@@ -16,7 +16,7 @@ pub struct BoardArgs {
     /// system of a file
     #[arg(value_name = "FILES", required = true, value_parser = source)]
     pub files: Vec<Source>,
-    /// Ways of counting, the first one orders [default: mean,win_rate,borda; with gaps bt,win_rate,mean]
+    /// Ways of counting, the first one orders [default: mean,win_rate,borda; mixed scales win_rate,borda,bt; with gaps bt,win_rate,mean]
     #[arg(long, short, value_name = "LIST", value_delimiter = ',', value_parser = aggregate)]
     pub aggregate: Vec<Aggregate>,
     /// Only these: TAG=VALUE, TAG=A,B (any), TAG!=A (not), * for anything; tags, columns, task, metric, system

@@ -1,5 +1,6 @@
 //! The binary as a user meets it: answers on stdout, messages on stderr, exit codes.
 
+mod board;
 mod compare;
 mod diff;
 #[cfg(feature = "hub")]

@@ -81,29 +81,25 @@ fn cells(board: &Board, args: &BoardArgs, ui: &Ui) -> Vec<String> {
         .map(|t| t.column.name.as_str())
         .collect();
     let name = widest(names.iter().copied(), 4, 26);
-    let metric = widest(results.tasks.iter().map(|t| t.metric.as_str()), 0, 12);
+    let metric = widest(results.tasks.iter().map(|t| t.metric.as_str()), 6, 16);
     let room = (WIDTH - name - metric - 1) / 11;
-    let systems = &top(board, args, room)[..top(board, args, room).len().min(room)];
-    let mut head = format!(
-        "{:<name$} {:<metric$}",
-        "task",
-        if metric > 0 { "metric" } else { "" }
-    );
-    let head_metric = metric.max(if metric > 0 { 6 } else { 0 });
-    head = if head_metric == metric {
-        head
-    } else {
-        format!("{:<name$} {:<head_metric$}", "task", "metric")
+    let systems = top(board, args, room);
+    let systems = &systems[..systems.len().min(room)];
+    let mut head = format!("{:<name$} {:<metric$}", "task", "metric");
+    // Without the folder that all share.
+    let bare = |s: usize| {
+        let name = board.matrix.systems()[s].as_str();
+        name.rsplit('/').next().unwrap_or(name)
     };
     for &s in systems {
-        head += &format!(" {:>10}", clip(&board.matrix.systems()[s], 10));
+        head += &format!(" {:>10}", clip(bare(s), 10));
     }
     let mut out = vec![head.trim_end().to_owned()];
     for (t, task) in results.tasks.iter().enumerate() {
         let mut line = format!(
-            "{:<name$} {:<head_metric$}",
+            "{:<name$} {:<metric$}",
             clip(names[t], name),
-            clip(&task.metric, head_metric.max(2))
+            clip(&task.metric, metric)
         );
         for &s in systems {
             line += &format!(

@@ -416,17 +416,42 @@ fn abilities(
     Ok(standing(matrix, value, Direction::Higher))
 }
 
-/// The default ways of counting: with all cells filled the mean, the win rate and Borda's points; with gaps strengths and
-/// the win rate, which read what was measured. In large tables with gaps the win rate comes first: a thousand draws of it
-/// cost little.
+/// The default ways of counting. Scores of one scale and direction without gaps: the mean, the win rate and Borda's
+/// points. Several scales or directions: the same without the mean, which would add what does not belong together. With
+/// gaps: strengths and the win rate, which read what was measured; in large tables the win rate first, for a thousand
+/// draws of it cost little.
 pub fn usual(imported: &Imported) -> Vec<Aggregate> {
     let results = &imported.results;
     let (systems, tasks) = (results.systems.len(), results.tasks.len());
-    if results.filled() == results.cells.len() {
-        vec![Aggregate::Mean, Aggregate::WinRate, Aggregate::Borda]
-    } else if systems * systems * (tasks + 20 * systems) < 4_000_000 {
-        vec![Aggregate::BradleyTerry, Aggregate::WinRate, Aggregate::Mean]
-    } else {
-        vec![Aggregate::WinRate, Aggregate::BradleyTerry, Aggregate::Mean]
+    let whole = results.filled() == results.cells.len();
+    let large = systems * systems * (tasks + 20 * systems) >= 4_000_000;
+    match (one_scale(imported), whole) {
+        (true, true) => vec![Aggregate::Mean, Aggregate::WinRate, Aggregate::Borda],
+        (false, true) => vec![
+            Aggregate::WinRate,
+            Aggregate::Borda,
+            Aggregate::BradleyTerry,
+        ],
+        (true, false) if large => {
+            vec![Aggregate::WinRate, Aggregate::BradleyTerry, Aggregate::Mean]
+        }
+        (true, false) => vec![Aggregate::BradleyTerry, Aggregate::WinRate, Aggregate::Mean],
+        (false, false) if large => vec![Aggregate::WinRate, Aggregate::BradleyTerry],
+        (false, false) => vec![Aggregate::BradleyTerry, Aggregate::WinRate],
     }
+}
+
+/// Whether more is better on all tasks, and no task leaves 0 to 1 where another stays in it.
+fn one_scale(imported: &Imported) -> bool {
+    let results = &imported.results;
+    let inside = |t: usize| {
+        let cells = (0..results.systems.len()).filter_map(|s| results.cell(s, t));
+        cells.map(|c| c.value).all(|x| (-1.0..=1.0).contains(&x))
+    };
+    let up = results
+        .tasks
+        .iter()
+        .all(|t| t.column.direction == Some(Direction::Higher));
+    let inside: Vec<bool> = (0..results.tasks.len()).map(inside).collect();
+    up && inside.windows(2).all(|w| w[0] == w[1])
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use indexmap::IndexMap;
 
-use super::entry::{Answers, Entry, Gathered};
+use super::entry::{Answers, Entry, Gathered, is_asked};
 use super::{Imported, Options, TaskAnswers};
 use crate::error::{MergeError, Result};
 use crate::evaluate::aggregate::{Direction, TaskColumn};
@@ -157,7 +157,7 @@ fn choose(all: &[Scored], options: &Options, notes: &mut Vec<String>) -> HashMap
         let asked = options
             .metrics
             .iter()
-            .find_map(|m| metrics.get_index_of(m.as_str()));
+            .find_map(|m| metrics.keys().position(|k| is_asked(k, m)));
         let most = (0..metrics.len()).max_by_key(|&i| {
             let (systems, primary) = &metrics[i];
             (systems.len(), *primary, std::cmp::Reverse(i))

@@ -109,3 +109,11 @@ pub(super) fn higher(flag: bool) -> Option<Direction> {
         Direction::Lower
     })
 }
+
+/// Whether a metric is the one that is asked for: by its name, or (lm-eval's `name,filter`) by its filter alone.
+pub(super) fn is_asked(metric: &str, asked: &str) -> bool {
+    metric == asked
+        || metric
+            .split_once(',')
+            .is_some_and(|(_, filter)| filter == asked)
+}

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::Options;
-use super::entry::{Answers, Gathered};
+use super::entry::{Answers, Gathered, is_asked};
 use crate::error::{MergeError, Result};
 
 /// A line above this is no example.
@@ -142,11 +142,8 @@ pub(super) fn read(
         }
     }
     // The metric that is asked for, else the first.
-    let asked = options
-        .metrics
-        .iter()
-        .find(|m| found.contains_key(*m))
-        .cloned();
+    let named = |m: &String| found.keys().find(|k| is_asked(k, m)).cloned();
+    let asked = options.metrics.iter().find_map(named);
     let Some(metric) = asked.or_else(|| found.keys().next().cloned()) else {
         return Err(MergeError::plan("bad-results", "has no score per example")
             .at(path.display().to_string())

@@ -391,10 +391,11 @@ impl Rows<'_> {
                 .iter()
                 .filter_map(|c| table.column(c))
                 .map(|c| c.cell(row).to_text());
-            texts
-                .map(|t| t.trim().to_owned())
-                .collect::<Vec<_>>()
-                .join(" / ")
+            let texts: Vec<String> = texts.map(|t| t.trim().to_owned()).collect();
+            match texts.first() {
+                Some(first) if !first.is_empty() => texts.join(" / "),
+                _ => String::new(),
+            }
         };
         let system = match layout.system.is_empty() {
             true => self.name.clone(),
