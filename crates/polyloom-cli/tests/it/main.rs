@@ -6,6 +6,7 @@ mod diff;
 #[cfg(feature = "hub")]
 mod download;
 mod eval;
+mod eval_kinds;
 #[cfg(feature = "hub")]
 mod hub_server;
 

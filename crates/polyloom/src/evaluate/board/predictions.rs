@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::score::lm_eval;
 use crate::error::{MergeError, Result};
 use crate::tasks::data::{self, Limits};
 use crate::tasks::spec::SourceKind;
@@ -65,7 +66,8 @@ impl Predictions {
     /// Reads a file, row by row. The ending says the format: `.csv`, `.tsv`, `.jsonl` (or `.ndjson`), `.parquet`.
     ///
     /// Predictions and labels are compared as texts without surrounding white space, so `1` and `1.0` differ. In Parquet
-    /// the column `value` (a score per example, as `polyloom eval` writes it) counts before that, where it is not null.
+    /// the column `value` (a score per example, as `polyloom eval` writes it) counts before that, where it is not null;
+    /// in lm-eval's `samples_*.jsonl` the first metric of which more is better, the task being that of the file's name.
     ///
     /// # Errors
     /// Unknown endings, absent columns, an id that stands twice, scores that are no numbers or NaN, bad UTF-8, rows of
@@ -202,7 +204,10 @@ impl Row {
             .ok_or_else(|| self.absent("of right answers (`target`, `label`)", at))?;
         let right = prediction.trim() == label.trim();
         Ok(Example {
-            value: self.value.unwrap_or(f64::from(u8::from(right))),
+            value: self
+                .value
+                .filter(|_| columns.prediction.is_none())
+                .unwrap_or(f64::from(u8::from(right))),
             texts: Some((prediction, label)),
             confidence: self.confidence(at)?,
             input: self.find(None, INPUT, at)?,
@@ -360,17 +365,27 @@ impl Rows {
                 if text.trim().is_empty() {
                     continue;
                 }
-                let value: IndexMap<String, Value> = serde_json::from_str(text)
+                let value: serde_json::Map<String, Value> = serde_json::from_str(text)
                     .map_err(|e| bad(format!("is not a JSON object: {e}")))?;
+                let sample = lm_eval::compared(&value, path);
                 let plain = |v: Value| match v {
                     Value::String(s) => s,
                     other => other.to_string(),
                 };
-                return Ok(Some(Row {
+                let mut row = Row {
                     line: *line,
                     value: None,
                     cells: value.into_iter().map(|(k, v)| (k, plain(v))).collect(),
-                }));
+                };
+                if let Some(sample) = sample {
+                    row.value = sample.value;
+                    let mut put = |name: &str, text: String| {
+                        row.cells.entry(name.to_owned()).or_insert(text);
+                    };
+                    put("task", sample.task);
+                    put("prediction", sample.prediction);
+                }
+                return Ok(Some(row));
             },
         }
     }
@@ -420,6 +435,21 @@ mod tests {
         let values: Vec<f64> = csv.tasks[""].values().map(|e| e.value).collect();
         assert_eq!(values, [1.0, 0.0]);
         assert!(csv.binary);
+    }
+
+    #[test]
+    fn samples_of_lm_eval_are_read() {
+        let rows = "{\"doc_id\": 0, \"target\": \"1\", \"filtered_resps\": [[-2, false], [-1, true]], \"acc\": 1.0, \"acc_norm\": 0.0}\n{\"doc_id\": 1, \"target\": \"1\", \"filtered_resps\": [[-1, false], [-2, true]], \"acc\": 0.0, \"acc_norm\": 0.0}\n";
+        let name = "samples_arc_2026-05-01T10-11-12.345.jsonl";
+        let p = read(name, rows.as_bytes(), &Columns::default()).unwrap();
+        let values: Vec<f64> = p.tasks["arc"].values().map(|e| e.value).collect();
+        assert_eq!((values, p.binary), (vec![1.0, 0.0], true));
+        let norm = Columns {
+            score: Some("acc_norm".into()),
+            ..Columns::default()
+        };
+        let p = read(name, rows.as_bytes(), &norm).unwrap();
+        assert_eq!(p.tasks["arc"]["0"].value, 0.0);
     }
 
     #[test]

@@ -286,8 +286,13 @@ impl Task<'_> {
         }
         let mut notes = Vec::new();
         if unread > 0 {
+            let are = if unread == 1 {
+                "answer is"
+            } else {
+                "answers are"
+            };
             notes.push(format!(
-                "{unread} answers are none of the task's classes or choices and count as wrong"
+                "{unread} {are} none of the task's classes or choices and wrong"
             ));
         }
         if layout.prediction.as_deref() == Some("label") {

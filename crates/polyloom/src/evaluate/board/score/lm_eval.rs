@@ -81,18 +81,56 @@ fn innermost(value: &Value) -> &Value {
 /// The metrics of a row: those that it names in `metrics`, else its numbers under names of metrics.
 #[must_use]
 pub fn metrics(row: &Map<String, Value>) -> Vec<String> {
+    let is_number = |name: &String| row.get(name).is_some_and(|v| number(v, false).is_some());
     if let Some(list) = row.get("metrics").and_then(Value::as_array) {
-        return list
-            .iter()
-            .map(plain)
-            .filter(|name| row.contains_key(name))
-            .collect();
+        return list.iter().map(plain).filter(is_number).collect();
     }
     let known = |name: &String| crate::evaluate::metric::registry::find(name).is_some();
     row.iter()
         .filter(|(name, value)| known(name) && number(value, false).is_some())
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+/// A row as a comparison reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// `task`, or `task/filter` where answers went through a filter.
+    pub task: String,
+    /// What was said: a text, or the number of the likeliest choice.
+    pub prediction: String,
+    /// The first metric of which more is better.
+    pub value: Option<f64>,
+}
+
+/// A row of samples for a comparison; `None` for other rows.
+#[must_use]
+pub fn compared(row: &Map<String, Value>, path: &Path) -> Option<Compared> {
+    let columns: Vec<String> = row.keys().cloned().collect();
+    if !is_samples(&columns) {
+        return None;
+    }
+    let better = |name: &String| {
+        let known = crate::evaluate::metric::registry::find(name);
+        known.is_none_or(crate::evaluate::metric::registry::Metric::higher_is_better)
+    };
+    let name = metrics(row).into_iter().find(better);
+    let filter = row.get("filter").map(plain).filter(|f| f != "none");
+    let task = task_name(path);
+    Some(Compared {
+        task: filter.map_or(task.clone(), |f| format!("{task}/{f}")),
+        prediction: match said(row) {
+            Some(Said::Text(text)) => text,
+            Some(Said::Texts(list)) => list.join("\n---\n"),
+            Some(Said::Logliks(list)) => {
+                let better = |a: usize, b: usize| if list[b] > list[a] { b } else { a };
+                let best = (0..list.len()).reduce(better).unwrap_or(0);
+                best.to_string()
+            }
+            _ => String::new(),
+        },
+        value: name.and_then(|n| number(row.get(&n)?, false)),
+    })
 }
 
 /// Turns rows of samples into rows of predictions: `output`, `outputs` or `loglik` beside what they hold. A file without
@@ -178,6 +216,22 @@ mod tests {
         assert_eq!(
             said(resps.as_object().unwrap()),
             Some(Said::Logliks(vec![-1.5, -0.5]))
+        );
+    }
+
+    #[test]
+    fn a_row_to_compare() {
+        let row = json!({"doc_id": 3, "filter": "strict", "filtered_resps": [[-1.5, false], [-0.5, true]],
+            "metrics": ["brier_score", "acc"], "brier_score": 0.3, "acc": 1.0});
+        let row = row.as_object().unwrap();
+        let found = compared(row, Path::new("samples_arc.jsonl")).unwrap();
+        assert_eq!(
+            (&*found.task, &*found.prediction, found.value),
+            ("arc/strict", "1", Some(1.0))
+        );
+        assert_eq!(
+            compared(json!({"doc_id": 3}).as_object().unwrap(), Path::new("x")),
+            None
         );
     }
 

@@ -143,8 +143,11 @@ fn one(
 /// The metric of a column: that of its name, else right and wrong, else a score of which more is better.
 fn metric(name: &str, values: &[f64]) -> Metric {
     if let Some(known) = registry::find(name) {
-        // Its value here is the mean of what the file holds.
-        return *known;
+        // Its value here is the mean of what the file holds, on whatever scale that is.
+        return Metric {
+            range: (f64::NEG_INFINITY, f64::INFINITY),
+            ..*known
+        };
     }
     let binary = values.iter().all(|v| *v == 0.0 || *v == 1.0);
     Metric {

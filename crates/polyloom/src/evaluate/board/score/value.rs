@@ -117,7 +117,7 @@ fn means(all: &[f64], about: &About<'_>, out: &mut Measured) -> Result<()> {
         out.stderr = clustered_standard_error(&values, &clusters, true).map_err(internal)?;
         if count > 1 {
             let half = t_quantile(0.5 + 0.5 * level, (count - 1) as f64) * out.stderr;
-            out.interval = Some((out.value - half, out.value + half));
+            out.interval = Some(inside(out.value - half, out.value + half, about.metric));
         }
         return Ok(());
     }
@@ -130,13 +130,17 @@ fn means(all: &[f64], about: &About<'_>, out: &mut Measured) -> Result<()> {
         out.method = "wilson";
     } else {
         let interval = t_interval(&values, level).map_err(internal)?;
-        out.interval = interval
-            .low
-            .is_finite()
-            .then_some((interval.low, interval.high));
+        let bounds = inside(interval.low, interval.high, about.metric);
+        out.interval = interval.low.is_finite().then_some(bounds);
         out.method = "student";
     }
     Ok(())
+}
+
+/// Bounds within the range of the metric: no mean of fractions lies beyond 0 and 1.
+fn inside(low: f64, high: f64, metric: &Metric) -> (f64, f64) {
+    let (least, most) = metric.range;
+    (low.max(least), high.min(most))
 }
 
 /// A statistic of all examples, with a bootstrap.
