@@ -3,8 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::answers::{Answers, number, plain, unpacked};
+use super::cells::{chosen, labels_of, largest, list, long, ranked, shown, spans, truthy};
 use super::extract::Extract;
-use super::truth::{Goal, labels_of, spans};
+use super::truth::Goal;
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::multiple_choice::softmax;
 use crate::evaluate::metric::span::Span;
@@ -242,7 +243,7 @@ impl Layout {
                     given.class = Some(self.class(goal, value, extract).map_err(&bad)?);
                     given.shown = shown(goal, given.class, value);
                 }
-                self.from_scores(goal, &mut given);
+                Self::complete(goal, &mut given);
                 if given.class.is_none() && given.scores.is_none() && given.number.is_none() {
                     return Ok(None);
                 }
@@ -404,7 +405,7 @@ impl Layout {
     }
 
     /// Class and score of the last class from scores, and the other way round for two classes.
-    fn from_scores(&self, goal: &Goal, given: &mut Given) {
+    fn complete(goal: &Goal, given: &mut Given) {
         let two = goal.classes.len() == 2;
         if given.class.is_none()
             && let Some(scores) = &given.scores
@@ -428,13 +429,6 @@ impl Layout {
     }
 }
 
-fn shown(goal: &Goal, class: Option<u32>, value: &Value) -> String {
-    match class {
-        Some(c) if (c as usize) < goal.classes.len() => goal.class_name(c),
-        _ => plain(value),
-    }
-}
-
 fn known(goal: &Goal, value: &Value) -> String {
     let names: Vec<&str> = goal.classes.iter().take(8).map(|n| &**n).collect();
     let dots = if goal.classes.len() > 8 { ", ..." } else { "" };
@@ -447,115 +441,4 @@ fn known(goal: &Goal, value: &Value) -> String {
 
 fn unknown(goal: &Goal, value: &Value, at: &dyn Fn() -> String) -> MergeError {
     MergeError::plan("bad-prediction", known(goal, value)).at(at())
-}
-
-fn truthy(value: &Value) -> bool {
-    match value {
-        Value::String(s) => matches!(&*s.trim().to_lowercase(), "true" | "1" | "1.0" | "yes"),
-        other => number(other, false).is_some_and(|x| x != 0.0),
-    }
-}
-
-/// The place of the largest, the first of equals.
-fn largest(scores: &[f64]) -> u32 {
-    let better = |a: usize, b: usize| if scores[b] > scores[a] { b } else { a };
-    u32::try_from((0..scores.len()).reduce(better).unwrap_or(0)).unwrap_or(0)
-}
-
-/// A list of scores, or an object from class to score.
-fn list(value: &Value, goal: &Goal, width: usize) -> std::result::Result<Vec<f64>, String> {
-    let value = unpacked(value);
-    let one = |v: &Value| {
-        // lm-eval writes pairs of a log-likelihood and whether it is greedy.
-        let v = v.as_array().and_then(|pair| pair.first()).unwrap_or(v);
-        number(v, true).ok_or_else(|| format!("the score `{}` is no number", plain(v)))
-    };
-    let scores: Vec<f64> = match &value {
-        Value::Array(list) => list
-            .iter()
-            .map(one)
-            .collect::<std::result::Result<_, _>>()?,
-        Value::Object(map) => {
-            let names = goal.classes.iter();
-            let of = |n: &String| {
-                map.get(n)
-                    .ok_or_else(|| format!("no score for class `{n}`"))
-                    .and_then(one)
-            };
-            names.map(of).collect::<std::result::Result<_, _>>()?
-        }
-        other => return Err(format!("`{}` is no list of scores", plain(other))),
-    };
-    if scores.len() != width {
-        return Err(format!("{} scores for {width} classes", scores.len()));
-    }
-    Ok(scores)
-}
-
-/// The choice that an answer names: its text, its number, or its letter, with or without brackets; one beyond the last
-/// for none.
-fn chosen(answer: &str, choices: &[String]) -> u32 {
-    let answer = answer.trim();
-    let none = choices.len();
-    let bare = answer.trim_matches(['(', ')', '.', ' ', ':']);
-    let letter = match bare.as_bytes() {
-        [b @ b'A'..=b'Z'] => Some(usize::from(b - b'A')),
-        _ => None,
-    };
-    let place = choices.iter().position(|c| c.trim() == answer);
-    let place = place.or_else(|| {
-        choices
-            .iter()
-            .position(|c| c.trim().eq_ignore_ascii_case(bare))
-    });
-    let place = place.or_else(|| bare.parse().ok()).or(letter);
-    u32::try_from(place.filter(|p| *p < none).unwrap_or(none)).unwrap_or(u32::MAX)
-}
-
-/// A ranking: documents best first, pairs of document and score, or an object from document to score.
-fn ranked(value: &Value) -> std::result::Result<Vec<(String, f64)>, String> {
-    let score =
-        |v: &Value| number(v, true).ok_or_else(|| format!("the score `{}` is no number", plain(v)));
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .map(|(d, s)| Ok((d.clone(), score(s)?)))
-            .collect(),
-        Value::Array(list) => {
-            let n = list.len();
-            let one = |(i, v): (usize, &Value)| match v.as_array().map(|a| &a[..]) {
-                Some([document, s]) => Ok((plain(document), score(s)?)),
-                Some(_) => Err(format!("`{v}` is not a document and its score")),
-                None => Ok((plain(v), (n - i) as f64)),
-            };
-            list.iter().enumerate().map(one).collect()
-        }
-        other => {
-            let words: Vec<Value> = labels_of(other);
-            let n = words.len();
-            Ok(words
-                .iter()
-                .enumerate()
-                .map(|(i, d)| (plain(d), (n - i) as f64))
-                .collect())
-        }
-    }
-}
-
-/// A ranking of one document per row.
-fn long(rows: &[&Map<String, Value>], at: &dyn Fn() -> String) -> Result<Vec<(String, f64)>> {
-    let one = |row: &&Map<String, Value>| {
-        let names = ["document", "document_id", "corpus-id", "corpus_id", "docid"];
-        let document = names.iter().find_map(|n| row.get(*n));
-        let score = row.get("score").and_then(|s| number(s, true));
-        match (document, score) {
-            (Some(d), Some(s)) => Ok((plain(d), s)),
-            _ => Err(MergeError::plan(
-                "bad-prediction",
-                "needs `ranking`, or `document` and `score`",
-            )
-            .at(at())),
-        }
-    };
-    rows.iter().map(one).collect()
 }

@@ -2,23 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use super::answers::{Answers, plain, sha256};
+use super::answers::{Answers, plain};
 use super::extract::Extract;
 use super::given::{Given, Layout};
-use super::measure::{Pairs, measure, refuse};
-use super::truth::{self, Example, Goal, Questions, Truth};
-use super::value::{About, Aggregate, finish};
-use super::{Measured, Options, Record, Scored};
+use super::measure::refuse;
+use super::shown::{LISTED, first, listed};
+use super::truth::{self, Goal, Questions, Truth};
+use super::{Options, Scored};
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::registry::{self, Metric as Known};
 use crate::tasks::load::Loader;
 use crate::tasks::spec::{Metric, TaskSpec, TaskType};
 
-/// How many ids a message lists.
-const LISTED: usize = 5;
+/// Cells of a row of predictions.
+type Row = Map<String, Value>;
 
 /// Scores predictions on a task: one result per target and group of the task.
 ///
@@ -68,25 +67,25 @@ pub fn score(
     Ok(scored)
 }
 
-struct Task<'a> {
-    spec: &'a TaskSpec,
-    loader: &'a Loader<'a>,
-    hash: &'a str,
-    answers: &'a Answers,
-    options: &'a Options,
-    extract: &'a Extract,
-    questions: &'a Questions,
+pub(super) struct Task<'a> {
+    pub spec: &'a TaskSpec,
+    pub loader: &'a Loader<'a>,
+    pub hash: &'a str,
+    pub answers: &'a Answers,
+    pub options: &'a Options,
+    pub extract: &'a Extract,
+    pub questions: &'a Questions,
     /// Number of the goal.
-    place: usize,
+    pub place: usize,
 }
 
 impl Task<'_> {
-    fn goal(&self) -> &Goal {
+    pub fn goal(&self) -> &Goal {
         &self.questions.goals[self.place]
     }
 
     /// The rows about this goal, and whether they are about it alone.
-    fn rows(&self) -> Result<(Vec<&Map<String, Value>>, bool)> {
+    fn rows(&self) -> Result<(Vec<&Row>, bool)> {
         let (answers, goal) = (self.answers, self.goal());
         let all = || answers.rows.iter().collect::<Vec<_>>();
         let Some(column) = &answers.task else {
@@ -102,9 +101,8 @@ impl Task<'_> {
                 format!("{last}/{name}"),
             ],
         };
-        let named = |names: &[String]| -> Vec<&Map<String, Value>> {
-            let of =
-                |r: &&Map<String, Value>| r.get(column).is_some_and(|v| names.contains(&plain(v)));
+        let named = |names: &[String]| -> Vec<&Row> {
+            let of = |r: &&Row| r.get(column).is_some_and(|v| names.contains(&plain(v)));
             answers.rows.iter().filter(of).collect()
         };
         let own = named(&targets);
@@ -130,9 +128,9 @@ impl Task<'_> {
     /// The rows of each example, and the ids of rows that belong to none.
     fn joined<'r>(
         &self,
-        rows: &[&'r Map<String, Value>],
+        rows: &[&'r Row],
         several: bool,
-    ) -> Result<(Vec<Vec<&'r Map<String, Value>>>, Vec<String>)> {
+    ) -> Result<(Vec<Vec<&'r Row>>, Vec<String>)> {
         let examples = &self.questions.examples;
         let (answers, options) = (self.answers, self.options);
         let mut of = vec![Vec::new(); examples.len()];
@@ -359,7 +357,7 @@ impl Task<'_> {
     }
 
     /// The id with target and group.
-    fn id(&self, group: Option<&str>) -> String {
+    pub fn id(&self, group: Option<&str>) -> String {
         let parts = [Some(&*self.spec.id), group, Some(&*self.goal().name)];
         let parts: Vec<&str> = parts
             .into_iter()
@@ -368,237 +366,4 @@ impl Task<'_> {
             .collect();
         parts.join("/")
     }
-
-    fn group(
-        &self,
-        group: Option<&str>,
-        places: &[usize],
-        given: &[Option<Given>],
-        metrics: &[(Metric, &'static Known)],
-        training_mean: Option<f64>,
-    ) -> Result<Scored> {
-        let goal = self.goal();
-        let examples = &self.questions.examples;
-        let id = self.id(group);
-        let hash = match id == self.spec.id {
-            true => self.hash.to_owned(),
-            false => sha256(&format!("{}\n{id}", self.hash)),
-        };
-        let truths: Vec<&Truth> = places
-            .iter()
-            .filter_map(|i| examples[*i].truths[self.place].as_ref())
-            .collect();
-        let said: Vec<&Given> = places.iter().filter_map(|i| given[*i].as_ref()).collect();
-        let pairs = Pairs {
-            goal,
-            truths,
-            given: said,
-            training_mean,
-        };
-        let clusters = clusters(places.iter().map(|i| &examples[*i]));
-        let n = pairs.truths.len();
-        let mut measured = Vec::new();
-        let mut values = None;
-        for (i, (metric, known)) in metrics.iter().enumerate() {
-            let about = About {
-                metric: known,
-                aggregate: match &*metric.aggregate {
-                    "median" => Aggregate::Median,
-                    "sum" => Aggregate::Sum,
-                    _ => Aggregate::Mean,
-                },
-                hash: &hash,
-                clusters: clusters.as_deref(),
-                options: self.options,
-                chance: self.chance(known, &pairs, i == 0),
-            };
-            let found = measure(&metric.name, &metric.params, &pairs)
-                .and_then(|form| finish(form, n, &about));
-            match found {
-                Ok((one, each)) => {
-                    if i == 0 {
-                        values = each;
-                    }
-                    measured.push(one);
-                }
-                Err(error) if i == 0 => {
-                    return Err(error.at(format!("{}: task `{id}`", self.answers.path.display())));
-                }
-                Err(error) => measured.push(not_measured(known, &error)),
-            }
-        }
-        let records = places
-            .iter()
-            .zip(&pairs.given)
-            .zip(&pairs.truths)
-            .enumerate();
-        let records = records.map(|(i, ((place, given), truth))| Record {
-            task: id.clone(),
-            id: examples[*place].id.clone(),
-            hash: sha256(&format!("{hash}\n{}", examples[*place].hash))[..32].to_owned(),
-            prediction: given.shown.clone(),
-            target: target(goal, truth),
-            value: values.as_ref().map(|v| v[i]).filter(|v| !v.is_nan()),
-            score: given.number,
-            probabilities: given.probabilities(),
-        });
-        Ok(Scored {
-            task: id.clone(),
-            hash: Some(hash.clone()),
-            split: Some(self.options.split.clone()),
-            records: records.collect(),
-            metrics: measured,
-            // The reference is of the task as a whole.
-            expert: self
-                .spec
-                .expert
-                .score
-                .filter(|_| self.options.metrics.is_empty() && id == self.spec.id),
-            tags: tags(self.spec, goal.kind),
-            missing: (Vec::new(), 0),
-            extra: (Vec::new(), 0),
-            notes: Vec::new(),
-        })
-    }
-
-    fn chance(&self, known: &Known, pairs: &Pairs<'_>, primary: bool) -> Option<f64> {
-        let given = self
-            .spec
-            .score
-            .chance
-            .filter(|_| primary && self.options.metrics.is_empty());
-        let classes = match pairs.truths.first() {
-            Some(Truth::Choice(choices, _)) => choices.len(),
-            _ => pairs.goal.classes.len(),
-        };
-        let last = u32::try_from(classes).unwrap_or(0).wrapping_sub(1);
-        let positive = pairs
-            .truths
-            .iter()
-            .filter(|t| ***t == Truth::Class(last))
-            .count();
-        let share = positive as f64 / pairs.truths.len() as f64;
-        given.or_else(|| known.chance_for((classes > 0).then_some(classes), Some(share)))
-    }
-
-    /// Mean of the target over the training rows, over all and by group, where a metric needs it.
-    fn training_means(
-        &self,
-        metrics: &[(Metric, &Known)],
-    ) -> Result<Option<HashMap<Option<String>, f64>>> {
-        if !metrics.iter().any(|(_, m)| m.name == "rmse_ratio")
-            || !self.spec.splits.named.contains_key("train")
-        {
-            return Ok(None);
-        }
-        let mut all: HashMap<Option<String>, crate::evaluate::sum::Sum> = HashMap::new();
-        self.loader.rows("train", &mut |table| {
-            for row in 0..table.rows() {
-                let Some(x) = super::answers::number(&table.at(row, &self.goal().column), false)
-                else {
-                    continue;
-                };
-                all.entry(None).or_default().add(x);
-                if let Some(group) = self.spec.task_group() {
-                    all.entry(Some(plain(&table.at(row, group))))
-                        .or_default()
-                        .add(x);
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Some(
-            all.into_iter()
-                .map(|(group, sum)| (group, sum.mean()))
-                .collect(),
-        ))
-    }
-}
-
-fn not_measured(known: &Known, error: &MergeError) -> Measured {
-    Measured {
-        name: known.name.to_owned(),
-        higher_is_better: known.higher_is_better(),
-        value: f64::NAN,
-        stderr: f64::NAN,
-        interval: None,
-        method: "none",
-        n: 0,
-        reason: Some(error.to_string()),
-        chance: None,
-    }
-}
-
-fn first(ids: &[String]) -> String {
-    if ids.is_empty() {
-        return "none".into();
-    }
-    let shown: Vec<&str> = ids.iter().take(LISTED).map(|i| &**i).collect();
-    let dots = if ids.len() > LISTED { ", ..." } else { "" };
-    format!("{}{dots}", shown.join(", "))
-}
-
-fn listed(ids: &[String]) -> (Vec<String>, usize) {
-    (ids.iter().take(LISTED).cloned().collect(), ids.len())
-}
-
-/// Numbers of the clusters; none without clusters.
-fn clusters<'e>(examples: impl Iterator<Item = &'e Example>) -> Option<Vec<u32>> {
-    let mut seen: HashMap<&str, u32> = HashMap::new();
-    let mut out = Vec::new();
-    for example in examples {
-        let name = example.cluster.as_deref()?;
-        let next = u32::try_from(seen.len()).ok()?;
-        out.push(*seen.entry(name).or_insert(next));
-    }
-    Some(out)
-}
-
-/// What is right, as people read it.
-fn target(goal: &Goal, truth: &Truth) -> String {
-    match truth {
-        Truth::Class(c) => goal.class_name(*c),
-        Truth::Set(set) => set
-            .iter()
-            .map(|c| goal.class_name(*c))
-            .collect::<Vec<_>>()
-            .join("|"),
-        Truth::Number(x) => x.to_string(),
-        Truth::Texts(list) => list.join("\n---\n"),
-        Truth::Spans(spans) => {
-            let words = spans
-                .iter()
-                .map(|s| format!("{} {}-{}", s.label, s.start, s.end));
-            words.collect::<Vec<_>>().join(", ")
-        }
-        Truth::Tags(tags) => tags.join(" "),
-        Truth::Time(t, seen) => format!("{t}{}", if *seen { "" } else { "+" }),
-        Truth::Judged(list, _) => list
-            .iter()
-            .filter(|(_, g)| *g > 0)
-            .take(10)
-            .map(|(d, _)| &**d)
-            .collect::<Vec<_>>()
-            .join(" "),
-        Truth::Choice(choices, gold) => choices[*gold].clone(),
-        Truth::Size(words, bytes) => format!("{words} words, {bytes} bytes"),
-    }
-}
-
-fn tags(spec: &TaskSpec, kind: TaskType) -> IndexMap<String, Vec<String>> {
-    let of = [
-        ("skill", &spec.tags.skills),
-        ("domain", &spec.tags.domains),
-        ("capability", &spec.tags.capability),
-        ("tag", &spec.tags.tags),
-        ("modality", &spec.modality.input),
-        ("language", &spec.language),
-    ];
-    let mut tags: IndexMap<String, Vec<String>> = of
-        .into_iter()
-        .filter(|(_, list)| !list.is_empty())
-        .map(|(name, list)| (name.to_owned(), list.clone()))
-        .collect();
-    tags.insert("type".into(), vec![kind.name().to_owned()]);
-    tags
 }

@@ -6,17 +6,21 @@
 //! said, what is right and the score of each are kept as records ([`records`]).
 
 pub mod answers;
+mod cells;
 pub mod extract;
 mod given;
+mod group;
 mod join;
 mod judged;
 pub mod lm_eval;
 mod measure;
+mod measure_number;
 mod measure_rank;
 mod measure_text;
 pub mod output;
 mod own;
 pub mod records;
+mod shown;
 mod truth;
 mod value;
 

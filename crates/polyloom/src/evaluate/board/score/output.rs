@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::answers::{Answers, sha256};
+use super::extract::Extract;
 use super::records::{self, About};
 use super::{Measured, Options, Record, Scored};
 use crate::error::{MergeError, Result};
@@ -32,7 +33,7 @@ pub fn key(task_hash: &str, answers: &Answers, options: &Options) -> String {
         options.level,
         options.draws,
         options.metrics,
-        options.extract.as_ref().map(|e| e.name()),
+        options.extract.as_ref().map(Extract::name),
         chosen.id,
         chosen.task,
         chosen.prediction,

@@ -7,6 +7,7 @@ use indexmap::IndexSet;
 use serde_json::Value;
 
 use super::answers::{number, plain, sha256, unpacked};
+use super::cells::{labels_of, spans};
 use super::judged::Judgements;
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::span::Span;
@@ -438,67 +439,4 @@ fn truth(
                 .hint("a file with a score per example can be taken as it is: --values COLUMN"));
         }
     }))
-}
-
-/// Labels of a cell: a list, or text with `|`, `,`, `;` or spaces between them.
-pub(crate) fn labels_of(value: &Value) -> Vec<Value> {
-    match unpacked(value) {
-        Value::Array(list) => list,
-        Value::Null => Vec::new(),
-        Value::String(text) => {
-            let between: &[char] = match &*text {
-                t if t.contains('|') => &['|'],
-                t if t.contains(';') => &[';'],
-                t if t.contains(',') => &[','],
-                _ => &[' ', '\t', '\n'],
-            };
-            let parts = text.split(between).map(str::trim).filter(|p| !p.is_empty());
-            parts.map(Value::from).collect()
-        }
-        one => vec![one],
-    }
-}
-
-/// Spans of a cell: a list of `{start, end, label}` (or `slot`, `type`, `entity`), or label -> text, found at its first
-/// occurrence in the input.
-pub(crate) fn spans(value: &Value, input: &str) -> std::result::Result<Vec<Span>, String> {
-    let list = match value {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(list) => list,
-        Value::Object(map) => {
-            let mut spans = Vec::new();
-            for (label, text) in map.iter().filter(|(_, t)| !t.is_null()) {
-                let text = plain(text);
-                // A text that is not in the input is a span that is nowhere: it counts as wrong.
-                let at = input.find(&text).map(|b| input[..b].chars().count() as u64);
-                let start = at.unwrap_or(u64::MAX / 2);
-                spans.push(Span {
-                    start,
-                    end: start + text.chars().count() as u64,
-                    label: label.clone(),
-                });
-            }
-            return Ok(spans);
-        }
-        other => return Err(format!("`{}` is no list of spans", plain(other))),
-    };
-    let one = |v: &Value| {
-        let place = |name: &str| {
-            v.get(name)
-                .and_then(|x| number(x, false))
-                .filter(|x| *x >= 0.0)
-        };
-        let label = ["label", "slot", "type", "entity"]
-            .iter()
-            .find_map(|n| v.get(*n));
-        match (place("start"), place("end"), label) {
-            (Some(start), Some(end), Some(label)) => Ok(Span {
-                start: start as u64,
-                end: end as u64,
-                label: plain(label),
-            }),
-            _ => Err(format!("`{v}` has not start, end and label")),
-        }
-    };
-    list.iter().map(one).collect()
 }
