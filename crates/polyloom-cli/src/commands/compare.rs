@@ -3,13 +3,14 @@
 mod event;
 mod many;
 mod plan;
+mod scores;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::compare::gate::{self, Gate, Reason};
+use polyloom::evaluate::board::compare::gate::{self, Fault, Gate, Reason};
 use polyloom::evaluate::board::compare::{
     Bounds, Choice, Comparison, Metric, Settings, Slices, Verdict, compare_with,
 };
@@ -29,6 +30,9 @@ pub fn run(args: &CompareArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         [_] => {
             let error = MergeError::plan("arguments", "one file; comparing needs two");
             Err(error.hint("polyloom compare OLD NEW").into())
+        }
+        [first, second] if scores::is(first) && scores::is(second) => {
+            scores::run(first, second, args, ui)
         }
         [first, second] => two(first, second, args, ui),
         _ => many::run(args, ui),
@@ -111,29 +115,34 @@ fn two(first: &Path, second: &Path, args: &CompareArgs, ui: &Ui) -> Result<ExitC
         ));
     }
     let faults = gate.faults(&found)?;
+    judged(&found, &faults, Vec::new(), args, ui)
+}
+
+/// Shows what was paired and what does not pass; `failed` names what failed besides.
+fn judged(
+    found: &Comparison,
+    faults: &[Fault],
+    mut failed: Vec<String>,
+    args: &CompareArgs,
+    ui: &Ui,
+) -> Result<ExitCode, Failure> {
     if ui.json {
         for paired in found.tasks.iter().chain(&found.slices) {
             ui.event(&event::comparison(paired, args));
         }
-        let mut failed = Vec::new();
-        for fault in &faults {
-            let (reason, limit) = match fault.reason {
-                Reason::Worse(allowance) => ("worse", allowance),
-                Reason::Flips(limit) => ("flips", limit),
-            };
-            let place = table::place(fault.paired);
-            failed.push(place.clone());
-            ui.event(&json!({
-                "type": "failed", "task": fault.paired.task, "slice": event::slice(fault.paired),
-                "reason": reason, "limit": limit,
-            }));
-        }
-        ui.event(&json!({"type": "done", "verdict": verdict(&found), "failed": failed}));
-    } else {
-        ui.answer(&table::text(&found, args));
+    } else if !found.tasks.is_empty() {
+        ui.answer(&table::text(found, args));
     }
-    for fault in &faults {
+    for fault in faults {
         let place = table::place(fault.paired);
+        let (reason, limit) = match fault.reason {
+            Reason::Worse(allowance) => ("worse", allowance),
+            Reason::Flips(limit) => ("flips", limit),
+        };
+        ui.event(&json!({
+            "type": "failed", "task": fault.paired.task, "slice": event::slice(fault.paired),
+            "reason": reason, "limit": limit,
+        }));
         ui.say(&match fault.reason {
             Reason::Worse(allowance) => format!(
                 "{place}: worse by {:.4}, allowed {allowance}",
@@ -146,8 +155,11 @@ fn two(first: &Path, second: &Path, args: &CompareArgs, ui: &Ui) -> Result<ExitC
                 100.0 * limit
             ),
         });
+        failed.push(place);
     }
-    Ok(ExitCode::from(u8::from(!faults.is_empty())))
+    let code = u8::from(!failed.is_empty());
+    ui.event(&json!({"type": "done", "verdict": verdict(found), "failed": failed}));
+    Ok(ExitCode::from(code))
 }
 
 /// Short names of the files: their stems, or with the folder where two stems are equal.
@@ -213,6 +225,7 @@ fn verdict(found: &Comparison) -> String {
     match (found.tasks.len(), better, worse) {
         (1, 1, _) => "better".into(),
         (1, _, 1) => "worse".into(),
+        (0, ..) => "not paired".into(),
         (1, ..) => "no clear change".into(),
         _ => {
             let parts = [

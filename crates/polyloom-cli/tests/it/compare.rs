@@ -186,6 +186,62 @@ fn slices_are_rows_of_their_task_and_pass_the_gate_too() {
 }
 
 #[test]
+fn scores_without_examples_are_compared_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, value: f64| {
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let t = |v: f64| {
+            format!(
+                "{{\"metric\": \"accuracy\", \"value\": {v}, \"stderr\": 0.01, \"higher_is_better\": true}}"
+            )
+        };
+        let json = format!(
+            "{{\"schema\": \"polyloom.results/1\", \"model\": {{\"name\": \"m\"}}, \"tasks\": {{\"mpqa\": {}, \"subj\": {}}}}}",
+            t(value),
+            t(0.7)
+        );
+        let path = folder.join("results.json");
+        std::fs::write(&path, json).unwrap();
+        path.display().to_string()
+    };
+    let (old, new) = (write("ties", 0.9), write("new", 0.8));
+    let out = polyloom(&["compare", &old, &new]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("overlapping intervals do not mean"));
+    let shown = text(&out.stdout);
+    assert!(
+        shown.contains("mpqa") && shown.contains("-0.1000  -0.128 .. -0.072"),
+        "{shown}"
+    );
+    assert!(shown.lines().all(|l| l.chars().count() <= 80), "{shown}");
+    let out = polyloom(&["compare", &old, &new, "--fail-if-worse", "0.01"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("mpqa: worse by 0.1000, allowed 0.01"));
+    let code = |args: &[&str]| {
+        polyloom(&[&["compare", &old, &new][..], args].concat())
+            .status
+            .code()
+    };
+    assert_eq!(
+        code(&["--fail-if-worse", "0.01", "--allow", "mpqa=0.2"]),
+        Some(0)
+    );
+    assert_eq!(code(&["--slice", "x"]), Some(2));
+    let out = polyloom(&["compare", &old, &new, "--json"]);
+    let events: Vec<serde_json::Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(events[0]["type"], "warning");
+    assert_eq!(
+        (&events[1]["type"], &events[1]["test"]),
+        (&"unpaired".into(), &"unpaired-z".into())
+    );
+    assert_eq!(events.last().unwrap()["verdict"], "not paired");
+}
+
+#[test]
 fn allowances_are_by_task() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = files(dir.path());

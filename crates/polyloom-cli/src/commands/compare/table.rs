@@ -116,7 +116,7 @@ fn methods(found: &Comparison, args: &CompareArgs) -> String {
         metric => metric.name(),
     };
     let corrected = match (found.tasks.len() > 1, found.slices.is_empty()) {
-        (_, false) => ", corrected for tasks and slices (Holm)",
+        (_, false) => ",\n   corrected for tasks and slices (Holm)",
         (true, _) => ", corrected for the tasks (Holm)",
         _ => "",
     };

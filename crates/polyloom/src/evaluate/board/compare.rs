@@ -5,6 +5,7 @@ mod judge;
 pub mod many;
 pub mod plan;
 mod slices;
+pub mod stored;
 pub mod unpaired;
 
 use crate::error::{MergeError, Result};
@@ -325,22 +326,36 @@ pub fn compare_with(
                 .hint("--id COLUMN names the column that tells examples apart"),
         );
     }
-    let raw: Vec<f64> = tasks.iter().chain(&parts).map(|t| t.p).collect();
-    let adjusted = adjust(&raw, Correction::Holm).map_err(internal)?;
-    let sign = if settings.lower_is_better { -1.0 } else { 1.0 };
-    for (task, p) in tasks.iter_mut().chain(&mut parts).zip(adjusted) {
-        task.p_holm = p;
-        task.verdict = match sign * task.difference {
-            d if p < settings.alpha && d > 0.0 => Verdict::Better,
-            d if p < settings.alpha && d < 0.0 => Verdict::Worse,
-            _ => Verdict::Open,
-        };
-    }
+    let all = tasks.iter_mut().chain(&mut parts);
+    let all = all.map(|t| (t, settings.lower_is_better)).collect();
+    correct(all, &[], settings.alpha)?;
     Ok(Comparison {
         tasks,
         slices: parts,
         left_out,
     })
+}
+
+/// Holm's correction over tasks (each with whether less is better) and other p-values, whose corrected ones are given
+/// back; verdicts follow.
+fn correct(tasks: Vec<(&mut Paired, bool)>, others: &[f64], alpha: f64) -> Result<Vec<f64>> {
+    let raw = tasks.iter().map(|(t, _)| t.p);
+    let raw: Vec<f64> = raw.chain(others.iter().copied()).collect();
+    if raw.is_empty() {
+        return Ok(raw);
+    }
+    let mut adjusted = adjust(&raw, Correction::Holm).map_err(internal)?;
+    let rest = adjusted.split_off(tasks.len());
+    for ((task, lower), p) in tasks.into_iter().zip(adjusted) {
+        task.p_holm = p;
+        let sign = if lower { -1.0 } else { 1.0 };
+        task.verdict = match sign * task.difference {
+            d if p < alpha && d > 0.0 => Verdict::Better,
+            d if p < alpha && d < 0.0 => Verdict::Worse,
+            _ => Verdict::Open,
+        };
+    }
+    Ok(rest)
 }
 
 fn contradict(flip: &Flip) -> bool {

@@ -1,0 +1,191 @@
+//! Two systems from files of results: paired by their records where there are any, else by their scores alone.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+
+use super::unpaired::{Unpaired, unpaired};
+use super::{Comparison, Metric, Paired, Settings, Slices, compare_with, correct};
+use crate::error::Result;
+use crate::evaluate::aggregate::matrix::Direction;
+use crate::evaluate::board::predictions::{Columns, Predictions};
+use crate::evaluate::board::results::{Cell, Results, Task};
+
+/// What two systems of a table are compared by.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Tasks with records of both systems, example by example.
+    pub paired: Comparison,
+    /// Tasks of which only the scores are known.
+    pub unpaired: Vec<Unpaired>,
+    /// Why tasks with records are not paired.
+    pub notes: Vec<String>,
+}
+
+/// Compares two systems (rows) of a table on the tasks that both have. Records count where they give the score that the
+/// table states; the task's own metric is taken where it is F1, Matthews' correlation or the like. Holm's correction is
+/// over all tasks, paired or not.
+///
+/// # Errors
+/// Records that cannot be read or that hold different examples (unless allowed).
+pub fn stored(
+    results: &Results,
+    first: usize,
+    second: usize,
+    settings: &Settings,
+) -> Result<Stored> {
+    let mut rest = unpaired(results, first, second, settings.alpha)?;
+    let mut found = Comparison {
+        tasks: Vec::new(),
+        slices: Vec::new(),
+        left_out: Vec::new(),
+    };
+    let mut lower = Vec::new();
+    let mut notes = Vec::new();
+    for (t, task) in results.tasks.iter().enumerate() {
+        let (Some(a), Some(b)) = (results.cell(first, t), results.cell(second, t)) else {
+            continue;
+        };
+        let (Some(old), Some(new)) = (record(a), record(b)) else {
+            continue;
+        };
+        let own = Settings {
+            metric: metric(task).unwrap_or(settings.metric),
+            lower_is_better: task.column.direction == Some(Direction::Lower),
+            ..*settings
+        };
+        let name = &task.column.name;
+        let (Some(old), Some(new)) = (of_task(old, name)?, of_task(new, name)?) else {
+            notes.push(format!(
+                "{name}: its records hold no such task; compared by its scores"
+            ));
+            continue;
+        };
+        let one = compare_with(&old, &new, &Slices::default(), &own)?;
+        let Some(paired) = one.tasks.into_iter().next() else {
+            continue;
+        };
+        let near = |x: f64, y: f64| (x - y).abs() <= 1e-6 * (1.0 + y.abs());
+        let partial = !one.left_out.is_empty();
+        if !(partial || near(paired.first.mean, a.value) && near(paired.second.mean, b.value)) {
+            notes.push(format!(
+                "{name}: its records give {:.4} and {:.4}, not the stated {:.4} and {:.4}; compared by its scores",
+                paired.first.mean, paired.second.mean, a.value, b.value
+            ));
+            continue;
+        }
+        found.left_out.extend(one.left_out);
+        lower.push(own.lower_is_better);
+        found.tasks.push(paired);
+        rest.retain(|u| u.task != *name);
+    }
+    let tested: Vec<usize> = (0..rest.len()).filter(|u| !rest[*u].p.is_nan()).collect();
+    let others: Vec<f64> = tested.iter().map(|u| rest[*u].p).collect();
+    let tasks: Vec<(&mut Paired, bool)> = found.tasks.iter_mut().zip(lower).collect();
+    for (u, p) in tested
+        .into_iter()
+        .zip(correct(tasks, &others, settings.alpha)?)
+    {
+        rest[u].p_holm = p;
+    }
+    Ok(Stored {
+        paired: found,
+        unpaired: rest,
+        notes,
+    })
+}
+
+fn record(cell: &Cell) -> Option<&Path> {
+    cell.record.as_deref().filter(|p| p.is_file())
+}
+
+/// The metric of a task where it is one over the whole set that records are enough for.
+fn metric(task: &Task) -> Option<Metric> {
+    [
+        Metric::MacroF1,
+        Metric::WeightedF1,
+        Metric::BalancedAccuracy,
+        Metric::Mcc,
+        Metric::CohenKappa,
+    ]
+    .into_iter()
+    .find(|m| m.name() == task.metric)
+}
+
+/// The examples of one task of a file of records, under that name.
+fn of_task(path: &Path, task: &str) -> Result<Option<Predictions>> {
+    let mut all = Predictions::read(path, &Columns::default())?;
+    let only = all.tasks.len() == 1;
+    let examples = match all.tasks.shift_remove(task) {
+        Some(examples) => examples,
+        None if only => match all.tasks.shift_remove_index(0) {
+            Some((_, examples)) => examples,
+            None => return Ok(None),
+        },
+        None => return Ok(None),
+    };
+    all.binary = examples.values().all(|e| e.value == 0.0 || e.value == 1.0);
+    all.tasks = IndexMap::from([(task.to_owned(), examples)]);
+    Ok(Some(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::aggregate::matrix::TaskColumn;
+    use crate::evaluate::board::results::System;
+
+    #[test]
+    fn records_pair_where_they_give_the_score() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, right: usize| {
+            let row = |i: usize| format!("t,{i},x,{}\n", if i < right { "x" } else { "y" });
+            let rows: String = (0..40).map(row).collect();
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("task,id,target,prediction\n{rows}")).unwrap();
+            path
+        };
+        let cell = |value: f64, record: Option<std::path::PathBuf>| {
+            Some(Cell {
+                stderr: Some(0.05),
+                record,
+                ..Cell::new(value)
+            })
+        };
+        let (old, new) = (write("old.csv", 20), write("new.csv", 32));
+        let task = |name: &str| Task::new(TaskColumn::new(name), "accuracy");
+        let mut results = Results {
+            systems: vec![System::new("a"), System::new("b")],
+            tasks: vec![task("t"), task("u")],
+            cells: vec![
+                cell(0.5, Some(old)),
+                cell(0.7, None),
+                cell(0.8, Some(new)),
+                cell(0.8, None),
+            ],
+        };
+        let settings = super::super::Options {
+            alpha: 0.05,
+            allow_partial: false,
+        }
+        .into();
+        let found = stored(&results, 0, 1, &settings).unwrap();
+        assert_eq!((found.paired.tasks.len(), found.unpaired.len()), (1, 1));
+        let paired = &found.paired.tasks[0];
+        assert_eq!(
+            (paired.better.len(), paired.verdict),
+            (12, super::super::Verdict::Better)
+        );
+        // Two p-values: the smaller counts twice, the larger once.
+        assert!((paired.p_holm - 2.0 * paired.p).abs() < 1e-12);
+        assert_eq!(found.unpaired[0].p_holm, found.unpaired[0].p);
+        results.cells[0].as_mut().unwrap().value = 0.6;
+        let found = stored(&results, 0, 1, &settings).unwrap();
+        assert_eq!((found.paired.tasks.len(), found.unpaired.len()), (0, 2));
+        assert!(
+            found.notes[0].contains("not the stated 0.6000"),
+            "{:?}",
+            found.notes
+        );
+    }
+}
