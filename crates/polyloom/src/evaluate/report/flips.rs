@@ -46,7 +46,7 @@ pub fn pairs(
         allow_partial: true,
     };
     let mut found = Vec::new();
-    let mut left = 0;
+    let (mut left, mut alone, mut unequal) = (0, 0, 0);
     for (name, second) in others {
         if found.len() == MOST {
             left += 1;
@@ -62,16 +62,20 @@ pub fn pairs(
         }
         let comparison = compare::compare(first, second, options)?;
         if !comparison.left_out.is_empty() {
-            notes.push(format!(
-                "`{reference}` against `{name}`: {} examples that only one of them has are left out",
-                comparison.left_out.len()
-            ));
+            alone += comparison.left_out.len();
+            unequal += 1;
         }
         found.push(Pair {
             first: reference.to_owned(),
             second: name.clone(),
             tasks: comparison.tasks,
         });
+    }
+    if unequal > 0 {
+        notes.push(format!(
+            "flips: {alone} examples that only one system of a pair has are left out, in {unequal} of {} pairs",
+            found.len()
+        ));
     }
     if left > 0 {
         notes.push(format!(

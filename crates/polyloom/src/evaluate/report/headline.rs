@@ -51,7 +51,7 @@ impl RankBy {
             Self::DeltaM => "the mean relative difference to the tasks' experts",
             Self::MeanRank => "the mean rank over tasks",
             Self::WinRate => {
-                "the win rate: the share of the other systems that a system beats on a task, ties one half, as a mean over the tasks it was measured on"
+                "the win rate: the share of the other systems that a system beats on a task, ties one half, as a mean over the tasks it was measured on (at least half of all)"
             }
         }
     }
@@ -149,16 +149,17 @@ impl Headline {
         })
     }
 
-    /// The mean over tasks, task i of `tasks` counted `times[i]` times; more is better. `NaN` where nothing was measured
-    /// or, but for the win rate and the mean rank, where a counted task is missing.
+    /// The mean over tasks, task i of `tasks` counted `times[i]` times; more is better. `NaN` where a counted task is
+    /// missing; for the win rate and the mean rank, where less than half of them (by weight) were measured.
     pub fn value(&self, system: usize, times: &dyn Fn(usize) -> f64) -> f64 {
         let strict = !matches!(self.by, RankBy::WinRate | RankBy::MeanRank);
-        let (mut total, mut weights) = (Sum::default(), 0.0);
+        let (mut total, mut weights, mut all) = (Sum::default(), 0.0, 0.0);
         for (i, ((_, weight), row)) in self.tasks.iter().zip(&self.brought).enumerate() {
             let weight = weight * times(i);
             if weight == 0.0 {
                 continue;
             }
+            all += weight;
             if row[system].is_nan() {
                 if strict {
                     return f64::NAN;
@@ -167,6 +168,9 @@ impl Headline {
             }
             total.add(weight * row[system]);
             weights += weight;
+        }
+        if weights < 0.5 * all {
+            return f64::NAN;
         }
         total.total() / weights
     }

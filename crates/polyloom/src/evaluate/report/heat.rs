@@ -190,8 +190,13 @@ pub fn map(results: &Results, matrix: &ScoreMatrix, table: &Table) -> String {
     for (i, view) in views.iter().enumerate() {
         let _ = write!(
             out,
-            "<div class=\"view v{i}\"><p class=\"soft\">{}. A dash is a missing score.</p>",
-            crate::html::rich(&view.about)
+            "<div class=\"view v{i}\"><p class=\"soft\">{}. {}</p>",
+            crate::html::rich(&view.about),
+            match (compact, view.signed) {
+                (false, _) => "A dash is a missing score.",
+                (true, false) => "Hatched: no score.",
+                (true, true) => "Orange and half as high: below; hatched: no score.",
+            }
         );
         if compact {
             out.push_str(&compact::map(matrix, view, &systems, &order));

@@ -6,8 +6,8 @@ use super::table::{Row, Table};
 /// Rows drawn at most; the leaderboard holds all.
 const MOST: usize = 60;
 
-/// The drawing.
-pub fn chart(table: &Table) -> String {
+/// The drawing; narrow for phones, with names above the whiskers.
+pub fn chart(table: &Table, narrow: bool) -> String {
     let rows: Vec<&Row> = table
         .rows
         .iter()
@@ -17,8 +17,12 @@ pub fn chart(table: &Table) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let left = room(rows.iter().map(|r| r.name.as_str()), 30);
-    let (width, step, top) = (400.0, 22.0, 8.0);
+    let (left, width, step) = if narrow {
+        (14.0, 260.0, 36.0)
+    } else {
+        (room(rows.iter().map(|r| r.name.as_str()), 30), 400.0, 22.0)
+    };
+    let top = 8.0;
     let bottom = top + step * rows.len() as f64;
     let bounds = |r: &&Row| match r.interval {
         Some(i) if i.low.is_finite() => (i.low.min(r.value), i.high.max(r.value)),
@@ -50,8 +54,12 @@ pub fn chart(table: &Table) -> String {
         table.by.heading(),
     );
     for (i, row) in rows.iter().enumerate() {
-        let y = top + step * (i as f64 + 0.5);
-        svg.text(left - 8.0, y + 4.0, "e", &clip(&row.name, 30));
+        let y = top + step * (i as f64 + if narrow { 0.75 } else { 0.5 });
+        if narrow {
+            svg.text(left, y - 12.0, "", &clip(&row.name, 34));
+        } else {
+            svg.text(left - 8.0, y + 4.0, "e", &clip(&row.name, 30));
+        }
         let shown = table.shown(row.value);
         if let Some(interval) = row.interval.filter(|x| x.low.is_finite()) {
             let (a, b) = (axis.at(interval.low), axis.at(interval.high));

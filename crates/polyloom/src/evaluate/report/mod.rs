@@ -19,6 +19,7 @@ mod intervals;
 mod orders;
 mod page;
 mod skills;
+mod sources;
 mod svg;
 mod table;
 #[cfg(test)]

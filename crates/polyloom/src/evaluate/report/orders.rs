@@ -162,11 +162,19 @@ impl Orders {
             .iter()
             .find(|r| r.place.is_some())
             .map(|r| r.system);
-        let differ: Vec<String> = self
-            .places()
+        let mut others: Vec<(usize, Vec<&str>)> = Vec::new();
+        for (name, places) in self.places() {
+            let Some(system) = first(&places).filter(|s| Some(*s) != leader) else {
+                continue;
+            };
+            match others.iter_mut().find(|(s, _)| *s == system) {
+                Some((_, names)) => names.push(name),
+                None => others.push((system, vec![name])),
+            }
+        }
+        let differ: Vec<String> = others
             .iter()
-            .filter_map(|(name, p)| first(p).filter(|s| Some(*s) != leader).map(|s| (name, s)))
-            .map(|(name, s)| format!("`{}` by {name}", matrix.systems()[s]))
+            .map(|(s, names)| format!("`{}` by {}", matrix.systems()[*s], names.join(", ")))
             .collect();
         if !differ.is_empty() {
             let _ = write!(out, " Another system is first: {}.", differ.join(", "));

@@ -11,8 +11,6 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 /// Above so many cells the embedded table keeps six digits of each score.
 const MANY: usize = 5_000;
-/// Per-cell records listed at most.
-const RECORDS: usize = 500;
 
 /// A section under way: heading, anchor, content.
 struct Sections {
@@ -68,7 +66,7 @@ impl Report {
         }
         if self.matrix.systems().len() > 1 {
             let content = soft(
-                "Per cent of the tasks on which the row's system beats the column's, ties left out. Blue wins more, orange loses more than half.",
+                "Per cent of the tasks on which the row's system beats the column's, ties left out. Blue wins more; orange and underlined loses more than half.",
             ) + &wins::matrix(&self.table, &self.orders.preferences);
             s.add("wins", "Who beats whom", &content);
             let content = soft(&self.orders.sentence(&self.matrix, &self.table))
@@ -333,15 +331,32 @@ impl Report {
         if let Some(baseline) = &self.options.baseline {
             let _ = write!(
                 about,
-                " Against `{baseline}`: Wilcoxon's signed-rank test over tasks, Holm-corrected; * p < 0.05, ** p < 0.01, *** p < 0.001. With fewer than six tasks it cannot reach 0.05."
+                " Against `{baseline}`: Wilcoxon's signed-rank test over tasks, Holm-corrected; * p < 0.05, ** p < 0.01, *** p < 0.001."
             );
+            // All differences of one sign: the least p of the exact test, times the comparisons.
+            let others = table.rows.iter().filter(|r| r.versus.is_some()).count() as f64;
+            let least = 2.0 * 0.5f64.powi(self.matrix.ranked().count() as i32) * others;
+            if least >= 0.05 {
+                let _ = write!(
+                    about,
+                    " With so few tasks and {others} comparisons no p below {:.2} can come out, so there is no star.",
+                    least.min(1.0)
+                );
+            }
         }
         out.push_str(&soft(&about));
         out
     }
 
     fn interval_section(&self) -> String {
-        let mut out = drawing(&intervals::chart(&self.table), "Ranked interval plot");
+        let mut out = format!(
+            "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
+            drawing(
+                &intervals::chart(&self.table, false),
+                "Ranked interval plot"
+            ),
+            drawing(&intervals::chart(&self.table, true), "Ranked interval plot")
+        );
         let mut about = intervals::sentence(&self.table);
         if self.table.rows.iter().any(|r| r.open_to_first) {
             about.push_str(" Hollow: not resolved from the first.");
@@ -368,87 +383,5 @@ impl Report {
             }
             Err(why) => soft(&format!("Not drawn: {why}.")),
         }
-    }
-
-    fn source_section(&self) -> String {
-        let mut out = String::from(
-            "<details open><summary>Tasks</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Tasks\"><table class=\"sortable\"><thead><tr><th scope=\"col\">task</th><th scope=\"col\" class=\"l\">metric</th><th scope=\"col\" class=\"l\">better</th><th scope=\"col\">systems</th><th scope=\"col\">n</th><th scope=\"col\">chance</th><th scope=\"col\">expert</th><th scope=\"col\" class=\"l\">tags</th><th scope=\"col\" class=\"l\">hash</th></tr></thead><tbody>",
-        );
-        if self.results.tasks.len() > 60 {
-            out = out.replacen("<details open>", "<details>", 1);
-        }
-        let or = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| x.to_string());
-        for (t, task) in self.results.tasks.iter().enumerate() {
-            let name = escape(&task.column.name);
-            let measured = self.matrix.column(t).filter(|x| !x.is_nan()).count();
-            let n = task.column.size.or_else(|| {
-                let cells = (0..self.results.systems.len()).filter_map(|s| self.results.cell(s, t));
-                cells.filter_map(|c| c.n).max()
-            });
-            let tags: Vec<String> = task
-                .tags
-                .iter()
-                .map(|(tag, values)| format!("{tag}: {}", values.join(", ")))
-                .collect();
-            let hash = task.hash.as_deref().unwrap_or("–");
-            let _ = write!(
-                out,
-                "<tr><th scope=\"row\" title=\"{name}\">{name}</th><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{measured}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"l\">{}</td><td class=\"l\"><code title=\"{}\">{}</code></td></tr>",
-                escape(&task.metric),
-                match task.column.direction {
-                    Some(Direction::Higher) => "higher",
-                    Some(Direction::Lower) => "lower",
-                    None => "–",
-                },
-                n.map_or_else(|| "–".into(), |n| n.to_string()),
-                or(task.column.chance),
-                or(task.column.expert),
-                escape(&tags.join("; ")),
-                escape(hash),
-                escape(&hash.chars().take(16).collect::<String>())
-            );
-        }
-        out.push_str("</tbody></table></div></details>\n");
-        out.push_str("<details><summary>Where the scores come from</summary><ul class=\"files\">");
-        for system in &self.results.systems {
-            let from = system.source.as_ref().map_or_else(
-                || "not stated".to_owned(),
-                |p| format!("<code>{}</code>", escape(&p.display().to_string())),
-            );
-            let _ = write!(out, "<li><b>{}</b>: {from}</li>", escape(&system.name));
-        }
-        out.push_str("</ul>");
-        let records: Vec<String> = (0..self.results.systems.len())
-            .flat_map(|s| (0..self.results.tasks.len()).map(move |t| (s, t)))
-            .filter_map(|(s, t)| {
-                let record = self.results.cell(s, t)?.record.as_ref()?;
-                Some(format!(
-                    "<li>{} on {}: <code>{}</code></li>",
-                    escape(&self.results.systems[s].name),
-                    escape(&self.results.tasks[t].column.name),
-                    escape(&record.display().to_string())
-                ))
-            })
-            .collect();
-        if !records.is_empty() {
-            let more = records.len().saturating_sub(RECORDS);
-            let _ = write!(
-                out,
-                "<p>Records, example by example:</p><ul class=\"files\">{}</ul>",
-                records[..records.len().min(RECORDS)].concat()
-            );
-            if more > 0 {
-                let _ = write!(out, "<p class=\"soft\">and {more} more.</p>");
-            }
-        }
-        out.push_str("</details>\n");
-        if !self.notes.is_empty() {
-            out.push_str("<h3>Notes</h3><ul>");
-            for note in &self.notes {
-                let _ = write!(out, "<li>{}</li>", rich(note));
-            }
-            out.push_str("</ul>\n");
-        }
-        out
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use crate::html::escape;
 
 /// Width of a character of the charts' 13 px text, on average and a little more.
-pub const LETTER: f64 = 7.3;
+pub const LETTER: f64 = 8.0;
 
 /// A drawing under way.
 pub struct Svg {

@@ -319,11 +319,16 @@ fn columns(results: &Results, matrix: &ScoreMatrix, by: RankBy, orders: &Orders)
             continue;
         };
         let values = 0..matrix.systems().len();
+        // A fraction is read in per cent.
+        let (scale, heading) = match other {
+            RankBy::DeltaM => (100.0, "Δ to experts, %"),
+            _ => (headline.sign, other.heading()),
+        };
         let values: Vec<f64> = values
-            .map(|s| headline.sign * headline.value(s, &|_| 1.0))
+            .map(|s| scale * headline.value(s, &|_| 1.0))
             .collect();
         found.push(Column {
-            heading: other.heading().into(),
+            heading: heading.into(),
             about: other.words().into(),
             digits: Some(digits(&values)),
             good: Some(Direction::Higher.turned(headline.sign < 0.0)),
