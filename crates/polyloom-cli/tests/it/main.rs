@@ -1,5 +1,7 @@
 //! The binary as a user meets it: answers on stdout, messages on stderr, exit codes.
 
+#![allow(clippy::print_stderr, reason = "tests say what they skip")]
+
 mod board;
 mod compare;
 mod diff;

@@ -30,9 +30,9 @@ impl Report {
             ),
             None => format!("{n} {things}{} compared", if n == 1 { "" } else { "s" }),
         };
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<h1>{}</h1><p class=\"soft\">{} {parts}, {} parameters. Made by <code>polyloom diff</code>.</p>\n",
+            "<h1>{}</h1><p class=\"soft\">{} {parts}, {} parameters. Made by <code>polyloom diff</code>.</p>",
             escape(&title),
             self.tensors.len(),
             short_count(self.total.elements)

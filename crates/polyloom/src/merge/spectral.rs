@@ -238,7 +238,7 @@ impl Spectral {
         let s: Vec<f64> = all.iter().flat_map(|t| t.s.iter().copied()).collect();
         let right = below(all.iter().map(|t| &t.right), long.columns());
         let lefts: Vec<Left> = all.into_iter().map(|t| t.left).collect();
-        self.join(long, &s, right, |long, rows| {
+        self.join(long, &s, &right, |long, rows| {
             let parts: Result<Vec<Matrix>> = (lefts.iter().enumerate())
                 .map(|(task, left)| Ok(left.rows(rows, &long.read(task, rows)?)))
                 .collect();
@@ -299,7 +299,7 @@ impl Spectral {
         let flat = vec![mean(&s); s.len()];
         let rights = all.iter().map(|t| &t.right).chain([&common.right]);
         let right = below(rights, k);
-        self.join(long, &flat, right, |long, rows| {
+        self.join(long, &flat, &right, |long, rows| {
             let shared = common.left.rows(rows, &long.sum(n, rows)?);
             let mut parts = Vec::new();
             for (task, (own, less)) in all.iter().zip(&less).enumerate() {
@@ -319,13 +319,13 @@ impl Spectral {
         &self,
         long: &mut Long,
         s: &[f64],
-        right: Matrix,
+        right: &Matrix,
         left: impl Fn(&mut Long, &Range<usize>) -> Result<Matrix>,
     ) -> Result<()> {
         if s.iter().all(|s| *s == 0.0) {
             return long.write_zeros();
         }
-        let right = long.trusted(polar(&right))?.0.scale_rows(s);
+        let right = long.trusted(polar(right))?.0.scale_rows(s);
         let gram = long.gram(s.len(), &left)?;
         let Some(found) = gram.spectrum(s.len() - 1) else {
             let whole = long.whole(s.len(), left)?;

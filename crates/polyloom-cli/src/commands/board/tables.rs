@@ -256,8 +256,8 @@ fn text(board: &Board, rows: usize) -> String {
     let taken =
         |columns: &[usize]| widths[0] + 1 + columns.iter().map(|&c| widths[c] + 2).sum::<usize>();
     let least = longest.min(24);
-    for c in fixed + 1..head.len() {
-        if taken(&open) + widths[c] + 2 + least > WIDTH {
+    for (c, width) in widths.iter().enumerate().skip(fixed + 1) {
+        if taken(&open) + width + 2 + least > WIDTH {
             blocks.push(std::mem::take(&mut open));
         }
         open.push(c);

@@ -47,13 +47,13 @@ pub struct Uncertainty {
 const DRAWS: usize = 1000;
 
 impl Uncertainty {
-    fn new(over: Over, rows: Vec<Vec<f64>>, systems: usize, good: Direction) -> Option<Self> {
+    fn new(over: Over, rows: &[Vec<f64>], systems: usize, good: Direction) -> Option<Self> {
         if rows.is_empty() || systems == 0 {
             return None;
         }
         let mut best = vec![0.0; systems];
         let mut found: Vec<Vec<f64>> = vec![Vec::with_capacity(rows.len()); systems];
-        for row in &rows {
+        for row in rows {
             let at = places(row, good);
             let first: Vec<usize> = (0..systems).filter(|&s| at[s] == Some(1)).collect();
             first
@@ -258,7 +258,7 @@ pub fn over_tasks(
         }
     };
     let rows: Option<Vec<Vec<f64>>> = (0..draws).into_par_iter().map(one).collect();
-    Uncertainty::new(Over::Tasks, rows?, matrix.systems().len(), by.good())
+    Uncertainty::new(Over::Tasks, &rows?, matrix.systems().len(), by.good())
 }
 
 /// Places over draws of examples (where there are single answers for every cell) or of scores by their standard errors
@@ -317,7 +317,7 @@ pub fn over_examples(
         Some(rank(by, &drawn, missing, &[]).ok()?.standing.value)
     };
     let rows: Option<Vec<Vec<f64>>> = (0..draws).into_par_iter().map(one).collect();
-    Uncertainty::new(over, rows?, systems, by.good())
+    Uncertainty::new(over, &rows?, systems, by.good())
 }
 
 fn redrawn(of_task: &[Option<&TaskAnswers>], systems: usize, draw: &mut Draw) -> Vec<f64> {

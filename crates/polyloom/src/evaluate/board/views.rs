@@ -185,7 +185,7 @@ pub fn instructions(imported: &Imported, top: usize) -> Result<InstructionReport
     for (at, cell) in results.cells.iter().enumerate() {
         match cell {
             Some(cell) if cell.replicates.len() == count && count > 0 => {
-                scores.extend(&cell.replicates)
+                scores.extend(&cell.replicates);
             }
             _ => {
                 let n = results.tasks.len();

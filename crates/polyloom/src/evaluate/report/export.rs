@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(inert("=cmd()"), "'=cmd()");
         assert_eq!(inert("-0.5"), "-0.5");
         assert_eq!(
-            (rounded(0.812_300_026_4, 6), rounded(-1234.567_89, 6)),
+            (rounded(0.812_300_03, 6), rounded(-1_234.567_89, 6)),
             (0.8123, -1234.57)
         );
     }

@@ -10,6 +10,9 @@ use crate::evaluate::board::predictions::{Example, Predictions};
 use crate::evaluate::statistics::multiplicity::{Correction, adjust};
 use crate::html::{escape, escape_lines};
 
+/// The flips of a task in one direction.
+type Flips = fn(&Paired) -> &Vec<Flip>;
+
 /// Systems compared at most.
 const MOST: usize = 8;
 /// Characters of a text that are shown.
@@ -156,7 +159,7 @@ pub fn browser(pairs: &[Pair], most: usize) -> String {
         "<p class=\"only-script\"><label>Show examples that contain <input type=\"search\" id=\"find\" autocomplete=\"off\"></label> <span class=\"soft\" id=\"found\" aria-live=\"polite\"></span></p>\n",
     );
     for pair in pairs {
-        let sides: [(&str, &str, fn(&Paired) -> &Vec<Flip>); 2] = [
+        let sides: [(&str, &str, Flips); 2] = [
             (&pair.first, &pair.second, |t| &t.worse),
             (&pair.second, &pair.first, |t| &t.better),
         ];

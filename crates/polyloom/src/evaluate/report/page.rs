@@ -22,9 +22,9 @@ impl Sections {
     fn add(&mut self, id: &str, heading: &str, content: &str) {
         let heading = escape(heading);
         let _ = write!(self.nav, "<a href=\"#{id}\">{heading}</a> ");
-        let _ = write!(
+        let _ = writeln!(
             self.out,
-            "<section id=\"{id}\" aria-labelledby=\"{id}-h\"><h2 id=\"{id}-h\">{heading}</h2>{content}</section>\n"
+            "<section id=\"{id}\" aria-labelledby=\"{id}-h\"><h2 id=\"{id}-h\">{heading}</h2>{content}</section>"
         );
     }
 }

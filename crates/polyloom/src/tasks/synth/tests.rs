@@ -254,9 +254,9 @@ fn ridge(weights: &Weights, task: usize) -> f64 {
     for i in 0..d {
         for k in i + 1..d {
             let factor = a[k][i] / a[i][i];
-            for j in i..=d {
-                let above = a[i][j];
-                a[k][j] -= factor * above;
+            let (above, below) = a.split_at_mut(k);
+            for (x, y) in below[0][i..=d].iter_mut().zip(&above[i][i..=d]) {
+                *x -= factor * y;
             }
         }
     }

@@ -87,7 +87,7 @@ pub(super) fn read(file: &Document, to: &mut Gathered) -> Result<()> {
         direction: Some(higher(true)),
         tags,
         setting: match all["dataset_revision"].as_str() {
-            Some(revision) => format!("split {split}, data {:.8}", revision),
+            Some(revision) => format!("split {split}, data {revision:.8}"),
             None => format!("split {split}"),
         },
         file: number,

@@ -235,7 +235,7 @@ impl Layout {
         let used = |c: &str| system.iter().chain(&task).any(|u| u == c) || id.as_deref() == Some(c);
         let numeric = |c: &Column, want: fn(&str) -> bool| {
             let cells = (0..c.len()).map(|i| c.cell(i)).filter(|c| !c.is_empty());
-            let texts: Vec<String> = cells.map(|c| c.to_text()).collect();
+            let texts: Vec<String> = cells.map(Cell::to_text).collect();
             !texts.is_empty() && texts.iter().all(|t| want(t))
         };
         let form = if let Some(value) =
