@@ -1,6 +1,10 @@
 //! The binary as a user meets it: answers on stdout, messages on stderr, exit codes.
 
-#![allow(clippy::print_stderr, reason = "tests say what they skip")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests say what they skip"
+)]
 
 mod board;
 mod compare;
