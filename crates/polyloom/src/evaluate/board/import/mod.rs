@@ -9,7 +9,7 @@
 //! | HELM's leaderboard tables | `helm.rs` |
 //! | CSV, TSV, JSON lines, JSON lists, Parquet: long or wide, of scores or of single examples | `table.rs` |
 //!
-//! An importer makes [`entry::Entry`] rows; [`assemble`] makes the table of them.
+//! An importer makes `Entry` rows; `assemble` makes the table of them.
 
 mod assemble;
 mod entry;
