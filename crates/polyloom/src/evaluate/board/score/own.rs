@@ -155,7 +155,7 @@ fn metric(name: &str, values: &[f64]) -> Metric {
         better: Better::Higher,
         range: (f64::NEG_INFINITY, f64::INFINITY),
         chance: Chance::Undefined,
-        needs: Needs::Values,
+        needs: if binary { Needs::Labels } else { Needs::Values },
         unit: Unit::PerExample,
         scale: Scale::Own,
         summary: "Mean of a column.",

@@ -4,7 +4,7 @@ use super::measure::Form;
 use super::{Measured, Options};
 use crate::error::{MergeError, Result};
 use crate::evaluate::EvalError;
-use crate::evaluate::metric::registry::Metric;
+use crate::evaluate::metric::registry::{Metric, Needs};
 use crate::evaluate::statistics::bootstrap::Bootstrap;
 use crate::evaluate::statistics::draw::Seed;
 use crate::evaluate::statistics::mean::{
@@ -122,7 +122,9 @@ fn means(all: &[f64], about: &About<'_>, out: &mut Measured) -> Result<()> {
         return Ok(());
     }
     out.stderr = standard_error(&values).map_err(internal)?;
-    if values.iter().all(|v| *v == 0.0 || *v == 1.0) {
+    // An error of exactly 1 is no right answer.
+    let answers = about.metric.needs != Needs::Values;
+    if answers && values.iter().all(|v| *v == 0.0 || *v == 1.0) {
         let right = values.iter().filter(|v| **v == 1.0).count() as u64;
         let interval =
             proportion(right, out.n, level, ProportionMethod::Wilson).map_err(internal)?;
