@@ -250,32 +250,17 @@ impl Ranker {
         let low = top.saturating_sub(((size as u32) << shift) - 1);
         self.bins.resize(values.len(), 0);
         let bins = &mut self.bins;
-        // Many entries of a stored task vector are zero. They take turns in bins of their own behind the others, for
-        // counting waits where the same bin comes again and again.
-        let zero = size as u16 + 1;
         wide(
             #[inline(always)]
             || {
-                let bin_of = |v: f32, turn: u16| {
-                    let key = magnitude_bits(v);
-                    let nonzero = ((key.max(low) - low) >> shift) as u16;
-                    if key == 0 { zero + turn } else { nonzero }
-                };
-                let (values, last) = values.as_chunks::<{ TURNS.len() }>();
-                let (bins, last_bins) = bins.as_chunks_mut::<{ TURNS.len() }>();
-                for (values, bins) in values.iter().zip(bins) {
-                    for ((v, bin), turn) in values.iter().zip(bins).zip(TURNS) {
-                        *bin = bin_of(*v, turn);
-                    }
-                }
-                for ((v, bin), turn) in last.iter().zip(last_bins).zip(TURNS) {
-                    *bin = bin_of(*v, turn);
+                for (v, bin) in values.iter().zip(bins.iter_mut()) {
+                    *bin = ((magnitude_bits(*v).max(low) - low) >> shift) as u16;
                 }
             },
         );
         for counts in &mut self.counts {
             counts.clear();
-            counts.resize(size + 1 + TURNS.len(), 0);
+            counts.resize(size + 1, 0);
         }
         self.known.resize(2048, (0, 0, 0, 0));
         let [even, odd] = &mut self.counts;
@@ -288,9 +273,7 @@ impl Ranker {
         for bin in last {
             even[usize::from(*bin)] += 1;
         }
-        let (even, zeros) = even.split_at_mut(size + 1);
-        let (odd, more) = odd.split_at(size + 1);
-        let mut below = zeros.iter().chain(more).sum();
+        let mut below = 0;
         for (even, odd) in even.iter_mut().zip(odd) {
             let here = *even + *odd;
             *even = below;
@@ -298,9 +281,6 @@ impl Ranker {
         }
     }
 }
-
-/// Bins that zeros take turns in, for a register's worth of entries.
-const TURNS: [u16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// How many magnitudes are below `key`, and how many are not above it.
 fn ranks_of(values: &[f32], key: u32) -> (u32, u32) {
