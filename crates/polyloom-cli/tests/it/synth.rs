@@ -22,7 +22,9 @@ fn tasks(folder: &Path, args: &[&str]) -> Output {
 fn a_printed_spec_is_a_task_without_files() {
     let dir = tempfile::tempdir().unwrap();
     for generator in ["shapes", "log", "multitab"] {
-        let out = tasks(dir.path(), &["synth", generator, "--count", "240"]);
+        // Enough impressions that somebody buys something in every split.
+        let count = if generator == "log" { "12000" } else { "240" };
+        let out = tasks(dir.path(), &["synth", generator, "--count", count]);
         assert!(out.status.success(), "{}", text(&out.stderr));
         let name = format!("{generator}.task.toml");
         let printed = text(&out.stdout).replace("id = \"synth/", "id = \"my/");
