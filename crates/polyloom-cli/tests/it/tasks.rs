@@ -330,7 +330,7 @@ fn downsampling_states_the_kept_rank_correlation() {
         format!(
             "s{i},{a},{},{b},{}\n",
             2.0 * a + 1.0,
-            if i % 2 == 0 {
+            if i.is_multiple_of(2) {
                 String::new()
             } else {
                 "1".into()
