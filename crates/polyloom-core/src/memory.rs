@@ -26,14 +26,14 @@ fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// Has the allocator hand freed buffers of 1 MiB and more back to the system at once. glibc by itself stops doing so after
+/// Has the allocator hand freed buffers of 4 MiB and more back to the system at once. glibc by itself stops doing so after
 /// the first such buffer, and what decompositions freed then stays with the process: half of their peak memory.
 /// For programs to call once at their start; other systems' allocators are left as they are.
 pub fn return_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt takes two numbers and changes how later allocations are served, nothing about existing ones.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
     }
 }
