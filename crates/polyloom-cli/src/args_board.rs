@@ -1,12 +1,11 @@
 //! What can be typed after `polyloom board`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use polyloom::evaluate::aggregate::mean::Missing;
-use polyloom::evaluate::board::condition::Condition;
 use polyloom::evaluate::board::import::Source;
 use polyloom::evaluate::board::ranking::Aggregate;
+
+use crate::args_results::{ResultArgs, source};
 
 /// `polyloom board`
 #[derive(Debug, Args)]
@@ -19,15 +18,6 @@ pub struct BoardArgs {
     /// Ways of counting, the first one orders [default: mean,win_rate,borda; mixed scales win_rate,borda,bt; with gaps bt,win_rate,mean]
     #[arg(long, short, value_name = "LIST", value_delimiter = ',', value_parser = aggregate)]
     pub aggregate: Vec<Aggregate>,
-    /// Only these: TAG=VALUE, TAG=A,B (any), TAG!=A (not), * for anything; tags, columns, task, metric, system
-    #[arg(long = "where", value_name = "TAG=VALUE")]
-    pub conditions: Vec<Condition>,
-    /// Metrics by preference, where tasks have several [default: the one that most systems have]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub metric: Vec<String>,
-    /// Metrics or tasks where less is better, where the files do not say
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub lower: Vec<String>,
     /// Scores of each task's own expert: a system of the board (leaves it) or a file
     #[arg(long, value_name = "SYSTEM|FILE")]
     pub expert: Option<String>,
@@ -52,28 +42,8 @@ pub struct BoardArgs {
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Columns of tables that together name the system [default: system, model, method, ...]
-    #[arg(
-        long,
-        value_name = "COLUMNS",
-        value_delimiter = ',',
-        help_heading = "Tables"
-    )]
-    pub system: Vec<String>,
-    /// Columns of tables that together name the task [default: task, dataset, benchmark, subject, ...]
-    #[arg(
-        long,
-        value_name = "COLUMNS",
-        value_delimiter = ',',
-        help_heading = "Tables"
-    )]
-    pub task: Vec<String>,
-    /// Column of tables that holds the score [default: value, score, result, correct, a metric's name]
-    #[arg(long, value_name = "COLUMN", help_heading = "Tables")]
-    pub value: Option<String>,
-    /// Groups of lm-eval count as tasks, in place of their members
-    #[arg(long, help_heading = "Tables")]
-    pub groups: bool,
+    #[command(flatten)]
+    pub results: ResultArgs,
 }
 
 const AFTER: &str = "Examples:
@@ -144,21 +114,4 @@ pub enum Format {
 
 fn aggregate(text: &str) -> Result<Aggregate, String> {
     text.trim().parse()
-}
-
-/// `NAME=FILE` or a file; a file that exists under the whole text wins.
-pub fn source(text: &str) -> Result<Source, String> {
-    let whole = PathBuf::from(text);
-    match text.split_once('=') {
-        Some((name, path)) if !whole.exists() && !name.is_empty() && !path.is_empty() => {
-            Ok(Source {
-                name: Some(name.to_owned()),
-                path: path.into(),
-            })
-        }
-        _ => Ok(Source {
-            name: None,
-            path: whole,
-        }),
-    }
 }

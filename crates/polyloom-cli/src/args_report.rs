@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use polyloom::evaluate::board::condition::Condition;
 use polyloom::evaluate::board::import::Source;
 use polyloom::evaluate::report::RankBy;
 
-use crate::args_board::source;
+use crate::args_results::{ResultArgs, source};
 
 /// `polyloom report`
 #[derive(Debug, Args)]
@@ -61,37 +60,8 @@ pub struct ReportArgs {
     /// Examples listed for each direction of each pair of systems
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub examples: usize,
-    /// Only these: TAG=VALUE, TAG=A,B (any), TAG!=A (not), * for anything; tags, columns, task, metric, system
-    #[arg(long = "where", value_name = "TAG=VALUE")]
-    pub conditions: Vec<Condition>,
-    /// Metrics by preference, where tasks have several [default: the one that most systems have]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub metric: Vec<String>,
-    /// Metrics or tasks where less is better, where the files do not say
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub lower: Vec<String>,
-    /// Columns of tables that together name the system [default: system, model, method, ...]
-    #[arg(
-        long,
-        value_name = "COLUMNS",
-        value_delimiter = ',',
-        help_heading = "Tables"
-    )]
-    pub system: Vec<String>,
-    /// Columns of tables that together name the task [default: task, dataset, benchmark, subject, ...]
-    #[arg(
-        long,
-        value_name = "COLUMNS",
-        value_delimiter = ',',
-        help_heading = "Tables"
-    )]
-    pub task: Vec<String>,
-    /// Column of tables that holds the score [default: value, score, result, correct, a metric's name]
-    #[arg(long, value_name = "COLUMN", help_heading = "Tables")]
-    pub value: Option<String>,
-    /// Groups of lm-eval count as tasks, in place of their members
-    #[arg(long, help_heading = "Tables")]
-    pub groups: bool,
+    #[command(flatten)]
+    pub results: ResultArgs,
 }
 
 /// What orders the leaderboard.

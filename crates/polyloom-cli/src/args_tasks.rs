@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use polyloom::evaluate::board::import::Source;
+
+use crate::args_results::{ResultArgs, source};
 
 /// `polyloom tasks`
 #[derive(Debug, Args)]
@@ -283,9 +286,10 @@ pub struct ExportArgs {
 /// `polyloom tasks downsample`
 #[derive(Debug, Args)]
 pub struct DownsampleArgs {
-    /// Scores (.csv, .tsv, .jsonl, .parquet): columns system, task, score (and group), or a row per system
-    #[arg(value_name = "SCORES")]
-    pub scores: PathBuf,
+    /// Files or folders of results, as `polyloom board` reads them: tables with columns system, task and score or with a
+    /// row per system, results.json, lm-eval, MTEB, HELM
+    #[arg(value_name = "FILES", required = true, value_parser = source)]
+    pub files: Vec<Source>,
     /// Fewest tasks to keep
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub size: usize,
@@ -301,6 +305,8 @@ pub struct DownsampleArgs {
     /// The last task of a group may go too
     #[arg(long)]
     pub ignore_groups: bool,
+    #[command(flatten)]
+    pub results: ResultArgs,
 }
 
 /// What decides which task is predicted best.

@@ -33,15 +33,7 @@ pub struct Board {
 
 /// Runs the command.
 pub fn run(args: &BoardArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let options = Options {
-        metrics: args.metric.clone(),
-        lower: args.lower.clone(),
-        conditions: args.conditions.clone(),
-        system: args.system.clone(),
-        task: args.task.clone(),
-        value: args.value.clone(),
-        groups: args.groups,
-    };
+    let options = args.results.options();
     let mut imported = import::import(&args.files, &options)?;
     for note in std::mem::take(&mut imported.notes) {
         ui.note(&note);

@@ -97,8 +97,8 @@ fn inputs(args: &ReportArgs) -> Result<Inputs, Failure> {
     let mut given = BySystem::new();
     let columns = Columns {
         id: args.id.clone(),
-        task: args.task.first().cloned(),
-        system: args.system.first().cloned(),
+        task: args.results.task.first().cloned(),
+        system: args.results.system.first().cloned(),
         ..Columns::default()
     };
     for source in &args.predictions {
@@ -129,22 +129,14 @@ fn inputs(args: &ReportArgs) -> Result<Inputs, Failure> {
         }
     }
     if args.files.is_empty() {
-        let results = results_of(&given).filter(&args.conditions)?;
+        let results = results_of(&given).filter(&args.results.conditions)?;
         return Ok(Inputs {
             results,
             predictions: given,
             ..Inputs::default()
         });
     }
-    let options = import::Options {
-        metrics: args.metric.clone(),
-        lower: args.lower.clone(),
-        conditions: args.conditions.clone(),
-        system: args.system.clone(),
-        task: args.task.clone(),
-        value: args.value.clone(),
-        groups: args.groups,
-    };
+    let options = args.results.options();
     let mut imported = import::import(&args.files, &options)?;
     let mut notes = std::mem::take(&mut imported.notes);
     if let Some(expert) = &args.expert {

@@ -20,7 +20,6 @@ pub mod prompt;
 pub(crate) mod python;
 pub mod read;
 pub mod sample;
-pub mod scores;
 pub mod shipped;
 pub mod slice;
 pub mod spec;

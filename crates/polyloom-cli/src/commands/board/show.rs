@@ -3,9 +3,10 @@
 use polyloom::MergeError;
 use polyloom::evaluate::aggregate::mean::Missing;
 use polyloom::evaluate::aggregate::relative::relative;
+use polyloom::evaluate::board::stages::{self, Measure};
 use polyloom::evaluate::board::uncertainty::{LeftOut, stability};
 use polyloom::evaluate::board::views::{
-    Support, by_tags, continual, coverages, cross_capabilities, instructions, noise,
+    Support, by_tags, coverages, cross_capabilities, instructions, noise,
 };
 use serde_json::json;
 
@@ -25,7 +26,7 @@ pub fn all(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<(), Failure> {
             Show::Matrix => matrix(board, args, ui)?,
             Show::Cross => crossed(board, args, ui)?,
             Show::Instructions => instructed(board, args, ui)?,
-            Show::Stages => stages(board, ui)?,
+            Show::Stages => staged(board, ui)?,
             Show::Coverage => covered(board, args, ui)?,
             Show::Costs => costs(board, args, ui)?,
         };
@@ -422,10 +423,10 @@ fn instructed(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, F
     Ok(out)
 }
 
-fn stages(board: &Board, ui: &Ui) -> Result<Vec<String>, Failure> {
-    let found = continual(&board.imported.results)?;
+fn staged(board: &Board, ui: &Ui) -> Result<Vec<String>, Failure> {
+    let found = stages::stages(&board.imported.results)?;
     let mut out = vec!["stages of learning, in the order of the rows".to_owned()];
-    for (name, value) in found.measures {
+    for Measure { name, value, .. } in found.measures {
         ui.event(&json!({"type": "stages", "measure": name, "value": number(value)}));
         out.push(format!("{name:<30}  {:>8}", score(value)));
     }

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use polyloom::MergeError;
-use polyloom::evaluate::aggregate::downsample::{Criterion, Downsample};
+use polyloom::evaluate::EvalError;
+use polyloom::evaluate::aggregate::downsample::{Complete, Criterion, Downsample};
+use polyloom::evaluate::board::import;
 
 use polyloom::tasks::catalogue::Entry;
 use polyloom::tasks::check::{Finding, Level, Report};
 use polyloom::tasks::contamination;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
-use polyloom::tasks::scores;
 use serde_json::{Value, json};
 
 use super::columns;
@@ -20,8 +21,13 @@ use crate::ui::{Failure, Ui};
 
 /// Leaves out the tasks that the others predict.
 pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let read = scores::complete(&args.scores, &Limits::default())?;
-    let matrix = &read.matrix;
+    let mut read = import::import(&args.files, &args.results.options())?;
+    for note in std::mem::take(&mut read.notes) {
+        ui.note(&note);
+    }
+    let bad = |e: EvalError| MergeError::plan("bad-scores", e.to_string());
+    let complete = Complete::of(&read.results.matrix()?).map_err(bad)?;
+    let matrix = &complete.matrix;
     let names: Vec<&str> = matrix.tasks().iter().map(|t| &*t.name).collect();
     let mut keep = Vec::new();
     for name in &args.keep {
@@ -35,7 +41,10 @@ pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         };
         keep.push(i);
     }
-    for (what, out) in [("systems", &read.systems_out), ("tasks", &read.tasks_out)] {
+    for (what, out) in [
+        ("systems", &complete.systems_out),
+        ("tasks", &complete.tasks_out),
+    ] {
         if !out.is_empty() {
             let first: Vec<&str> = out.iter().take(3).map(String::as_str).collect();
             let rest = if out.len() > 3 { ", ..." } else { "" };
@@ -57,9 +66,7 @@ pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         keep,
         keep_groups: !args.ignore_groups,
     };
-    let done = rules
-        .run(matrix)
-        .map_err(|e| MergeError::plan("bad-scores", e.to_string()))?;
+    let done = rules.run(matrix).map_err(bad)?;
     let mut lines = vec![["removed", "predicted with"].map(String::from)];
     for (task, value) in &done.removed {
         ui.event(&json!({"type": "removed", "task": names[*task], "predicted": value}));
@@ -79,7 +86,7 @@ pub fn downsample(args: &DownsampleArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     ));
     ui.event(&json!({
         "type": "done", "kept": kept, "tasks": names.len(), "systems": matrix.systems().len(),
-        "systems_out": read.systems_out, "tasks_out": read.tasks_out, "rank_correlation": done.borda_agreement,
+        "systems_out": complete.systems_out, "tasks_out": complete.tasks_out, "rank_correlation": done.borda_agreement,
     }));
     Ok(ExitCode::SUCCESS)
 }

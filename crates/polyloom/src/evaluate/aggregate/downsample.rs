@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::correlation::{pearson, spearman};
 use super::matrix::ScoreMatrix;
 use super::ranking::{Borda, borda};
+use crate::evaluate::metric::correlation::{coefficient, pearson, spearman};
 use crate::evaluate::sum::mean;
 use crate::evaluate::{EvalError, Result};
 
@@ -50,6 +50,81 @@ pub fn predictions(matrix: &ScoreMatrix) -> Result<Vec<Prediction>> {
     }
     let all: Vec<usize> = (0..tasks).collect();
     Ok(of_columns(matrix, &all))
+}
+
+/// The part of a table that has no gaps, and what had to go.
+#[derive(Debug, Clone)]
+pub struct Complete {
+    /// Systems x tasks without gaps.
+    pub matrix: ScoreMatrix,
+    /// Systems left out for their gaps, in order.
+    pub systems_out: Vec<String>,
+    /// Tasks left out for their gaps, in order.
+    pub tasks_out: Vec<String>,
+}
+
+impl Complete {
+    /// Removes gaps greedily: the system or task with the largest share of gaps goes, tasks at ties (then the first), until
+    /// none is left. O((systems + tasks)²).
+    ///
+    /// # Errors
+    /// Nothing is left.
+    pub fn of(matrix: &ScoreMatrix) -> Result<Self> {
+        let mut systems: Vec<usize> = (0..matrix.systems().len()).collect();
+        let mut tasks: Vec<usize> = (0..matrix.tasks().len()).collect();
+        let gap = |s: usize, t: usize| matrix.row(s)[t].is_nan();
+        let count = |n: usize, gap: &dyn Fn(usize) -> bool| (0..n).filter(|&i| gap(i)).count();
+        let mut of_system: Vec<usize> = systems
+            .iter()
+            .map(|&s| count(tasks.len(), &|t| gap(s, t)))
+            .collect();
+        let mut of_task: Vec<usize> = tasks
+            .iter()
+            .map(|&t| count(systems.len(), &|s| gap(s, t)))
+            .collect();
+        let (mut systems_out, mut tasks_out) = (Vec::new(), Vec::new());
+        let most = |left: &[usize], gaps: &[usize]| {
+            let first = (0, 0);
+            left.iter().enumerate().fold(
+                first,
+                |most, (i, &x)| if gaps[x] > most.1 { (i, gaps[x]) } else { most },
+            )
+        };
+        loop {
+            let (s, by_system) = most(&systems, &of_system);
+            let (t, by_task) = most(&tasks, &of_task);
+            if by_system == 0 && by_task == 0 {
+                break;
+            }
+            // Shares of unequal wholes, compared without division.
+            if by_task * tasks.len() >= by_system * systems.len() {
+                let out = tasks.remove(t);
+                systems
+                    .iter()
+                    .filter(|&&s| gap(s, out))
+                    .for_each(|&s| of_system[s] -= 1);
+                tasks_out.push(matrix.tasks()[out].name.clone());
+            } else {
+                let out = systems.remove(s);
+                tasks
+                    .iter()
+                    .filter(|&&t| gap(out, t))
+                    .for_each(|&t| of_task[t] -= 1);
+                systems_out.push(matrix.systems()[out].clone());
+            }
+        }
+        if systems.is_empty() || tasks.is_empty() {
+            return Err(EvalError::invalid(
+                WHAT,
+                "no systems and tasks without gaps are left",
+            ));
+        }
+        Ok(Self {
+            matrix: matrix.select(&systems, &tasks)?,
+            systems_out,
+            tasks_out,
+        })
+    }
 }
 
 /// What decides which task is predicted best.
@@ -159,7 +234,7 @@ impl Downsample {
         let points = |m: &ScoreMatrix| borda(m, Borda::Beaten).value;
         Ok(Downsampled {
             removed,
-            borda_agreement: spearman(&points(&part), &points(matrix)),
+            borda_agreement: coefficient(spearman(&points(&part), &points(matrix))),
             kept,
         })
     }
@@ -186,8 +261,8 @@ fn of_columns(matrix: &ScoreMatrix, tasks: &[usize]) -> Vec<Prediction> {
         let (z, p) = (scaled(&observed), scaled(&predicted));
         Prediction {
             task,
-            pearson: pearson(&predicted, &observed),
-            spearman: spearman(&predicted, &observed),
+            pearson: coefficient(pearson(&predicted, &observed)),
+            spearman: coefficient(spearman(&predicted, &observed)),
             mse_zscore: mean(z.iter().zip(&p).map(|(a, b)| (a - b).powi(2))),
             predicted,
         }
@@ -350,6 +425,24 @@ mod tests {
             .collect();
         let rows: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
         matrix(&rows, &[])
+    }
+
+    #[test]
+    fn gaps_go_with_the_row_or_column_that_has_most() {
+        let no = f64::NAN;
+        let rows: [&[f64]; 4] = [
+            &[1.0, 2.0, 3.0],
+            &[3.0, no, 5.0],
+            &[2.0, 1.0, no],
+            &[no, no, 1.0],
+        ];
+        let done = Complete::of(&matrix(&rows, &[])).unwrap();
+        // The last system lacks 2 of 3; then the second and the third task tie with 1 of 3 (a task goes, the first such);
+        // then the third system lacks 1 of 2.
+        assert_eq!(done.systems_out, ["s3", "s2"]);
+        assert_eq!(done.tasks_out, ["t1"]);
+        assert_eq!(done.matrix.row(1), [3.0, 5.0]);
+        assert!(Complete::of(&matrix(&[&[no]], &[])).is_err());
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 pub mod comparisons;
 pub mod consensus;
-pub(crate) mod correlation;
 pub mod cross;
 pub mod downsample;
 pub mod elo;

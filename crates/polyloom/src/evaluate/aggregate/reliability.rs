@@ -1,7 +1,7 @@
 //! How much a benchmark can be relied on ("Quantifying Variance in Evaluation Benchmarks", Madaan et al. 2024;
 //! methods/evaluation.md 3.9).
 
-use super::correlation::{kendall, pearson};
+use crate::evaluate::metric::correlation::{KendallVariant, coefficient, kendall, pearson};
 use crate::evaluate::sum::{Sum, mean};
 use crate::evaluate::{EvalError, Result, error::same_length};
 
@@ -43,7 +43,7 @@ impl SeedSpread {
 pub fn monotonicity(scores: &[f64]) -> Result<f64> {
     present("monotonicity over checkpoints", scores)?;
     let order: Vec<f64> = (0..scores.len()).map(|i| i as f64).collect();
-    Ok(kendall(scores, &order))
+    Ok(coefficient(kendall(scores, &order, KendallVariant::B)))
 }
 
 /// What single items of a test say about the systems.
@@ -82,8 +82,8 @@ pub fn item_statistics(scores: &[Vec<f64>]) -> Result<ItemStatistics> {
         let column: Vec<f64> = scores.iter().map(|r| r[item]).collect();
         let rest: Vec<f64> = total.iter().zip(&column).map(|(t, x)| t - x).collect();
         found.difficulty.push(mean(column.iter().copied()));
-        found.item_total.push(pearson(&column, &total));
-        found.item_rest.push(pearson(&column, &rest));
+        found.item_total.push(coefficient(pearson(&column, &total)));
+        found.item_rest.push(coefficient(pearson(&column, &rest)));
     }
     Ok(found)
 }

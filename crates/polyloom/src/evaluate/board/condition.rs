@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{MergeError, Result};
+use crate::tasks::catalogue::glob;
 
 use super::results::{Results, System, Task};
 
@@ -52,7 +53,7 @@ impl fmt::Display for Condition {
 
 impl Condition {
     fn any<'a>(&self, mut of: impl Iterator<Item = &'a str>) -> bool {
-        of.any(|text| self.values.iter().any(|pattern| like(pattern, text))) != self.negated
+        of.any(|text| self.values.iter().any(|pattern| glob(pattern, text))) != self.negated
     }
 
     /// Whether the condition takes a single value of its key.
@@ -95,25 +96,6 @@ impl Condition {
     }
 }
 
-/// Whether a text matches a pattern in which `*` stands for any characters. O(pattern x text).
-fn like(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else {
-        return false;
-    };
-    let Some(last) = parts.next_back() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +122,7 @@ mod tests {
             ("a*e*c", "abcde", false),
             ("ab*ba", "aba", false),
         ] {
-            assert_eq!(like(pattern, text), answer, "{pattern} {text}");
+            assert_eq!(glob(pattern, text), answer, "{pattern} {text}");
         }
     }
 }

@@ -7,5 +7,8 @@ pub mod predictions;
 pub mod ranking;
 pub mod results;
 pub mod score;
+#[cfg(test)]
+mod sparse_board;
+pub mod stages;
 pub mod uncertainty;
 pub mod views;

@@ -1,5 +1,5 @@
 //! Other readings of a table: capability by domain, noise of seeds and checkpoints, instructions, cross-capability scores,
-//! stages of continual learning, coverage of repeated attempts, metrics that rest on shared words.
+//! coverage of repeated attempts, metrics that rest on shared words.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,7 @@ use crate::evaluate::aggregate::Direction;
 use crate::evaluate::aggregate::cross::{CrossCounts, cross};
 use crate::evaluate::aggregate::instruction::{InstructionReport, InstructionTable};
 use crate::evaluate::aggregate::reliability::{SeedSpread, monotonicity};
-use crate::evaluate::change::continual::ContinualMatrix;
-use crate::evaluate::metric::pass_at_k::{PowerLaw, coverage};
+use crate::evaluate::metric::pass_at_k::{PowerLaw, coverage, doublings};
 use crate::evaluate::sum::mean;
 
 /// A part of a capability by domain matrix.
@@ -263,80 +262,6 @@ pub fn cross_capabilities(results: &Results, tag: &str) -> Result<Vec<CrossCount
     Ok((0..results.systems.len()).map(counts).collect())
 }
 
-/// Learning one task after the other.
-#[derive(Debug, Clone)]
-pub struct Stages {
-    /// Names of the measures and their values; `NaN` where one is not defined.
-    pub measures: Vec<(&'static str, f64)>,
-}
-
-/// The table as a run of continual learning: systems are the stages in order, tasks are in the order of learning. One row
-/// more than tasks makes the first row the untrained model; experts of the tasks are models of one task alone.
-///
-/// # Errors
-/// Another number of rows, a missing cell, a task where less is better.
-pub fn continual(results: &Results) -> Result<Stages> {
-    let (rows, tasks) = (results.systems.len(), results.tasks.len());
-    let fail = |what: String| {
-        MergeError::plan("no-stages", what)
-            .hint("rows are the stages in order, columns the tasks in the order of learning; a first row more is the untrained model")
-    };
-    if rows != tasks && rows != tasks + 1 {
-        return Err(fail(format!("{rows} stages for {tasks} tasks")));
-    }
-    if let Some(task) = results
-        .tasks
-        .iter()
-        .find(|t| t.column.direction != Some(Direction::Higher))
-    {
-        return Err(fail(format!(
-            "on `{}` less is better (or neither)",
-            task.column.name
-        )));
-    }
-    let row = |s: usize| {
-        let cell = |t: usize| {
-            let lacks = || {
-                fail(format!(
-                    "`{}` has no score on `{}`",
-                    results.systems[s].name, results.tasks[t].column.name
-                ))
-            };
-            results.cell(s, t).map(|c| c.value).ok_or_else(lacks)
-        };
-        (0..tasks).map(cell).collect::<Result<Vec<f64>>>()
-    };
-    let untrained = (rows > tasks).then(|| row(0)).transpose()?;
-    let stages = (rows - tasks..rows).map(row).collect::<Result<Vec<_>>>()?;
-    let bad = |e: crate::evaluate::EvalError| fail(e.to_string());
-    let matrix = ContinualMatrix::new(stages).map_err(bad)?;
-    let single: Option<Vec<f64>> = results.tasks.iter().map(|t| t.column.expert).collect();
-    let forward = untrained
-        .map(|u| matrix.forward_transfer(&u))
-        .transpose()
-        .map_err(bad)?;
-    let lacking = single
-        .map(|s| matrix.intransigence(&s))
-        .transpose()
-        .map_err(bad)?;
-    Ok(Stages {
-        measures: vec![
-            ("average accuracy (ACC)", matrix.average_accuracy()),
-            (
-                "average incremental accuracy",
-                matrix.average_incremental_accuracy(),
-            ),
-            ("learning accuracy", matrix.learning_accuracy()),
-            ("backward transfer (BWT)", matrix.backward_transfer()),
-            ("forward transfer (FWT)", forward.unwrap_or(f64::NAN)),
-            ("forgetting", matrix.forgetting()),
-            ("forgetting since learned", matrix.forgetting_from_learned()),
-            ("remembering (REM)", matrix.remembering()),
-            ("intransigence", lacking.unwrap_or(f64::NAN)),
-        ],
-    })
-}
-
 /// Coverage of a system on a task over repeated attempts, and its curve.
 #[derive(Debug, Clone)]
 pub struct Coverage {
@@ -393,10 +318,8 @@ fn coverage_of(answers: &TaskAnswers, system: usize, ks: &[u64]) -> Result<Optio
     if attempts < 2 {
         return Ok(None);
     }
-    let doubling =
-        std::iter::successors(Some(1u64), |k| k.checked_mul(2)).take_while(|k| *k <= attempts);
     let mut ks: Vec<u64> = match ks.is_empty() {
-        true => doubling.chain([attempts]).collect(),
+        true => doublings(attempts),
         false => ks.iter().copied().filter(|k| *k <= attempts).collect(),
     };
     ks.sort_unstable();

@@ -17,6 +17,11 @@ pub struct Correlation {
     pub p: f64,
 }
 
+/// The coefficient alone; `NaN` also where the lists are too short or differ in length.
+pub(crate) fn coefficient(found: Result<Correlation>) -> f64 {
+    found.map_or(f64::NAN, |c| c.r)
+}
+
 const UNDEFINED: Correlation = Correlation {
     r: f64::NAN,
     p: f64::NAN,

@@ -75,6 +75,12 @@ pub fn coverage(problems: &[(u64, u64)], ks: &[u64]) -> Result<Vec<Option<f64>>>
         .collect()
 }
 
+/// 1, 2, 4, ... below `most`, and `most`: the ks of a curve.
+pub fn doublings(most: u64) -> Vec<u64> {
+    let powers = std::iter::successors(Some(1u64), |k| k.checked_mul(2));
+    powers.take_while(|k| *k < most).chain([most]).collect()
+}
+
 /// The curve c(k) = exp(a · k^b) (Brown et al. 2024, "Large Language Monkeys").
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PowerLaw {

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::calibration::lines;
 use crate::evaluate::board::predictions::Predictions;
-use crate::evaluate::metric::pass_at_k::coverage;
+use crate::evaluate::metric::pass_at_k::{coverage, doublings};
 
 /// Curves drawn at most.
 const MOST: usize = 8;
@@ -49,10 +49,7 @@ fn curve(problems: &[(u64, u64)]) -> Option<Vec<(f64, f64)>> {
     if most < 2 {
         return None;
     }
-    let mut ks: Vec<u64> = std::iter::successors(Some(1u64), |k| k.checked_mul(2))
-        .take_while(|k| *k < most)
-        .collect();
-    ks.push(most);
+    let ks = doublings(most);
     let found = coverage(problems, &ks).ok()?;
     let points = ks.iter().zip(found);
     Some(points.filter_map(|(k, c)| Some((*k as f64, c?))).collect())

@@ -324,8 +324,8 @@ impl Report {
             })
             .collect();
         let continual = self.continual.as_ref().map(|c| {
-            let each = c.summary().into_iter();
-            each.map(|(name, value, _)| (name.to_owned(), number(value)))
+            let each = c.measures.iter();
+            each.map(|m| (m.name.to_owned(), number(m.value)))
                 .collect::<Map<String, Value>>()
         });
         let calibration: Map<String, Value> = self

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::compact;
 use super::table::{Table, digits};
 use crate::diff::cluster;
-use crate::evaluate::aggregate::correlation::pearson;
 use crate::evaluate::aggregate::relative::normalised;
 use crate::evaluate::aggregate::{Direction, ScoreMatrix};
 use crate::evaluate::board::results::Results;
+use crate::evaluate::metric::correlation::{coefficient, pearson};
 use crate::html::{Cell, escape, td};
 
 /// Above so many cells the map is drawn without numbers.
@@ -50,7 +50,7 @@ pub fn task_order(matrix: &ScoreMatrix) -> (Vec<usize>, bool) {
             let r = if x.len() < 3 {
                 f64::NAN
             } else {
-                pearson(&x, &y)
+                coefficient(pearson(&x, &y))
             };
             // What is not known counts as unrelated.
             far[a * n + b] = if r.is_nan() { 1.0 } else { 1.0 - r };

@@ -107,11 +107,11 @@ pub fn sentence(table: &Table) -> String {
         ),
         n if n <= 4 => {
             let names: Vec<String> = open.iter().map(|r| format!("`{}`", r.name)).collect();
-            let (last, rest) = names.split_last().expect("at least one");
-            let list = if rest.is_empty() {
-                last.clone()
-            } else {
-                format!("{} and {last}", rest.join(", "))
+            let list = match &names[..] {
+                [rest @ .., last] if !rest.is_empty() => {
+                    format!("{} and {last}", rest.join(", "))
+                }
+                one => one.concat(),
             };
             format!(
                 "`{}` stands first, not resolved from {list}; the other {} are told apart from it",

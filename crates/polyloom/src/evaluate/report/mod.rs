@@ -31,6 +31,7 @@ use indexmap::IndexMap;
 use super::aggregate::ScoreMatrix;
 use super::board::predictions::Predictions;
 use super::board::results::Results;
+use super::board::stages::Stages;
 use super::sum::mean;
 use crate::error::{MergeError, Result};
 use cd::CriticalDifference;
@@ -105,7 +106,7 @@ pub struct Report {
     reliability: Vec<calibration::Reliability>,
     coverage: Vec<coverage::Coverage>,
     pairs: Vec<flips::Pair>,
-    continual: Option<continual::Continual>,
+    continual: Option<Stages>,
     notes: Vec<String>,
     options: Options,
 }
@@ -216,7 +217,7 @@ impl Report {
         let continual = if options.stages.is_empty() {
             None
         } else {
-            let found = continual::Continual::of(&matrix, &options.stages);
+            let found = continual::of(&results, &options.stages);
             Some(found.map_err(|why| {
                 refuse("stages", why).hint(known(
                     "the systems are",

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::table::{shown_ranks, stars};
-use super::{Report, calibration, coverage, flips, heat, intervals, wins};
+use super::{Report, calibration, continual, coverage, flips, heat, intervals, wins};
 use crate::evaluate::aggregate::Direction;
 use crate::html::{Page, escape, rich, script_json};
 
@@ -114,11 +114,11 @@ impl Report {
                 &flips::browser(&self.pairs, self.options.examples),
             );
         }
-        if let Some(continual) = &self.continual {
+        if let Some(found) = &self.continual {
             s.add(
                 "continual",
                 "After each stage of learning",
-                &continual.section(),
+                &continual::section(found),
             );
         }
         s.add("tasks", "Tasks and sources", &self.source_section());

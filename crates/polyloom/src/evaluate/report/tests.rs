@@ -282,7 +282,7 @@ fn stages_of_learning() {
     let html = found.html();
     well_formed(&html);
     assert!(html.contains("<section id=\"continual\""));
-    assert!(found.json()["continual"]["average accuracy"].is_number());
+    assert!(found.json()["continual"]["average accuracy (ACC)"].is_number());
     for (bad, code) in [
         (&["m0", "m2"][..], "stages"),
         (&["m0", "m2", "x"], "stages"),
