@@ -190,7 +190,7 @@ pub struct Downsampled {
 }
 
 impl Downsample {
-    /// Leaves out the best predicted task, one after the other. Ties go to the first task; a task on which all systems
+    /// Leaves out the best predicted task, one after the other. Ties (to 1e-12) go to the first task; a task on which all systems
     /// score the same predicts nothing, is predicted by nothing, and stays.
     ///
     /// # Errors
@@ -218,7 +218,7 @@ impl Downsample {
                 .filter(|p| !self.keep.contains(&p.task) && !last(p.task));
             let best = free.fold(None, |best: Option<(usize, f64)>, p| {
                 let value = self.criterion.of(p);
-                let better = !value.is_nan() && best.is_none_or(|(_, most)| value > most);
+                let better = !value.is_nan() && best.is_none_or(|(_, most)| value > most + 1e-12);
                 if better { Some((p.task, value)) } else { best }
             });
             let Some((task, value)) = best.filter(|(_, v)| self.least.is_none_or(|l| *v >= l))
