@@ -36,6 +36,17 @@ pub(super) fn assemble(mut found: Gathered, options: &Options) -> Result<Importe
         entry: score(key, a),
         computed: true,
     }));
+    let members = std::mem::take(&mut found.members);
+    if !members.is_empty() {
+        // Of whatever file: a task beside the group that holds it would count twice.
+        all.retain(|s| !members.contains(&s.entry.task));
+        let names: Vec<&str> = members.iter().map(String::as_str).take(6).collect();
+        found.note(format!(
+            "groups count, their tasks do not: {}{}",
+            names.join(", "),
+            if members.len() > 6 { ", ..." } else { "" }
+        ));
+    }
     if !found.aggregates.is_empty() {
         let names: BTreeSet<&String> = found.aggregates.iter().collect();
         let names: Vec<&str> = names.into_iter().map(String::as_str).take(6).collect();

@@ -64,6 +64,8 @@ pub(super) struct Gathered {
     pub applied: BTreeSet<String>,
     /// Tasks that stand for several others.
     pub aggregates: Vec<String>,
+    /// Tasks and groups that a counted group stands for (`Options::groups`).
+    pub members: BTreeSet<String>,
     /// `seed`, `run`, ...
     pub replicate: Option<String>,
     pub notes: Vec<String>,

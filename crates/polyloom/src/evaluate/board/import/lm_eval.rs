@@ -1,5 +1,7 @@
 //! `results_*.json` of lm-evaluation-harness, versions 0.3 and 0.4.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -60,6 +62,32 @@ fn model(file: &Document) -> String {
     name.unwrap_or_else(|| file.path.display().to_string())
 }
 
+/// The tasks and groups below a group that has a score of its own: where groups count, these do not.
+fn members_of_counted(all: &Value, rows: &IndexMap<&String, &Value>) -> BTreeSet<String> {
+    let members = |group: &str| {
+        let list = all["group_subtasks"][group].as_array().into_iter();
+        list.flatten().filter_map(Value::as_str)
+    };
+    let scored = |name: &str| {
+        let row = rows.iter().find(|(k, _)| k.as_str() == name);
+        let row = row.and_then(|(_, row)| row.as_object());
+        row.is_some_and(|r| r.values().any(Value::is_number))
+    };
+    let groups = all["group_subtasks"].as_object().into_iter().flatten();
+    let mut open: Vec<&str> = groups
+        .map(|(group, _)| group.as_str())
+        .filter(|group| scored(group))
+        .flat_map(members)
+        .collect();
+    let mut found = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        if found.insert(name.to_owned()) {
+            open.extend(members(name));
+        }
+    }
+    found
+}
+
 /// Reads one. A metric is named `name` or, of another filter than `none`, `name,filter`.
 pub(super) fn read(file: &Document, options: &Options, to: &mut Gathered) -> Result<()> {
     let all = file.value;
@@ -108,15 +136,13 @@ pub(super) fn read(file: &Document, options: &Options, to: &mut Gathered) -> Res
     for (group, row) in groups {
         rows.entry(group).or_insert(row);
     }
+    if options.groups {
+        to.members.extend(members_of_counted(all, &rows));
+    }
     for (task, row) in rows {
         let row = row
             .as_object()
             .ok_or_else(|| file.bad(format!("results of `{task}` are no object: {row}")))?;
-        let inside = group_of.contains_key(task.as_str());
-        // Groups in place of their members, the outermost ones; or tasks alone.
-        if options.groups && inside {
-            continue;
-        }
         if !options.groups && is_group(task) {
             to.aggregates.push(task.clone());
             continue;

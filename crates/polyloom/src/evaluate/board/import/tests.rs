@@ -103,14 +103,35 @@ fn lm_eval_results_and_samples() {
         ..Options::default()
     };
     let found = import(&[all], &grouped).unwrap();
-    assert!(found.results.tasks.iter().any(|t| t.column.name == "g"));
-    assert!(
-        !found
-            .results
-            .tasks
-            .iter()
-            .any(|t| t.column.name == "a" && t.column.group.is_some())
-    );
+    // The samples of `a` lie in the same folder: its group stands for it all the same.
+    let names: Vec<&str> = found
+        .results
+        .tasks
+        .iter()
+        .map(|t| t.column.name.as_str())
+        .collect();
+    assert_eq!(names, ["p", "g"]);
+    assert!(found.answers.is_empty());
+    let says = found.notes.iter().any(|n| n == "groups count, their tasks do not: a");
+    assert!(says, "{:?}", found.notes);
+}
+
+#[test]
+fn groups_of_groups_and_groups_without_a_score() {
+    let dir = folder();
+    let nested = r#"{"results": {"a": {"acc,none": 0.1}, "b": {"acc,none": 0.2}, "in": {"acc,none": 0.15},
+        "out": {"acc,none": 0.3}, "c": {"acc,none": 0.4}, "bare": {"alias": "bare"}},
+        "group_subtasks": {"out": ["in", "b"], "in": ["a"], "bare": ["c"]}, "n-shot": {}}"#;
+    let file = write(dir.path(), "m/results_2024-01-01.json", nested);
+    let options = Options {
+        groups: true,
+        ..Options::default()
+    };
+    let found = import(&[file], &options).unwrap();
+    let names = found.results.tasks.iter().map(|t| t.column.name.as_str());
+    // The outermost group counts; a group that has no score of its own stands for nothing.
+    let names: Vec<&str> = names.collect();
+    assert_eq!(names, ["out", "c"]);
 }
 
 #[test]
