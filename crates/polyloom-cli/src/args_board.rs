@@ -1,11 +1,10 @@
 //! What can be typed after `polyloom board`.
 
 use clap::{Args, ValueEnum};
-use polyloom::evaluate::aggregate::mean::Missing;
+use polyloom::evaluate::board::counting::Aggregate;
 use polyloom::evaluate::board::import::Source;
-use polyloom::evaluate::board::ranking::Aggregate;
 
-use crate::args_results::{ResultArgs, source};
+use crate::args_results::{OrderArgs, ResultArgs, source};
 
 /// `polyloom board`
 #[derive(Debug, Args)]
@@ -21,9 +20,6 @@ pub struct BoardArgs {
     /// Scores of each task's own expert: a system of the board (leaves it) or a file
     #[arg(long, value_name = "SYSTEM|FILE")]
     pub expert: Option<String>,
-    /// Systems that lack a task: no mean (strict), or the mean of what is there (skip)
-    #[arg(long, value_name = "RULE", default_value = "strict")]
-    pub missing: MissingRule,
     /// More: cells, weakest, stability, noise, matrix, cross, instructions, stages, coverage, costs
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub show: Vec<Show>,
@@ -39,9 +35,8 @@ pub struct BoardArgs {
     /// table (80 columns), md, csv or latex
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
-    /// Seed of the draws
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
+    #[command(flatten)]
+    pub order: OrderArgs,
     #[command(flatten)]
     pub results: ResultArgs,
 }
@@ -81,24 +76,6 @@ pub enum Show {
     Costs,
 }
 
-/// What to do with missing scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MissingRule {
-    /// No mean.
-    Strict,
-    /// The mean of the rest.
-    Skip,
-}
-
-impl From<MissingRule> for Missing {
-    fn from(rule: MissingRule) -> Self {
-        match rule {
-            MissingRule::Strict => Self::Strict,
-            MissingRule::Skip => Self::Skip,
-        }
-    }
-}
-
 /// How the board is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -113,5 +90,5 @@ pub enum Format {
 }
 
 fn aggregate(text: &str) -> Result<Aggregate, String> {
-    text.trim().parse()
+    text.parse()
 }

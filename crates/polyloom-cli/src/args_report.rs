@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use polyloom::evaluate::board::counting::Aggregate;
 use polyloom::evaluate::board::import::Source;
-use polyloom::evaluate::report::RankBy;
 
-use crate::args_results::{ResultArgs, source};
+use crate::args_results::{OrderArgs, ResultArgs, source};
 
 /// `polyloom report`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   polyloom report runs/*/results.json -o report.html
   polyloom report scores.csv --baseline base --expert fine_tuned -o report.html -o report.md
-  polyloom report scores.parquet --where type=Retrieval --rank-by mean-rank -o retrieval.html
+  polyloom report scores.parquet --where type=Retrieval --rank-by mean_rank -o retrieval.html
   polyloom report --predictions a=a.csv b=b.csv --baseline a -o flips.html
   polyloom report runs/ --stages after1,after2,after3 -o continual.html")]
 pub struct ReportArgs {
@@ -33,9 +33,10 @@ pub struct ReportArgs {
     /// Column of predictions that names an example [default: id, doc_id, example_id, else the row's number]
     #[arg(long, value_name = "COLUMN", requires = "predictions")]
     pub id: Option<String>,
-    /// What orders the leaderboard [default: mean where tasks share a scale and nothing is missing, else win-rate]
-    #[arg(long, value_name = "WHAT")]
-    pub rank_by: Option<By>,
+    /// What orders the leaderboard, a way of counting of `polyloom board` [default: its first: mean; mixed scales
+    /// win_rate; with gaps bt]
+    #[arg(long, value_name = "WHAT", value_parser = rank_by)]
+    pub rank_by: Option<Aggregate>,
     /// The system that others are compared with
     #[arg(long, value_name = "SYSTEM")]
     pub baseline: Option<String>,
@@ -54,39 +55,18 @@ pub struct ReportArgs {
     /// Level of the tests; intervals cover 1 - ALPHA
     #[arg(long, value_name = "ALPHA", default_value_t = 0.05, value_parser = crate::args_compare::level)]
     pub alpha: f64,
-    /// Draws of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
-    pub draws: u32,
     /// Examples listed for each direction of each pair of systems
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub examples: usize,
     #[command(flatten)]
+    pub order: OrderArgs,
+    #[command(flatten)]
     pub results: ResultArgs,
 }
 
-/// What orders the leaderboard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum By {
-    /// Mean score.
-    Mean,
-    /// Mean of 100 (score − chance) / (maximum − chance).
-    Normalised,
-    /// Mean relative difference to the tasks' experts.
-    DeltaM,
-    /// Mean place.
-    MeanRank,
-    /// Mean share of the other systems that are beaten.
-    WinRate,
-}
-
-impl From<By> for RankBy {
-    fn from(by: By) -> Self {
-        match by {
-            By::Mean => Self::Mean,
-            By::Normalised => Self::Normalised,
-            By::DeltaM => Self::DeltaM,
-            By::MeanRank => Self::MeanRank,
-            By::WinRate => Self::WinRate,
-        }
+fn rank_by(text: &str) -> Result<Aggregate, String> {
+    match text.parse()? {
+        Aggregate::Irt => Err("abilities are for difficulty, not for a leaderboard; `polyloom board --aggregate irt` shows them".into()),
+        by => Ok(by),
     }
 }

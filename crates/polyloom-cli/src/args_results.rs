@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use polyloom::evaluate::aggregate::mean::Missing;
 use polyloom::evaluate::board::condition::Condition;
 use polyloom::evaluate::board::import::{Options, Source};
+use polyloom::evaluate::board::uncertainty::Settings;
 
 /// Which scores of the files are taken, and how tables are read.
 #[derive(Debug, Args)]
@@ -53,6 +55,51 @@ impl ResultArgs {
             task: self.task.clone(),
             value: self.value.clone(),
             groups: self.groups,
+        }
+    }
+}
+
+/// How systems are counted and the order is drawn again.
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// Systems that lack tasks: no mean, and below half of the tasks no win rate or mean rank (strict), or over what is
+    /// there (skip)
+    #[arg(long, value_name = "RULE", default_value = "strict")]
+    pub missing: MissingRule,
+    /// Draws behind places and intervals, of tasks and of examples
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub draws: u32,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl OrderArgs {
+    /// The same as the library takes it, for intervals that cover `level`.
+    pub fn settings(&self, level: f64) -> Settings {
+        Settings {
+            missing: self.missing.into(),
+            seed: self.seed,
+            draws: self.draws as usize,
+            level,
+        }
+    }
+}
+
+/// What to do with missing scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MissingRule {
+    /// No mean.
+    Strict,
+    /// The mean of the rest.
+    Skip,
+}
+
+impl From<MissingRule> for Missing {
+    fn from(rule: MissingRule) -> Self {
+        match rule {
+            MissingRule::Strict => Self::Strict,
+            MissingRule::Skip => Self::Skip,
         }
     }
 }

@@ -105,6 +105,7 @@ pub(crate) fn script_json(value: &Value) -> String {
 }
 
 /// One cell of a heat map.
+#[derive(Default)]
 pub(crate) struct Cell {
     /// What stands in it.
     pub shown: String,
@@ -112,6 +113,8 @@ pub(crate) struct Cell {
     pub title: String,
     /// Colour: `h` hot, `c` cold, `g` green; and how much of it, 0 to 1.
     pub tint: Option<(char, f64)>,
+    /// Where it leads to, relative to the page; empty for nowhere.
+    pub link: String,
 }
 
 /// Appends a cell.
@@ -120,19 +123,18 @@ pub(crate) fn td(out: &mut String, cell: &Cell) {
         "" => String::new(),
         title => format!(" title=\"{}\"", escape(title)),
     };
+    let mut shown = escape(&cell.shown);
+    if !cell.link.is_empty() {
+        shown = format!("<a href=\"{}\">{shown}</a>", escape(&cell.link));
+    }
     let _ = match cell.tint {
         // At most 62 %: text stays readable on it in both schemes.
         Some((class, much)) => write!(
             out,
-            "<td class=\"{class}\" style=\"--v:{:.0}%\"{title}>{}</td>",
+            "<td class=\"{class}\" style=\"--v:{:.0}%\"{title}>{shown}</td>",
             much.clamp(0.0, 1.0) * 62.0,
-            escape(&cell.shown)
         ),
-        None => write!(
-            out,
-            "<td class=\"self\"{title}>{}</td>",
-            escape(&cell.shown)
-        ),
+        None => write!(out, "<td class=\"self\"{title}>{shown}</td>"),
     };
 }
 

@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::evaluate::aggregate::{Direction, ScoreMatrix};
+use polyloom::evaluate::board::counting::{Aggregate, usual};
 use polyloom::evaluate::board::import::{self, Imported, Options, Source};
-use polyloom::evaluate::board::ranking::{Aggregate, Ranked, rank, usual};
-use polyloom::evaluate::board::uncertainty::{
-    Over, Uncertainty, disagreement, over_examples, over_tasks,
-};
+use polyloom::evaluate::board::order::Order;
+use polyloom::evaluate::board::ranking::{Ranked, rank};
+use polyloom::evaluate::board::records;
+use polyloom::evaluate::board::stability::{Disagreement, disagreement};
+use polyloom::evaluate::board::uncertainty::Uncertainty;
 use polyloom::evaluate::board::views::one_overlap;
 use serde_json::{Value, json};
 
@@ -23,12 +25,10 @@ use crate::ui::{Failure, Ui};
 pub struct Board {
     imported: Imported,
     matrix: ScoreMatrix,
-    /// By way of counting; the first one orders.
-    ranked: Vec<Ranked>,
-    /// Systems, best first; those without a value last.
-    order: Vec<usize>,
-    tasks: Option<Uncertainty>,
-    examples: Option<Uncertainty>,
+    /// The first way of counting, and how sure its order is.
+    order: Order,
+    /// The other ways of counting.
+    others: Vec<Ranked>,
 }
 
 /// Runs the command.
@@ -41,7 +41,7 @@ pub fn run(args: &BoardArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     if let Some(expert) = &args.expert {
         imported = with_expert(imported, expert, &options)?;
     }
-    let board = Board::new(imported, args)?;
+    let board = Board::new(imported, args, ui)?;
     if let Some(family) = one_overlap(&board.imported.results) {
         ui.warning(&format!(
             "every score here is {family}: it counts words shared with a reference and ranks systems otherwise than people do; add a metric of another kind"
@@ -60,7 +60,7 @@ pub fn run(args: &BoardArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     show::all(&board, args, ui)?;
     ui.event(
-        &json!({"type": "done", "systems": board.order.len(), "tasks": board.matrix.tasks().len()}),
+        &json!({"type": "done", "systems": board.order.systems.len(), "tasks": board.matrix.tasks().len()}),
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -142,51 +142,41 @@ pub fn with_expert(
 }
 
 impl Board {
-    fn new(imported: Imported, args: &BoardArgs) -> Result<Self, Failure> {
+    fn new(imported: Imported, args: &BoardArgs, ui: &Ui) -> Result<Self, Failure> {
         let matrix = imported.results.matrix()?;
         let by = match args.aggregate.is_empty() {
-            true => usual(&imported),
+            true => usual(&imported.results),
             false => args.aggregate.clone(),
         };
-        let missing = args.missing.into();
-        let ranked: Vec<Ranked> = by
-            .iter()
-            .map(|&by| rank(by, &matrix, missing, &imported.answers))
-            .collect::<Result<_, _>>()?;
-        let first = &ranked[0];
-        let mut order: Vec<usize> = (0..matrix.systems().len()).collect();
-        let key = |s: usize| {
-            let value = first.standing.value[s];
-            if value.is_nan() {
-                f64::NEG_INFINITY
-            } else {
-                first.by.good().oriented(value)
-            }
-        };
-        order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
-        let tasks = over_tasks(first.by, &matrix, missing, args.seed);
-        let examples = over_examples(first.by, &imported, &matrix, missing, args.seed);
+        let settings = args.order.settings(0.95);
+        let mut notes = Vec::new();
+        let answers = records::answers(&imported, &mut notes);
+        notes.iter().for_each(|note| ui.note(note));
+        let order = Order::of(by[0], &imported.results, &answers, &matrix, &settings)?;
+        let others = by[1..].iter();
+        let others = others.map(|&by| rank(by, &matrix, settings.missing, &answers));
         Ok(Self {
+            others: others.collect::<Result<_, _>>()?,
             imported,
             matrix,
-            ranked,
             order,
-            tasks,
-            examples,
         })
     }
 
-    /// The draws that decide what is resolved: of tasks, else of examples.
-    fn draws(&self) -> Option<&Uncertainty> {
-        self.tasks.as_ref().or(self.examples.as_ref())
+    /// All ways of counting, the one that orders first.
+    fn ranked(&self) -> impl Iterator<Item = &Ranked> {
+        std::iter::once(&self.order.ranked).chain(&self.others)
     }
 
-    /// Whether the system at a place of the order is told from the one before it.
-    fn resolved(&self, at: usize) -> Option<bool> {
-        let draws = self.draws()?;
-        let value = |s: usize| self.ranked[0].standing.value[s];
-        let (a, b) = (*self.order.get(at.checked_sub(1)?)?, self.order[at]);
-        (!value(a).is_nan() && !value(b).is_nan()).then(|| draws.resolved(a, b))
+    /// Whether the order and another way of counting agree; `None` where the other has no good end.
+    fn disagreement(&self, other: &Ranked) -> Option<Disagreement> {
+        let first = &self.order.ranked;
+        Some(disagreement(
+            &first.standing.value,
+            first.good?,
+            &other.standing.value,
+            other.good?,
+        ))
     }
 
     fn sentences(&self, args: &BoardArgs) -> Vec<String> {
@@ -206,68 +196,63 @@ impl Board {
             "{} on {}, {cells}. Ordered by {}: {}.",
             counted(systems, "system"),
             counted(tasks, "task"),
-            self.ranked[0].by,
-            self.ranked[0].by.says()
+            self.order.ranked.by,
+            self.order.ranked.by.says()
         ));
         if systems == 1 {
             return out;
         }
-        if let Some(draws) = self.draws() {
-            let open = (1..self.order.len())
-                .filter(|&at| self.resolved(at) == Some(false))
-                .count();
-            let what = over(draws.over);
+        let order = &self.order;
+        let open = |draws: &Uncertainty| {
+            let pairs = 1..order.systems.len();
+            pairs
+                .filter(|&at| order.told_apart(draws, at - 1, at) == Some(false))
+                .count()
+        };
+        if let Some(draws) = order.draws() {
             out.push(format!(
-                "places: 95 % of {} draws of {what}. {}",
+                "places: {:.0} % of {} draws of {}. {}",
+                100.0 * draws.level,
                 draws.draws,
-                match open {
+                draws.over.what(),
+                match open(draws) {
                     0 => "Every system is told from the one above it.".to_owned(),
+                    1 => "~ marks the system that those draws do not tell from the one above (not resolved).".to_owned(),
                     n => format!("~ marks the {n} systems that those draws do not tell from the one above (not resolved)."),
                 }
             ));
-            let first = self.order[0];
-            if systems > 1 && !self.ranked[0].standing.value[first].is_nan() {
+            let first = order.systems[0];
+            if order.ranked.standing.rank[first].is_some() {
                 out.push(format!(
                     "{} is first in {:.0} % of the draws.",
                     self.matrix.systems()[first],
                     100.0 * draws.best[first]
                 ));
             }
-        } else if tasks > 1 {
-            out.push(format!("No intervals: too many draws of {} for this size; order by mean, borda or win_rate for them.", self.ranked[0].by));
+        } else if let Some(why) = &order.why_no_draws {
+            out.push(format!("No intervals: {why}."));
         }
-        if let (Some(_), Some(examples)) = (&self.tasks, &self.examples) {
-            let open = self
-                .order
-                .windows(2)
-                .filter(|w| {
-                    w.iter()
-                        .all(|&s| !self.ranked[0].standing.value[s].is_nan())
-                })
-                .filter(|w| !examples.resolved(w[0], w[1]))
-                .count();
+        if let Some(second) = order.second() {
             out.push(format!(
-                "Over {} draws of {} the same order leaves {open} of {} neighbours open.",
-                examples.draws,
-                over(examples.over),
-                self.order.len().saturating_sub(1)
+                "Over {} draws of {} the same order leaves {} of {} neighbours open.",
+                second.draws,
+                second.over.what(),
+                open(second),
+                order.placed().saturating_sub(1)
             ));
         }
         let lacking = (0..systems)
-            .filter(|&s| self.ranked.iter().any(|r| r.standing.value[s].is_nan()))
+            .filter(|&s| self.ranked().any(|r| r.standing.value[s].is_nan()))
             .count();
         if lacking > 0 && filled < systems * tasks {
             out.push(format!("n/a: {lacking} systems lack a score somewhere; --missing skip takes the mean of what they have, over other tasks than their neighbours'."));
         }
-        let places = &self.ranked[0];
+        let places = &order.ranked;
         let mut same: Vec<&str> = Vec::new();
-        for other in &self.ranked[1..] {
-            let found = disagreement(
-                &places.standing.value,
-                places.by.good(),
-                &other.standing.value,
-                other.by.good(),
-            );
+        for other in &self.others {
+            let Some(found) = self.disagreement(other) else {
+                continue;
+            };
             let Some(&(s, p, q)) = found.systems.first() else {
                 if found.pairs.1 > 0 {
                     same.push(other.by.name());
@@ -286,13 +271,12 @@ impl Board {
                 places.by
             ));
         }
-        let skipped = lacking == 0
-            && filled < systems * tasks
-            && self.ranked.iter().any(|r| r.by.reads_scale());
+        let skipped =
+            lacking == 0 && filled < systems * tasks && self.ranked().any(|r| r.by.reads_scale());
         if skipped {
             out.push("Means are over the tasks that a system has, which differ from system to system (--missing skip): take win_rate or bt to compare.".into());
         }
-        let scales = self.ranked.iter().any(|r| {
+        let scales = self.ranked().any(|r| {
             matches!(
                 r.by,
                 Aggregate::Mean | Aggregate::SizeMean | Aggregate::GroupMean
@@ -310,7 +294,7 @@ impl Board {
         } else if scales && metrics.len() > 1 {
             out.push(format!("The mean adds {} different metrics as if they shared a scale; borda, win_rate and bt do not.", metrics.len()));
         }
-        out.extend(self.ranked.iter().filter_map(|r| r.note.clone()));
+        out.extend(self.ranked().filter_map(|r| r.note.clone()));
         if args.expert.is_none()
             && args.aggregate.is_empty()
             && results.tasks.iter().any(|t| t.column.expert.is_some())
@@ -323,9 +307,10 @@ impl Board {
     }
 
     fn events(&self, ui: &Ui) {
-        for (at, &s) in self.order.iter().enumerate() {
+        let order = &self.order;
+        for (at, &s) in order.systems.iter().enumerate() {
             let mut values = serde_json::Map::new();
-            for r in &self.ranked {
+            for r in self.ranked() {
                 values.insert(
                     r.by.name().into(),
                     json!({"value": number(r.standing.value[s]), "place": r.standing.rank[s]}),
@@ -334,18 +319,19 @@ impl Board {
             let draws = |u: &Option<Uncertainty>| match u {
                 None => Value::Null,
                 Some(u) => json!({
-                    "of": over(u.over), "draws": u.draws, "places": u.places[s], "first": number(u.best[s]), "interval": u.interval[s],
+                    "of": u.over.what(), "draws": u.draws, "places": u.places[s], "first": number(u.best[s]),
+                    "interval": u.interval[s].map(|i| [i.low, i.high]),
                 }),
             };
             ui.event(&json!({
                 "type": "system",
                 "name": self.matrix.systems()[s],
-                "place": self.ranked[0].standing.rank[s],
+                "place": order.ranked.standing.rank[s],
                 "values": values,
-                "missing": self.ranked[0].standing.missing[s],
-                "over_tasks": draws(&self.tasks),
-                "over_examples": draws(&self.examples),
-                "resolved_from_above": self.resolved(at),
+                "missing": order.ranked.standing.missing[s],
+                "over_tasks": draws(&order.tasks),
+                "over_examples": draws(&order.examples),
+                "resolved_from_above": order.resolved(at),
                 "costs": self.imported.results.systems[s].costs,
             }));
         }
@@ -358,31 +344,18 @@ impl Board {
                 "systems": present, "expert": column.expert, "tags": task.tags,
             }));
         }
-        for r in &self.ranked[1..] {
-            let a = &self.ranked[0];
-            let found = disagreement(
-                &a.standing.value,
-                a.by.good(),
-                &r.standing.value,
-                r.by.good(),
-            );
+        for r in &self.others {
+            let Some(found) = self.disagreement(r) else {
+                continue;
+            };
             ui.event(&json!({
-                "type": "orders", "a": a.by.name(), "b": r.by.name(), "tau": number(found.tau),
+                "type": "orders", "a": order.ranked.by.name(), "b": r.by.name(), "tau": number(found.tau),
                 "different_pairs": found.pairs.0, "pairs": found.pairs.1,
             }));
         }
-        for note in self.ranked.iter().filter_map(|r| r.note.as_deref()) {
+        for note in self.ranked().filter_map(|r| r.note.as_deref()) {
             ui.note(note);
         }
-    }
-}
-
-/// What was drawn, in words.
-fn over(what: Over) -> &'static str {
-    match what {
-        Over::Tasks => "the tasks",
-        Over::Examples => "the examples (paired)",
-        Over::Errors => "the scores by their standard errors (unpaired)",
     }
 }
 

@@ -3,18 +3,16 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use indexmap::IndexMap;
 use polyloom::MergeError;
-use polyloom::evaluate::board::import::{self, Imported};
-use polyloom::evaluate::board::predictions::{Columns, Example, Predictions};
+use polyloom::evaluate::board::import;
+use polyloom::evaluate::board::predictions::{Columns, Predictions};
+use polyloom::evaluate::board::records::{self, BySystem};
 use polyloom::evaluate::board::views::one_overlap;
 use polyloom::evaluate::report::{Inputs, Options, Report, results_of};
 use serde_json::json;
 
 use crate::args_report::ReportArgs;
 use crate::ui::{Failure, Ui};
-
-type BySystem = IndexMap<String, Predictions>;
 
 /// Runs the command.
 pub fn run(args: &ReportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
@@ -27,12 +25,11 @@ pub fn run(args: &ReportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     let options = Options {
         title: args.title.clone(),
-        rank_by: args.rank_by.map(Into::into),
+        rank_by: args.rank_by,
         baseline: args.baseline.clone(),
         by: args.by.clone(),
         stages: args.stages.clone(),
-        alpha: args.alpha,
-        draws: args.draws as usize,
+        settings: args.order.settings(1.0 - args.alpha),
         examples: args.examples,
     };
     let told = inputs.notes.len();
@@ -43,7 +40,7 @@ pub fn run(args: &ReportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let (systems, tasks) = report.size();
     for file in &args.output {
         let content = match ending(file).as_str() {
-            "html" | "htm" => report.html(),
+            "html" | "htm" => report.html_in(file.parent()),
             "md" => report.markdown(),
             "csv" => report.csv(),
             "tex" => report.latex(),
@@ -153,102 +150,12 @@ fn inputs(args: &ReportArgs) -> Result<Inputs, Failure> {
             "`{name}` has predictions but no results; NAME=FILE gives it the name of a system"
         ));
     }
-    let mut attempts = IndexMap::new();
-    records(&imported, &mut given, &mut notes);
-    answers(&imported, &mut given, &mut attempts);
+    let predictions = records::complete(&imported, given, &mut notes);
+    let attempts = records::attempts(&imported);
     Ok(Inputs {
         results: imported.results,
-        predictions: given,
+        predictions,
         attempts,
         notes,
     })
-}
-
-/// Reads the records of `polyloom eval` that cells name, for systems whose predictions were not given.
-fn records(imported: &Imported, given: &mut BySystem, notes: &mut Vec<String>) {
-    let results = &imported.results;
-    for (s, system) in results.systems.iter().enumerate() {
-        if given.contains_key(&system.name) {
-            continue;
-        }
-        let mut all: Option<Predictions> = None;
-        let mut seen: Vec<&Path> = Vec::new();
-        for t in 0..results.tasks.len() {
-            let record = results.cell(s, t).and_then(|c| c.record.as_deref());
-            let Some(record) = record.filter(|r| ending(r) == "parquet" && !seen.contains(r))
-            else {
-                continue;
-            };
-            seen.push(record);
-            match Predictions::read(record, &Columns::default()) {
-                Ok(found) => match &mut all {
-                    Some(all) => {
-                        all.binary &= found.binary;
-                        all.tasks.extend(found.tasks);
-                    }
-                    None => all = Some(found),
-                },
-                Err(error) => notes.push(format!("records not read: {error}")),
-            }
-        }
-        if let Some(all) = all {
-            given.insert(system.name.clone(), all);
-        }
-    }
-}
-
-/// Takes the answers that came with the results, for systems of which nothing better is known, and problems that were
-/// tried several times.
-fn answers(
-    imported: &Imported,
-    given: &mut BySystem,
-    attempts: &mut IndexMap<String, Vec<(u64, u64)>>,
-) {
-    let results = &imported.results;
-    for (s, system) in results.systems.iter().enumerate() {
-        let mut tasks: IndexMap<String, IndexMap<String, Example>> = IndexMap::new();
-        let mut binary = true;
-        let mut problems = Vec::new();
-        for task in &imported.answers {
-            let Some(answers) = task.answers.get(s) else {
-                continue;
-            };
-            let mut examples = IndexMap::new();
-            for (id, answer) in task.ids.iter().zip(answers) {
-                let Some(answer) = answer else {
-                    continue;
-                };
-                let value = answer.mean();
-                binary &= value == 0.0 || value == 1.0;
-                let whole = answer.sum.fract() == 0.0 && answer.sum >= 0.0;
-                if answer.trials > 1 && whole && answer.sum <= f64::from(answer.trials) {
-                    problems.push((u64::from(answer.trials), answer.sum as u64));
-                }
-                examples.insert(
-                    id.clone(),
-                    Example {
-                        value,
-                        texts: None,
-                        confidence: None,
-                        input: None,
-                    },
-                );
-            }
-            if !examples.is_empty() {
-                let name = results.tasks[task.task].column.name.clone();
-                tasks.insert(name, examples);
-            }
-        }
-        if !problems.is_empty() {
-            attempts.insert(system.name.clone(), problems);
-        }
-        if !tasks.is_empty() && !given.contains_key(&system.name) {
-            let predictions = Predictions {
-                path: system.source.clone().unwrap_or_default(),
-                tasks,
-                binary,
-            };
-            given.insert(system.name.clone(), predictions);
-        }
-    }
 }

@@ -20,6 +20,7 @@ mod environment;
 mod hostile;
 mod messages;
 mod report;
+mod same_order;
 mod synth;
 mod tasks;
 

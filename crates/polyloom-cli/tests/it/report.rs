@@ -88,7 +88,7 @@ fn refusals_name_the_fix() {
     refused(&["-o", &page, "--baseline", "x"], "the systems are `base`");
     refused(
         &["-o", &page, "--rank-by", "normalised"],
-        "states no chance",
+        "score of an expert",
     );
     refused(&["-o", &page, "--stages", "a,b"], "2 stages for 8 tasks");
     refused(

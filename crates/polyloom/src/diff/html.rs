@@ -184,6 +184,7 @@ impl Report {
                     ),
                     tint: v.filter(|_| r != c).map(tint),
                     shown: if r == c { "·".into() } else { shown },
+                    ..Cell::default()
                 }
             };
         let _ = write!(
@@ -375,6 +376,7 @@ impl Report {
                 title: format!("{}, {}: {what} {shown}", names[c], rows[r]),
                 tint: v.map(|v| ('c', v / most)),
                 shown,
+                ..Cell::default()
             }
         });
         if self.experts.len() < 2 {
@@ -402,6 +404,7 @@ impl Report {
                 title: format!("{}: {} {shown}", rows[r], columns[c]),
                 tint: v.map(tint),
                 shown,
+                ..Cell::default()
             }
         });
     }

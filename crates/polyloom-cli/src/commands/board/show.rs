@@ -3,8 +3,8 @@
 use polyloom::MergeError;
 use polyloom::evaluate::aggregate::mean::Missing;
 use polyloom::evaluate::aggregate::relative::relative;
+use polyloom::evaluate::board::stability::{LeftOut, stability};
 use polyloom::evaluate::board::stages::{self, Measure};
-use polyloom::evaluate::board::uncertainty::{LeftOut, stability};
 use polyloom::evaluate::board::views::{
     Support, by_tags, coverages, cross_capabilities, instructions, noise,
 };
@@ -39,11 +39,11 @@ pub fn all(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<(), Failure> {
 /// The first systems of the board.
 fn top<'a>(board: &'a Board, args: &BoardArgs, usual: usize) -> &'a [usize] {
     let n = match args.top {
-        Some(0) => board.order.len(),
-        Some(n) => n.min(board.order.len()),
-        None => usual.min(board.order.len()),
+        Some(0) => board.order.systems.len(),
+        Some(n) => n.min(board.order.systems.len()),
+        None => usual.min(board.order.systems.len()),
     };
-    &board.order[..n]
+    &board.order.systems[..n]
 }
 
 fn score(x: f64) -> String {
@@ -110,11 +110,11 @@ fn cells(board: &Board, args: &BoardArgs, ui: &Ui) -> Vec<String> {
         }
         out.push(line.trim_end().to_owned());
     }
-    if systems.len() < board.order.len() {
+    if systems.len() < board.order.systems.len() {
         out.push(format!(
             "the first {} of {} systems; all: --format csv or --json",
             systems.len(),
-            board.order.len()
+            board.order.systems.len()
         ));
     }
     out
@@ -173,8 +173,8 @@ fn weakest(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Fail
 }
 
 fn steadiness(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Failure> {
-    let missing: Missing = args.missing.into();
-    let by = board.ranked[0].by;
+    let missing: Missing = args.order.missing.into();
+    let by = board.order.ranked.by;
     let (tasks, systems) = stability(by, &board.matrix, missing)?;
     let mut out = Vec::new();
     for (what, mut list) in [("task", tasks), ("system", systems)] {
@@ -488,7 +488,7 @@ fn costs(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Failur
         6,
         24,
     );
-    let first = &board.ranked[0];
+    let first = &board.order.ranked;
     let mut head = format!("{:<name$}  {:>9}", "system", clip(first.by.name(), 9));
     names
         .iter()

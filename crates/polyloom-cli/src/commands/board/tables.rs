@@ -56,7 +56,7 @@ fn digits(value: f64, digits: usize) -> String {
 
 /// The leaderboard.
 pub fn leaderboard(board: &Board, args: &BoardArgs) -> String {
-    let all = board.order.len();
+    let all = board.order.systems.len();
     let rows = match (args.top, args.format) {
         (Some(0), _) => all,
         (Some(n), _) => n.min(all),
@@ -127,17 +127,17 @@ fn latex(text: &str) -> String {
 }
 
 fn place(board: &Board, at: usize) -> String {
-    let s = board.order[at];
-    let mark = if board.resolved(at) == Some(false) {
+    let s = board.order.systems[at];
+    let mark = if board.order.resolved(at) == Some(false) {
         "~"
     } else {
         ""
     };
-    board.ranked[0].standing.rank[s].map_or_else(|| "-".into(), |p| format!("{mark}{p}"))
+    board.order.ranked.standing.rank[s].map_or_else(|| "-".into(), |p| format!("{mark}{p}"))
 }
 
 fn range(board: &Board, s: usize) -> String {
-    match board.draws().and_then(|d| d.places[s]) {
+    match board.order.draws().and_then(|d| d.places[s]) {
         Some((a, b)) if a == b => a.to_string(),
         Some((a, b)) => format!("{a}-{b}"),
         None => String::new(),
@@ -147,18 +147,18 @@ fn range(board: &Board, s: usize) -> String {
 /// Headers and rows for Markdown and LaTeX.
 fn columns(board: &Board, rows: usize) -> (Vec<String>, Vec<Vec<String>>) {
     let mut head = vec!["#".to_owned(), "system".to_owned()];
-    let intervals = board.draws().is_some();
+    let intervals = board.order.draws().is_some();
     if intervals {
         head.push("places".into());
     }
-    head.extend(board.ranked.iter().map(|r| r.by.name().to_owned()));
+    head.extend(board.ranked().map(|r| r.by.name().to_owned()));
     let body = (0..rows).map(|at| {
-        let s = board.order[at];
+        let s = board.order.systems[at];
         let mut row = vec![place(board, at), board.matrix.systems()[s].clone()];
         if intervals {
             row.push(range(board, s));
         }
-        for (i, r) in board.ranked.iter().enumerate() {
+        for (i, r) in board.ranked().enumerate() {
             let value = digits(r.standing.value[s], r.by.digits());
             row.push(match r.standing.rank[s] {
                 Some(p) if i > 0 => format!("{value} ({p})"),
@@ -183,7 +183,7 @@ fn csv(board: &Board, rows: usize) -> String {
         "place_high".into(),
         "first_share".into(),
     ];
-    for r in &board.ranked {
+    for r in board.ranked() {
         head.push(r.by.name().into());
         head.push(format!("{}_place", r.by.name()));
     }
@@ -209,22 +209,22 @@ fn csv(board: &Board, rows: usize) -> String {
             String::new()
         }
     };
-    for &s in &board.order[..rows] {
-        let draws = board.draws();
+    for &s in &board.order.systems[..rows] {
+        let draws = board.order.draws();
         let places = draws.and_then(|d| d.places[s]);
         let whole = |p: Option<usize>| p.map_or_else(String::new, |p| p.to_string());
         let mut row = vec![
-            whole(board.ranked[0].standing.rank[s]),
+            whole(board.order.ranked.standing.rank[s]),
             quoted(&board.matrix.systems()[s]),
             whole(places.map(|p| p.0)),
             whole(places.map(|p| p.1)),
             draws.map_or_else(String::new, |d| some(d.best[s])),
         ];
-        for r in &board.ranked {
+        for r in board.ranked() {
             row.push(some(r.standing.value[s]));
             row.push(whole(r.standing.rank[s]));
         }
-        row.push(board.ranked[0].standing.missing[s].to_string());
+        row.push(board.order.ranked.standing.missing[s].to_string());
         let system = &board.imported.results.systems[s];
         row.extend(
             costs
@@ -240,7 +240,7 @@ fn csv(board: &Board, rows: usize) -> String {
 /// or as places alone in further blocks.
 fn text(board: &Board, rows: usize) -> String {
     let (head, body) = columns(board, rows);
-    let fixed = head.len() - board.ranked.len();
+    let fixed = head.len() - board.ranked().count();
     let width = |i: usize| {
         body.iter()
             .map(|r| r[i].chars().count())
@@ -283,8 +283,11 @@ fn text(board: &Board, rows: usize) -> String {
         };
         out.push(line(&head));
         out.extend(body.iter().map(|r| line(r)));
-        if rows < board.order.len() {
-            out.push(format!("and {} more (--top 0)", board.order.len() - rows));
+        if rows < board.order.systems.len() {
+            out.push(format!(
+                "and {} more (--top 0)",
+                board.order.systems.len() - rows
+            ));
         }
     }
     out.join("\n")

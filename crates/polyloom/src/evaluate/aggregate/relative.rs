@@ -133,7 +133,8 @@ pub fn normalised_mean(matrix: &ScoreMatrix, missing: Missing, clip: bool) -> Re
     Ok(super::mean::task_mean(&scaled, missing))
 }
 
-fn reference(task: &TaskColumn) -> Option<(Direction, f64)> {
+/// The good end of a task and the score of its expert, where scores can be held against it.
+pub(crate) fn reference(task: &TaskColumn) -> Option<(Direction, f64)> {
     let expert = task.expert.filter(|&b| b != 0.0 && task.weight > 0.0)?;
     Some((task.direction?, expert))
 }

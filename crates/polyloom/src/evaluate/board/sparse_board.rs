@@ -4,7 +4,8 @@
 use crate::evaluate::aggregate::comparisons::Comparisons;
 use crate::evaluate::aggregate::mean::Missing;
 use crate::evaluate::aggregate::{Direction, ScoreMatrix, TaskColumn};
-use crate::evaluate::board::ranking::{Aggregate, rank};
+use crate::evaluate::board::counting::Aggregate;
+use crate::evaluate::board::ranking::rank;
 use crate::evaluate::metric::correlation::{KendallVariant, kendall};
 use crate::evaluate::statistics::draw::{Draw, Seed};
 use crate::evaluate::statistics::mean::t_interval;

@@ -1,15 +1,16 @@
-//! How firm an order is: places over draws of tasks and of examples, one task or one system left out, orders compared.
+//! How sure an order is: values and places over draws of tasks, of examples, or of scores around what was measured.
 
 use rayon::prelude::*;
 
-use super::import::{Answer, Imported, TaskAnswers};
-use super::ranking::{Aggregate, rank};
-use crate::error::Result;
+use super::counting::Aggregate;
+use super::import::{Answer, TaskAnswers};
+use super::linear::Linear;
+use super::ranking::rank;
+use super::results::{Cell, Results};
 use crate::evaluate::aggregate::matrix::places;
 use crate::evaluate::aggregate::mean::Missing;
-use crate::evaluate::aggregate::relative::relative;
 use crate::evaluate::aggregate::{Direction, ScoreMatrix};
-use crate::evaluate::metric::correlation::{KendallVariant, kendall};
+use crate::evaluate::statistics::Interval;
 use crate::evaluate::statistics::draw::{Draw, Seed};
 use crate::evaluate::statistics::replicates::quantile_of_sorted;
 use crate::evaluate::statistics::special::normal_quantile;
@@ -19,36 +20,96 @@ use crate::evaluate::statistics::special::normal_quantile;
 pub enum Over {
     /// Tasks, with replacement: would other tasks of the kind give the same order?
     Tasks,
-    /// Examples, with replacement and the same ones for all systems.
+    /// Examples within each task, with replacement and the same ones for all systems: would other examples?
     Examples,
-    /// Scores, from normal distributions with their standard errors, every cell by itself: systems count as unpaired.
+    /// Scores, from normal distributions with their standard errors, every cell by itself: systems count as unpaired,
+    /// which is wider than the truth where they answered the same examples.
     Errors,
 }
 
-/// Places over draws.
+impl Over {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tasks => "tasks",
+            Self::Examples => "examples",
+            Self::Errors => "standard-errors",
+        }
+    }
+
+    /// What was drawn: "1000 draws of ...".
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Tasks => "the tasks",
+            Self::Examples => "the examples (paired)",
+            Self::Errors => "the scores by their standard errors (unpaired)",
+        }
+    }
+
+    /// What was done, for the sentence under a chart.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Tasks => "tasks drawn again with replacement",
+            Self::Examples => {
+                "examples drawn again within each task, the same ones for all systems"
+            }
+            Self::Errors => "scores drawn again from their standard errors, systems independent",
+        }
+    }
+}
+
+/// How a table is counted and drawn again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// What gaps do.
+    pub missing: Missing,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Draws at most; a way of counting that is costly on a large table takes fewer.
+    pub draws: usize,
+    /// Level of the intervals, such as 0.95.
+    pub level: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            missing: Missing::Strict,
+            seed: 0,
+            draws: 2000,
+            level: 0.95,
+        }
+    }
+}
+
+/// Fewer tasks than this say nothing about other tasks: of two, every other draw holds one of them alone.
+pub const FEW_TASKS: usize = 5;
+
+/// Values and places over draws.
 #[derive(Debug, Clone)]
 pub struct Uncertainty {
     /// What was drawn.
     pub over: Over,
     /// Number of draws.
     pub draws: usize,
-    /// By system: the place at the 2.5 % and 97.5 % quantile of the draws; `None` without a value.
+    /// Level of the intervals.
+    pub level: f64,
+    /// By system: first and last place of the middle draws, 1 = best, systems that tie sharing the smallest; `None`
+    /// without a value.
     pub places: Vec<Option<(usize, usize)>>,
     /// By system: share of the draws in which it is first (shared first places are split).
     pub best: Vec<f64>,
-    /// By system: 95 % of the draws' values.
-    pub interval: Vec<Option<(f64, f64)>>,
+    /// By system: the values of the middle draws.
+    pub interval: Vec<Option<Interval>>,
     /// Row-major draws x systems.
     values: Vec<f64>,
     good: Direction,
 }
 
-/// Draws of an interval.
-const DRAWS: usize = 1000;
-
 impl Uncertainty {
-    fn new(over: Over, rows: &[Vec<f64>], systems: usize, good: Direction) -> Option<Self> {
-        if rows.is_empty() || systems == 0 {
+    fn new(over: Over, rows: &[Vec<f64>], level: f64, good: Direction) -> Option<Self> {
+        let systems = rows.first().map_or(0, Vec::len);
+        if systems == 0 {
             return None;
         }
         let mut best = vec![0.0; systems];
@@ -64,135 +125,54 @@ impl Uncertainty {
             }
         }
         best.iter_mut().for_each(|b| *b /= rows.len() as f64);
-        let ends = |mut list: Vec<f64>| {
-            list.retain(|x| !x.is_nan());
-            list.sort_unstable_by(f64::total_cmp);
-            (!list.is_empty()).then(|| {
-                (
-                    quantile_of_sorted(&list, 0.025),
-                    quantile_of_sorted(&list, 0.975),
-                )
-            })
+        let interval = (0..systems).into_par_iter();
+        let interval = interval.map(|s| middle(rows.iter().map(|r| r[s]).collect(), level));
+        let whole = |list| {
+            let found: Interval = middle(list, level)?;
+            Some((found.low.floor() as usize, found.high.ceil() as usize))
         };
-        let interval = (0..systems)
-            .map(|s| ends(rows.iter().map(|r| r[s]).collect()))
-            .collect();
-        let whole =
-            |list| ends(list).map(|(low, high)| (low.floor() as usize, high.ceil() as usize));
         Some(Self {
             over,
             draws: rows.len(),
-            places: found.into_iter().map(whole).collect(),
+            level,
+            interval: interval.collect(),
+            places: found.into_par_iter().map(whole).collect(),
             best,
-            interval,
             values: rows.concat(),
             good,
         })
     }
 
-    /// Whether `a` is better than `b` in at least 97.5 % of the draws (a tie is half).
-    pub fn resolved(&self, a: usize, b: usize) -> bool {
-        let n = self.best.len();
-        let won: f64 = self
-            .values
-            .chunks_exact(n)
-            .map(|row| {
-                match self
-                    .good
-                    .oriented(row[a])
-                    .partial_cmp(&self.good.oriented(row[b]))
-                {
-                    Some(std::cmp::Ordering::Greater) => 1.0,
-                    Some(std::cmp::Ordering::Equal) => 0.5,
-                    _ => 0.0,
-                }
-            })
-            .sum();
-        won >= 0.975 * self.draws as f64
+    fn rows(&self) -> impl Iterator<Item = &[f64]> {
+        self.values.chunks_exact(self.best.len())
+    }
+
+    /// The middle draws of the difference of two systems, first less second; `None` where a draw has no value for both.
+    pub fn difference(&self, first: usize, second: usize) -> Option<Interval> {
+        middle(
+            self.rows().map(|r| r[first] - r[second]).collect(),
+            self.level,
+        )
+    }
+
+    /// Whether `better` is better than `other` in so many draws (97.5 % at a level of 95 %). Draws in which the two tie,
+    /// or one has no value, tell nothing apart.
+    pub fn resolved(&self, better: usize, other: usize) -> bool {
+        let value = |row: &[f64], s: usize| self.good.oriented(row[s]);
+        let won = self.rows().filter(|r| value(r, better) > value(r, other));
+        // The share is asked of counts: 0.975 of 2000 is 1950, not 1950.0000000000002.
+        let needed = (1.0 - (1.0 - self.level) / 2.0) * self.draws as f64;
+        won.count() as f64 >= needed - 1e-6
     }
 }
 
-/// What a system gets on a task, for ways of counting that add over the tasks.
-struct Linear {
-    tasks: usize,
-    cells: Vec<f64>,
-    weights: Vec<f64>,
-    mean: bool,
-    strict: bool,
-}
-
-impl Linear {
-    fn of(by: Aggregate, matrix: &ScoreMatrix, missing: Missing) -> Option<Self> {
-        let (systems, tasks) = (matrix.systems().len(), matrix.tasks().len());
-        let mut weights: Vec<f64> = matrix.tasks().iter().map(|t| t.weight).collect();
-        let mut cells = vec![f64::NAN; systems * tasks];
-        let (mut mean, mut strict) = (true, missing == Missing::Strict);
-        match by {
-            Aggregate::Mean => (0..systems)
-                .for_each(|s| cells[s * tasks..][..tasks].copy_from_slice(matrix.row(s))),
-            Aggregate::DeltaM | Aggregate::Normalised => {
-                for s in 0..systems {
-                    let found = relative(matrix, s);
-                    found.excluded.iter().for_each(|&t| weights[t] = 0.0);
-                    for (t, gain) in found.per_task.iter().enumerate() {
-                        cells[s * tasks + t] = match by {
-                            Aggregate::DeltaM => *gain,
-                            _ => matrix.row(s)[t] / matrix.tasks()[t].expert.unwrap_or(f64::NAN),
-                        };
-                    }
-                }
-            }
-            Aggregate::Borda | Aggregate::BordaAll | Aggregate::MeanRank | Aggregate::WinRate => {
-                (mean, strict) = (
-                    matches!(by, Aggregate::MeanRank | Aggregate::WinRate),
-                    false,
-                );
-                for t in 0..tasks {
-                    let ranks = matrix.ranks(t);
-                    let present = ranks.iter().filter(|r| !r.is_nan()).count() as f64;
-                    if by == Aggregate::WinRate && present < 2.0 {
-                        continue;
-                    }
-                    for (s, rank) in ranks.into_iter().enumerate() {
-                        cells[s * tasks + t] = match by {
-                            Aggregate::Borda => present - rank,
-                            Aggregate::BordaAll => systems as f64 - rank,
-                            Aggregate::WinRate => (present - rank) / (present - 1.0),
-                            _ => rank,
-                        };
-                    }
-                }
-            }
-            _ => return None,
-        }
-        Some(Self {
-            tasks,
-            cells,
-            weights,
-            mean,
-            strict,
-        })
-    }
-
-    fn values(&self, times: &[f64]) -> Vec<f64> {
-        let row = |cells: &[f64]| {
-            let (mut sum, mut weight, mut lacks) = (0.0, 0.0, false);
-            for ((x, w), k) in cells.iter().zip(&self.weights).zip(times) {
-                if x.is_nan() {
-                    lacks |= *w > 0.0;
-                } else {
-                    sum += x * w * k;
-                    weight += w * k;
-                }
-            }
-            match (self.strict && lacks, self.mean) {
-                (true, _) => f64::NAN,
-                (_, true) => sum / weight,
-                (_, false) => sum,
-            }
-        };
-        self.cells.chunks_exact(self.tasks).map(row).collect()
-    }
+/// The middle of a list, without its gaps.
+fn middle(mut list: Vec<f64>, level: f64) -> Option<Interval> {
+    list.retain(|x| !x.is_nan());
+    list.sort_unstable_by(f64::total_cmp);
+    let tail = (1.0 - level) / 2.0;
+    let at = |p| quantile_of_sorted(&list, p);
+    (!list.is_empty()).then(|| Interval::new(at(tail), at(1.0 - tail)))
 }
 
 fn weighted(matrix: &ScoreMatrix, times: &[f64]) -> Option<ScoreMatrix> {
@@ -205,7 +185,7 @@ fn weighted(matrix: &ScoreMatrix, times: &[f64]) -> Option<ScoreMatrix> {
 }
 
 /// Draws that a way of counting can afford, by what one costs.
-fn affordable(by: Aggregate, matrix: &ScoreMatrix) -> usize {
+fn affordable(by: Aggregate, matrix: &ScoreMatrix, draws: usize) -> usize {
     let (n, t) = (matrix.systems().len() as f64, matrix.tasks().len() as f64);
     let each = match by {
         Aggregate::BradleyTerry => n * n * t + 20.0 * n * n * n,
@@ -218,29 +198,32 @@ fn affordable(by: Aggregate, matrix: &ScoreMatrix) -> usize {
     if most < 100.0 {
         0
     } else {
-        (most as usize).min(DRAWS)
+        (most as usize).min(draws)
     }
 }
 
-/// Places over draws of tasks; `None` where there is one task or the way of counting costs too much.
+/// Values and places over draws of tasks.
+///
+/// # Errors
+/// Says what the table lacks for it: tasks, a good end, a way of counting that can be paid.
 pub fn over_tasks(
     by: Aggregate,
     matrix: &ScoreMatrix,
-    missing: Missing,
-    seed: u64,
-) -> Option<Uncertainty> {
-    let used: Vec<usize> = (0..matrix.tasks().len())
-        .filter(|&t| matrix.tasks()[t].weight > 0.0)
-        .collect();
-    if used.len() < 2 {
-        return None;
+    settings: &Settings,
+) -> Result<Uncertainty, String> {
+    let used = by.tasks_of(matrix);
+    if used.len() < FEW_TASKS {
+        let tasks = match used.len() {
+            1 => "1 task is".to_owned(),
+            n => format!("{n} tasks are"),
+        };
+        return Err(format!("{tasks} too few to draw them again"));
     }
-    let seed = Seed::of("board: tasks", &seed.to_string());
-    let linear = Linear::of(by, matrix, missing);
-    let draws = if linear.is_some() {
-        DRAWS
-    } else {
-        affordable(by, matrix)
+    let seed = Seed::of("board: tasks", &settings.seed.to_string());
+    let linear = Linear::of(by, matrix, settings.missing);
+    let draws = match linear {
+        Some(_) => settings.draws,
+        None => affordable(by, matrix, settings.draws),
     };
     let one = |number: usize| {
         let mut draw = seed.draw(number as u64);
@@ -250,7 +233,7 @@ pub fn over_tasks(
         match &linear {
             Some(linear) => Some(linear.values(&times)),
             None => Some(
-                rank(by, &weighted(matrix, &times)?, missing, &[])
+                rank(by, &weighted(matrix, &times)?, settings.missing, &[])
                     .ok()?
                     .standing
                     .value,
@@ -258,54 +241,80 @@ pub fn over_tasks(
         }
     };
     let rows: Option<Vec<Vec<f64>>> = (0..draws).into_par_iter().map(one).collect();
-    Uncertainty::new(Over::Tasks, &rows?, matrix.systems().len(), by.good())
+    let good = by.good_in(matrix);
+    let found = rows.zip(good);
+    found
+        .and_then(|(rows, good)| Uncertainty::new(Over::Tasks, &rows, settings.level, good))
+        .ok_or_else(|| format!("{by} takes too long to draw again on a table of this size"))
 }
 
-/// Places over draws of examples (where there are single answers for every cell) or of scores by their standard errors
-/// (where every cell has one); else `None`.
+/// Values and places over draws of examples, where there are single answers behind every score that counts and each is
+/// their mean; else of scores by their standard errors, where every score has one.
+///
+/// # Errors
+/// Says what is lacking.
 pub fn over_examples(
     by: Aggregate,
-    imported: &Imported,
+    results: &Results,
+    answers: &[TaskAnswers],
     matrix: &ScoreMatrix,
-    missing: Missing,
-    seed: u64,
-) -> Option<Uncertainty> {
-    let results = &imported.results;
+    settings: &Settings,
+) -> Result<Uncertainty, String> {
     let (systems, tasks) = (matrix.systems().len(), matrix.tasks().len());
+    let costly = || format!("{by} takes too long to draw again on a table of this size");
     if by == Aggregate::Irt {
-        return None;
+        return Err(costly());
     }
+    let mut counts = vec![false; tasks];
+    by.tasks_of(matrix)
+        .into_iter()
+        .for_each(|t| counts[t] = true);
     let mut of_task: Vec<Option<&TaskAnswers>> = vec![None; tasks];
-    for answers in &imported.answers {
+    for answers in answers.iter().filter(|a| counts[a.task]) {
         of_task[answers.task] = Some(answers);
     }
-    let whole = (0..systems * tasks).all(|at| {
-        let (s, t) = (at / tasks, at % tasks);
-        results.cell(s, t).is_none() || of_task[t].is_some_and(|a| !a.answers[s].is_empty())
-    });
-    let errors: Vec<Option<f64>> = (0..systems * tasks)
-        .map(|at| {
-            results
-                .cell(at / tasks, at % tasks)
-                .and_then(super::results::Cell::standard_error)
-        })
+    let filled =
+        || (0..systems * tasks).filter(|at| counts[at % tasks] && results.cells[*at].is_some());
+    if filled().next().is_none() {
+        return Err("there are no scores".into());
+    }
+    let errors: Vec<Option<f64>> = results
+        .cells
+        .iter()
+        .map(|cell| cell.as_ref().and_then(Cell::standard_error))
         .collect();
-    let known = (0..errors.len()).all(|i| results.cells[i].is_none() || errors[i].is_some());
-    let over = match (whole, known) {
-        (true, _) => Over::Examples,
-        (false, true) => Over::Errors,
-        _ => return None,
+    let behind = |at: usize| {
+        let answers = of_task[at % tasks]?.answers.get(at / tasks)?;
+        mean_of(answers.iter().flatten())
+    };
+    let stated = |at: usize| matrix.row(at / tasks)[at % tasks];
+    let over = if filled().all(|at| {
+        let score = stated(at);
+        behind(at).is_some_and(|m| (m - score).abs() <= 1e-6 * score.abs().max(1.0))
+    }) {
+        Over::Examples
+    } else if filled().all(|at| errors[at].is_some()) {
+        Over::Errors
+    } else {
+        return Err("neither single answers nor standard errors are known for all scores".into());
     };
     let size: usize = match over {
-        Over::Examples => imported.answers.iter().map(|a| a.ids.len() * systems).sum(),
+        Over::Examples => of_task
+            .iter()
+            .flatten()
+            .map(|a| a.ids.len() * systems)
+            .sum(),
         _ => systems * tasks,
     };
-    let cost = affordable(by, matrix).max(if by.reads_scale() { DRAWS } else { 0 });
-    let draws = cost.min(4e8 as usize / size.max(1)).min(DRAWS);
+    let cost = match by.reads_scale() {
+        true => settings.draws,
+        false => affordable(by, matrix, settings.draws),
+    };
+    let draws = cost.min(8e8 as usize / size.max(1));
     if draws < 50 {
-        return None;
+        return Err(costly());
     }
-    let seed = Seed::of("board: examples", &seed.to_string());
+    let seed = Seed::of("board: examples", &settings.seed.to_string());
     let one = |number: usize| {
         let mut draw = seed.draw(number as u64);
         let cells = match over {
@@ -314,10 +323,21 @@ pub fn over_examples(
         };
         let drawn =
             ScoreMatrix::new(matrix.systems().to_vec(), matrix.tasks().to_vec(), cells).ok()?;
-        Some(rank(by, &drawn, missing, &[]).ok()?.standing.value)
+        match Linear::of(by, &drawn, settings.missing) {
+            Some(linear) => Some(linear.values(&vec![1.0; tasks])),
+            None => Some(rank(by, &drawn, settings.missing, &[]).ok()?.standing.value),
+        }
     };
     let rows: Option<Vec<Vec<f64>>> = (0..draws).into_par_iter().map(one).collect();
-    Uncertainty::new(over, &rows?, systems, by.good())
+    let found = rows.zip(by.good_in(matrix));
+    found
+        .and_then(|(rows, good)| Uncertainty::new(over, &rows, settings.level, good))
+        .ok_or_else(costly)
+}
+
+fn mean_of<'a>(answers: impl Iterator<Item = &'a Answer>) -> Option<f64> {
+    let (sum, n) = answers.fold((0.0, 0.0), |(sum, n), a| (sum + a.mean(), n + 1.0));
+    (n > 0.0).then(|| sum / n)
 }
 
 fn redrawn(of_task: &[Option<&TaskAnswers>], systems: usize, draw: &mut Draw) -> Vec<f64> {
@@ -354,143 +374,101 @@ fn noisy(matrix: &ScoreMatrix, errors: &[Option<f64>], draw: &mut Draw) -> Vec<f
     errors.iter().enumerate().map(cell).collect()
 }
 
-/// What leaving one task or one system out does to the order of the others.
-#[derive(Debug, Clone)]
-pub struct LeftOut {
-    /// Task or system that was left out.
-    pub name: String,
-    /// Kendall's τ-b of the others' values with and without it; 1 = the same order.
-    pub tau: f64,
-    /// Most places that a system moves, counted among the others, and which.
-    pub moved: (usize, usize),
-    /// Whether another system comes first (for a system left out: among the others).
-    pub first: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::aggregate::matrix::tests::matrix;
+    use crate::evaluate::board::results::{System, Task};
 
-fn left_out(name: &str, before: &[f64], after: &[f64], keep: &[usize], good: Direction) -> LeftOut {
-    let both: Vec<usize> = (0..keep.len())
-        .filter(|&i| !before[i].is_nan() && !after[i].is_nan())
-        .collect();
-    let pick = |v: &[f64]| both.iter().map(|&i| v[i]).collect::<Vec<f64>>();
-    let (a, b) = (pick(before), pick(after));
-    let (was, is) = (places(&a, good), places(&b, good));
-    let moves = was
-        .iter()
-        .zip(&is)
-        .map(|(x, y)| x.unwrap_or(0).abs_diff(y.unwrap_or(0)));
-    let most = moves
-        .enumerate()
-        .max_by_key(|&(i, m)| (m, std::cmp::Reverse(i)))
-        .unwrap_or((0, 0));
-    let top = |p: &[Option<usize>]| p.iter().position(|x| *x == Some(1));
-    LeftOut {
-        name: name.to_owned(),
-        tau: kendall(&a, &b, KendallVariant::B).map_or(f64::NAN, |c| c.r),
-        moved: (most.1, both.get(most.0).map_or(0, |&i| keep[i])),
-        first: top(&was) != top(&is),
-    }
-}
-
-/// Leaves out every task, then every system, once. Tasks and systems in the order of the table.
-///
-/// # Errors
-/// What [`rank`] refuses on a smaller table.
-pub fn stability(
-    by: Aggregate,
-    matrix: &ScoreMatrix,
-    missing: Missing,
-) -> Result<(Vec<LeftOut>, Vec<LeftOut>)> {
-    let base = rank(by, matrix, missing, &[])?.standing.value;
-    let (n, tasks) = (matrix.systems().len(), matrix.tasks().len());
-    let all: Vec<usize> = (0..n).collect();
-    let linear = Linear::of(by, matrix, missing);
-    let without = |t: usize| {
-        let mut times = vec![1.0; tasks];
-        times[t] = 0.0;
-        let after = match &linear {
-            Some(linear) if !linear.strict => linear.values(&times),
-            _ => {
-                let keep: Vec<usize> = (0..tasks).filter(|&k| k != t).collect();
-                let part = matrix
-                    .select(&all, &keep)
-                    .map_err(|e| crate::MergeError::Internal(e.to_string()))?;
-                rank(by, &part, missing, &[])?.standing.value
-            }
+    fn results(matrix: &ScoreMatrix, error: Option<f64>) -> Results {
+        let cell = |x: f64| {
+            let mut cell = Cell::new(x);
+            cell.stderr = error;
+            (!x.is_nan()).then_some(cell)
         };
-        Ok(left_out(
-            &matrix.tasks()[t].name,
-            &base,
-            &after,
-            &all,
-            by.good(),
-        ))
-    };
-    let by_task = match tasks {
-        1 => Vec::new(),
-        _ => (0..tasks)
-            .into_par_iter()
-            .map(without)
-            .collect::<Result<_>>()?,
-    };
-    let columns: Vec<usize> = (0..tasks).collect();
-    let alone = |s: usize| {
-        let keep: Vec<usize> = (0..n).filter(|&k| k != s).collect();
-        let part = matrix
-            .select(&keep, &columns)
-            .map_err(|e| crate::MergeError::Internal(e.to_string()))?;
-        let after = rank(by, &part, missing, &[])?.standing.value;
-        let before: Vec<f64> = keep.iter().map(|&k| base[k]).collect();
-        Ok(left_out(
-            &matrix.systems()[s],
-            &before,
-            &after,
-            &keep,
-            by.good(),
-        ))
-    };
-    let by_system = match n {
-        0..=2 => Vec::new(),
-        _ => (0..n).into_par_iter().map(alone).collect::<Result<_>>()?,
-    };
-    Ok((by_task, by_system))
-}
-
-/// Two orders of the same systems.
-#[derive(Debug, Clone)]
-pub struct Disagreement {
-    /// Kendall's τ-b.
-    pub tau: f64,
-    /// Pairs that the two order differently, and all pairs that both order.
-    pub pairs: (usize, usize),
-    /// Systems with their two places, the largest difference first; places among systems that have both.
-    pub systems: Vec<(usize, usize, usize)>,
-}
-
-/// Compares two lists of values. O(n²).
-pub fn disagreement(a: &[f64], a_good: Direction, b: &[f64], b_good: Direction) -> Disagreement {
-    let both: Vec<usize> = (0..a.len())
-        .filter(|&s| !a[s].is_nan() && !b[s].is_nan())
-        .collect();
-    let x: Vec<f64> = both.iter().map(|&s| a_good.oriented(a[s])).collect();
-    let y: Vec<f64> = both.iter().map(|&s| b_good.oriented(b[s])).collect();
-    let mut pairs = (0, 0);
-    for i in 0..x.len() {
-        for j in 0..i {
-            let (p, q) = (x[i] - x[j], y[i] - y[j]);
-            pairs.0 += usize::from(p * q < 0.0);
-            pairs.1 += usize::from(p * q != 0.0);
+        let rows = 0..matrix.systems().len();
+        Results {
+            systems: matrix.systems().iter().map(System::new).collect(),
+            tasks: matrix
+                .tasks()
+                .iter()
+                .map(|t| Task::new(t.clone(), "x"))
+                .collect(),
+            cells: rows
+                .flat_map(|s| matrix.row(s).to_vec())
+                .map(cell)
+                .collect(),
         }
     }
-    let (p, q) = (places(&x, Direction::Higher), places(&y, Direction::Higher));
-    let rows = both.iter().zip(p.into_iter().zip(q));
-    let mut systems: Vec<(usize, usize, usize)> = rows
-        .map(|(&s, (p, q))| (s, p.unwrap_or(0), q.unwrap_or(0)))
-        .filter(|(_, p, q)| p != q)
-        .collect();
-    systems.sort_by_key(|&(s, p, q)| (std::cmp::Reverse(p.abs_diff(q)), s));
-    Disagreement {
-        tau: kendall(&x, &y, KendallVariant::B).map_or(f64::NAN, |c| c.r),
-        pairs,
-        systems,
+
+    #[test]
+    fn a_clear_winner_and_two_alike() {
+        // The first beats the others everywhere; the others win in turns.
+        let rows: Vec<Vec<f64>> = vec![
+            (0..12).map(|t| 0.9 + 0.001 * f64::from(t)).collect(),
+            (0..12).map(|t| 0.5 + 0.1 * f64::from(t % 2)).collect(),
+            (0..12).map(|t| 0.6 - 0.1 * f64::from(t % 2)).collect(),
+        ];
+        let m = matrix(&[&rows[0], &rows[1], &rows[2]], &[]);
+        let settings = Settings {
+            draws: 500,
+            ..Settings::default()
+        };
+        for by in [
+            Aggregate::Mean,
+            Aggregate::WinRate,
+            Aggregate::MeanRank,
+            Aggregate::BradleyTerry,
+        ] {
+            let d = over_tasks(by, &m, &settings).unwrap();
+            assert!(d.resolved(0, 1) && d.resolved(0, 2), "{by}");
+            assert!(
+                !d.resolved(2, 0) && !d.resolved(1, 2) && !d.resolved(2, 1),
+                "{by}"
+            );
+            assert_eq!((d.places[0], d.best[0]), (Some((1, 1)), 1.0), "{by}");
+            assert_eq!(d.places[1], Some((2, 3)), "{by}");
+        }
+        let mean = over_tasks(Aggregate::Mean, &m, &settings).unwrap();
+        assert!(mean.interval[1].unwrap().contains(0.55));
+        let apart = mean.difference(0, 1).unwrap();
+        assert!(apart.low > 0.3 && apart.high < 0.42, "{apart:?}");
+        // Zero errors: every draw is the table itself.
+        let exact = results(&m, Some(0.0));
+        let e = over_examples(Aggregate::Mean, &exact, &[], &m, &settings).unwrap();
+        let value = e.interval[1].unwrap();
+        assert!(e.over == Over::Errors && value.high - value.low < 1e-12);
+        let none = results(&m, None);
+        let why = over_examples(Aggregate::Mean, &none, &[], &m, &settings).unwrap_err();
+        assert!(why.contains("standard errors"), "{why}");
+    }
+
+    #[test]
+    fn examples_are_the_same_for_all_systems() {
+        let m = matrix(&[&[0.5], &[0.4]], &[]);
+        let answer = |sum: f64| Some(Answer { trials: 1, sum });
+        let mut answers = TaskAnswers {
+            task: 0,
+            ids: ["a", "b", "c", "d"].map(String::from).to_vec(),
+            answers: vec![
+                [1.0, 0.0, 1.0, 0.0].map(answer).to_vec(),
+                [0.9, -0.1, 0.9, -0.1].map(answer).to_vec(),
+            ],
+        };
+        let settings = Settings::default();
+        let table = results(&m, None);
+        let why = over_tasks(Aggregate::Mean, &m, &settings).unwrap_err();
+        assert_eq!(why, "1 task is too few to draw them again");
+        let of = |answers: &TaskAnswers| {
+            let list = std::slice::from_ref(answers);
+            over_examples(Aggregate::Mean, &table, list, &m, &settings)
+        };
+        let d = of(&answers).unwrap();
+        let apart = d.difference(0, 1).unwrap();
+        assert!((apart.low - 0.1).abs() < 1e-12 && (apart.high - 0.1).abs() < 1e-12);
+        assert!(d.over == Over::Examples && d.resolved(0, 1) && !d.resolved(1, 0));
+        // Answers whose mean is not the score (an F1, say) are not what the score is made of.
+        answers.answers[1][0] = answer(0.0);
+        assert!(of(&answers).is_err());
     }
 }

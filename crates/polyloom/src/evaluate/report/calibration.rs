@@ -80,7 +80,7 @@ impl Reliability {
             "Reliability of {}: accuracy by confidence in {BINS} bins; calibration error {:.3}",
             self.name, self.error.l1
         );
-        let mut svg = Svg::new(270.0, 282.0, &label);
+        let mut svg = Svg::new(270.0, 291.0, &label);
         svg.text(from, 18.0, "b", &clip(&self.name, 28));
         for tick in [0.0, 0.5, 1.0] {
             svg.line((from, y.at(tick)), (to, y.at(tick)), "grid");
@@ -88,7 +88,8 @@ impl Reliability {
             svg.text(x.at(tick), to + 6.0, "axis m", &tick.to_string());
         }
         svg.line((x.at(0.0), y.at(0.0)), (x.at(1.0), y.at(1.0)), "dash");
-        let n = self.sorted.len() as f64;
+        let counts = self.bins.bins().iter().map(|b| b.count());
+        let most = counts.max().unwrap_or(1).max(1) as f64;
         for (b, bin) in self.bins.bins().iter().enumerate() {
             if bin.count() == 0 {
                 continue;
@@ -104,9 +105,9 @@ impl Reliability {
             );
             svg.rect((left, top), (right - left, y.at(0.0) - top), "fill", &title);
             svg.mark((x.at(bin.confidence()), top), 0, "dot small", &title);
-            // How many answers, as a strip below the axis.
-            let tall = 14.0 * bin.count() as f64 / n;
-            svg.rect((left, 282.0 - tall), (right - left, tall), "count", &title);
+            // How many answers, as a strip below the axis; the tallest is the bin that holds most.
+            let tall = 16.0 * bin.count() as f64 / most;
+            svg.rect((left, 290.0 - tall), (right - left, tall), "count", &title);
         }
         svg.end()
     }
@@ -166,7 +167,7 @@ pub fn lines(curves: &[(String, Vec<(f64, f64)>)], across: &str, up: &str, log: 
     let high = points().map(|p| p.1).fold(0.0, f64::max);
     let pad = ((high - low) * 0.05).max(0.005);
     let x = Axis::new(near, far, 56.0, 460.0);
-    let y = Axis::new((low - pad).max(0.0), (high + pad).min(1.0), 250.0, 14.0);
+    let y = Axis::new((low - pad).max(0.0), (high + pad).min(1.0), 250.0, 24.0);
     let height = 300.0 + 20.0 * curves.len() as f64;
     let names: Vec<&str> = curves.iter().map(|(name, _)| name.as_str()).collect();
     let label = format!("{up} by {across}: {}", names.join(", "));

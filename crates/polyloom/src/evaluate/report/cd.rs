@@ -97,31 +97,95 @@ impl CriticalDifference {
         )
     }
 
+    /// Who is drawn, best first, with mean ranks and names; and the bars over positions of that order.
+    fn drawn<'a>(&self, matrix: &'a ScoreMatrix) -> (Vec<(f64, &'a str)>, Vec<(usize, usize)>) {
+        let shown = self.cliques.order.len().min(MOST);
+        let one = |&i: &usize| {
+            let name = matrix.systems()[self.systems[i]].as_str();
+            (self.friedman.mean_ranks[i], name)
+        };
+        let groups = self.cliques.groups.iter().filter(|g| g.0 < shown);
+        let groups = groups.map(|g| (g.0, g.1.min(shown - 1)));
+        (
+            self.cliques.order[..shown].iter().map(one).collect(),
+            groups.filter(|g| g.1 > g.0).collect(),
+        )
+    }
+
+    fn ends(&self, drawn: &[(f64, &str)]) -> (f64, f64) {
+        let ends = drawn.first().zip(drawn.last());
+        let (low, high) = ends.map_or((1.0, 2.0), |(a, b)| (a.0.floor(), b.0.ceil()));
+        (low, high.max(low + self.difference.ceil()))
+    }
+
+    fn yardstick(&self, svg: &mut Svg, axis: &Axis, low: f64) {
+        let (a, b) = (axis.at(low), axis.at(low + self.difference));
+        svg.line((a, 14.0), (b, 14.0), "ink");
+        svg.line((a, 10.0), (a, 18.0), "ink");
+        svg.line((b, 10.0), (b, 18.0), "ink");
+        let label = format!("critical difference {:.2}", self.difference);
+        svg.text(a, 31.0, "axis", &label);
+    }
+
+    /// The drawing for phones: a row for each system, bars upright beside those that are not told apart.
+    pub fn narrow(&self, matrix: &ScoreMatrix) -> String {
+        let (drawn, groups) = self.drawn(matrix);
+        let (low, high) = self.ends(&drawn);
+        let (left, width, top, step) = (14.0, 230.0, 62.0, 32.0);
+        let bottom = top + step * drawn.len() as f64;
+        let bars = left + width + 56.0;
+        let axis = Axis::new(low, high, left, left + width);
+        let mut svg = Svg::new(
+            bars + 9.0 * groups.len() as f64,
+            bottom + 6.0,
+            &format!(
+                "Mean ranks of {} systems, best first, bars beside those not told apart",
+                drawn.len()
+            ),
+        );
+        let (ticks, digits) = axis.ticks();
+        for tick in ticks {
+            let x = axis.at(tick);
+            svg.line((x, top - 6.0), (x, bottom), "grid");
+            svg.text(x, top - 10.0, "axis m", &format!("{tick:.digits$}"));
+        }
+        self.yardstick(&mut svg, &axis, low);
+        let y = |row: usize| top + step * row as f64 + 22.0;
+        for (row, (rank, name)) in drawn.iter().enumerate() {
+            let shown = format!("{rank:.2}");
+            svg.text(left, y(row) - 10.0, "", &clip(name, 34));
+            svg.mark(
+                (axis.at(*rank), y(row)),
+                0,
+                "dot",
+                &format!("{name}: mean rank {shown}"),
+            );
+            svg.text(left + width + 8.0, y(row) + 4.0, "", &shown);
+        }
+        for (level, (first, last)) in groups.iter().enumerate() {
+            let x = bars + 9.0 * level as f64;
+            svg.line((x, y(*first) - 6.0), (x, y(*last) + 6.0), "bar");
+        }
+        svg.end()
+    }
+
     /// The drawing.
     pub fn chart(&self, matrix: &ScoreMatrix) -> String {
-        let shown = self.cliques.order.len().min(MOST);
-        let order = &self.cliques.order[..shown];
-        let rank = |i: usize| self.friedman.mean_ranks[order[i]];
-        let name = |i: usize| matrix.systems()[self.systems[order[i]]].as_str();
+        let (drawn, groups) = self.drawn(matrix);
+        let shown = drawn.len();
         let (half, rest) = (shown.div_ceil(2), shown / 2);
-        let long = |from: usize, to: usize| {
-            let widest = (from..to).map(|i| name(i).chars().count().min(26)).max();
+        let long = |part: &[(f64, &str)]| {
+            let widest = part
+                .iter()
+                .map(|(_, name)| name.chars().count().min(26))
+                .max();
             widest.unwrap_or(0) as f64 * LETTER + 52.0
         };
-        let (left, right, middle) = (long(0, half), long(half, shown), 420.0);
-        let groups: Vec<(usize, usize)> = self
-            .cliques
-            .groups
-            .iter()
-            .filter(|g| g.0 < shown)
-            .map(|g| (g.0, g.1.min(shown - 1)))
-            .filter(|g| g.1 > g.0)
-            .collect();
+        let (left, right, middle) = (long(&drawn[..half]), long(&drawn[half..]), 420.0);
         let line = 58.0;
         let names = line + 14.0 + 9.0 * groups.len() as f64;
         let height = names + 21.0 * half.max(rest) as f64 + 8.0;
-        let low = rank(0).floor();
-        let high = (rank(shown - 1).ceil()).max(low + self.difference.ceil());
+        let (low, high) = self.ends(&drawn);
         let axis = Axis::new(low, high, left + 20.0, left + middle - 20.0);
         let mut svg = Svg::new(
             left + middle + right,
@@ -135,19 +199,13 @@ impl CriticalDifference {
             svg.line((x, line - 5.0), (x, line), "ink");
             svg.text(x, line - 9.0, "axis m", &format!("{tick:.digits$}"));
         }
-        // The yardstick.
-        let (a, b) = (axis.at(low), axis.at(low + self.difference));
-        svg.line((a, 14.0), (b, 14.0), "ink");
-        svg.line((a, 10.0), (a, 18.0), "ink");
-        svg.line((b, 10.0), (b, 18.0), "ink");
-        let label = format!("critical difference {:.2}", self.difference);
-        svg.text(a, 31.0, "axis", &label);
-        for i in 0..shown {
-            let x = axis.at(rank(i));
+        self.yardstick(&mut svg, &axis, low);
+        for (i, (rank, name)) in drawn.iter().enumerate() {
+            let x = axis.at(*rank);
             let on_left = i < half;
             let row = if on_left { i } else { shown - 1 - i };
             let y = names + 21.0 * row as f64 + 10.0;
-            let number = format!("{:.2}", rank(i));
+            let number = format!("{rank:.2}");
             let (end, at, class) = if on_left {
                 (left + 4.0, left - 2.0, "e")
             } else {
@@ -156,9 +214,9 @@ impl CriticalDifference {
             svg.path(
                 &format!("M{x:.1} {line}V{y:.1}H{end:.1}"),
                 "lead",
-                &format!("{}: mean rank {number}", name(i)),
+                &format!("{name}: mean rank {number}"),
             );
-            let label = clip(name(i), 26);
+            let label = clip(name, 26);
             let label = if on_left {
                 format!("{label}  {number}")
             } else {
@@ -168,7 +226,10 @@ impl CriticalDifference {
         }
         for (level, (first, last)) in groups.iter().enumerate() {
             let y = line + 9.0 + 9.0 * level as f64;
-            let (a, b) = (axis.at(rank(*first)) - 4.0, axis.at(rank(*last)) + 4.0);
+            let (a, b) = (
+                axis.at(drawn[*first].0) - 4.0,
+                axis.at(drawn[*last].0) + 4.0,
+            );
             svg.line((a, y), (b, y), "bar");
         }
         svg.end()
@@ -240,6 +301,7 @@ mod tests {
                 .sentence(&m)
                 .contains("3 of 4 systems and 3 of 4 tasks")
         );
+        assert!(found.narrow(&m).contains("s0: mean rank 1.00"));
         let svg = found.chart(&m);
         assert!(svg.contains("s0  1.00") && svg.ends_with("</svg>"));
         let two = matrix(&[&[1.0, 2.0], &[2.0, 1.0]], &[]);

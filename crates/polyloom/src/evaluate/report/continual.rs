@@ -45,6 +45,7 @@ pub(super) fn section(found: &Stages) -> String {
             shown: format!("{x:.digits$}{own}"),
             title: format!("{} after {}", found.tasks[c], found.stages[r]),
             tint: Some(('c', (x - low) / span)),
+            ..Cell::default()
         }
     };
     heat(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::Report;
-use super::table::{Row, shown_ranks, stars};
+use super::table::{Row, shown_places, stars};
 use crate::evaluate::aggregate::Direction;
 use crate::evaluate::statistics::Interval;
 
@@ -18,10 +18,10 @@ struct Shown {
 impl Report {
     fn shown(&self) -> Shown {
         let table = &self.table;
-        let percent = 100.0 * (1.0 - self.options.alpha);
+        let percent = 100.0 * self.options.settings.level;
         let mut heads: Vec<String> =
             vec!["rank".into(), "system".into(), table.by.heading().into()];
-        if table.draws.is_some() {
+        if table.draws().is_some() {
             heads.extend([
                 format!("{percent:.0} % interval"),
                 "ranks".into(),
@@ -41,9 +41,9 @@ impl Report {
                 row.name.clone(),
                 table.shown(row.value),
             ];
-            if table.draws.is_some() {
+            if table.draws().is_some() {
                 cells.push(table.shown_interval(row.interval));
-                cells.push(shown_ranks(row.spread));
+                cells.push(shown_places(row.places));
                 cells.push(if row.open_to_above {
                     "≈ row above".into()
                 } else {
@@ -177,8 +177,11 @@ impl Report {
                 number(row.value),
             ];
             cells.extend(bounds(row.interval));
-            cells.extend(bounds(row.spread.map(|s| s.rank)));
-            cells.push(number(row.spread.map_or(f64::NAN, |s| s.best)));
+            cells.extend(match row.places {
+                Some((first, last)) => [first.to_string(), last.to_string()],
+                None => [String::new(), String::new()],
+            });
+            cells.push(number(row.best));
             cells.push(if row.open_to_above {
                 "1".into()
             } else {
@@ -254,18 +257,26 @@ impl Report {
                 .iter()
                 .map(|(k, v)| (k.clone(), number(*v)))
                 .collect();
+            let record = |t: usize| {
+                let record = self.results.cell(row.system, t)?.record.as_ref();
+                record.map(|p| p.display().to_string())
+            };
+            let records: Vec<Option<String>> = (0..self.matrix.tasks().len()).map(record).collect();
             json!({
                 "name": row.name,
+                "records": records.iter().any(Option::is_some).then_some(records),
                 "source": system.source.as_ref().map(|p| p.display().to_string()),
                 "rank": row.place,
                 "value": number(row.value),
                 "interval": row.interval.map(pair),
-                "rank_interval": row.spread.map(|s| pair(s.rank)),
-                "first": row.spread.map(|s| number(s.best)),
-                "second_rank_interval": row.second.map(|s| pair(s.rank)),
+                "rank_interval": row.places,
+                "first": number(row.best),
+                "second_rank_interval": row.second,
                 "resolved_from_above": !row.open_to_above,
                 "resolved_from_first": !row.open_to_first,
-                "against_baseline": row.versus.map(|v| json!({"difference": number(v.difference), "p_holm": number(v.p)})),
+                "against_baseline": row.versus.map(|v| json!({
+                    "difference": number(v.difference), "interval": v.interval.map(pair), "p_holm": number(v.p),
+                })),
                 "missing": row.missing,
                 "further": further,
                 "costs": costs,
@@ -343,10 +354,11 @@ impl Report {
             "polyloom": env!("CARGO_PKG_VERSION"),
             "title": self.title,
             "rank_by": table.by.name(),
-            "level": number(1.0 - self.options.alpha),
-            "basis": table.draws.as_ref().map(|d| d.basis.name()),
-            "second_basis": table.second.as_ref().map(|d| d.basis.name()),
-            "draws": table.draws.as_ref().map(super::draws::Draws::count),
+            "level": number(self.options.settings.level),
+            "basis": table.draws().map(|d| d.over.name()),
+            "second_basis": table.order.second().map(|d| d.over.name()),
+            "draws": table.draws().map(|d| d.draws),
+            "seed": self.options.settings.seed,
             "baseline": self.options.baseline,
             "sentence": self.sentence(),
             "resolved_pairs": table.resolved_share,

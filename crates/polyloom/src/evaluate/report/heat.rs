@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::compact;
+use super::links::Links;
 use super::table::{Table, digits};
 use crate::diff::cluster;
 use crate::evaluate::aggregate::relative::normalised;
@@ -166,7 +167,7 @@ pub fn views(matrix: &ScoreMatrix, baseline: Option<usize>) -> Vec<View> {
 }
 
 /// The map: a choice of views, of which one is shown, without a script.
-pub fn map(results: &Results, matrix: &ScoreMatrix, table: &Table) -> String {
+pub fn map(results: &Results, matrix: &ScoreMatrix, table: &Table, links: &Links<'_>) -> String {
     let (order, _) = task_order(matrix);
     let systems: Vec<usize> = table.rows.iter().map(|r| r.system).collect();
     let views = views(matrix, table.baseline);
@@ -201,7 +202,7 @@ pub fn map(results: &Results, matrix: &ScoreMatrix, table: &Table) -> String {
         if compact {
             out.push_str(&compact::map(matrix, view, &systems, &order));
         } else {
-            cells(&mut out, results, matrix, view, &systems, &order);
+            cells(&mut out, (results, matrix), view, (&systems, &order), links);
         }
         out.push_str("</div>");
     }
@@ -211,11 +212,10 @@ pub fn map(results: &Results, matrix: &ScoreMatrix, table: &Table) -> String {
 
 fn cells(
     out: &mut String,
-    results: &Results,
-    matrix: &ScoreMatrix,
+    (results, matrix): (&Results, &ScoreMatrix),
     view: &View,
-    systems: &[usize],
-    order: &[usize],
+    (systems, order): (&[usize], &[usize]),
+    links: &Links<'_>,
 ) {
     let n = matrix.tasks().len();
     let _ = write!(
@@ -232,7 +232,7 @@ fn cells(
         let short = escape(&super::svg::clip(&matrix.tasks()[t].name, 24));
         let _ = write!(
             out,
-            "<th scope=\"col\" title=\"{name}\"><span>{short}{lower}</span></th>"
+            "<th scope=\"col\" title=\"{name}\"><a href=\"#task-{t}\">{short}{lower}</a></th>"
         );
     }
     out.push_str("</tr></thead><tbody>");
@@ -259,10 +259,10 @@ fn cells(
                 (_, false) => format!("{value:.digits$}"),
             };
             // The first view says what is known of the score; the others would only say it again.
-            let title = if view.name == "scores" {
-                about(results, s, t)
+            let (title, link) = if view.name == "scores" {
+                (about(results, s, t, links), links.record(s, t))
             } else {
-                String::new()
+                (String::new(), String::new())
             };
             td(
                 out,
@@ -271,6 +271,7 @@ fn cells(
                     title,
                     tint: (!tint.is_nan())
                         .then(|| (if tint < 0.0 { 'h' } else { 'c' }, tint.abs())),
+                    link,
                 },
             );
         }
@@ -279,7 +280,7 @@ fn cells(
     out.push_str("</tbody></table></div>\n");
 }
 
-fn about(results: &Results, system: usize, task: usize) -> String {
+fn about(results: &Results, system: usize, task: usize, links: &Links<'_>) -> String {
     let Some(cell) = results.cell(system, task) else {
         return String::new();
     };
@@ -299,7 +300,7 @@ fn about(results: &Results, system: usize, task: usize) -> String {
     if cell.replicates.len() > 1 {
         let _ = write!(out, ", {} runs", cell.replicates.len());
     }
-    out
+    out + &links.about(system, task)
 }
 
 #[cfg(test)]

@@ -89,10 +89,11 @@ pub fn sentence(table: &Table) -> String {
     if ranked.len() == 1 {
         return format!("`{}` is the only ranked system.", first.name);
     }
-    let Some(draws) = &table.draws else {
+    let Some(draws) = table.draws() else {
         return format!(
             "`{}` stands first, and nothing says how sure that is: {}.",
-            first.name, table.why_no_draws
+            first.name,
+            table.order.why_no_draws.as_deref().unwrap_or_default()
         );
     };
     let open: Vec<&&Row> = ranked[1..].iter().filter(|r| r.open_to_first).collect();
@@ -114,9 +115,12 @@ pub fn sentence(table: &Table) -> String {
                 one => one.concat(),
             };
             format!(
-                "`{}` stands first, not resolved from {list}; the other {} are told apart from it",
+                "`{}` stands first, not resolved from {list}; {} told apart from it",
                 first.name,
-                ranked.len() - 1 - n
+                match ranked.len() - 1 - n {
+                    1 => "the other one is".to_owned(),
+                    rest => format!("the other {rest} are"),
+                }
             )
         }
         n => format!(
@@ -134,7 +138,7 @@ pub fn sentence(table: &Table) -> String {
     format!(
         "{lead} at {:.0} % ({}, {} draws).{share}",
         100.0 * draws.level,
-        draws.basis.words(),
-        draws.count()
+        draws.over.words(),
+        draws.draws
     )
 }

@@ -10,12 +10,11 @@ mod cd;
 mod compact;
 mod continual;
 mod coverage;
-mod draws;
 mod export;
 mod flips;
-mod headline;
 mod heat;
 mod intervals;
+mod links;
 mod orders;
 mod page;
 mod skills;
@@ -29,18 +28,18 @@ mod wins;
 use indexmap::IndexMap;
 
 use super::aggregate::ScoreMatrix;
+use super::board::counting::{Aggregate, usual};
+use super::board::order::Order;
 use super::board::predictions::Predictions;
+use super::board::records::answers_of;
 use super::board::results::Results;
 use super::board::stages::Stages;
+use super::board::uncertainty::Settings;
 use super::sum::mean;
 use crate::error::{MergeError, Result};
 use cd::CriticalDifference;
-use draws::{Draws, ExampleScores};
-use headline::Headline;
 use orders::Orders;
 use table::{Parts, Table};
-
-pub use headline::RankBy;
 
 /// What a report is made from.
 #[derive(Debug, Clone, Default)]
@@ -60,20 +59,25 @@ pub struct Inputs {
 pub struct Options {
     /// Heading; else what is compared.
     pub title: Option<String>,
-    /// What orders the leaderboard; else [`RankBy::of`].
-    pub rank_by: Option<RankBy>,
+    /// What orders the leaderboard; else the first of [`usual`].
+    pub rank_by: Option<Aggregate>,
     /// The system that others are compared with.
     pub baseline: Option<String>,
     /// Tag of the bars and the radar; else the first usual one.
     pub by: Option<String>,
     /// Systems that are the stages of a continual-learning run, in order.
     pub stages: Vec<String>,
-    /// 1 − the level of intervals and tests.
-    pub alpha: f64,
-    /// Draws of the bootstrap.
-    pub draws: usize,
+    /// What gaps do, the draws, and the level of intervals and tests.
+    pub settings: Settings,
     /// Examples listed for each direction of each pair.
     pub examples: usize,
+}
+
+impl Options {
+    /// 1 − the level of intervals and tests.
+    fn alpha(&self) -> f64 {
+        1.0 - self.settings.level
+    }
 }
 
 impl Default for Options {
@@ -84,15 +88,11 @@ impl Default for Options {
             baseline: None,
             by: None,
             stages: Vec::new(),
-            alpha: 0.05,
-            draws: 2000,
+            settings: Settings::default(),
             examples: 40,
         }
     }
 }
-
-/// Fewer tasks than this say nothing about other tasks.
-const FEW_TASKS: usize = 5;
 
 /// All that a report shows, computed.
 pub struct Report {
@@ -186,18 +186,20 @@ impl Report {
                 })?)
             }
         };
-        let by = options.rank_by.unwrap_or_else(|| RankBy::of(&matrix));
-        let headline = Headline::of(&matrix, by).map_err(|why| {
-            refuse("rank-by", why).hint("--rank-by win-rate works for every table of scores")
-        })?;
-        let orders = Orders::of(&matrix);
-        let (draws, why_no_draws) = draw(&headline, &matrix, &results, &predictions, &options);
+        let by = options
+            .rank_by
+            .or_else(|| usual(&results).first().copied())
+            .unwrap_or(Aggregate::WinRate);
+        let answers = answers_of(&results, &predictions);
+        let ranked = Order::of(by, &results, &answers, &matrix, &options.settings)?;
+        notes.extend(ranked.ranked.note.clone());
+        let missing = options.settings.missing;
+        let orders = Orders::of(&matrix, missing);
         let table = Table::of(Parts {
             results: &results,
             matrix: &matrix,
-            headline: &headline,
-            draws,
-            why_no_draws,
+            order: ranked,
+            missing,
             orders: &orders,
             baseline,
         });
@@ -206,7 +208,7 @@ impl Report {
         let reference = options.baseline.as_ref().or(with_predictions);
         let pairs = match reference {
             Some(reference) => {
-                flips::pairs(&predictions, reference, &order, options.alpha, &mut notes)?
+                flips::pairs(&predictions, reference, &order, options.alpha(), &mut notes)?
             }
             None => Vec::new(),
         };
@@ -235,18 +237,11 @@ impl Report {
                 }
                 refuse("unknown-tag", why).hint(known("the tags are", tags.into_iter()))
             })?;
-        let title = options.title.clone().unwrap_or_else(|| {
-            let count =
-                |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            format!(
-                "{} on {}",
-                count(matrix.systems().len(), "system"),
-                count(matrix.tasks().len(), "task")
-            )
-        });
+        let title = options.title.clone();
+        let title = title.unwrap_or_else(|| size(&matrix).replace(", ", " on "));
         Ok(Self {
             title,
-            difference: CriticalDifference::of(&matrix, 1.0 - options.alpha),
+            difference: CriticalDifference::of(&matrix, options.settings.level),
             coverage: coverage::of(&attempts, &predictions, &order),
             skills,
             reliability,
@@ -277,6 +272,16 @@ impl Report {
     }
 }
 
+/// "3 systems, 1 task".
+fn size(matrix: &ScoreMatrix) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!(
+        "{}, {}",
+        count(matrix.systems().len(), "system"),
+        count(matrix.tasks().len(), "task")
+    )
+}
+
 fn known<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let shown: Vec<String> = names.iter().take(8).map(|n| format!("`{n}`")).collect();
@@ -286,97 +291,4 @@ fn known<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
         String::new()
     };
     format!("{what} {}{more}", shown.join(", "))
-}
-
-type Drawn = ((Option<Draws>, Option<Draws>), String);
-
-/// The draws that the inputs allow: over tasks where there are several, over examples where all systems answered the same
-/// ones, else from standard errors.
-fn draw(
-    headline: &Headline,
-    matrix: &ScoreMatrix,
-    results: &Results,
-    predictions: &IndexMap<String, Predictions>,
-    options: &Options,
-) -> Drawn {
-    let (systems, level) = (matrix.systems().len(), 1.0 - options.alpha);
-    if systems < 2 {
-        return ((None, None), "there is one system".into());
-    }
-    let tasks = (headline.tasks.len() >= FEW_TASKS)
-        .then(|| Draws::over_tasks(headline, systems, options.draws, level));
-    let examples = example_scores(headline, matrix, predictions)
-        .map(|e| Draws::over_examples(headline, matrix, &e, options.draws, level))
-        .or_else(|| {
-            let errors = standard_errors(headline, results)?;
-            Some(Draws::over_errors(
-                headline,
-                matrix,
-                &errors,
-                options.draws,
-                level,
-            ))
-        });
-    match (tasks, examples) {
-        (None, None) => (
-            (None, None),
-            format!(
-                "{} tasks are too few to draw them again, and neither predictions nor standard errors are given for all scores",
-                headline.tasks.len()
-            ),
-        ),
-        (None, examples) => ((examples, None), String::new()),
-        both => (both, String::new()),
-    }
-}
-
-/// `[task][system][example]` where every system answered the same examples of every counted task, and their mean is the
-/// score of the table.
-fn example_scores(
-    headline: &Headline,
-    matrix: &ScoreMatrix,
-    predictions: &IndexMap<String, Predictions>,
-) -> Option<ExampleScores> {
-    let each: Vec<&Predictions> = matrix
-        .systems()
-        .iter()
-        .map(|name| predictions.get(name))
-        .collect::<Option<_>>()?;
-    let mut found = Vec::new();
-    for (t, _) in &headline.tasks {
-        let name = matrix.tasks()[*t].name.as_str();
-        let key = if name == "all" && !each[0].tasks.contains_key("all") {
-            ""
-        } else {
-            name
-        };
-        let ids: Vec<&String> = each[0].tasks.get(key)?.keys().collect();
-        let mut systems = Vec::new();
-        for (s, predictions) in each.iter().enumerate() {
-            let examples = predictions.tasks.get(key)?;
-            if examples.len() != ids.len() {
-                return None;
-            }
-            let values: Vec<f64> = ids
-                .iter()
-                .map(|id| examples.get(*id).map(|e| e.value))
-                .collect::<Option<_>>()?;
-            let score = matrix.score(s, *t)?;
-            if (mean(values.iter().copied()) - score).abs() > 1e-6 * score.abs().max(1.0) {
-                return None;
-            }
-            systems.push(values);
-        }
-        found.push(systems);
-    }
-    Some(found)
-}
-
-fn standard_errors(headline: &Headline, results: &Results) -> Option<Vec<Vec<f64>>> {
-    let error = |s: usize, t: usize| results.cell(s, t)?.standard_error();
-    headline
-        .tasks
-        .iter()
-        .map(|(t, _)| (0..results.systems.len()).map(|s| error(s, *t)).collect())
-        .collect()
 }

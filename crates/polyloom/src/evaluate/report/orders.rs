@@ -2,15 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::headline::RankBy;
 use super::table::{Column, Table};
-use crate::evaluate::EvalError;
-use crate::evaluate::aggregate::comparisons::Comparisons;
-use crate::evaluate::aggregate::kemeny::{Kemeny, kemeny};
+use crate::evaluate::aggregate::ScoreMatrix;
+use crate::evaluate::aggregate::kemeny::Kemeny;
 use crate::evaluate::aggregate::matrix::places;
-use crate::evaluate::aggregate::pairwise::{Estimator, elo_scale, fit};
-use crate::evaluate::aggregate::ranking::{self, Borda, Middle, Preferences};
-use crate::evaluate::aggregate::{Direction, ScoreMatrix};
+use crate::evaluate::aggregate::mean::Missing;
+use crate::evaluate::aggregate::ranking::Preferences;
+use crate::evaluate::board::counting::Aggregate;
+use crate::evaluate::board::ranking::{Ranked, consensus, rank};
 use crate::html::{Cell, escape, td};
 
 /// Systems shown at most.
@@ -19,11 +18,8 @@ const MOST: usize = 40;
 /// The orders.
 #[derive(Debug, Clone)]
 pub struct Orders {
-    mean_rank: Vec<f64>,
-    borda: Vec<f64>,
-    win_rate: Vec<f64>,
-    /// Strength of each system, and whether it had to be held down by a penalty.
-    strengths: Option<(Vec<f64>, bool)>,
+    /// Mean rank, Borda, win rate and, where it can be fitted, Bradley–Terry.
+    ranked: Vec<Ranked>,
     /// The consensus; its place by system.
     kemeny: (Kemeny, Vec<f64>),
     /// How often each system is better than each other one.
@@ -32,90 +28,54 @@ pub struct Orders {
 
 impl Orders {
     /// Computes them all.
-    pub fn of(matrix: &ScoreMatrix) -> Self {
-        let comparisons = Comparisons::of_matrix(matrix);
-        let strengths = match fit(&comparisons, Estimator::Ridge, 0.0) {
-            Ok(found) => Some((found.theta, false)),
-            // Some system never loses or never wins: without a penalty its strength is infinite.
-            Err(EvalError::NotIdentifiable { .. }) => fit(&comparisons, Estimator::Ridge, 0.01)
-                .ok()
-                .map(|found| (found.theta, true)),
-            Err(_) => None,
-        };
+    pub fn of(matrix: &ScoreMatrix, missing: Missing) -> Self {
+        let by = [
+            Aggregate::MeanRank,
+            Aggregate::Borda,
+            Aggregate::WinRate,
+            Aggregate::BradleyTerry,
+        ];
         let preferences = Preferences::of_matrix(matrix);
-        let consensus = kemeny(&preferences, 10);
-        let mut place = vec![f64::NAN; matrix.systems().len()];
-        for (at, &s) in consensus.orders[0].iter().enumerate() {
-            place[s] = at as f64 + 1.0;
-        }
         Self {
-            mean_rank: ranking::mean_rank(matrix).value,
-            borda: ranking::borda(matrix, Borda::Beaten).value,
-            win_rate: ranking::win_rate(matrix, Middle::Mean).value,
-            strengths,
-            kemeny: (consensus, place),
+            ranked: by
+                .into_iter()
+                .filter_map(|by| rank(by, matrix, missing, &[]).ok())
+                .collect(),
+            kemeny: consensus(&preferences, matrix.systems().len()),
             preferences,
         }
     }
 
-    fn named(&self) -> Vec<(&'static str, &'static str, &[f64], usize, Direction)> {
-        let mut found: Vec<(_, _, &[f64], _, _)> = vec![
-            (
-                "mean rank",
-                "mean place over tasks, ties averaged",
-                &self.mean_rank,
-                2,
-                Direction::Lower,
-            ),
-            (
-                "Borda",
-                "sum over tasks of the number of systems beaten",
-                &self.borda,
-                1,
-                Direction::Higher,
-            ),
-            (
-                "win rate",
-                "mean share of the other systems that are beaten",
-                &self.win_rate,
-                3,
-                Direction::Higher,
-            ),
-            (
-                "Kemeny",
-                "place in the order with the fewest disagreements",
-                &self.kemeny.1,
-                0,
-                Direction::Lower,
-            ),
-        ];
-        if let Some((theta, _)) = &self.strengths {
-            found.push((
-                "Bradley–Terry",
-                "strength from who beats whom on each task, on the scale of Elo numbers",
-                theta,
-                0,
-                Direction::Higher,
-            ));
-        }
+    fn strengths(&self) -> Option<&Ranked> {
+        self.ranked.iter().find(|r| r.by == Aggregate::BradleyTerry)
+    }
+
+    fn named(&self) -> Vec<(Aggregate, &[f64])> {
+        let mut found: Vec<(Aggregate, &[f64])> = self
+            .ranked
+            .iter()
+            .map(|r| (r.by, &r.standing.value[..]))
+            .collect();
+        found.insert(3.min(found.len()), (Aggregate::Kemeny, &self.kemeny.1));
         found
     }
 
     /// Columns of the leaderboard: those that say something beside what orders it.
-    pub(super) fn columns(&self, by: RankBy) -> Vec<Column> {
-        let wanted = ["mean rank", "Borda", "Bradley–Terry"];
+    pub(super) fn columns(&self, by: Aggregate) -> Vec<Column> {
+        let wanted = [
+            Aggregate::MeanRank,
+            Aggregate::Borda,
+            Aggregate::BradleyTerry,
+        ];
         self.named()
             .into_iter()
-            .filter(|(name, ..)| wanted.contains(name) && *name != by.heading())
-            .map(|(name, about, values, digits, good)| Column {
-                heading: name.into(),
-                about: about.into(),
-                values: match name {
-                    "Bradley–Terry" => values.iter().map(|t| elo_scale(*t)).collect(),
-                    _ => values.to_vec(),
-                },
-                digits: Some(digits),
-                good: Some(good),
+            .filter(|(other, _)| wanted.contains(other) && *other != by)
+            .map(|(other, values)| Column {
+                heading: other.heading().into(),
+                about: other.words(),
+                values: values.to_vec(),
+                digits: Some(other.digits()),
+                good: Some(other.good()),
             })
             .collect()
     }
@@ -123,7 +83,7 @@ impl Orders {
     /// Name and places by system of every order.
     pub fn places(&self) -> Vec<(&'static str, Vec<Option<usize>>)> {
         let each = self.named().into_iter();
-        each.map(|(name, _, values, _, good)| (name, places(values, good)))
+        each.map(|(by, values)| (by.heading(), places(values, by.good())))
             .collect()
     }
 
@@ -135,11 +95,11 @@ impl Orders {
                 "The Kemeny order is the only one with the fewest disagreements.".to_owned()
             }
             Some(false) if consensus.complete => format!(
-                "{} orders have the fewest disagreements (Kemeny: not unique); the first is shown.",
+                "{} orders have the fewest disagreements (Kemeny: not unique); places are their mean.",
                 consensus.orders.len()
             ),
             Some(false) => format!(
-                "More than {} orders have the fewest disagreements (Kemeny: not unique); one is shown.",
+                "More than {} orders have the fewest disagreements (Kemeny: not unique); places are the mean of those.",
                 consensus.orders.len()
             ),
             None => format!(
@@ -151,9 +111,9 @@ impl Orders {
         if self.preferences.condorcet_winner().is_none() {
             out.push_str(" No system beats every other one on most tasks.");
         }
-        match &self.strengths {
-            Some((_, true)) => out.push_str(" Bradley–Terry strengths are held down by a penalty (0.01): some systems never lose, or never win, against others, and without it they have none."),
-            Some((_, false)) => {}
+        match self.strengths().map(|r| r.note.is_some()) {
+            Some(true) => out.push_str(" Bradley–Terry strengths are held down by a penalty (0.01): some systems never lose, or never win, against others, and without it they have none."),
+            Some(false) => {}
             None => out.push_str(" Bradley–Terry strengths could not be fitted."),
         }
         let first = |p: &[Option<usize>]| p.iter().position(|x| *x == Some(1));
@@ -209,6 +169,7 @@ impl Orders {
                     shown: plain(own),
                     title: String::new(),
                     tint: None,
+                    ..Cell::default()
                 },
             );
             for (_, places) in &shown {
@@ -230,6 +191,7 @@ impl Orders {
                         shown,
                         title: String::new(),
                         tint,
+                        ..Cell::default()
                     },
                 );
             }

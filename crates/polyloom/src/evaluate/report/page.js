@@ -73,7 +73,9 @@
       const task = data.tasks[order[column]];
       if (!system || !task) return;
       const score = system.scores[order[column]];
-      told.textContent = system.name + " on " + task.name + ": " + (score === null ? "no score" : score);
+      const hash = task.hash ? ", task " + task.hash.slice(0, 16) : "";
+      const record = system.records && system.records[order[column]] ? ", record " + system.records[order[column]] : "";
+      told.textContent = system.name + " on " + task.name + ": " + (score === null ? "no score" : score) + hash + record;
     });
   }
 
@@ -92,6 +94,15 @@
       one("found").textContent = wanted === "" ? "" : shown + " of " + cards.length + " listed examples";
     });
   }
+
+  // What a link leads to may be folded.
+  const unfold = () => {
+    const target = location.hash && one(location.hash.slice(1));
+    for (let d = target && target.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+    if (target) target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
 
   // On paper everything that is folded is open.
   const folded = [];

@@ -1,8 +1,10 @@
 //! The report as one HTML page.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use super::table::{shown_ranks, stars};
+use super::links::Links;
+use super::table::{shown_places, stars};
 use super::{Report, calibration, continual, coverage, flips, heat, intervals, wins};
 use crate::evaluate::aggregate::Direction;
 use crate::html::{Page, escape, rich, script_json};
@@ -43,9 +45,25 @@ fn drawing(svg: &str, label: &str) -> String {
     )
 }
 
+/// A drawing for desks and one for phones, of which one is shown.
+fn two_widths(chart: impl Fn(bool) -> String, label: &str) -> String {
+    format!(
+        "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
+        drawing(&chart(false), label),
+        drawing(&chart(true), label)
+    )
+}
+
 impl Report {
-    /// One HTML page: readable without a network, without script, on a phone, in print, without colour.
+    /// One HTML page: readable without a network, without script, on a phone, in print, without colour. Records are
+    /// named; [`Self::html_in`] links them.
     pub fn html(&self) -> String {
+        self.html_in(None)
+    }
+
+    /// The same for a page that will stand in a folder, with links from there to the records that results name.
+    pub fn html_in(&self, folder: Option<&Path>) -> String {
+        let links = Links::from(&self.results, folder);
         let mut s = Sections {
             nav: String::new(),
             out: String::new(),
@@ -56,7 +74,7 @@ impl Report {
             "How sure is the order?",
             &self.interval_section(),
         );
-        s.add("scores", "Scores by task", &self.heat_section());
+        s.add("scores", "Scores by task", &self.heat_section(&links));
         if self.matrix.systems().len() > 2 {
             s.add(
                 "difference",
@@ -91,13 +109,14 @@ impl Report {
             ) + &drawing(
                 &calibration::selective(&self.reliability),
                 "Accuracy by share kept",
-            );
+            )
+            .replacen("draw", "draw fit", 1);
             s.add("selective", "Accuracy of the surest answers", &content);
         }
         if !self.coverage.is_empty() {
             let content = soft(
                 "Share of problems on which at least one of k attempts passes (estimated without bias).",
-            ) + "<div class=\"scroll draw\" tabindex=\"0\" role=\"region\" aria-label=\"Coverage\">"
+            ) + "<div class=\"scroll draw fit\" tabindex=\"0\" role=\"region\" aria-label=\"Coverage\">"
                 + &coverage::section(&self.coverage)
                 + "</div>";
             s.add("coverage", "Coverage", &content);
@@ -106,7 +125,7 @@ impl Report {
             let reference = &self.pairs[0].first;
             let content = soft(&format!(
                 "Every system against `{reference}`, on the same examples. Lost: `{reference}` does better on them; gained: the other way round."
-            )) + &flips::table(&self.pairs, self.options.alpha);
+            )) + &flips::table(&self.pairs, self.options.alpha());
             s.add("flips", "What changes", &content);
             s.add(
                 "examples",
@@ -121,20 +140,21 @@ impl Report {
                 &continual::section(found),
             );
         }
-        s.add("tasks", "Tasks and sources", &self.source_section());
+        s.add("tasks", "Tasks and sources", &self.source_section(&links));
         let title = escape(&self.title);
         let cells = self.matrix.systems().len() * self.matrix.tasks().len();
         let data = self.json_rounded((cells > MANY).then_some(6));
         let filled = self.results.filled();
-        let holes = if filled < cells {
-            format!(", {filled} of {cells} scores known")
-        } else {
-            String::new()
+        // The usual title says the size already.
+        let mut size = match self.options.title {
+            Some(_) => format!("{}. ", super::size(&self.matrix)),
+            None => String::new(),
         };
+        if filled < cells {
+            let _ = write!(size, "{filled} of {cells} scores known. ");
+        }
         let mut body = format!(
-            "<header><h1>{title}</h1><p class=\"soft\">{} systems, {} tasks{holes}. Made by <code>polyloom report</code> {}.</p><p class=\"lead\">{}</p><nav aria-label=\"Sections\">{}</nav></header>\n<main>\n{}</main>\n",
-            self.matrix.systems().len(),
-            self.matrix.tasks().len(),
+            "<header><h1>{title}</h1><p class=\"soft\">{size}Made by <code>polyloom report</code> {}.</p><p class=\"lead\">{}</p><nav aria-label=\"Sections\">{}</nav></header>\n<main>\n{}</main>\n",
             env!("CARGO_PKG_VERSION"),
             rich(&intervals::sentence(&self.table)),
             s.nav,
@@ -168,7 +188,7 @@ impl Report {
 
     fn leaderboard(&self) -> String {
         let table = &self.table;
-        let percent = 100.0 * (1.0 - self.options.alpha);
+        let percent = 100.0 * self.options.settings.level;
         let mut out = String::from(
             "<p class=\"only-script buttons\">Copy as <button type=\"button\" data-copy=\"markdown\">Markdown</button> <button type=\"button\" data-copy=\"latex\">LaTeX</button> <button type=\"button\" data-copy=\"csv\">CSV</button> <button type=\"button\" data-copy=\"json\">JSON</button> <span id=\"copied\" role=\"status\"></span></p><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Leaderboard\"><table class=\"sortable board\"><thead><tr>",
         );
@@ -186,18 +206,18 @@ impl Report {
         };
         th(&mut out, "system", "", "");
         th(&mut out, "rank", "", " aria-sort=\"ascending\"");
-        th(&mut out, table.by.heading(), table.by.words(), "");
-        if let Some(draws) = &table.draws {
+        th(&mut out, table.by.heading(), &table.by.words(), "");
+        if let Some(draws) = table.draws() {
             th(
                 &mut out,
                 &format!("{percent:.0} % interval"),
-                draws.basis.words(),
+                draws.over.words(),
                 "",
             );
             th(
                 &mut out,
                 "ranks",
-                &format!("places over the draws: {}", draws.basis.words()),
+                &format!("places over the draws: {}", draws.over.words()),
                 "",
             );
             th(
@@ -207,11 +227,11 @@ impl Report {
                 "",
             );
         }
-        if let Some(second) = &table.second {
+        if let Some(second) = table.order.second() {
             th(
                 &mut out,
                 "ranks, examples",
-                &format!("places over the draws: {}", second.basis.words()),
+                &format!("places over the draws: {}", second.over.words()),
                 "",
             );
         }
@@ -265,31 +285,52 @@ impl Report {
             };
             let _ = write!(
                 out,
-                "<tr><th scope=\"row\" title=\"{name}\">{name}</th><td data-v=\"{}\">{}{mark}</td>",
+                "<tr><th scope=\"row\" title=\"{name}\"><a href=\"#from-{}\">{name}</a></th><td data-v=\"{}\">{}{mark}</td>",
+                row.system,
                 row.place.map_or_else(String::new, |p| p.to_string()),
                 row.place.map_or_else(|| "–".into(), |p| p.to_string())
             );
-            td(&mut out, row.value, &table.shown(row.value));
-            if table.draws.is_some() {
+            let counted = self.matrix.tasks().len();
+            let _ = write!(
+                out,
+                "<td data-v=\"{}\" title=\"{} of {counted} tasks measured; hashes and records: Scores by task, Tasks and sources\">{}</td>",
+                number(row.value),
+                self.matrix
+                    .row(row.system)
+                    .iter()
+                    .filter(|x| !x.is_nan())
+                    .count(),
+                escape(&table.shown(row.value))
+            );
+            if table.draws().is_some() {
                 let low = row.interval.map_or(f64::NAN, |i| i.low);
                 td(&mut out, low, &table.shown_interval(row.interval));
-                let low = row.spread.map_or(f64::NAN, |s| s.rank.low);
-                td(&mut out, low, &shown_ranks(row.spread));
-                let best = row.spread.map_or(f64::NAN, |s| s.best);
-                td(&mut out, best, &format!("{:.0} %", 100.0 * best));
+                let low = row.places.map_or(f64::NAN, |p| p.0 as f64);
+                td(&mut out, low, &shown_places(row.places));
+                let shown = match row.best {
+                    x if x.is_nan() || row.places.is_none() => "n/a".into(),
+                    x => format!("{:.0} %", 100.0 * x),
+                };
+                td(&mut out, row.best, &shown);
             }
-            if table.second.is_some() {
-                let low = row.second.map_or(f64::NAN, |s| s.rank.low);
-                td(&mut out, low, &shown_ranks(row.second));
+            if table.order.second().is_some() {
+                let low = row.second.map_or(f64::NAN, |p| p.0 as f64);
+                td(&mut out, low, &shown_places(row.second));
             }
             if table.baseline.is_some() {
                 let difference = row.versus.map_or(f64::NAN, |v| v.difference);
                 let shown = self.versus(row);
                 match row.versus {
                     Some(v) => {
+                        let over = v.interval.map_or_else(String::new, |i| {
+                            format!(
+                                "; {percent:.0} % of the draws: {}",
+                                table.shown_interval(Some(i))
+                            )
+                        });
                         let _ = write!(
                             out,
-                            "<td data-v=\"{}\" title=\"p = {:.4} (Holm){}\">{}</td>",
+                            "<td data-v=\"{}\" title=\"p = {:.4} (Holm){}{}\">{}</td>",
                             number(difference),
                             v.p,
                             if stars(v.p).is_empty() {
@@ -297,6 +338,7 @@ impl Report {
                             } else {
                                 ""
                             },
+                            escape(&over),
                             escape(&shown)
                         );
                     }
@@ -317,16 +359,16 @@ impl Report {
         }
         out.push_str("</tbody></table></div>\n");
         let mut about = format!("Ordered by {}.", table.by.words());
-        if let Some(draws) = &table.draws {
+        if let Some(draws) = table.draws() {
             let _ = write!(
                 about,
                 " Intervals, ranks and ≈ (not resolved from the row above) from {} draws: {}.",
-                draws.count(),
-                draws.basis.words()
+                draws.draws,
+                draws.over.words()
             );
         }
-        if let Some(second) = &table.second {
-            let _ = write!(about, " “Ranks, examples”: {}.", second.basis.words());
+        if let Some(second) = table.order.second() {
+            let _ = write!(about, " “Ranks, examples”: {}.", second.over.words());
         }
         if let Some(baseline) = &self.options.baseline {
             let _ = write!(
@@ -335,7 +377,8 @@ impl Report {
             );
             // All differences of one sign: the least p of the exact test, times the comparisons.
             let others = table.rows.iter().filter(|r| r.versus.is_some()).count() as f64;
-            let least = 2.0 * 0.5f64.powi(self.matrix.ranked().count() as i32) * others;
+            let tasks = table.rows.iter().filter_map(|r| r.versus).map(|v| v.tasks);
+            let least = 2.0 * 0.5f64.powi(tasks.max().unwrap_or(0) as i32) * others;
             if least >= 0.05 {
                 let _ = write!(
                     about,
@@ -349,13 +392,9 @@ impl Report {
     }
 
     fn interval_section(&self) -> String {
-        let mut out = format!(
-            "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
-            drawing(
-                &intervals::chart(&self.table, false),
-                "Ranked interval plot"
-            ),
-            drawing(&intervals::chart(&self.table, true), "Ranked interval plot")
+        let mut out = two_widths(
+            |narrow| intervals::chart(&self.table, narrow),
+            "Ranked interval plot",
         );
         let mut about = intervals::sentence(&self.table);
         if self.table.rows.iter().any(|r| r.open_to_first) {
@@ -365,21 +404,26 @@ impl Report {
         out
     }
 
-    fn heat_section(&self) -> String {
+    fn heat_section(&self, links: &Links<'_>) -> String {
         let clustered = heat::task_order(&self.matrix).1;
         let order = if clustered {
             "Systems in the order of the leaderboard; tasks that rate the systems alike stand together (average linkage on 1 − correlation)."
         } else {
             "Systems in the order of the leaderboard."
         };
-        soft(order) + &heat::map(&self.results, &self.matrix, &self.table)
+        soft(order) + &heat::map(&self.results, &self.matrix, &self.table, links)
     }
 
     fn difference_section(&self) -> String {
         match &self.difference {
             Ok(found) => {
-                drawing(&found.chart(&self.matrix), "Critical difference diagram")
-                    + &soft(&found.sentence(&self.matrix))
+                two_widths(
+                    |narrow| match narrow {
+                        true => found.narrow(&self.matrix),
+                        false => found.chart(&self.matrix),
+                    },
+                    "Critical difference diagram",
+                ) + &soft(&found.sentence(&self.matrix))
             }
             Err(why) => soft(&format!("Not drawn: {why}.")),
         }

@@ -123,14 +123,14 @@ impl Skills {
         let rows: Vec<_> = table.rows.iter().take(RADAR).collect();
         let (cx, cy, r) = (215.0, 165.0, 115.0);
         let n = self.values.len();
-        let at = |axis: usize, share: f64| {
-            let turn = std::f64::consts::TAU * axis as f64 / n as f64;
+        let at = |axis: f64, share: f64| {
+            let turn = std::f64::consts::TAU * axis / n as f64;
             (cx + r * share * turn.sin(), cy - r * share * turn.cos())
         };
-        let ring = |share: &dyn Fn(usize) -> f64| {
+        let ring = |share: f64| {
             let mut data = String::new();
             for axis in 0..n {
-                let (x, y) = at(axis, share(axis));
+                let (x, y) = at(axis as f64, share);
                 let _ = write!(data, "{}{x:.1} {y:.1}", if axis == 0 { "M" } else { "L" });
             }
             data + "z"
@@ -143,13 +143,11 @@ impl Skills {
         );
         let mut svg = Svg::new(430.0, height, &label);
         for share in [0.25, 0.5, 0.75, 1.0] {
-            svg.path(&ring(&|_| share), "grid", "");
-            let (x, y) = at(0, share);
-            svg.text(x + 3.0, y - 2.0, "axis", &share.to_string());
+            svg.path(&ring(share), "grid", "");
         }
         for axis in 0..n {
-            svg.line((cx, cy), at(axis, 1.0), "grid");
-            let (x, y) = at(axis, 1.1);
+            svg.line((cx, cy), at(axis as f64, 1.0), "grid");
+            let (x, y) = at(axis as f64, 1.1);
             let class = match x - cx {
                 d if d.abs() < 12.0 => "axis m",
                 d if d < 0.0 => "axis e",
@@ -158,18 +156,34 @@ impl Skills {
             svg.text(x, y + 4.0, class, &clip(&self.values[axis].0, 16));
         }
         for (i, row) in rows.iter().enumerate() {
+            // A value that was not measured is a gap in the line, not a zero.
             let share = |axis: usize| {
-                let x = self.scores[axis][row.system];
-                if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
+                let x = self.scores[axis % n][row.system];
+                (!x.is_nan()).then(|| x.clamp(0.0, 1.0))
             };
-            svg.path(&ring(&share), &format!("series s{i}"), &row.name);
+            let mut data = String::new();
             for axis in 0..n {
-                svg.mark(at(axis, share(axis)), i, &format!("dot s{i}"), "");
+                if let (Some(from), Some(to)) = (share(axis), share(axis + 1)) {
+                    let ((a, b), (x, y)) = (at(axis as f64, from), at(axis as f64 + 1.0, to));
+                    let _ = write!(data, "M{a:.1} {b:.1}L{x:.1} {y:.1}");
+                }
+            }
+            svg.path(&data, &format!("series s{i}"), &row.name);
+            for axis in 0..n {
+                if let Some(share) = share(axis) {
+                    svg.mark(at(axis as f64, share), i, &format!("dot s{i}"), "");
+                }
             }
             let y = 330.0 + 20.0 * i as f64;
             svg.line((100.0, y), (136.0, y), &format!("series s{i}"));
             svg.mark((118.0, y), i, &format!("dot s{i}"), "");
             svg.text(146.0, y + 4.0, "", &clip(&row.name, 34));
+        }
+        // Between two axes, above the lines.
+        let middle = (std::f64::consts::PI / n as f64).cos();
+        for share in [0.25, 0.5, 0.75, 1.0] {
+            let (x, y) = at(0.5, share * middle);
+            svg.text(x, y + 4.0, "axis m halo", &share.to_string());
         }
         svg.end()
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Report;
+use super::links::{Links, short};
 use crate::evaluate::aggregate::Direction;
 use crate::html::{escape, rich};
 
@@ -10,7 +11,7 @@ use crate::html::{escape, rich};
 const RECORDS: usize = 500;
 
 impl Report {
-    pub(super) fn source_section(&self) -> String {
+    pub(super) fn source_section(&self, links: &Links<'_>) -> String {
         let mut out = String::from(
             "<details open><summary>Tasks</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Tasks\"><table class=\"sortable\"><thead><tr><th scope=\"col\">task</th><th scope=\"col\" class=\"l\">metric</th><th scope=\"col\" class=\"l\">better</th><th scope=\"col\">systems</th><th scope=\"col\">n</th><th scope=\"col\">chance</th><th scope=\"col\">expert</th><th scope=\"col\" class=\"l\">tags</th><th scope=\"col\" class=\"l\">hash</th></tr></thead><tbody>",
         );
@@ -33,7 +34,7 @@ impl Report {
             let hash = task.hash.as_deref().unwrap_or("–");
             let _ = write!(
                 out,
-                "<tr><th scope=\"row\" title=\"{name}\">{name}</th><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{measured}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"l\">{}</td><td class=\"l\"><code title=\"{}\">{}</code></td></tr>",
+                "<tr id=\"task-{t}\"><th scope=\"row\" title=\"{name}\">{name}</th><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{measured}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"l\">{}</td><td class=\"l\"><code title=\"{}\">{}</code></td></tr>",
                 escape(&task.metric),
                 match task.column.direction {
                     Some(Direction::Higher) => "higher",
@@ -45,28 +46,37 @@ impl Report {
                 or(task.column.expert),
                 escape(&tags.join("; ")),
                 escape(hash),
-                escape(&hash.chars().take(16).collect::<String>())
+                escape(&short(hash))
             );
         }
         out.push_str("</tbody></table></div></details>\n");
         out.push_str("<details><summary>Where the scores come from</summary><ul class=\"files\">");
-        for system in &self.results.systems {
-            let from = system.source.as_ref().map_or_else(
-                || "not stated".to_owned(),
-                |p| format!("<code>{}</code>", escape(&p.display().to_string())),
+        let file = |path: &std::path::Path| {
+            let name = format!("<code>{}</code>", escape(&path.display().to_string()));
+            match links.to(Some(path)) {
+                Some(link) => format!("<a href=\"{}\">{name}</a>", escape(&link)),
+                None => name,
+            }
+        };
+        for (s, system) in self.results.systems.iter().enumerate() {
+            let from = system.source.as_deref();
+            let from = from.map_or_else(|| "not stated".to_owned(), file);
+            let _ = write!(
+                out,
+                "<li id=\"from-{s}\"><b>{}</b>: {from}</li>",
+                escape(&system.name)
             );
-            let _ = write!(out, "<li><b>{}</b>: {from}</li>", escape(&system.name));
         }
         out.push_str("</ul>");
         let records: Vec<String> = (0..self.results.systems.len())
             .flat_map(|s| (0..self.results.tasks.len()).map(move |t| (s, t)))
             .filter_map(|(s, t)| {
-                let record = self.results.cell(s, t)?.record.as_ref()?;
+                let record = self.results.cell(s, t)?.record.as_deref()?;
                 Some(format!(
-                    "<li>{} on {}: <code>{}</code></li>",
+                    "<li>{} on {}: {}</li>",
                     escape(&self.results.systems[s].name),
                     escape(&self.results.tasks[t].column.name),
-                    escape(&record.display().to_string())
+                    file(record)
                 ))
             })
             .collect();

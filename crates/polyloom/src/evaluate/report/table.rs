@@ -1,23 +1,27 @@
 //! The leaderboard: rows in order, with what is known of each place.
 
-use super::draws::{Draws, Spread};
-use super::headline::{Headline, RankBy};
 use super::orders::Orders;
-use crate::evaluate::aggregate::matrix::places;
+use crate::evaluate::aggregate::mean::Missing;
 use crate::evaluate::aggregate::{Direction, ScoreMatrix};
+use crate::evaluate::board::counting::{Aggregate, one_scale};
+use crate::evaluate::board::linear::per_task;
+use crate::evaluate::board::order::Order;
+use crate::evaluate::board::ranking::rank;
 use crate::evaluate::board::results::Results;
+use crate::evaluate::board::uncertainty::Uncertainty;
 use crate::evaluate::statistics::Interval;
 use crate::evaluate::statistics::multiplicity::{Correction, adjust};
 use crate::evaluate::statistics::wilcoxon::{Zeros, wilcoxon};
-
-/// Pairs of systems looked at for the share that is told apart.
-const MOST_PAIRS: usize = 20_000;
 
 /// A system against the baseline.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Versus {
     /// Headline less that of the baseline, in the shown direction.
     pub difference: f64,
+    /// Its interval over the draws.
+    pub interval: Option<Interval>,
+    /// Tasks on which both were measured.
+    pub tasks: usize,
     /// Wilcoxon's signed-rank test over the tasks, corrected for the number of systems (Holm).
     pub p: f64,
 }
@@ -35,10 +39,12 @@ pub struct Row {
     pub value: f64,
     /// Its interval, as shown.
     pub interval: Option<Interval>,
-    /// Places over the draws, and the share of draws in which it is first.
-    pub spread: Option<Spread>,
-    /// The same over the second basis, where there is one.
-    pub second: Option<Spread>,
+    /// First and last place over the draws.
+    pub places: Option<(usize, usize)>,
+    /// Share of the draws in which it is first; `NaN` without draws.
+    pub best: f64,
+    /// Places over the second draws, where there are such.
+    pub second: Option<(usize, usize)>,
     /// Counted tasks without a score.
     pub missing: usize,
     /// Not told apart from the first.
@@ -68,15 +74,11 @@ pub struct Column {
 #[derive(Debug, Clone)]
 pub struct Table {
     /// What orders it.
-    pub by: RankBy,
+    pub by: Aggregate,
+    /// Numbers, places and the draws behind intervals and marks.
+    pub order: Order,
     /// Best first; those without a value last.
     pub rows: Vec<Row>,
-    /// Draws behind intervals and marks.
-    pub draws: Option<Draws>,
-    /// Further draws, shown beside.
-    pub second: Option<Draws>,
-    /// Why there are no draws.
-    pub why_no_draws: String,
     /// Share of pairs of systems that are told apart.
     pub resolved_share: Option<f64>,
     /// Further numbers.
@@ -92,12 +94,10 @@ pub struct Parts<'a> {
     pub results: &'a Results,
     /// Scores.
     pub matrix: &'a ScoreMatrix,
-    /// What orders them.
-    pub headline: &'a Headline,
-    /// Draws, the first for the marks.
-    pub draws: (Option<Draws>, Option<Draws>),
-    /// Why there are none.
-    pub why_no_draws: String,
+    /// The order.
+    pub order: Order,
+    /// What gaps do.
+    pub missing: Missing,
     /// Other ways to order.
     pub orders: &'a Orders,
     /// Number of the baseline.
@@ -110,84 +110,52 @@ impl Table {
         let Parts {
             results,
             matrix,
-            headline,
-            draws: (draws, second),
+            order,
+            missing,
             orders,
             baseline,
-            why_no_draws,
         } = parts;
-        let n = matrix.systems().len();
-        let values: Vec<f64> = (0..n).map(|s| headline.value(s, &|_| 1.0)).collect();
-        let place = places(&values, Direction::Higher);
-        let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by_key(|&s| (place[s].unwrap_or(usize::MAX), s));
-        let spreads = draws.as_ref().map(|d| d.spreads(n));
-        let seconds = second.as_ref().map(|d| d.spreads(n));
-        let counted: Vec<usize> = headline.tasks.iter().map(|t| t.0).collect();
-        let missing = matrix.missing(&counted);
-        let versus = baseline.map(|b| against(headline, &values, b));
-        let turn = |i: Interval| {
-            if headline.sign < 0.0 {
-                Interval::new(-i.high, -i.low)
-            } else {
-                i
-            }
+        let by = order.ranked.by;
+        let standing = &order.ranked.standing;
+        let (draws, second) = (order.draws(), order.second());
+        let versus = baseline.map(|b| against(&order, matrix, missing, b));
+        let open = |above: usize, below: usize| {
+            draws.is_some_and(|d| order.told_apart(d, above, below) == Some(false))
         };
-        let ranked = order.iter().filter(|s| place[**s].is_some()).count();
-        let open = |a: usize, b: usize| {
-            let both = place[a].is_some() && place[b].is_some();
-            both && draws.as_ref().is_some_and(|d| !d.resolved(a, b))
-        };
-        let rows = order.iter().enumerate().map(|(at, &s)| Row {
+        let rows = order.systems.iter().enumerate().map(|(at, &s)| Row {
             system: s,
             name: matrix.systems()[s].clone(),
-            place: place[s],
-            value: headline.sign * values[s],
-            interval: spreads.as_ref().map(|x| turn(x[s].value)),
-            spread: spreads.as_ref().map(|x| x[s]),
-            second: seconds.as_ref().map(|x| x[s]),
-            missing: missing[s],
-            open_to_first: at > 0 && open(order[0], s),
-            open_to_above: at > 0 && open(order[at - 1], s),
-            versus: versus.as_ref().and_then(|v| v[s]).map(|v| Versus {
-                difference: headline.sign * v.difference,
-                ..v
-            }),
+            place: standing.rank[s],
+            value: standing.value[s],
+            interval: draws.and_then(|d| d.interval[s]),
+            places: draws.and_then(|d| d.places[s]),
+            best: draws.map_or(f64::NAN, |d| d.best[s]),
+            second: second.and_then(|d| d.places[s]),
+            missing: standing.missing[s],
+            open_to_first: at > 0 && open(0, at),
+            open_to_above: at > 0 && open(at - 1, at),
+            versus: versus.as_ref().and_then(|v| v[s]),
         });
         let rows: Vec<Row> = rows.collect();
-        let pairs = ranked * ranked.saturating_sub(1) / 2;
-        let resolved_share = draws
-            .as_ref()
-            .filter(|_| (1..=MOST_PAIRS).contains(&pairs))
-            .map(|d| {
-                use rayon::prelude::*;
-                let told: usize = (0..ranked)
-                    .into_par_iter()
-                    .map(|a| {
-                        (a + 1..ranked)
-                            .filter(|&b| d.resolved(order[a], order[b]))
-                            .count()
-                    })
-                    .sum();
-                told as f64 / pairs as f64
-            });
         let shown: Vec<f64> = rows.iter().map(|r| r.value).collect();
-        let digits = match headline.by {
-            RankBy::WinRate | RankBy::DeltaM => 3,
-            RankBy::MeanRank => 2,
-            _ => digits(&shown),
+        let digits = match by {
+            by if by.reads_scale() => digits(&shown),
+            by => by.digits().min(3),
         };
         Self {
-            by: headline.by,
+            by,
             rows,
-            draws,
-            second,
-            why_no_draws,
-            resolved_share,
-            columns: columns(results, matrix, headline.by, orders),
+            resolved_share: order.resolved_share(),
+            columns: columns(results, matrix, by, missing, orders),
             baseline,
             digits,
+            order,
         }
+    }
+
+    /// The draws behind intervals and marks.
+    pub fn draws(&self) -> Option<&Uncertainty> {
+        self.order.draws()
     }
 
     /// A headline value as it is shown.
@@ -195,7 +163,7 @@ impl Table {
         let digits = self.digits;
         match self.by {
             _ if value.is_nan() => "n/a".into(),
-            RankBy::DeltaM => format!("{:+.1} %", 100.0 * value),
+            Aggregate::DeltaM => format!("{:+.1} %", 100.0 * value),
             _ => format!("{value:.digits$}"),
         }
     }
@@ -212,14 +180,11 @@ impl Table {
 }
 
 /// Places as they are shown.
-pub fn shown_ranks(spread: Option<Spread>) -> String {
-    let whole = |x: f64| format!("{x:.1}").trim_end_matches(".0").to_owned();
-    match spread {
-        Some(s) if s.rank.low == s.rank.high => whole(s.rank.low),
-        Some(s) if s.rank.low.is_finite() => {
-            format!("{} – {}", whole(s.rank.low), whole(s.rank.high))
-        }
-        _ => "n/a".into(),
+pub fn shown_places(places: Option<(usize, usize)>) -> String {
+    match places {
+        Some((a, b)) if a == b => a.to_string(),
+        Some((a, b)) => format!("{a} – {b}"),
+        None => "n/a".into(),
     }
 }
 
@@ -256,9 +221,20 @@ impl Column {
 pub fn large(value: f64) -> String {
     let units = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
     match units.iter().find(|(unit, _)| value.abs() >= *unit) {
-        Some((unit, name)) => format!("{:.2}{name}", value / unit),
+        Some((unit, name)) => three(value / unit) + name,
         None if value.fract() == 0.0 => format!("{value:.0}"),
-        None => format!("{value:.3}"),
+        None => three(value),
+    }
+}
+
+/// Three digits that count, as many after the point as that leaves, without zeros at the end.
+fn three(value: f64) -> String {
+    let before = value.abs().log10().floor().max(-9.0) as i32;
+    let after = usize::try_from(2 - before).unwrap_or(0);
+    let shown = format!("{value:.after$}");
+    match shown.contains('.') {
+        true => shown.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => shown,
     }
 }
 
@@ -276,15 +252,22 @@ pub fn digits(values: &[f64]) -> usize {
 }
 
 /// Every system against one: signed-rank tests over the tasks that both were measured on.
-fn against(headline: &Headline, values: &[f64], baseline: usize) -> Vec<Option<Versus>> {
+fn against(
+    order: &Order,
+    matrix: &ScoreMatrix,
+    missing: Missing,
+    baseline: usize,
+) -> Vec<Option<Versus>> {
+    let values = &order.ranked.standing.value;
     let mut found: Vec<Option<Versus>> = vec![None; values.len()];
+    let Some(gets) = per_task(order.ranked.by, matrix, missing) else {
+        return found;
+    };
     let mut tested = Vec::new();
     let mut raw = Vec::new();
     for system in (0..values.len()).filter(|&s| s != baseline) {
-        let both = headline
-            .brought
-            .iter()
-            .map(|row| (row[system], row[baseline]))
+        let both = (0..matrix.tasks().len())
+            .map(|t| (gets.cell(system, t), gets.cell(baseline, t)))
             .filter(|(a, b)| a.is_finite() && b.is_finite());
         let (a, b): (Vec<f64>, Vec<f64>) = both.unzip();
         if a.is_empty() {
@@ -298,40 +281,54 @@ fn against(headline: &Headline, values: &[f64], baseline: usize) -> Vec<Option<V
         if p.is_nan() {
             continue;
         }
-        tested.push(system);
+        tested.push((system, a.len()));
         raw.push(p);
     }
     let adjusted = adjust(&raw, Correction::Holm).unwrap_or(raw);
-    for (&s, p) in tested.iter().zip(adjusted) {
-        let difference = values[s] - values[baseline];
-        found[s] = Some(Versus { difference, p });
+    for (&(s, tasks), p) in tested.iter().zip(adjusted) {
+        found[s] = Some(Versus {
+            difference: values[s] - values[baseline],
+            interval: order.draws().and_then(|d| d.difference(s, baseline)),
+            tasks,
+            p,
+        });
     }
     found
 }
 
-fn columns(results: &Results, matrix: &ScoreMatrix, by: RankBy, orders: &Orders) -> Vec<Column> {
+fn columns(
+    results: &Results,
+    matrix: &ScoreMatrix,
+    by: Aggregate,
+    missing: Missing,
+    orders: &Orders,
+) -> Vec<Column> {
     let mut found = Vec::new();
-    for other in [RankBy::Mean, RankBy::Normalised, RankBy::DeltaM] {
-        if other == by || (other == RankBy::Mean && RankBy::of(matrix) != RankBy::Mean) {
+    for other in [Aggregate::Mean, Aggregate::AboveChance, Aggregate::DeltaM] {
+        if other == by || (other == Aggregate::Mean && !one_scale(results)) {
             continue;
         }
-        let Ok(headline) = Headline::of(matrix, other) else {
+        let Ok(ranked) = rank(other, matrix, missing, &[]) else {
             continue;
         };
-        let values = 0..matrix.systems().len();
+        if ranked.standing.value.iter().all(|x| x.is_nan()) {
+            continue;
+        }
         // A fraction is read in per cent.
         let (scale, heading) = match other {
-            RankBy::DeltaM => (100.0, "Δ to experts, %"),
-            _ => (headline.sign, other.heading()),
+            Aggregate::DeltaM => (100.0, "Δ to experts, %"),
+            _ => (1.0, other.heading()),
         };
-        let values: Vec<f64> = values
-            .map(|s| scale * headline.value(s, &|_| 1.0))
-            .collect();
+        let values: Vec<f64> = ranked.standing.value.iter().map(|x| scale * x).collect();
+        let about = match &ranked.note {
+            Some(note) => format!("{} ({note})", other.words()),
+            None => other.words(),
+        };
         found.push(Column {
             heading: heading.into(),
-            about: other.words().into(),
+            about,
             digits: Some(digits(&values)),
-            good: Some(Direction::Higher.turned(headline.sign < 0.0)),
+            good: ranked.good,
             values,
         });
     }
@@ -359,16 +356,23 @@ fn columns(results: &Results, matrix: &ScoreMatrix, by: RankBy, orders: &Orders)
     found
 }
 
-trait Turn {
-    fn turned(self, yes: bool) -> Self;
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Turn for Direction {
-    fn turned(self, yes: bool) -> Self {
-        match (self, yes) {
-            (Self::Higher, true) => Self::Lower,
-            (Self::Lower, true) => Self::Higher,
-            (same, false) => same,
+    #[test]
+    fn sizes_have_three_digits() {
+        for (value, shown) in [
+            (70.6e9, "70.6 G"),
+            (1.5e9, "1.5 G"),
+            (2353.0, "2.35 k"),
+            (243.3, "243"),
+            (36.72, "36.7"),
+            (0.012_345, "0.0123"),
+            (240.0, "240"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(large(value), shown);
         }
     }
 }

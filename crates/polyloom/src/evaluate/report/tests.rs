@@ -37,13 +37,20 @@ fn results(systems: usize, tasks: usize) -> Results {
     }
 }
 
+fn draws(draws: usize) -> Settings {
+    Settings {
+        draws,
+        ..Settings::default()
+    }
+}
+
 fn report(results: Results) -> Report {
     let inputs = Inputs {
         results,
         ..Inputs::default()
     };
     let options = Options {
-        draws: 200,
+        settings: draws(200),
         ..Options::default()
     };
     Report::of(inputs, options).unwrap()
@@ -81,7 +88,12 @@ pub(super) fn well_formed(html: &str) {
         let bare: String = tag.split('"').step_by(2).collect();
         assert!(!bare.contains(" src") && !bare.contains(" on"), "{tag}");
         if let Some((_, link)) = tag.split_once("href=\"") {
-            assert!(link.starts_with('#'), "{tag}");
+            // Within the page, or beside it: no scheme, no host.
+            let link = link.split('"').next().unwrap();
+            assert!(
+                link.starts_with('#') || !link.contains([':', '?']) && !link.starts_with('/'),
+                "{tag}"
+            );
         }
         if tag.starts_with('/') {
             assert_eq!(open.pop(), Some(name), "{tag}");
@@ -143,7 +155,7 @@ fn a_page_of_everything() {
     };
     assert_eq!(inputs.results.cell(0, 1).unwrap().value, 0.9);
     let options = Options {
-        draws: 200,
+        settings: draws(200),
         baseline: Some("a".into()),
         title: Some(EVIL.into()),
         ..Options::default()
@@ -234,6 +246,32 @@ fn many_forms_of_one_table() {
 }
 
 #[test]
+fn numbers_lead_to_their_task_and_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = results(3, 6);
+    all.tasks[2].hash = Some("0123456789abcdef0123".into());
+    let name = "javascript:alert(1) \"&.parquet";
+    for at in [2, 8] {
+        all.cells[at].as_mut().unwrap().record = Some(dir.path().join("records").join(name));
+    }
+    let found = report(all);
+    let html = found.html_in(Some(&dir.path().join("pages")));
+    well_formed(&html);
+    let link = "<a href=\"../records/javascript%3Aalert%281%29%20%22%26.parquet\">";
+    // In the heat map, and in the list of records.
+    assert_eq!(html.matches(link).count(), 4);
+    assert!(html.contains("\ntask 0123456789abcdef\nrecord "));
+    assert!(html.contains("<a href=\"#task-2\">") && html.contains("<tr id=\"task-2\">"));
+    assert!(html.contains("<a href=\"#from-2\">m2</a>") && html.contains("<li id=\"from-2\">"));
+    assert!(
+        found.json()["systems"][0]["records"].is_null(),
+        "m2 has none"
+    );
+    // A page of which it is not known where it will stand names records.
+    assert!(!found.html().contains("<a href=\"../"));
+}
+
+#[test]
 fn gaps_directions_and_single_rows() {
     let mut gaps = results(5, 8);
     for (i, cell) in gaps.cells.iter_mut().enumerate() {
@@ -244,7 +282,8 @@ fn gaps_directions_and_single_rows() {
     gaps.tasks[2].column.direction = Some(Direction::Lower);
     gaps.tasks[5].column.direction = None;
     let found = report(gaps);
-    assert_eq!(found.json()["rank_by"], "win-rate");
+    // With gaps the strengths come first, as on the board.
+    assert_eq!(found.json()["rank_by"], "bt");
     let html = found.html();
     well_formed(&html);
     assert!(!shown(&html).contains("NaN"));
@@ -275,7 +314,7 @@ fn stages_of_learning() {
     };
     let options = |stages: &[&str]| Options {
         stages: stages.iter().map(|s| (*s).to_owned()).collect(),
-        draws: 50,
+        settings: draws(50),
         ..Options::default()
     };
     let found = Report::of(inputs.clone(), options(&["m0", "m2", "m3"])).unwrap();
@@ -311,8 +350,8 @@ fn stages_of_learning() {
         Some("unknown-tag")
     );
     assert_eq!(
-        with(&|o| o.rank_by = Some(RankBy::Normalised)).as_deref(),
-        Some("rank-by")
+        with(&|o| o.rank_by = Some(Aggregate::AboveChance)).as_deref(),
+        Some("cannot-rank")
     );
-    assert_eq!(with(&|o| o.rank_by = Some(RankBy::DeltaM)), None);
+    assert_eq!(with(&|o| o.rank_by = Some(Aggregate::DeltaM)), None);
 }

@@ -36,6 +36,7 @@ pub fn matrix(table: &Table, preferences: &Preferences) -> String {
                     shown: "·".into(),
                     title: String::new(),
                     tint: None,
+                    ..Cell::default()
                 };
             }
             let (a, b) = (rows[r].system, rows[c].system);
@@ -50,6 +51,7 @@ pub fn matrix(table: &Table, preferences: &Preferences) -> String {
                 ),
                 shown: won.map_or_else(|| "–".into(), |w| format!("{:.0}", 100.0 * w)),
                 tint: won.map(|w| (if w < 0.5 { 'h' } else { 'c' }, 2.0 * (w - 0.5).abs())),
+                ..Cell::default()
             }
         },
     );

@@ -112,7 +112,10 @@ fn lm_eval_results_and_samples() {
         .collect();
     assert_eq!(names, ["p", "g"]);
     assert!(found.answers.is_empty());
-    let says = found.notes.iter().any(|n| n == "groups count, their tasks do not: a");
+    let says = found
+        .notes
+        .iter()
+        .any(|n| n == "groups count, their tasks do not: a");
     assert!(says, "{:?}", found.notes);
 }
 
