@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::svg::{Axis, Svg, clip};
 use crate::evaluate::board::predictions::Predictions;
-use crate::evaluate::metric::calibration::{Calibration, CalibrationError};
+use crate::evaluate::metric::calibration::{Bin, Calibration, CalibrationError};
 use crate::html::escape;
 
 /// Systems drawn at most.
@@ -88,7 +88,7 @@ impl Reliability {
             svg.text(x.at(tick), to + 6.0, "axis m", &tick.to_string());
         }
         svg.line((x.at(0.0), y.at(0.0)), (x.at(1.0), y.at(1.0)), "dash");
-        let counts = self.bins.bins().iter().map(|b| b.count());
+        let counts = self.bins.bins().iter().map(Bin::count);
         let most = counts.max().unwrap_or(1).max(1) as f64;
         for (b, bin) in self.bins.bins().iter().enumerate() {
             if bin.count() == 0 {

@@ -6,6 +6,9 @@ use crate::evaluate::statistics::friedman::{
     Cliques, Friedman, cliques, friedman, nemenyi_critical_difference,
 };
 
+/// Mean ranks and names, best first; and the bars, from one position to another.
+type Drawn<'a> = (Vec<(f64, &'a str)>, Vec<(usize, usize)>);
+
 /// Systems drawn at most.
 const MOST: usize = 24;
 
@@ -98,7 +101,7 @@ impl CriticalDifference {
     }
 
     /// Who is drawn, best first, with mean ranks and names; and the bars over positions of that order.
-    fn drawn<'a>(&self, matrix: &'a ScoreMatrix) -> (Vec<(f64, &'a str)>, Vec<(usize, usize)>) {
+    fn drawn<'a>(&self, matrix: &'a ScoreMatrix) -> Drawn<'a> {
         let shown = self.cliques.order.len().min(MOST);
         let one = |&i: &usize| {
             let name = matrix.systems()[self.systems[i]].as_str();
