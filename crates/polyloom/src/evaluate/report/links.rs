@@ -46,11 +46,11 @@ impl<'a> Links<'a> {
     pub fn about(&self, system: usize, task: usize) -> String {
         let mut out = String::new();
         if let Some(hash) = self.results.tasks.get(task).and_then(|t| t.hash.as_deref()) {
-            let _ = write!(out, "\ntask {}", short(hash));
+            let _ = write!(out, "; task {}", short(hash));
         }
         let cell = self.results.cell(system, task);
         if let Some(record) = cell.and_then(|c| c.record.as_deref()) {
-            let _ = write!(out, "\nrecord {}", record.display());
+            let _ = write!(out, "; record {}", record.display());
         }
         out
     }

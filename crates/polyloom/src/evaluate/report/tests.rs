@@ -260,7 +260,7 @@ fn numbers_lead_to_their_task_and_record() {
     let link = "<a href=\"../records/javascript%3Aalert%281%29%20%22%26.parquet\">";
     // In the heat map, and in the list of records.
     assert_eq!(html.matches(link).count(), 4);
-    assert!(html.contains("\ntask 0123456789abcdef\nrecord "));
+    assert!(html.contains("; task 0123456789abcdef; record "));
     assert!(html.contains("<a href=\"#task-2\">") && html.contains("<tr id=\"task-2\">"));
     assert!(html.contains("<a href=\"#from-2\">m2</a>") && html.contains("<li id=\"from-2\">"));
     assert!(
