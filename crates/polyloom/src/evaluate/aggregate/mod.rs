@@ -7,19 +7,23 @@
 pub mod comparisons;
 pub mod consensus;
 pub mod cross;
+pub mod davidson;
 pub mod downsample;
 pub mod elo;
+pub mod games;
 pub mod graph;
 pub mod instruction;
 pub mod irt;
 pub mod kemeny;
 pub mod matrix;
 pub mod mean;
+mod newton;
 pub mod pairwise;
 mod quadrature;
 pub mod ranking;
 pub mod relative;
 pub mod reliability;
+pub mod samples;
 pub mod synergy;
 
 pub use matrix::{Direction, ScoreMatrix, Standing, TaskColumn};

@@ -4,6 +4,7 @@
 //! that of Plackett (1975) and Luce (1959). Strengths are log-odds and sum to 0.
 
 use super::comparisons::Comparisons;
+use super::newton::{centre, newton};
 use crate::evaluate::{EvalError, Result};
 
 const WHAT: &str = "strengths";
@@ -116,11 +117,6 @@ fn unrest(steps: usize) -> EvalError {
     EvalError::invalid(WHAT, format!("no rest after {steps} steps"))
 }
 
-fn centre(theta: &mut [f64]) {
-    let mean = theta.iter().sum::<f64>() / theta.len() as f64;
-    theta.iter_mut().for_each(|t| *t -= mean);
-}
-
 /// Repeats a map from weights (mean 1) to log-strengths until it moves nothing.
 fn rest(
     comparisons: &Comparisons,
@@ -192,57 +188,17 @@ fn spectral(comparisons: &Comparisons, alpha: f64, weights: &[f64]) -> Vec<f64> 
     mass.iter().map(|m: &f64| m.ln()).collect()
 }
 
-/// Newton's method with halved steps. The direction in which nothing changes (all strengths at once) gets curvature of
-/// its own, so that the matrix is positive definite at α = 0 too.
+/// Newton's method on the negative log-likelihood plus α Σ θ².
 fn ridge(comparisons: &Comparisons, alpha: f64) -> Result<(Vec<f64>, usize)> {
-    const MOST: usize = 500;
     let n = comparisons.items();
-    let scale = comparisons.weight().max(1.0);
     let loss = |theta: &[f64]| {
         alpha * theta.iter().map(|t| t * t).sum::<f64>() - log_likelihood(comparisons, theta)
     };
-    let mut theta = vec![0.0; n];
-    let mut now = loss(&theta);
-    for step in 1..=MOST {
-        let (gradient, mut curvature) = derivatives(comparisons, alpha, &theta);
-        let steepest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-        if steepest <= 1e-12 * scale {
-            return Ok((theta, step));
-        }
-        let trace: f64 = (0..n).map(|i| curvature[i * n + i]).sum();
-        curvature
-            .iter_mut()
-            .for_each(|c| *c += trace / (n * n) as f64);
-        let Some(direction) = solve_positive(curvature, gradient.clone()) else {
-            break;
-        };
-        let slope: f64 = direction.iter().zip(&gradient).map(|(d, g)| d * g).sum();
-        let (mut size, noise) = (1.0, 8.0 * f64::EPSILON * now.abs());
-        let better = loop {
-            let mut next: Vec<f64> = theta
-                .iter()
-                .zip(&direction)
-                .map(|(t, d)| t - size * d)
-                .collect();
-            centre(&mut next);
-            let value = loss(&next);
-            // Near the end the sum is flat within its rounding error, and the gradient decides.
-            if value <= now - 1e-4 * size * slope + noise {
-                break Some((next, value));
-            }
-            size /= 2.0;
-            if size < 1e-10 {
-                break None;
-            }
-        };
-        match better {
-            Some((next, value)) => (theta, now) = (next, value),
-            // No step lowers the sum any more: its rounding error is reached.
-            None if steepest <= 1e-7 * scale => return Ok((theta, step)),
-            None => break,
-        }
-    }
-    Err(unrest(MOST))
+    let scale = comparisons.weight().max(1.0);
+    newton(vec![0.0; n], n, scale, loss, |theta| {
+        derivatives(comparisons, alpha, theta)
+    })
+    .map_err(unrest)
 }
 
 fn derivatives(comparisons: &Comparisons, alpha: f64, theta: &[f64]) -> (Vec<f64>, Vec<f64>) {
@@ -299,35 +255,6 @@ fn derivatives(comparisons: &Comparisons, alpha: f64, theta: &[f64]) -> (Vec<f64
         }
     }
     (gradient, curvature)
-}
-
-/// Solves a x = b by Cholesky's decomposition; `None` where `a` is not positive definite.
-fn solve_positive(mut a: Vec<f64>, mut b: Vec<f64>) -> Option<Vec<f64>> {
-    let n = b.len();
-    for j in 0..n {
-        for i in j..n {
-            let (ri, rj) = (&a[i * n..i * n + j], &a[j * n..j * n + j]);
-            let dot: f64 = ri.iter().zip(rj).map(|(x, y)| x * y).sum();
-            let rest = a[i * n + j] - dot;
-            if i == j && rest.is_nan() | (rest <= 0.0) {
-                return None;
-            }
-            a[i * n + j] = if i == j {
-                rest.sqrt()
-            } else {
-                rest / a[j * n + j]
-            };
-        }
-    }
-    for i in 0..n {
-        let dot: f64 = (0..i).map(|k| a[i * n + k] * b[k]).sum();
-        b[i] = (b[i] - dot) / a[i * n + i];
-    }
-    for i in (0..n).rev() {
-        let dot: f64 = (i + 1..n).map(|k| a[k * n + i] * b[k]).sum();
-        b[i] = (b[i] - dot) / a[i * n + i];
-    }
-    Some(b)
 }
 
 #[cfg(test)]

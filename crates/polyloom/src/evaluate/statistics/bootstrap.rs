@@ -140,7 +140,7 @@ impl Bootstrap {
     }
 
     /// Runs every draw by its number; results in the order of the draws.
-    pub(super) fn each<S, T: Send>(
+    pub(crate) fn each<S, T: Send>(
         &self,
         scratch: impl Fn() -> S + Sync,
         draw: impl Fn(&mut S, u64) -> T + Sync,

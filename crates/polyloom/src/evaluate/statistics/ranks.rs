@@ -47,7 +47,7 @@ pub fn over_tasks(
         totals.iter().map(Sum::mean).collect()
     };
     let draws = bootstrap.each(|| vec![Sum::default(); systems], scores);
-    summary(WHAT, &mean_scores(tasks, systems), &draws, level)
+    uncertainty(WHAT, &mean_scores(tasks, systems), &draws, level)
 }
 
 /// Ranks by the mean over tasks of the mean over examples that are drawn with replacement within each task:
@@ -93,10 +93,14 @@ pub fn over_examples(
         totals.iter().map(Sum::mean).collect()
     };
     let draws = bootstrap.each(Vec::new, scores);
-    summary(WHAT, &mean_scores(&observed, systems), &draws, level)
+    uncertainty(WHAT, &mean_scores(&observed, systems), &draws, level)
 }
 
-fn summary(
+/// Places from what systems have on the data (`observed`, more is better) and on every draw.
+///
+/// # Errors
+/// No draws, a level outside (0, 1).
+pub(crate) fn uncertainty(
     what: &'static str,
     observed: &[f64],
     draws: &[Vec<f64>],
