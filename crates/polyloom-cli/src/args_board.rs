@@ -49,7 +49,7 @@ const AFTER: &str = "Examples:
   polyloom board scores.csv --format latex > table.tex
 
 Ways of counting: mean, size_mean, group_mean, above_chance, normalised, delta_m, borda, borda_mteb, mean_rank,
-win_rate, copeland, kemeny, bt, pl, irt, synergy.";
+win_rate, copeland, kemeny, bt, pl, davidson, bt_answers, pl_answers, irt, synergy.";
 
 /// What to show below the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

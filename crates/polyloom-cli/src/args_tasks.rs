@@ -15,6 +15,8 @@ use crate::args_results::{ResultArgs, source};
   polyloom tasks check my.task.toml --strict
   polyloom tasks new people.csv --targets income,hours --group city
   polyloom tasks split people.csv --stratify income -o people
+  polyloom tasks split text/sst2 text/subj text/trec --levels skill -o levels
+  polyloom tasks pool retrieval/banking77_same_intent bm25.jsonl e5.jsonl --queries 500 -o small
   polyloom tasks sample text/sst2 text/subj --policy temperature --temperature 3
   polyloom tasks check my.task.toml --against train.jsonl
   polyloom tasks downsample scores.csv --least 0.9
@@ -39,12 +41,16 @@ pub enum TasksVerb {
     Check(CheckArgs),
     /// Write a spec for a table: types are inferred and shown
     New(NewArgs),
-    /// Split a table into files: shuffled, stratified, by group or by time
+    /// Split a table into files: shuffled, stratified, by group or by time; or tasks into held-out levels
     Split(SplitArgs),
+    /// Make a retrieval task small: relevant documents and the hardest others that systems found
+    Pool(PoolArgs),
     /// Show how often each task is drawn in joint training under a policy
     Sample(SampleArgs),
     /// Generate tasks with known truth: scenes, an interaction log, related tables
     Synth(crate::args_synth::SynthArgs),
+    /// Write a task that asks for several skills in one text on a topic
+    SkillMix(SkillMixArgs),
     /// Turn task files of other collections into specs
     Import(ImportArgs),
     /// Write a task as lm-evaluation-harness YAML
@@ -169,9 +175,9 @@ pub enum GroupAsArg {
 /// `polyloom tasks split`
 #[derive(Debug, Args)]
 pub struct SplitArgs {
-    /// A table (.csv, .tsv, .jsonl, .json, .parquet)
-    #[arg(value_name = "TABLE")]
-    pub table: PathBuf,
+    /// A table (.csv, .tsv, .jsonl, .json, .parquet); with --levels of tasks: task or group ids, spec files
+    #[arg(value_name = "TABLE", required = true)]
+    pub tables: Vec<String>,
     /// Names and shares of the parts, which sum to 1
     #[arg(
         long,
@@ -180,10 +186,11 @@ pub struct SplitArgs {
         default_value = "train=0.8,validation=0.1,test=0.1"
     )]
     pub parts: Vec<String>,
-    /// Hold out whole categories, tasks of seen categories and rows of seen tasks, by these two columns, and check for leaks
+    /// Hold out whole categories, tasks of seen categories and rows of seen tasks, and check for leaks: by these two
+    /// columns of a table, or of tasks by type, skill, domain, capability, tag, modality or language
     #[arg(
         long,
-        value_name = "CATEGORY,TASK",
+        value_name = "CATEGORY[,TASK]",
         group = "by",
         conflicts_with = "parts"
     )]
@@ -191,6 +198,14 @@ pub struct SplitArgs {
     /// Share that --levels holds out at each level
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "levels")]
     pub hold_out: f64,
+    /// Split of the tasks whose rows --levels takes
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "train",
+        requires = "levels"
+    )]
+    pub split: String,
     /// Every value of this column has the same shares in every part
     #[arg(long, value_name = "COLUMN", group = "by")]
     pub stratify: Option<String>,
@@ -207,6 +222,72 @@ pub struct SplitArgs {
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// Replace parts that exist
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// `polyloom tasks pool`
+#[derive(Debug, Args)]
+pub struct PoolArgs {
+    /// A retrieval task with a split `documents`: its id or spec file
+    #[arg(value_name = "TASK")]
+    pub task: String,
+    /// Rankings of all documents, a file per system (.jsonl, .csv, .parquet), as `polyloom eval` reads them; several
+    /// systems of different kinds are best
+    #[arg(value_name = "RANKINGS", required = true)]
+    pub rankings: Vec<PathBuf>,
+    /// Documents that are not relevant, per query
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub negatives: usize,
+    /// Keep so many queries, drawn by seed (default: all)
+    #[arg(long, value_name = "N")]
+    pub queries: Option<usize>,
+    /// Split of the queries
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    pub split: String,
+    /// Seed of the draw of queries
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Folder for the small task
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// `polyloom tasks skill-mix`
+#[derive(Debug, Args)]
+pub struct SkillMixArgs {
+    /// Names of skills, one a line
+    #[arg(long, value_name = "FILE")]
+    pub skills: PathBuf,
+    /// Names of topics, one a line
+    #[arg(long, value_name = "FILE")]
+    pub topics: PathBuf,
+    /// Skills in one text
+    #[arg(short, long, value_name = "K", default_value_t = 3)]
+    pub k: usize,
+    /// Texts: combinations of skills and topic, all different
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub count: usize,
+    /// Most sentences of a text
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub sentences: usize,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Task id
+    #[arg(long, value_name = "ID", default_value = "skill-mix")]
+    pub id: String,
+    /// Spec file (default: print it)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing spec file
     #[arg(long)]
     pub force: bool,
 }

@@ -17,7 +17,7 @@ mod ui;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ui::quiet_on_closed_pipe();
+    ui::quiet_panics();
     polyloom_core::memory::return_large_buffers();
     let args = match args::Cli::read(args::spelled_as_habit(std::env::args_os())) {
         Ok(args) => args,

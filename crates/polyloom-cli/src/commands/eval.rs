@@ -1,5 +1,7 @@
 //! `polyloom eval`
 
+mod groups;
+
 use std::process::ExitCode;
 
 use polyloom::MergeError;
@@ -56,8 +58,11 @@ pub fn run(args: &EvalArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             .join(" "),
     });
     let mut output = Output::open(&path, &name, &answers, args.force)?;
-    let entries = if args.values.is_some() || own(args, &answers) {
-        by_values(args, &answers, &options, &mut output, ui)?
+    let (entries, groups) = if args.values.is_some() || own(args, &answers) {
+        (
+            by_values(args, &answers, &options, &mut output, ui)?,
+            Vec::new(),
+        )
     } else {
         by_tasks(args, &answers, &options, &mut output, ui)?
     };
@@ -75,6 +80,7 @@ pub fn run(args: &EvalArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         told = samples;
     }
     ui.answer(&table(&entries, args));
+    groups.iter().for_each(|line| ui.answer(line));
     ui.answer(&format!("results: {}", path.display()));
     ui.event(
         &json!({"type": "done", "output": path.display().to_string(), "tasks": entries.len()}),
@@ -118,7 +124,7 @@ fn by_tasks(
     options: &Options,
     output: &mut Output,
     ui: &Ui,
-) -> Result<Entries, Failure> {
+) -> Result<(Entries, Vec<String>), Failure> {
     let named = if args.tasks.is_empty() {
         answers.tasks()
     } else {
@@ -150,7 +156,8 @@ fn by_tasks(
         // What is done stays, should a later task fail.
         output.write()?;
     }
-    Ok(entries)
+    let lines = groups::told(&catalogue, &ids, &entries, ui)?;
+    Ok((entries, lines))
 }
 
 /// What a reader of the numbers should know.

@@ -3,6 +3,8 @@
 mod fewer;
 mod foreign;
 mod make;
+mod pool;
+mod skill_mix;
 mod synth;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +33,8 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         TasksVerb::Check(args) => check(&args, ui),
         TasksVerb::New(args) => make::new(&args, ui),
         TasksVerb::Split(args) => make::split(&args, ui),
+        TasksVerb::Pool(args) => pool::run(&args, ui),
+        TasksVerb::SkillMix(args) => skill_mix::run(&args, ui),
         TasksVerb::Sample(args) => sample(&args, ui),
         TasksVerb::Synth(args) => synth::run(&args, ui),
         TasksVerb::Import(args) => foreign::import(&args, ui),

@@ -296,10 +296,14 @@ fn quit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Makes panics that come from a closed pipe (help text piped into `head`) end quietly.
-pub fn quiet_on_closed_pipe() {
+/// Makes panics that come from a closed pipe (help text piped into `head`) end quietly, and those of decoders, which the
+/// library turns into errors about a file, not be told at all.
+pub fn quiet_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if polyloom::tasks::data::panics_are_caught() {
+            return;
+        }
         let text = info
             .payload()
             .downcast_ref::<String>()

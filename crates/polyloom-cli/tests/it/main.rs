@@ -13,6 +13,7 @@ mod diff;
 mod download;
 mod eval;
 mod eval_kinds;
+mod eval_more;
 #[cfg(feature = "hub")]
 mod hub_server;
 
@@ -23,6 +24,7 @@ mod report;
 mod same_order;
 mod synth;
 mod tasks;
+mod tasks_more;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

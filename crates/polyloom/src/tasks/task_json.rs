@@ -188,12 +188,18 @@ fn one_target(entry: &Value) -> Result<Target, String> {
     let word = entry["kind"].as_str().unwrap_or_default();
     let kind =
         TaskType::from_word(word).ok_or(format!("`targets`: `{word}` is no type of task"))?;
+    let mut metrics = metrics(entry["metric"].as_str().unwrap_or_default());
+    if let Some(mask) = entry["mask"].as_str() {
+        for metric in &mut metrics {
+            metric.params.insert("mask".into(), mask.into());
+        }
+    }
     Ok(Target {
         name: column.to_owned(),
         column: column.to_owned(),
         kind,
         labels: strings(&entry["labels"]),
-        metrics: metrics(entry["metric"].as_str().unwrap_or_default()),
+        metrics,
         weight: 1.0,
         sample: entry["sample"].as_str().unwrap_or_default().to_owned(),
     })

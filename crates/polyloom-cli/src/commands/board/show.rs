@@ -175,6 +175,12 @@ fn weakest(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Fail
 fn steadiness(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Failure> {
     let missing: Missing = args.order.missing.into();
     let by = board.order.ranked.by;
+    if by.from_answers() {
+        let what = format!("--show stability: {by} reads single answers, not the scores of tasks");
+        return Err(MergeError::plan("bad-flag", what)
+            .hint("name another way of counting first: --aggregate bt")
+            .into());
+    }
     let (tasks, systems) = stability(by, &board.matrix, missing)?;
     let mut out = Vec::new();
     for (what, mut list) in [("task", tasks), ("system", systems)] {
@@ -445,6 +451,7 @@ fn covered(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Fail
         ui.event(&json!({
             "type": "coverage", "system": system, "task": task, "attempts": c.attempts, "pass_at_k": c.points,
             "law": c.law.as_ref().map(|l| json!({"a": number(l.a), "b": number(l.b)})), "held_out_error": number(c.held_out),
+            "spread": c.spread.as_ref().map(|s| json!({"a": number(s.a), "b": number(s.b)})),
         }));
         let points: Vec<String> = c
             .points
@@ -462,8 +469,25 @@ fn covered(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Fail
                 law.a, law.b, c.held_out, law.at(most as f64)
             )));
         }
+        if let Some(spread) = &c.spread {
+            let most = 10 * c.attempts;
+            out.push(wrapped(&format!(
+                "  chances spread as beta({}, {}) over the examples: pass@{most} would be {:.3}",
+                shape(spread.a),
+                shape(spread.b),
+                spread.at(most)
+            )));
+        }
     }
     Ok(out)
+}
+
+/// A shape of a beta distribution; above a million the examples are all alike.
+fn shape(x: f64) -> String {
+    match x {
+        x if x > 1e6 => "inf".into(),
+        x => format!("{x:.3}"),
+    }
 }
 
 fn costs(board: &Board, args: &BoardArgs, ui: &Ui) -> Result<Vec<String>, Failure> {

@@ -1,12 +1,14 @@
 //! `polyloom tasks new` and `split`: the verbs that write.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::infer::{self, Role, Wishes};
+use polyloom::tasks::level_files::{self, Category};
 use polyloom::tasks::levels::Level;
+use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::GroupAs;
 use polyloom::tasks::split::{self, By};
 use serde_json::json;
@@ -122,14 +124,8 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Splits a table into held-out levels. Exit code 1 where training has rows of them.
-fn levels(args: &SplitArgs, columns: &str, ui: &Ui) -> Result<ExitCode, Failure> {
-    let Some((category, task)) = columns.split_once(',') else {
-        let what = format!("--levels: `{columns}` is not CATEGORY,TASK");
-        return Err(MergeError::plan("bad-flag", what)
-            .hint("two column names")
-            .into());
-    };
+/// Splits a table, or tasks, into held-out levels. Exit code 1 where training has rows of them.
+fn levels(args: &SplitArgs, by: &str, ui: &Ui) -> Result<ExitCode, Failure> {
     for level in Level::ALL {
         for extension in ["csv", "tsv", "jsonl"] {
             let file = args.output.join(format!("{}.{extension}", level.name()));
@@ -138,10 +134,46 @@ fn levels(args: &SplitArgs, columns: &str, ui: &Ui) -> Result<ExitCode, Failure>
             }
         }
     }
-    let names = [category.trim(), task.trim()];
-    let (table, folder, limits) = (&args.table, &args.output, Limits::default());
-    let (done, leaks) =
-        split::write_levels(table, names, args.hold_out, args.seed, folder, &limits)?;
+    let (folder, limits) = (&args.output, Limits::default());
+    let (done, leaks) = if let Some((category, task)) = by.split_once(',') {
+        let names = [category.trim(), task.trim()];
+        split::write_levels(
+            &table(args)?,
+            names,
+            args.hold_out,
+            args.seed,
+            folder,
+            &limits,
+        )?
+    } else {
+        let known = Category::ALL.iter().find(|(name, _)| *name == by);
+        let Some((_, category)) = known else {
+            let names: Vec<&str> = Category::ALL.iter().map(|(name, _)| *name).collect();
+            let what = format!("--levels: `{by}` is neither CATEGORY,TASK nor a kind of category");
+            return Err(MergeError::plan("bad-flag", what)
+                .hint(format!(
+                    "two columns of a table; or of tasks: {}",
+                    names.join(", ")
+                ))
+                .into());
+        };
+        let (catalogue, ids) = super::catalogue(&args.places, &args.tables)?;
+        let ids = super::expanded(&catalogue, &ids)?;
+        let mut tasks = Vec::new();
+        for id in &ids {
+            let entry = catalogue.task(id)?;
+            let place = super::roots(&args.places).folder(entry)?;
+            tasks.push((&entry.spec, Loader::new(&entry.spec, place, limits.clone())));
+        }
+        level_files::write(
+            &tasks,
+            *category,
+            &args.split,
+            args.hold_out,
+            args.seed,
+            folder,
+        )?
+    };
     for part in &done {
         ui.say(&format!("{}   {} rows", part.file.display(), part.rows));
         ui.event(&json!({"type": "part", "file": part.file, "rows": part.rows}));
@@ -166,6 +198,19 @@ fn levels(args: &SplitArgs, columns: &str, ui: &Ui) -> Result<ExitCode, Failure>
     ui.answer(&args.output.display().to_string());
     ui.event(&json!({"type": "done", "output": args.output, "seed": args.seed, "leaked": leaked}));
     Ok(ExitCode::from(u8::from(leaked > 0)))
+}
+
+/// The one table.
+fn table(args: &SplitArgs) -> Result<PathBuf, Failure> {
+    match &args.tables[..] {
+        [table] => Ok(table.into()),
+        several => {
+            let what = format!("there are {} tables; one is split at a time", several.len());
+            Err(MergeError::plan("bad-flag", what)
+                .hint("several tasks are split with --levels type, skill, domain, ...")
+                .into())
+        }
+    }
 }
 
 /// Splits a table into files.
@@ -202,7 +247,7 @@ pub fn split(args: &SplitArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         _ => By::Rows,
     };
     let done = split::write(
-        &args.table,
+        &table(args)?,
         &by,
         &parts,
         args.seed,

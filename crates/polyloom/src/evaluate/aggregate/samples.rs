@@ -49,7 +49,8 @@ const ABSENT: u16 = u16::MAX;
 /// Strengths with their intervals.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StrengthIntervals {
-    /// Log-odds by system; they sum to 0.
+    /// Log-odds by system; they sum to 0. `NaN` for a system that no example compares with another one, as are its
+    /// intervals and places.
     pub theta: Vec<f64>,
     /// The middle of the draws, by system.
     pub interval: Vec<Interval>,
@@ -137,6 +138,11 @@ impl Samples {
         self.tasks.iter().map(|t| t.of.len()).sum()
     }
 
+    /// Number of different orders, task by task.
+    pub fn orders(&self) -> usize {
+        self.tasks.iter().map(|t| t.orders.len()).sum()
+    }
+
     /// By system, whether some example compares it with another one.
     pub fn compared(&self) -> Vec<bool> {
         let mut found = vec![false; self.systems];
@@ -154,12 +160,55 @@ impl Samples {
         found
     }
 
+    /// The same examples with the systems whose numbers are given alone.
+    fn of_systems(&self, systems: &[usize]) -> Self {
+        let task = |task: &Task| Task {
+            weight: task.weight,
+            orders: task
+                .orders
+                .iter()
+                .map(|order| systems.iter().map(|&s| order[s]).collect())
+                .collect(),
+            of: task.of.clone(),
+        };
+        Self {
+            systems: systems.len(),
+            tasks: self.tasks.iter().map(task).collect(),
+        }
+    }
+
     /// Fits strengths to the examples; with `alpha` 0 and examples that do not fix them, [`PULL`] is the penalty. Gives
-    /// the strengths and whether a penalty was used.
+    /// the strengths (`NaN` for a system that is compared with none) and whether a penalty was used.
     ///
     /// # Errors
     /// An α that is negative or not finite, no comparison, a fit that does not come to rest.
     pub fn fit(&self, model: Model, alpha: f64) -> Result<(Vec<f64>, bool)> {
+        let there = self.there()?;
+        let (theta, used) = self.of_systems(&there).fit_compared(model, alpha)?;
+        Ok((self.spread(&there, &theta, f64::NAN), used))
+    }
+
+    /// The systems that are compared with another one.
+    fn there(&self) -> Result<Vec<usize>> {
+        let compared = self.compared();
+        let there: Vec<usize> = (0..self.systems).filter(|&s| compared[s]).collect();
+        match there.is_empty() {
+            true => Err(EvalError::Empty { what: WHAT }),
+            false => Ok(there),
+        }
+    }
+
+    /// Values of some systems in the places of all.
+    fn spread<T: Clone>(&self, there: &[usize], values: &[T], none: T) -> Vec<T> {
+        let mut all = vec![none; self.systems];
+        there
+            .iter()
+            .zip(values)
+            .for_each(|(&s, v)| all[s] = v.clone());
+        all
+    }
+
+    fn fit_compared(&self, model: Model, alpha: f64) -> Result<(Vec<f64>, bool)> {
         let once = |task: &Task| {
             let mut counts = vec![0.0; task.orders.len()];
             task.of.iter().for_each(|&o| counts[o as usize] += 1.0);
@@ -224,7 +273,7 @@ impl Samples {
     /// Cost: draws times (examples + different orders · systems² + the fit).
     ///
     /// # Errors
-    /// As [`Self::fit`]; no draws, a level outside (0, 1), fewer than two systems.
+    /// As [`Self::fit`]; no draws, a level outside (0, 1).
     pub fn intervals(
         &self,
         model: Model,
@@ -232,13 +281,37 @@ impl Samples {
         bootstrap: &Bootstrap,
         level: f64,
     ) -> Result<StrengthIntervals> {
-        if self.systems < 2 {
-            return Err(EvalError::invalid(
-                WHAT,
-                "one system has no place among others",
-            ));
+        let there = self.there()?;
+        let found = self
+            .of_systems(&there)
+            .intervals_compared(model, alpha, bootstrap, level)?;
+        if there.len() == self.systems {
+            return Ok(found);
         }
-        let (theta, regularised) = self.fit(model, alpha)?;
+        let none = Interval::new(f64::NAN, f64::NAN);
+        let nowhere = RankUncertainty {
+            rank: f64::NAN,
+            interval: none,
+            best: 0.0,
+        };
+        let draws = found.draws.iter();
+        Ok(StrengthIntervals {
+            theta: self.spread(&there, &found.theta, f64::NAN),
+            interval: self.spread(&there, &found.interval, none),
+            ranks: self.spread(&there, &found.ranks, nowhere),
+            draws: draws.map(|d| self.spread(&there, d, f64::NAN)).collect(),
+            ..found
+        })
+    }
+
+    fn intervals_compared(
+        &self,
+        model: Model,
+        alpha: f64,
+        bootstrap: &Bootstrap,
+        level: f64,
+    ) -> Result<StrengthIntervals> {
+        let (theta, regularised) = self.fit_compared(model, alpha)?;
         let drawn = bootstrap.each(
             || (),
             |(), number| {
@@ -348,22 +421,23 @@ mod tests {
             let found = samples
                 .intervals(model, 0.0, &bootstrap(200), 0.95)
                 .unwrap();
-            // Nothing was measured of the last system: its strength is that of the penalty.
-            assert!(found.regularised && found.pulled == 200, "{model:?}");
+            assert!(!found.regularised && found.pulled == 0, "{model:?}");
+            // Nothing was measured of the last system.
             assert_eq!(samples.compared(), [true, true, true, false]);
-            assert!(found.theta[0] > found.theta[1] && found.theta[1].abs() < 1.0);
+            assert!(found.theta[3].is_nan() && found.ranks[3].rank.is_nan());
             assert!(
-                (found.theta[1] - found.theta[2]).abs() < 1e-6,
-                "{model:?} {found:?}"
+                found.theta[0] > found.theta[1].max(found.theta[2]) + 0.3,
+                "{model:?}"
             );
             assert_eq!(found.ranks[0].interval, Interval::new(1.0, 1.0));
             assert!(found.ranks[1].interval.high > found.ranks[1].interval.low);
             assert!(found.interval[0].contains(found.theta[0]));
+            let again = samples
+                .intervals(model, 0.0, &bootstrap(200), 0.95)
+                .unwrap();
             assert_eq!(
-                found,
-                samples
-                    .intervals(model, 0.0, &bootstrap(200), 0.95)
-                    .unwrap()
+                (&found.ranks[..3], found.theta[0]),
+                (&again.ranks[..3], again.theta[0])
             );
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! A score counts from level 3 on only where it reaches the best specialist of its task: knowing many tasks must help each.
 
-use super::matrix::{Direction, ScoreMatrix};
+use std::collections::BTreeSet;
+
+use super::matrix::{Direction, ScoreMatrix, TaskColumn};
 use crate::evaluate::sum::mean;
 use crate::evaluate::{EvalError, Result};
 
@@ -81,17 +83,62 @@ pub fn synergy(
 /// The levels of every system, the groups being the tasks whose `group` has the given names, the specialists the tasks'
 /// experts. Scores must be 0 to 100, more is better.
 ///
+/// A group may begin with a modality, `image/comprehension`: the levels are then those of every modality, averaged
+/// ([`over_modalities`]). A group without a modality counts in each of them, as the language tasks of General-Level do.
+///
 /// # Errors
-/// As [`synergy`]; a task of the groups without expert or where more is not better.
+/// As [`synergy`], with the modality; a task of the groups without expert or where more is not better.
 pub fn synergy_of_matrix(
     matrix: &ScoreMatrix,
     comprehension: &str,
     generation: &str,
     language: &str,
 ) -> Result<Vec<Synergy>> {
+    let names = [comprehension, generation, language];
+    let mut modalities = BTreeSet::new();
+    for (modality, name) in matrix.tasks().iter().filter_map(parts) {
+        if names.contains(&name) {
+            modalities.extend(modality);
+        }
+    }
+    let modalities: Vec<Option<&str>> = match modalities.is_empty() {
+        true => vec![None],
+        false => modalities.into_iter().map(Some).collect(),
+    };
+    let levels = modalities.iter().map(|modality| {
+        let found = of_modality(matrix, *modality, names);
+        found.map_err(|e| match modality {
+            Some(modality) => EvalError::invalid(WHAT, format!("modality {modality:?}: {e}")),
+            None => e,
+        })
+    });
+    let levels: Vec<Vec<Synergy>> = levels.collect::<Result<_>>()?;
+    let of = |system: usize| {
+        let each: Vec<Synergy> = levels.iter().map(|l| l[system]).collect();
+        over_modalities(&each)
+    };
+    (0..matrix.systems().len()).map(of).collect()
+}
+
+/// Modality and name of a task's group.
+fn parts(task: &TaskColumn) -> Option<(Option<&str>, &str)> {
+    let group = task.group.as_deref()?;
+    Some(match group.rsplit_once('/') {
+        Some((modality, name)) => (Some(modality), name),
+        None => (None, group),
+    })
+}
+
+fn of_modality(
+    matrix: &ScoreMatrix,
+    modality: Option<&str>,
+    names: [&str; 3],
+) -> Result<Vec<Synergy>> {
     let named = |name: &str| {
         let tasks = matrix.tasks().iter().enumerate();
-        let tasks = tasks.filter(|(_, t)| t.group.as_deref() == Some(name));
+        let tasks = tasks.filter(|(_, t)| {
+            parts(t).is_some_and(|(m, n)| n == name && (m.is_none() || m == modality))
+        });
         tasks
             .map(|(at, task)| match (task.expert, task.direction) {
                 (Some(best), Some(Direction::Higher)) => Ok((at, best)),
@@ -102,7 +149,8 @@ pub fn synergy_of_matrix(
             })
             .collect::<Result<Vec<_>>>()
     };
-    let groups = [named(comprehension)?, named(generation)?, named(language)?];
+    let [c, g, l] = names;
+    let groups = [named(c)?, named(g)?, named(l)?];
     let of = |system: usize| {
         let row = matrix.row(system);
         let [c, g, l] = groups.each_ref().map(|tasks| {
@@ -184,5 +232,30 @@ mod tests {
         let found = synergy_of_matrix(&m, "c", "g", "l").unwrap();
         assert_eq!((found[0].level_3, found[1].level_3), (70.0, 30.0));
         assert!(synergy_of_matrix(&m, "c", "g", "x").is_err());
+    }
+
+    #[test]
+    fn modalities_are_averaged_and_share_language() {
+        let m = matrix(&[&[80.0, 60.0, 40.0, 20.0, 50.0]], &[]);
+        let mut tasks = m.tasks().to_vec();
+        let groups = ["image/c", "image/g", "video/c", "video/g", "l"];
+        for (task, group) in tasks.iter_mut().zip(groups) {
+            (task.group, task.expert) = (Some(group.into()), Some(40.0));
+        }
+        let m = ScoreMatrix::new(m.systems().to_vec(), tasks.clone(), m.row(0).to_vec()).unwrap();
+        let found = synergy_of_matrix(&m, "c", "g", "l").unwrap()[0];
+        // Image: 70, harmonic mean 480/7; video: 30, of what reaches its specialist 20 and nothing.
+        assert_eq!(
+            (found.level_2, found.level_3),
+            (50.0, f64::midpoint(70.0, 20.0))
+        );
+        assert!((found.level_4 - 480.0 / 14.0).abs() < 1e-12);
+        assert!((found.level_5 - 240.0 / 14.0).abs() < 1e-12);
+        tasks[3].group = Some("l".into());
+        let m = ScoreMatrix::new(m.systems().to_vec(), tasks, m.row(0).to_vec()).unwrap();
+        let told = synergy_of_matrix(&m, "c", "g", "l")
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("\"video\""), "{told}");
     }
 }

@@ -57,6 +57,9 @@ aggregates! {
     Kemeny "kemeny" "Kemeny" 0 "place in the order with the fewest disagreements";
     BradleyTerry "bt" "Bradley–Terry" 0 "Bradley-Terry strength from pairs of systems, Elo scale";
     PlackettLuce "pl" "Plackett–Luce" 0 "Plackett-Luce strength from the order on each task, Elo scale";
+    Davidson "davidson" "Davidson" 0 "Bradley-Terry strength with ties as outcomes of their own (Davidson), Elo scale";
+    BradleyTerryAnswers "bt_answers" "Bradley–Terry, answers" 0 "Bradley-Terry strength from single answers, Elo scale";
+    PlackettLuceAnswers "pl_answers" "Plackett–Luce, answers" 0 "Plackett-Luce strength from single answers (ONEBench), Elo scale";
     Irt "irt" "ability" 3 "ability by item response theory, from single answers";
     Synergy "synergy" "General-Level 4" 2 "General-Level 4: groups comprehension and generation against specialists";
 }
@@ -118,6 +121,14 @@ impl Aggregate {
             Self::MeanRank | Self::Kemeny => Direction::Lower,
             _ => Direction::Higher,
         }
+    }
+
+    /// Whether it reads single answers instead of the scores of tasks.
+    pub fn from_answers(self) -> bool {
+        matches!(
+            self,
+            Self::Irt | Self::BradleyTerryAnswers | Self::PlackettLuceAnswers
+        )
     }
 
     /// Whether it reads the sizes of differences and so the scale of the scores; the others read orders alone.

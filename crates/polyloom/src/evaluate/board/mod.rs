@@ -1,5 +1,6 @@
 //! The board: predictions that others made, scored and compared; results of many systems on many tasks.
 
+mod answer_strengths;
 pub mod compare;
 pub mod condition;
 pub mod counting;

@@ -1,5 +1,6 @@
 //! One number per system and its places, by any way of counting.
 
+use super::answer_strengths;
 use super::counting::Aggregate;
 use super::import::TaskAnswers;
 use super::strengths::{abilities, strengths};
@@ -77,6 +78,14 @@ pub fn rank(
         Aggregate::PlackettLuce => {
             let all = Comparisons::choices_of_matrix(matrix);
             strengths(by, matrix, &all, &mut note).map_err(fail)?
+        }
+        Aggregate::Davidson => {
+            let value = answer_strengths::with_ties(by, matrix, &mut note)?;
+            standing(matrix, value, Direction::Higher)
+        }
+        Aggregate::BradleyTerryAnswers | Aggregate::PlackettLuceAnswers => {
+            let value = answer_strengths::of_answers(by, matrix, answers, &mut note)?;
+            standing(matrix, value, Direction::Higher)
         }
         Aggregate::Irt => abilities(matrix, answers, &mut note)?,
         Aggregate::Synergy => {

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::answer_strengths;
 use super::counting::Aggregate;
 use super::import::{Answer, TaskAnswers};
 use super::linear::Linear;
@@ -191,7 +192,8 @@ fn affordable(by: Aggregate, matrix: &ScoreMatrix, draws: usize) -> usize {
         Aggregate::BradleyTerry => n * n * t + 20.0 * n * n * n,
         Aggregate::PlackettLuce => 20.0 * n * n * n * t,
         Aggregate::Kemeny if n > 9.0 => return 0,
-        Aggregate::Irt => return 0,
+        by if by.from_answers() => return 0,
+        Aggregate::Davidson => n * n * t + 20.0 * n * n * n,
         _ => 20.0 * n * t,
     };
     let most = 2e9 / each;
@@ -264,6 +266,13 @@ pub fn over_examples(
     let costly = || format!("{by} takes too long to draw again on a table of this size");
     if by == Aggregate::Irt {
         return Err(costly());
+    }
+    if by.from_answers() {
+        let seed = Seed::of("board: examples", &settings.seed.to_string());
+        let rows = answer_strengths::drawn(by, matrix, answers, settings.draws, &seed);
+        return rows
+            .and_then(|rows| Uncertainty::new(Over::Examples, &rows, settings.level, by.good()))
+            .ok_or_else(costly);
     }
     let mut counts = vec![false; tasks];
     by.tasks_of(matrix)

@@ -12,6 +12,7 @@ use crate::evaluate::aggregate::Direction;
 use crate::evaluate::aggregate::cross::{CrossCounts, cross};
 use crate::evaluate::aggregate::instruction::{InstructionReport, InstructionTable};
 use crate::evaluate::aggregate::reliability::{SeedSpread, monotonicity};
+use crate::evaluate::metric::beta_binomial::BetaBinomial;
 use crate::evaluate::metric::pass_at_k::{PowerLaw, coverage, doublings};
 use crate::evaluate::sum::mean;
 
@@ -277,6 +278,9 @@ pub struct Coverage {
     pub law: Option<PowerLaw>,
     /// Largest difference of curve and coverage at the ks held out.
     pub held_out: f64,
+    /// Spread of the examples' chances, from the passes of each, for ks beyond the attempts; none where nothing passed
+    /// or nothing failed.
+    pub spread: Option<BetaBinomial>,
 }
 
 /// Coverage where examples were attempted several times; ks above the attempts are left out. The curve is fitted to the
@@ -350,6 +354,7 @@ fn coverage_of(answers: &TaskAnswers, system: usize, ks: &[u64]) -> Result<Optio
         held_out: law.as_ref().map_or(f64::NAN, off),
         points,
         law,
+        spread: BetaBinomial::fit(&problems).ok(),
     }))
 }
 

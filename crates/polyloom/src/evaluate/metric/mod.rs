@@ -1,6 +1,7 @@
 //! Metrics, one family of near relatives per file.
 
 pub mod answer_match;
+pub mod beta_binomial;
 pub mod bleu;
 pub mod calibration;
 pub mod chrf;
@@ -11,6 +12,9 @@ pub mod concordance;
 pub mod confusion;
 pub mod correlation;
 pub mod curve;
+pub mod dense;
+pub mod instance_laws;
+pub mod kmeans;
 pub mod multilabel;
 pub mod multiple_choice;
 pub mod page;
@@ -22,5 +26,8 @@ pub mod registry;
 pub mod regression;
 pub mod retrieval;
 pub mod rouge;
+pub mod selective;
+pub mod skill_mix;
 pub mod span;
 pub mod ter;
+pub mod tool_graph;

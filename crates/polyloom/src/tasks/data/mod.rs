@@ -117,10 +117,23 @@ pub fn count(path: &Path, kind: SourceKind, limits: &Limits) -> Result<u64> {
     Ok(rows)
 }
 
-/// Runs a step of a foreign decoder; `None` where it panics, as some do on damaged files. The panic's own message is the
-/// business of the program's hook.
+thread_local! {
+    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether a panic on this thread now would be caught and become an error about a data file. A program's panic hook says
+/// nothing then.
+#[must_use]
+pub fn panics_are_caught() -> bool {
+    GUARDED.get()
+}
+
+/// Runs a step of a foreign decoder; `None` where it panics, as some do on damaged files.
 pub(crate) fn quiet<T>(step: impl FnOnce() -> T) -> Option<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).ok()
+    let before = GUARDED.replace(true);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(step));
+    GUARDED.set(before);
+    done.ok()
 }
 
 /// A problem of a data file.

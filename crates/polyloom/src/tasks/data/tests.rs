@@ -425,3 +425,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_panic_of_a_decoder_is_caught_on_its_thread_alone() {
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let into = told.clone();
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or_default().to_owned();
+        into.lock()
+            .unwrap()
+            .push((text, super::panics_are_caught()));
+    }));
+    let value =
+        super::quiet(|| super::quiet(|| panic!("inner 1")).is_none() && super::panics_are_caught());
+    let failed = super::quiet(|| -> u8 { panic!("outer 1") });
+    let other = std::thread::spawn(|| panic!("other 1")).join();
+    std::panic::set_hook(before);
+    assert!(value == Some(true) && failed.is_none() && other.is_err());
+    assert!(!super::panics_are_caught());
+    let mut told = told.lock().unwrap().clone();
+    // Other tests may panic meanwhile.
+    told.retain(|(text, _)| text.ends_with(" 1"));
+    let told: Vec<(&str, bool)> = told.iter().map(|(t, c)| (&**t, *c)).collect();
+    assert_eq!(
+        told,
+        [("inner 1", true), ("outer 1", true), ("other 1", false)]
+    );
+}

@@ -84,6 +84,12 @@ fn dense(spec: &mut TaskSpec) {
         let mut target = target(name, TaskType::Dense, metrics);
         match name {
             "segmentation" => target.labels = strings(shapes::CLASSES),
+            // Angles of the bodies: the background is nearly flat.
+            "normals" => {
+                for metric in &mut target.metrics {
+                    metric.params.insert("mask".into(), "segmentation".into());
+                }
+            }
             "label" => {
                 target.kind = TaskType::Classification;
                 target.labels = strings(shapes::CLASSES).split_off(1);
@@ -173,10 +179,14 @@ pub(super) fn task_json(generator: &Generator, spec: &TaskSpec) -> serde_json::V
         .iter()
         .map(|t| {
             let metrics: Vec<&str> = t.metrics.iter().map(|m| &*m.name).collect();
-            json!({
+            let mut entry = json!({
                 "column": t.column, "kind": t.kind.name(), "metric": metrics.join(", "),
                 "labels": t.labels, "sample": t.sample,
-            })
+            });
+            if let Some(mask) = t.metrics.first().and_then(|m| m.params.get("mask")) {
+                entry["mask"] = mask.clone();
+            }
+            entry
         })
         .collect();
     let table = spec.table.clone().unwrap_or_default();

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::maps::hex;
 use crate::error::{MergeError, Result};
+use crate::tasks::data::table::Cell;
 use crate::tasks::data::{self, Limits};
 
 /// Which columns hold what. `None` looks for the usual names.
@@ -61,7 +63,20 @@ impl Answers {
                     columns.push(name.to_owned());
                 }
             }
-            rows.extend((0..table.rows()).map(|i| table.row(i)));
+            let raw = table
+                .types()
+                .into_iter()
+                .filter(|(_, word)| *word == "bytes");
+            let raw: Vec<&str> = raw.map(|(name, _)| name).collect();
+            for i in 0..table.rows() {
+                let mut row = table.row(i);
+                for name in &raw {
+                    if let Some(Cell::Bytes(bytes)) = table.column(name).map(|c| c.cell(i)) {
+                        row.insert((*name).to_owned(), hex(bytes).into());
+                    }
+                }
+                rows.push(row);
+            }
             Ok(())
         })?;
         let given = [&chosen.id, &chosen.task, &chosen.prediction];

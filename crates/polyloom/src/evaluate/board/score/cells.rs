@@ -3,8 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::answers::{number, plain, unpacked};
-use super::truth::Goal;
+use super::goal::Goal;
 use crate::error::{MergeError, Result};
+use crate::evaluate::metric::skill_mix::Marks;
 use crate::evaluate::metric::span::Span;
 
 /// Whether a cell says yes.
@@ -103,6 +104,55 @@ pub(super) fn ranked(value: &Value) -> std::result::Result<Vec<(String, f64)>, S
                 .collect())
         }
     }
+}
+
+/// A ranking of candidates: by name, or by place (from 0) where no candidate has that name.
+pub(super) fn among(
+    ranking: Vec<(String, f64)>,
+    candidates: &[String],
+) -> std::result::Result<Vec<(String, f64)>, String> {
+    let one = |(name, score): (String, f64)| {
+        if candidates.contains(&name) {
+            return Ok((name, score));
+        }
+        let place = name.parse::<usize>().ok();
+        match place.and_then(|p| candidates.get(p)) {
+            Some(candidate) => Ok((candidate.clone(), score)),
+            None => Err(format!(
+                "`{name}` is neither a candidate nor the place of one of the {}",
+                candidates.len()
+            )),
+        }
+    };
+    ranking.into_iter().map(one).collect()
+}
+
+/// A list of numbers.
+pub(super) fn numbers(value: &Value) -> std::result::Result<Vec<f64>, String> {
+    let Value::Array(list) = unpacked(value) else {
+        return Err(format!("`{}` is no list of numbers", plain(value)));
+    };
+    let one = |v: &Value| number(v, false).ok_or_else(|| format!("`{}` is no number", plain(v)));
+    list.iter().map(one).collect()
+}
+
+/// Marks of a grader: `skills`, a list of true and false, with `topic`, `sense` and `length`. None without `skills`.
+pub(super) fn marks(row: &Map<String, Value>) -> std::result::Result<Option<Marks>, String> {
+    let Some(skills) = row.get("skills").filter(|v| !v.is_null()) else {
+        return Ok(None);
+    };
+    let one = |name: &str| {
+        let value = row.get(name).filter(|v| !v.is_null());
+        value
+            .map(truthy)
+            .ok_or_else(|| format!("marks need `{name}`"))
+    };
+    Ok(Some(Marks {
+        skills: labels_of(skills).iter().map(truthy).collect(),
+        topic: one("topic")?,
+        sense: one("sense")?,
+        length: one("length")?,
+    }))
 }
 
 /// A ranking of one document per row.

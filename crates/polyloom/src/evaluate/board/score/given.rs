@@ -1,15 +1,26 @@
 //! What a prediction says, read from its row.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::answers::{Answers, number, plain, unpacked};
-use super::cells::{chosen, labels_of, largest, list, long, ranked, shown, spans, truthy};
+use super::answers::{number, plain, unpacked};
+use super::cells::{
+    among, chosen, labels_of, largest, list, long, marks, numbers, ranked, shown, spans, truthy,
+};
 use super::extract::Extract;
-use super::truth::Goal;
+use super::goal::Goal;
+use super::graphs::graph;
+use super::layout::Layout;
+use super::maps::Map;
+use super::shown::tools;
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::multiple_choice::softmax;
+use crate::evaluate::metric::skill_mix::Marks;
 use crate::evaluate::metric::span::Span;
+use crate::evaluate::metric::tool_graph::ToolGraph;
 use crate::tasks::spec::TaskType;
+
+/// Cells of a row of predictions.
+type Row = serde_json::Map<String, Value>;
 
 /// What was predicted for one example.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,6 +45,18 @@ pub(crate) struct Given {
     pub spans: Option<Vec<Span>>,
     pub tags: Option<Vec<String>>,
     pub ranking: Option<Vec<(String, f64)>>,
+    /// The ranking before an instruction changed.
+    pub before: Option<Vec<(String, f64)>>,
+    /// Tokens of each choice.
+    pub tokens: Option<Vec<f64>>,
+    /// A value per pixel.
+    pub map: Option<Map>,
+    /// Marks of a grader.
+    pub marks: Option<Marks>,
+    /// Numbers from which clusters are made.
+    pub embedding: Option<Vec<f64>>,
+    /// Tools and links.
+    pub graph: Option<ToolGraph>,
 }
 
 impl Given {
@@ -47,153 +70,12 @@ impl Given {
     }
 }
 
-/// The columns that a goal is read from.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Layout {
-    pub prediction: Option<String>,
-    /// `prediction` is free text, from which an answer is read.
-    pub text: bool,
-    /// One column per class.
-    scores: Vec<String>,
-    /// A list or an object of scores, or of log-likelihoods.
-    list: Option<String>,
-    loglik: bool,
-    premise: Option<String>,
-    /// One number.
-    pub number: Option<String>,
-    passed: Option<String>,
-}
-
-const PREDICTION: &[&str] = &["prediction", "pred", "y_pred", "predicted"];
-
 impl Layout {
-    /// Finds the columns of a goal. `alone`: the file's rows are about this goal only, so plain names mean it.
-    pub fn find(goal: &Goal, answers: &Answers, alone: bool) -> Result<Self> {
-        let mut names: Vec<String> = Vec::new();
-        let name = &goal.name;
-        if !name.is_empty() {
-            names.extend(
-                PREDICTION
-                    .iter()
-                    .flat_map(|p| [format!("{p}_{name}"), format!("{name}_{p}")]),
-            );
-            if name != &goal.column || !answers.has(&goal.column) || !alone {
-                names.push(name.clone());
-            }
-        }
-        let stem = |s: &str| -> Vec<String> {
-            let mut all = Vec::new();
-            if !name.is_empty() {
-                all.extend([format!("{s}_{name}"), format!("{name}_{s}")]);
-            }
-            if alone {
-                all.push(s.to_owned());
-            }
-            all
-        };
-        let first = |names: &[&str]| -> Option<String> {
-            let mut all = names.iter().flat_map(|n| stem(n));
-            all.find(|n| answers.has(n))
-        };
-        if alone {
-            let own: &[&str] = match goal.kind {
-                TaskType::Span => &["spans"],
-                TaskType::TokenClassification => &["tags"],
-                TaskType::Retrieval => &["ranking"],
-                TaskType::Clustering => &["cluster"],
-                TaskType::Multilabel => &["labels"],
-                _ => &[],
-            };
-            names.extend(own.iter().map(|n| (*n).to_owned()));
-            names.extend(PREDICTION.iter().map(|n| (*n).to_owned()));
-        }
-        let chosen = answers.chosen.prediction.clone();
-        let mut prediction = chosen.or_else(|| names.iter().find(|n| answers.has(n)).cloned());
-        let mut text = goal.kind == TaskType::Generation;
-        if prediction.is_none() && alone {
-            let output = if answers.has("outputs") {
-                "outputs"
-            } else {
-                "output"
-            };
-            if answers.has(output) {
-                (prediction, text) = (Some(output.into()), true);
-            } else if answers.has("label") && goal.kind != TaskType::Generation {
-                prediction = Some("label".into());
-            }
-        }
-        let classes = &goal.classes;
-        let mut scores = Vec::new();
-        let prefixes = ["score", "prob", "proba", "probability"];
-        let kinds = [
-            TaskType::Classification,
-            TaskType::PairClassification,
-            TaskType::Multilabel,
-        ];
-        if kinds.contains(&goal.kind) && classes.len() > 1 {
-            for stem in prefixes.iter().flat_map(|p| stem(p)) {
-                let by = |of: &dyn Fn(usize) -> String| -> Vec<String> {
-                    (0..classes.len())
-                        .map(|i| format!("{stem}_{}", of(i)))
-                        .collect()
-                };
-                let sets = [by(&|i| classes[i].clone()), by(&|i| i.to_string())];
-                if let Some(set) = sets.into_iter().find(|s| s.iter().all(|c| answers.has(c))) {
-                    scores = set;
-                    break;
-                }
-            }
-        }
-        let loglik = first(&["loglik", "logprobs"]);
-        let list = first(&["probabilities", "scores", "probs"]);
-        let number = first(&["score", "probability", "proba", "prob"]);
-        Ok(Self {
-            prediction,
-            text,
-            scores,
-            loglik: list.is_none() && loglik.is_some(),
-            list: list.or(loglik),
-            premise: first(&["loglik_premise"]),
-            number,
-            passed: first(&["passed", "correct"]),
-        })
-    }
-
-    /// Whether nothing of a row says anything of the goal.
-    pub fn is_empty(&self) -> bool {
-        self.prediction.is_none()
-            && self.scores.is_empty()
-            && self.list.is_none()
-            && self.number.is_none()
-    }
-
-    /// The names that were looked for, for messages.
-    pub fn wanted(goal: &Goal) -> String {
-        let suffix = if goal.name.is_empty() {
-            String::new()
-        } else {
-            format!("_{}", goal.name)
-        };
-        match goal.kind {
-            TaskType::Classification | TaskType::PairClassification => {
-                format!(
-                    "`prediction{suffix}`, `output`, `score{suffix}` or `score{suffix}_<class>`"
-                )
-            }
-            TaskType::Span => "`spans` or `prediction`".into(),
-            TaskType::Retrieval => "`ranking`, or `document` and `score`".into(),
-            TaskType::Generation => "`output` or `prediction`".into(),
-            TaskType::MultipleChoice => "`prediction`, `output` or `loglik` (a list)".into(),
-            TaskType::Perplexity => "`loglik`".into(),
-            _ => format!("`prediction{suffix}`"),
-        }
-    }
-
     /// Reads rows (several only for attempts and rankings in long form); `None` where they say nothing.
     pub fn read(
         &self,
         goal: &Goal,
-        rows: &[&Map<String, Value>],
+        rows: &[&Row],
         choices: Option<&[String]>,
         extract: &Extract,
         at: &dyn Fn() -> String,
@@ -222,16 +104,21 @@ impl Layout {
             given.scores = Some(list(value, goal, width).map_err(&bad)?);
             given.loglik = self.loglik;
         }
+        if let Some(value) = cell(&self.tokens) {
+            given.tokens = Some(list(value, goal, width).map_err(&bad)?);
+        }
         if let Some(value) = cell(&self.premise) {
             given.premise = Some(list(value, goal, width).map_err(&bad)?);
         }
         match goal.kind {
-            TaskType::Clustering => {
-                let Some(value) = prediction else {
-                    return Ok(None);
-                };
-                given.shown = plain(value);
-            }
+            TaskType::Clustering => match (prediction, cell(&self.embedding)) {
+                (Some(value), _) => given.shown = plain(value),
+                (None, Some(value)) => {
+                    given.embedding = Some(numbers(value).map_err(&bad)?);
+                    given.shown = "embedding".into();
+                }
+                (None, None) => return Ok(None),
+            },
             TaskType::Classification | TaskType::PairClassification => {
                 if let Some(value) = cell(&self.number) {
                     let x = number(value, true);
@@ -310,6 +197,7 @@ impl Layout {
                     let passed: Vec<bool> = passed.map(|v| truthy(&v)).collect();
                     given.passed = (passed.len() == given.texts.len()).then_some(passed);
                 }
+                given.marks = marks(row).map_err(&bad)?;
                 given.shown = given.texts.join("\n---\n");
             }
             TaskType::MultipleChoice => {
@@ -356,11 +244,20 @@ impl Layout {
                 given.shown = words.join(", ");
                 given.spans = Some(found);
             }
-            TaskType::Retrieval => {
-                let ranking = match prediction {
-                    Some(value) => ranked(&unpacked(value)).map_err(&bad)?,
-                    None => long(rows, at)?,
+            TaskType::Retrieval | TaskType::Reranking => {
+                let read = |value: &Value| ranked(&unpacked(value)).map_err(&bad);
+                let ranking = match (prediction, given.scores.take(), choices) {
+                    (Some(value), ..) => read(value)?,
+                    (None, Some(scores), Some(candidates)) => {
+                        candidates.iter().cloned().zip(scores).collect()
+                    }
+                    _ => long(rows, at)?,
                 };
+                let ranking = match choices {
+                    Some(candidates) => among(ranking, candidates).map_err(&bad)?,
+                    None => ranking,
+                };
+                given.before = cell(&self.before).map(read).transpose()?;
                 let first: Vec<&str> = ranking.iter().take(10).map(|(d, _)| &**d).collect();
                 given.shown = first.join(" ");
                 given.ranking = Some(ranking);
@@ -377,7 +274,30 @@ impl Layout {
                 );
                 given.shown = plain(one);
             }
-            TaskType::Reranking | TaskType::ToolGraph | TaskType::Dense => return Ok(None),
+            TaskType::ToolGraph => {
+                let Some(value) = prediction else {
+                    return Ok(None);
+                };
+                let value = match value {
+                    Value::String(said) if self.text => Value::from(extract.read(said)),
+                    other => other.clone(),
+                };
+                // An output that is no graph names no tool.
+                let graph = match graph(&value) {
+                    Ok(graph) => graph,
+                    Err(_) if self.text => ToolGraph::default(),
+                    Err(error) => return Err(bad(error)),
+                };
+                given.shown = tools(&graph);
+                given.graph = Some(graph);
+            }
+            TaskType::Dense => {
+                let Some(value) = prediction else {
+                    return Ok(None);
+                };
+                given.map = Some(Map::of_json(&unpacked(value)).map_err(&bad)?);
+                given.shown = "map".into();
+            }
         }
         Ok(Some(given))
     }

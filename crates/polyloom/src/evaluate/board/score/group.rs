@@ -12,6 +12,7 @@ use super::value::{About, Aggregate, finish};
 use super::{Measured, Record, Scored};
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::registry::Metric as Known;
+use crate::tasks::data::Table;
 use crate::tasks::spec::Metric;
 
 impl Task<'_> {
@@ -139,7 +140,12 @@ impl Task<'_> {
             return Ok(None);
         }
         let mut all: HashMap<Option<String>, crate::evaluate::sum::Sum> = HashMap::new();
-        self.loader.rows("train", &mut |table| {
+        let target = self
+            .spec
+            .targets
+            .iter()
+            .find(|t| t.name == self.goal().name);
+        let mut add = |table: Table| {
             for row in 0..table.rows() {
                 let Some(x) = number(&table.at(row, &self.goal().column), false) else {
                     continue;
@@ -152,7 +158,11 @@ impl Task<'_> {
                 }
             }
             Ok(())
-        })?;
+        };
+        match target {
+            Some(target) => self.loader.rows_of("train", target, &mut add)?,
+            None => self.loader.rows("train", &mut add)?,
+        }
         Ok(Some(
             all.into_iter()
                 .map(|(group, sum)| (group, sum.mean()))

@@ -6,10 +6,12 @@ use serde_json::{Map, Value};
 
 use super::answers::{Answers, plain};
 use super::extract::Extract;
-use super::given::{Given, Layout};
+use super::given::Given;
+use super::goal::Goal;
+use super::layout::Layout;
 use super::measure::refuse;
 use super::shown::{LISTED, first, listed};
-use super::truth::{self, Goal, Questions, Truth};
+use super::truth::{self, Questions, Truth};
 use super::{Options, Scored};
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::registry::{self, Metric as Known};
@@ -79,6 +81,20 @@ pub(super) struct Task<'a> {
     pub place: usize,
 }
 
+/// What a file says of the examples of a goal.
+pub(super) struct Read {
+    /// By example; none where it says nothing or nothing is asked.
+    pub given: Vec<Option<Given>>,
+    /// Ids that are asked for and have nothing.
+    pub missing: Vec<String>,
+    /// Ids of the file that the split lacks.
+    pub extra: Vec<String>,
+    /// Answers that are no class or choice.
+    pub unread: usize,
+    /// Whether a column `label` was read as the prediction.
+    pub label: bool,
+}
+
 impl Task<'_> {
     pub fn goal(&self) -> &Goal {
         &self.questions.goals[self.place]
@@ -137,7 +153,7 @@ impl Task<'_> {
         let query = ["query", "query_id", "query-id", "qid"]
             .into_iter()
             .find(|c| answers.has(c));
-        let query = query.filter(|_| self.goal().kind == TaskType::Retrieval);
+        let query = query.filter(|_| self.goal().kind.is_ranking());
         let Some(column) = answers.id_column(&self.questions.id).or(query) else {
             if rows.len() != examples.len() {
                 let what = format!(
@@ -216,49 +232,71 @@ impl Task<'_> {
         chosen.into_iter().map(known).collect()
     }
 
-    fn score(&self) -> Result<Vec<Scored>> {
+    /// What the file says of every example of the goal. `several`: an example may have several rows.
+    pub(super) fn read(&self, several: bool) -> Result<Read> {
         let (answers, goal, examples) = (self.answers, self.goal(), &self.questions.examples);
-        let metrics = self.metrics()?;
-        let attempts = metrics
-            .iter()
-            .any(|(_, m)| m.needs == registry::Needs::Attempts);
         let (rows, alone) = self.rows()?;
         let layout = Layout::find(goal, answers, alone)?;
-        let retrieval = goal.kind == TaskType::Retrieval;
-        if layout.is_empty() && !retrieval {
+        let ranked = goal.kind.is_ranking();
+        if layout.is_empty() && !ranked {
             return Err(answers.lacks(format!(
                 "of predictions for `{}`: {}",
                 self.id(None),
                 Layout::wanted(goal)
             )));
         }
-        let (of, extra) = self.joined(&rows, attempts || retrieval)?;
-        let mut given: Vec<Option<Given>> = Vec::with_capacity(examples.len());
-        let mut missing = Vec::new();
-        let mut unread = 0usize;
+        let (of, extra) = self.joined(&rows, several || ranked)?;
+        let mut read = Read {
+            given: Vec::with_capacity(examples.len()),
+            missing: Vec::new(),
+            extra,
+            unread: 0,
+            label: layout.prediction.as_deref() == Some("label"),
+        };
         for (example, rows) in examples.iter().zip(&of) {
             let Some(truth) = &example.truths[self.place] else {
-                given.push(None);
+                read.given.push(None);
                 continue;
             };
             let at = || format!("{}: example `{}`", answers.path.display(), example.id);
+            let listed: Vec<String>;
             let choices = match truth {
                 Truth::Choice(choices, _) => Some(&choices[..]),
+                Truth::Judged(list, _) if goal.kind == TaskType::Reranking => {
+                    listed = list.iter().map(|(d, _)| d.clone()).collect();
+                    Some(&listed[..])
+                }
                 _ => None,
             };
             let found = layout.read(goal, rows, choices, self.extract, &at)?;
             if found.is_none() {
-                missing.push(example.id.clone());
+                read.missing.push(example.id.clone());
             }
             let none_of_these = choices.map_or(goal.classes.len(), <[String]>::len);
-            unread += usize::from(
+            read.unread += usize::from(
                 found
                     .as_ref()
                     .and_then(|g| g.class)
                     .is_some_and(|c| c as usize >= none_of_these),
             );
-            given.push(found);
+            read.given.push(found);
         }
+        Ok(read)
+    }
+
+    fn score(&self) -> Result<Vec<Scored>> {
+        let (answers, examples) = (self.answers, &self.questions.examples);
+        let metrics = self.metrics()?;
+        let attempts = metrics
+            .iter()
+            .any(|(_, m)| m.needs == registry::Needs::Attempts);
+        let Read {
+            given,
+            missing,
+            extra,
+            unread,
+            label,
+        } = self.read(attempts)?;
         let asked = examples
             .iter()
             .filter(|e| e.truths[self.place].is_some())
@@ -293,7 +331,11 @@ impl Task<'_> {
                 "{unread} {are} none of the task's classes or choices and wrong"
             ));
         }
-        if layout.prediction.as_deref() == Some("label") {
+        if given.iter().flatten().any(|g| g.embedding.is_some()) {
+            let how = "clusters are made from the embeddings, one per class: k-means, best of 10 k-means++ starts, seed 0";
+            notes.push(how.into());
+        }
+        if label {
             notes.push("column `label` was read as the prediction".into());
         }
         let groups: Vec<Option<String>> = match self.spec.task_group() {

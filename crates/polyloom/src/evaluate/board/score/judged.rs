@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::answers::{number, plain};
 use super::truth::Truth;
 use crate::error::{MergeError, Result};
@@ -139,4 +141,45 @@ fn shared(
     lists: BTreeMap<String, Vec<(String, i64)>>,
 ) -> BTreeMap<String, Arc<Vec<(String, i64)>>> {
     lists.into_iter().map(|(k, v)| (k, Arc::new(v))).collect()
+}
+
+/// The candidates of a query with their grades: those of a list of judgements, else grades in the order of the
+/// candidates (`[1, 0, 0]`), else the relevant ones by name. A candidate without a judgement is not relevant.
+pub(super) fn candidates(
+    documents: &Value,
+    target: &Value,
+    judged: Option<Truth>,
+) -> std::result::Result<Truth, String> {
+    let documents: Vec<String> = match documents {
+        Value::Array(list) => list.iter().map(plain).collect(),
+        Value::Null => Vec::new(),
+        other => return Err(format!("the candidates `{}` are no list", plain(other))),
+    };
+    if let Some(Truth::Judged(list, own)) = judged {
+        if documents.is_empty() {
+            return Ok(Truth::Judged(list, own));
+        }
+        let grade = |d: &String| list.iter().find(|(j, _)| j == d).map_or(0, |(_, g)| *g);
+        let graded = documents.iter().map(|d| (d.clone(), grade(d)));
+        return Ok(Truth::Judged(Arc::new(graded.collect()), None));
+    }
+    let Value::Array(target) = target else {
+        return Err(format!("the relevance `{}` is no list", plain(target)));
+    };
+    let by_name = |d: &String| i64::from(target.iter().any(|t| plain(t) == *d));
+    let named = target.iter().all(|t| documents.contains(&plain(t)));
+    let grades: Vec<i64> = if named {
+        documents.iter().map(by_name).collect()
+    } else {
+        let read = |t: &Value| number(t, false).map(|g| g as i64);
+        let grades: Option<Vec<i64>> = target.iter().map(read).collect();
+        let grades = grades.ok_or("the relevance names a text that is no candidate")?;
+        if grades.len() != documents.len() {
+            let (n, m) = (grades.len(), documents.len());
+            return Err(format!("{n} grades for {m} candidates"));
+        }
+        grades
+    };
+    let both = documents.into_iter().zip(grades);
+    Ok(Truth::Judged(Arc::new(both.collect()), None))
 }

@@ -3,10 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::given::Given;
+use super::goal::Goal;
+use super::measure_map as map;
 use super::measure_number as numbers;
 use super::measure_rank as rank;
 use super::measure_text as text;
-use super::truth::{Goal, Truth};
+use super::truth::Truth;
 use crate::error::{MergeError, Result};
 use crate::evaluate::EvalError;
 use crate::evaluate::metric::classification::{self, KappaWeights};
@@ -68,14 +70,14 @@ pub(crate) fn measure<'a>(
         Needs::Clusters => numbers::clusters(&params, pairs),
         Needs::Text => text::texts(&params, pairs),
         Needs::Attempts => text::attempts(&params, pairs),
+        Needs::Marks => text::marks(&params, pairs),
         Needs::Spans => text::spans(&params, pairs),
         Needs::Tags => text::tags(&params, pairs),
         Needs::Rankings => rank::rankings(&params, pairs),
         Needs::ChoiceLogliks => rank::choices(&params, pairs),
         Needs::TextLogliks => rank::perplexities(&params, pairs),
-        Needs::Maps | Needs::Graphs => {
-            Err(params.unfit("maps and graphs of predictions are not read"))
-        }
+        Needs::Maps => map::maps(&params, pairs),
+        Needs::Graphs => map::graphs(&params, pairs),
     }
 }
 
@@ -89,10 +91,11 @@ impl Params<'_> {
     fn known(&self) -> &'static [&'static str] {
         match self.metric {
             "ndcg" | "map" | "mrr" | "recall_at_k" | "precision_at_k" | "success_at_k"
-            | "capped_recall" | "ndcg_ties" | "top_k_accuracy" | "pass_at_k" | "pass_hat_k" => {
-                &["k"]
-            }
+            | "capped_recall" | "hole_at_k" | "ndcg_ties" | "top_k_accuracy" | "pass_at_k"
+            | "pass_hat_k" => &["k"],
             "ece" | "ece_l2" | "mce" | "ece_equal_mass" => &["bins"],
+            "selective_accuracy" => &["share"],
+            map if super::maps::Pixels::of(map).is_some() => &["mask"],
             "v_measure" => &["beta"],
             "rouge1" | "rouge2" | "rougeL" | "rougeLsum" => &["stem"],
             "bleu" => &["lowercase", "tokenize"],

@@ -11,8 +11,10 @@ use crate::evaluate::metric::concordance::c_index;
 use crate::evaluate::metric::confusion;
 use crate::evaluate::metric::correlation::{KendallVariant, kendall, pearson, spearman};
 use crate::evaluate::metric::curve::{MultiAuc, roc_auc_multi};
+use crate::evaluate::metric::kmeans::KMeans;
 use crate::evaluate::metric::ranking::abstention_nauc;
 use crate::evaluate::metric::regression;
+use crate::evaluate::metric::selective::Selective;
 use crate::evaluate::sum::sum;
 
 /// Metrics of a probability per class.
@@ -74,6 +76,10 @@ pub(super) fn probabilities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Re
         }
         metric => {
             let bins = params.count("bins")?.unwrap_or(15);
+            let share = params.number("share").unwrap_or(0.1);
+            if !(0.0..=1.0).contains(&share) {
+                return Err(params.unfit(&format!("`share` is {share}, not between 0 and 1")));
+            }
             let n = truth.len();
             whole(params, n, move |places| {
                 let t = at(&truth, places);
@@ -104,6 +110,14 @@ pub(super) fn probabilities<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Re
                     "ece_equal_mass" => {
                         let (s, right) = sure();
                         calibration_equal_mass(&s, &right, bins)?.l1
+                    }
+                    "selective_accuracy" | "coverage_accuracy_area" => {
+                        let (s, right) = sure();
+                        let found = Selective::new(&s, &right)?;
+                        match metric {
+                            "selective_accuracy" => found.at(share),
+                            _ => found.area(),
+                        }
                     }
                     "nauc" => {
                         let (s, right) = sure();
@@ -203,6 +217,26 @@ pub(super) fn survival<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<
     })
 }
 
+/// Clusters of embeddings, as many as there are classes.
+fn from_embeddings(params: &Params<'_>, pairs: &Pairs<'_>, truth: &[u32]) -> Result<Vec<u32>> {
+    let mut points = Vec::new();
+    let mut width = 0;
+    for given in &pairs.given {
+        let Some(row) = given.embedding.as_ref().filter(|r| !r.is_empty()) else {
+            return Err(params.unfit("some examples have no `embedding`"));
+        };
+        if width != 0 && width != row.len() {
+            let why = format!("embeddings have {width} and {} numbers", row.len());
+            return Err(params.unfit(&why));
+        }
+        width = row.len();
+        points.extend(row);
+    }
+    let classes: std::collections::BTreeSet<u32> = truth.iter().copied().collect();
+    let found = KMeans::new(classes.len()).fit(&points, width);
+    Ok(found.map_err(|e| params.failed(e))?.labels)
+}
+
 /// Agreement of clusters and classes.
 pub(super) fn clusters<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
     let mut truth = Vec::new();
@@ -212,8 +246,13 @@ pub(super) fn clusters<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<
         };
         truth.push(*c);
     }
-    let names: Vec<&str> = pairs.given.iter().map(|g| &*g.shown).collect();
-    let (_, found, _) = confusion::codes(&names, &[]);
+    let found = match pairs.given.iter().any(|g| g.embedding.is_some()) {
+        true => from_embeddings(params, pairs, &truth)?,
+        false => {
+            let names: Vec<&str> = pairs.given.iter().map(|g| &*g.shown).collect();
+            confusion::codes(&names, &[]).1
+        }
+    };
     let metric = params.metric;
     let beta = params.number("beta").unwrap_or(1.0);
     whole(params, truth.len(), move |places| {

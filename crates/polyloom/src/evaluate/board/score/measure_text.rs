@@ -179,6 +179,24 @@ pub(super) fn attempts(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<Form<'s
     Ok(Form::Each(values))
 }
 
+/// What a grader's marks come to, per text.
+pub(super) fn marks(params: &Params<'_>, pairs: &Pairs<'_>) -> Result<Form<'static>> {
+    let mut values = Vec::new();
+    for given in &pairs.given {
+        let Some(marks) = &given.marks else {
+            return Err(params.unfit(
+                "it needs the marks of a grader: `skills` (a list of true and false), `topic`, `sense`, `length`",
+            ));
+        };
+        values.push(match params.metric {
+            "skill_mix_full" => marks.full(),
+            "skill_mix_all" => marks.all_skills(),
+            _ => marks.skill_fraction(),
+        });
+    }
+    Ok(Form::Each(values))
+}
+
 /// F1 of spans over all examples.
 pub(super) fn spans<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form<'a>> {
     let mut counts = Vec::new();

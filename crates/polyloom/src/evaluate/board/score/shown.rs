@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
-use super::truth::{Example, Goal, Truth};
+use super::goal::Goal;
+use super::truth::{Example, Truth};
+use crate::evaluate::metric::tool_graph::ToolGraph;
 use crate::tasks::spec::{TaskSpec, TaskType};
 
 /// How many ids a message lists.
@@ -37,6 +39,13 @@ pub(super) fn clusters<'e>(examples: impl Iterator<Item = &'e Example>) -> Optio
     Some(out)
 }
 
+/// Tools and links, as people read them.
+pub(super) fn tools(graph: &ToolGraph) -> String {
+    let nodes = graph.nodes.iter().cloned();
+    let links = graph.links.iter().map(|(a, b)| format!("{a} -> {b}"));
+    nodes.chain(links).collect::<Vec<_>>().join(", ")
+}
+
 /// What is right, as people read it.
 pub(super) fn target(goal: &Goal, truth: &Truth) -> String {
     match truth {
@@ -65,6 +74,8 @@ pub(super) fn target(goal: &Goal, truth: &Truth) -> String {
             .join(" "),
         Truth::Choice(choices, gold) => choices[*gold].clone(),
         Truth::Size(words, bytes) => format!("{words} words, {bytes} bytes"),
+        Truth::Map { values, .. } => format!("map of {} values", values.len()),
+        Truth::Graph(graph) => tools(graph),
     }
 }
 

@@ -1,22 +1,26 @@
 //! The examples of a task's split, with what is right.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use indexmap::IndexSet;
 use serde_json::Value;
 
 use super::answers::{number, plain, sha256, unpacked};
 use super::cells::{labels_of, spans};
-use super::judged::Judgements;
+use super::goal::{Goal, close, goals};
+use super::graphs::graph;
+use super::judged::{Judgements, candidates};
+use super::maps::{Map, Pixels};
 use crate::error::{MergeError, Result};
+use crate::evaluate::metric::registry;
 use crate::evaluate::metric::span::Span;
+use crate::evaluate::metric::tool_graph::ToolGraph;
 use crate::tasks::data::Table;
+use crate::tasks::data::table::Cell;
 use crate::tasks::hash::canonical;
-use crate::tasks::load::{Loader, sample_of};
-use crate::tasks::predicate::Predicate;
+use crate::tasks::load::Loader;
 use crate::tasks::prompt::Renderer;
-use crate::tasks::spec::{GroupAs, Metric, TaskSpec, TaskType};
+use crate::tasks::spec::{GroupAs, TaskSpec, TaskType};
 
 /// What is right for one example.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +45,13 @@ pub(crate) enum Truth {
     Choice(Vec<String>, usize),
     /// Size of a text: words, bytes.
     Size(u64, u64),
+    /// Values of the pixels in their own unit, and by column the pixels that masks keep.
+    Map {
+        values: Vec<f32>,
+        masks: Vec<(String, Vec<bool>)>,
+    },
+    /// Tools and links.
+    Graph(ToolGraph),
 }
 
 /// One example.
@@ -54,24 +65,6 @@ pub(crate) struct Example {
     pub truths: Vec<Option<Truth>>,
 }
 
-/// One thing that is asked for: the task, or one of its targets.
-#[derive(Debug, Clone)]
-pub(crate) struct Goal {
-    /// Name of the target; empty without targets.
-    pub name: String,
-    pub kind: TaskType,
-    pub column: String,
-    pub metrics: Vec<Metric>,
-    /// Classes; discovered and sorted where the spec names none.
-    pub classes: Vec<String>,
-    /// Raw labels of other names, and numbers where the data has numbers.
-    pub also: HashMap<String, u32>,
-    /// Whether the classes come from the data.
-    pub discovered: bool,
-    open: Option<IndexSet<String>>,
-    sample: Option<Predicate>,
-}
-
 /// The examples of a split.
 #[derive(Debug, Clone)]
 pub(crate) struct Questions {
@@ -81,129 +74,14 @@ pub(crate) struct Questions {
     pub id: String,
 }
 
-impl Goal {
-    /// The class of a label as it stands in data or predictions.
-    pub fn class(&self, label: &Value) -> Option<u32> {
-        let text = plain(label);
-        let text = text.trim();
-        let place = |p: usize| u32::try_from(p).ok();
-        if let Some(class) = self.also.get(text) {
-            return Some(*class);
-        }
-        if let Some(p) = self.classes.iter().position(|n| n == text) {
-            return place(p);
-        }
-        // 1.0 for 1, as tables with missing values have it.
-        let whole = text.strip_suffix(".0").and_then(|t| self.also.get(t));
-        if let Some(class) = whole {
-            return Some(*class);
-        }
-        let lower = text.to_lowercase();
-        let mut same = self
-            .classes
-            .iter()
-            .enumerate()
-            .filter(|(_, n)| n.to_lowercase() == lower);
-        match (same.next(), same.next()) {
-            (Some((p, _)), None) => place(p),
-            _ => None,
-        }
-    }
-
-    /// The name of a class.
-    pub fn class_name(&self, class: u32) -> String {
-        self.classes
-            .get(class as usize)
-            .cloned()
-            .unwrap_or_else(|| class.to_string())
-    }
-
-    fn truth_class(&mut self, label: &Value, at: &dyn Fn() -> String) -> Result<u32> {
-        if let Some(open) = &mut self.open {
-            return Ok(u32::try_from(open.insert_full(plain(label)).0).unwrap_or(u32::MAX));
-        }
-        self.class(label).ok_or_else(|| {
-            MergeError::plan(
-                "bad-label",
-                format!("the label `{}` is no class of the task", plain(label)),
-            )
-            .at(at())
-            .hint("`polyloom tasks check` lists such rows; labels.ignore leaves them out")
-        })
-    }
-}
-
-fn goals(spec: &TaskSpec) -> Result<Vec<Goal>> {
-    let goal = |name: &str,
-                kind,
-                column: &str,
-                metrics: &[Metric],
-                labels: &[String],
-                sample: Option<Predicate>| {
-        let with_classes = matches!(
-            kind,
-            TaskType::Classification
-                | TaskType::PairClassification
-                | TaskType::Multilabel
-                | TaskType::Clustering
-        );
-        let mut also = HashMap::new();
-        for i in 0..u32::try_from(labels.len()).unwrap_or(0) {
-            if !labels.contains(&i.to_string()) {
-                also.insert(i.to_string(), i);
-            }
-        }
-        also.extend(
-            spec.labels
-                .map
-                .iter()
-                .map(|(raw, class)| (raw.clone(), *class)),
-        );
-        let open = with_classes && labels.is_empty() && spec.labels.map.is_empty();
-        Goal {
-            name: name.to_owned(),
-            kind,
-            column: column.to_owned(),
-            metrics: metrics.to_vec(),
-            classes: labels.to_vec(),
-            also,
-            discovered: open,
-            open: open.then(IndexSet::new),
-            sample,
-        }
-    };
-    if spec.targets.is_empty() {
-        let kind = spec.kind.ok_or_else(|| {
-            MergeError::plan("no-type", format!("task `{}` has no type", spec.id))
-        })?;
-        let f = &spec.fields;
-        return Ok(vec![goal(
-            "",
-            kind,
-            &f.target,
-            &spec.metrics,
-            &spec.labels.names,
-            None,
-        )]);
-    }
-    let of = |t: &crate::tasks::spec::Target| {
-        Ok(goal(
-            &t.name,
-            t.kind,
-            &t.column,
-            &t.metrics,
-            &t.labels,
-            sample_of(t)?,
-        ))
-    };
-    spec.targets.iter().map(of).collect()
-}
-
 /// Reads a split.
 pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Questions> {
     let mut goals = goals(spec)?;
     let judged = match spec.kind {
         Some(TaskType::Retrieval) => Some(Judgements::read(spec, loader, split)?),
+        Some(TaskType::Reranking) if spec.qrels.is_some() => {
+            Some(Judgements::read(spec, loader, split)?)
+        }
         _ => None,
     };
     let group = spec.table.as_ref().filter(|t| !t.group.is_empty());
@@ -269,42 +147,6 @@ pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<
     })
 }
 
-/// Sorts classes that were discovered (numbers by value) and renames those of the examples.
-fn close(goal: &mut Goal, place: usize, examples: &mut [Example]) {
-    let Some(open) = goal.open.take() else { return };
-    let mut order: Vec<(usize, &String)> = open.iter().enumerate().collect();
-    let value = |t: &String| t.parse::<f64>().ok();
-    if open.iter().all(|t| value(t).is_some()) {
-        order.sort_by(|a, b| {
-            value(a.1)
-                .unwrap_or(0.0)
-                .total_cmp(&value(b.1).unwrap_or(0.0))
-        });
-    } else {
-        order.sort_by_key(|(_, name)| name.as_str());
-    }
-    let mut new = vec![0u32; order.len()];
-    for (now, (before, _)) in (0u32..).zip(&order) {
-        new[*before] = now;
-    }
-    goal.classes = order.into_iter().map(|(_, name)| name.clone()).collect();
-    // A class that is the number 1 is found under 1.0 too.
-    goal.also = (0u32..)
-        .zip(&goal.classes)
-        .map(|(i, name)| (name.clone(), i))
-        .collect();
-    for example in examples {
-        match &mut example.truths[place] {
-            Some(Truth::Class(c)) => *c = new[*c as usize],
-            Some(Truth::Set(set)) => {
-                set.iter_mut().for_each(|c| *c = new[*c as usize]);
-                set.sort_unstable();
-            }
-            _ => {}
-        }
-    }
-}
-
 struct About<'a> {
     spec: &'a TaskSpec,
     loader: &'a Loader<'a>,
@@ -341,6 +183,8 @@ fn truth(
     let needs_target = !matches!(
         goal.kind,
         TaskType::Retrieval
+            | TaskType::Reranking
+            | TaskType::Dense
             | TaskType::Span
             | TaskType::Survival
             | TaskType::Perplexity
@@ -432,11 +276,47 @@ fn truth(
             Some(judged) => judged.of(id, table, row),
             None => return Ok(None),
         },
-        kind @ (TaskType::Reranking | TaskType::ToolGraph | TaskType::Dense) => {
-            let what = format!("predictions for tasks of type {kind} are not scored");
-            return Err(MergeError::plan("not-scored", what)
-                .at(format!("task `{}`", spec.id))
-                .hint("a file with a score per example can be taken as it is: --values COLUMN"));
+        TaskType::Reranking => {
+            let documents = unpacked(&table.at(row, &spec.fields.document));
+            let judged = about.judged.map(|j| j.of(id, table, row));
+            candidates(&documents, &target, judged).map_err(bad)?
         }
+        TaskType::ToolGraph => Truth::Graph(graph(&target).map_err(bad)?),
+        TaskType::Dense => return map(goal, table, row).map_err(bad),
     }))
+}
+
+/// The map of a row, with those that its metrics take as masks.
+fn map(goal: &Goal, table: &Table, row: usize) -> std::result::Result<Option<Truth>, String> {
+    let names = goal.metrics.iter().filter_map(|m| registry::find(&m.name));
+    let Some(kind) = names.clone().find_map(|m| Pixels::of(m.name)) else {
+        return Err("the task has no metric of maps".into());
+    };
+    if let Some(other) = names
+        .filter_map(|m| Pixels::of(m.name))
+        .find(|k| *k != kind)
+    {
+        return Err(format!(
+            "metrics of one map read {kind:?} and {other:?}: make them several targets"
+        ));
+    }
+    let read = |column: &str| {
+        let cell = table.column(column).map_or(Cell::Null, |c| c.cell(row));
+        Map::of_cell(cell).map_err(|e| format!("column `{column}`: {e}"))
+    };
+    let Some(map) = read(&goal.column)? else {
+        return Ok(None);
+    };
+    let mut masks = Vec::new();
+    for name in goal
+        .metrics
+        .iter()
+        .filter_map(|m| m.params.get("mask")?.as_str())
+    {
+        let mask = read(name)?.ok_or_else(|| format!("column `{name}` is empty: no mask"))?;
+        let mask = mask.values(Pixels::Classes, None)?;
+        masks.push((name.to_owned(), mask.iter().map(|x| *x != 0.0).collect()));
+    }
+    let values = map.values(kind, masks.first().map(|(_, m): &(_, Vec<bool>)| m.len()))?;
+    Ok(Some(Truth::Map { values, masks }))
 }

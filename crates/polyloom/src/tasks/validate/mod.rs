@@ -1,14 +1,13 @@
 //! What a spec says about itself: names, ranges, references between its parts. Nothing is opened here.
 
+mod prompts;
+
 use std::collections::BTreeSet;
 
-use regex::Regex;
-
+use self::prompts::{chains, prompts, templates};
 use super::metrics;
 use super::slice::Slice;
-use super::spec::{
-    Choices, GroupSpec, Metric, Sampler, SourceKind, Split, Step, TaskSpec, TaskType,
-};
+use super::spec::{GroupSpec, Metric, SourceKind, Split, TaskSpec, TaskType};
 use super::synth::{self, Generator};
 use crate::suggest;
 
@@ -231,80 +230,6 @@ fn labels(spec: &TaskSpec, found: &mut Found) {
     }
 }
 
-fn prompts(spec: &TaskSpec, found: &mut Found) {
-    let mut seen = BTreeSet::new();
-    for (i, prompt) in spec.prompts.iter().enumerate() {
-        if !seen.insert(&prompt.id) {
-            found.bad(
-                format!("prompts[{i}].id"),
-                format!("`{}` stands twice", prompt.id),
-            );
-        }
-        if prompt.template.is_empty() {
-            found.bad(format!("prompts[{i}].template"), "is empty");
-        }
-        let none = match &prompt.choices {
-            None => true,
-            Some(Choices::List(list)) => list.is_empty(),
-            Some(Choices::Template(text)) => text.is_empty(),
-        };
-        if none && spec.kind == Some(TaskType::MultipleChoice) {
-            found.bad(
-                format!("prompts[{i}].choices"),
-                "is missing; a multiple-choice task needs its answers",
-            );
-        }
-    }
-    let prompted = matches!(
-        spec.kind,
-        Some(TaskType::MultipleChoice | TaskType::Generation)
-    );
-    if prompted && spec.prompts.is_empty() {
-        found.bad(
-            "prompts",
-            "is missing; this type of task is asked by a prompt",
-        );
-    }
-    if let Sampler::Fixed(fixed) = &spec.fewshot.sampler
-        && fixed.fixed.len() < spec.fewshot.n as usize
-    {
-        found.bad("fewshot.sampler", "names fewer rows than `n`");
-    }
-    if spec.generation.repeats == 0 {
-        found.bad("generation.repeats", "must be at least 1");
-    }
-    if !(spec.generation.temperature.is_finite() && spec.generation.temperature >= 0.0) {
-        found.bad("generation.temperature", "must be a number of at least 0");
-    }
-}
-
-fn chains(spec: &TaskSpec, found: &mut Found) {
-    for (i, chain) in spec.parse.iter().enumerate() {
-        for (k, step) in chain.steps.iter().enumerate() {
-            let path = format!("parse[{i}].steps[{k}]");
-            let Step {
-                regex,
-                group,
-                strip,
-                lower,
-            } = step;
-            if usize::from(regex.is_some()) + usize::from(*strip) + usize::from(*lower) != 1 {
-                found.bad(
-                    path,
-                    "must be exactly one of `regex`, `strip = true` and `lower = true`",
-                );
-            } else if let Some(Err(error)) = regex.as_deref().map(Regex::new) {
-                found.bad(
-                    format!("{path}.regex"),
-                    format!("is no regular expression: {error}"),
-                );
-            } else if group.is_some() && regex.is_none() {
-                found.bad(format!("{path}.group"), "belongs to `regex`");
-            }
-        }
-    }
-}
-
 fn metric_name(name: &str, path: &str, found: &mut Found) {
     if metrics::find(name).is_none() {
         found.bad(path, format!("unknown metric `{name}`"));
@@ -407,28 +332,6 @@ fn targets(spec: &TaskSpec, found: &mut Found) {
     }
 }
 
-/// Templates among the fields, and names that filters mean.
-fn templates(spec: &TaskSpec, found: &mut Found) {
-    let renderer = super::prompt::Renderer::new();
-    for (name, column) in spec.fields.given().filter(|(_, c)| c.contains("{{")) {
-        if let Err(error) = renderer.check(column) {
-            found.bad(format!("fields.{name}"), error.to_string());
-        }
-    }
-    for (i, prompt) in spec.prompts.iter().enumerate() {
-        let parts = [
-            ("instruction", &prompt.instruction),
-            ("template", &prompt.template),
-            ("target", &prompt.target),
-        ];
-        for (name, template) in parts {
-            if let Err(error) = renderer.check(template) {
-                found.bad(format!("prompts[{i}].{name}"), error.to_string());
-            }
-        }
-    }
-}
-
 /// Fields that a type cannot do without.
 fn required_fields(spec: &TaskSpec, found: &mut Found) {
     let f = &spec.fields;
@@ -451,6 +354,13 @@ fn required_fields(spec: &TaskSpec, found: &mut Found) {
             need("spans", &f.spans);
         }
         Some(TaskType::Retrieval) => need("query", &f.query),
+        Some(TaskType::Reranking) => {
+            need("query", &f.query);
+            if spec.qrels.is_none() {
+                need("document", &f.document);
+                need("target", &f.target);
+            }
+        }
         Some(TaskType::Survival) => {
             need("time", &f.time);
             need("event", &f.event);

@@ -1,0 +1,84 @@
+//! Tables: columns, groups, several targets.
+
+use serde::{Deserialize, Serialize};
+
+use super::is_default;
+use super::kind::TaskType;
+use super::score::Metric;
+
+/// What the group column does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupAs {
+    /// One task per value.
+    #[default]
+    Task,
+    /// A group stays in one split.
+    Split,
+    /// A group is one cluster in intervals.
+    Cluster,
+}
+
+/// Columns of a table.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Table {
+    /// Feature columns; empty = all but id, targets, group, weight and drop.
+    #[serde(skip_serializing_if = "is_default")]
+    pub features: Vec<String>,
+    /// Categorical ones.
+    #[serde(skip_serializing_if = "is_default")]
+    pub categorical: Vec<String>,
+    /// Numeric ones.
+    #[serde(skip_serializing_if = "is_default")]
+    pub numeric: Vec<String>,
+    /// Columns that are no features.
+    #[serde(skip_serializing_if = "is_default")]
+    pub drop: Vec<String>,
+    /// Group column.
+    #[serde(skip_serializing_if = "is_default")]
+    pub group: String,
+    /// What it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub group_as: GroupAs,
+    /// Row weights.
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight: String,
+    /// Column that orders time-aware splits.
+    #[serde(skip_serializing_if = "is_default")]
+    pub time: String,
+}
+
+/// One of several targets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Last part of the task id.
+    pub name: String,
+    /// Column.
+    pub column: String,
+    /// What is asked for.
+    #[serde(rename = "type")]
+    pub kind: TaskType,
+    /// Class names, index = class.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub labels: Vec<String>,
+    /// How it is scored.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub metrics: Vec<Metric>,
+    /// Loss weight.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: f64,
+    /// Predicate of the rows where this target exists (`clicked == 1`).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sample: String,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(x: &f64) -> bool {
+    *x == 1.0
+}
