@@ -223,10 +223,14 @@ impl Board {
             ));
             let first = order.systems[0];
             if order.ranked.standing.rank[first].is_some() {
+                let few = order.first_rests_on(&self.matrix);
                 out.push(format!(
-                    "{} is first in {:.0} % of the draws.",
+                    "{} is first in {:.0} % of the draws.{}",
                     self.matrix.systems()[first],
-                    100.0 * draws.best[first]
+                    100.0 * draws.best[first],
+                    few.map_or_else(String::new, |(on, of)| format!(
+                        " It was measured on {on} of {of} tasks only."
+                    ))
                 ));
             }
         } else if let Some(why) = &order.why_no_draws {

@@ -98,6 +98,17 @@ impl Order {
         self.told_apart(self.draws()?, at.checked_sub(1)?, at)
     }
 
+    /// Where the first system was measured on less than half of the tasks that count: on how many, and of how many. Its
+    /// place rests on these alone.
+    pub fn first_rests_on(&self, matrix: &ScoreMatrix) -> Option<(usize, usize)> {
+        let first = *self.systems.first()?;
+        self.ranked.standing.rank[first]?;
+        let tasks = self.ranked.by.tasks_of(matrix);
+        let row = matrix.row(first);
+        let measured = tasks.iter().filter(|&&t| !row[t].is_nan()).count();
+        (2 * measured < tasks.len()).then_some((measured, tasks.len()))
+    }
+
     /// Share of all pairs of placed systems that are told apart; `None` without draws or of too many.
     pub fn resolved_share(&self) -> Option<f64> {
         let (draws, n) = (self.draws()?, self.placed());

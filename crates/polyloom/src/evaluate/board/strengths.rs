@@ -29,7 +29,8 @@ pub(super) fn strengths(
         fit(comparisons, Estimator::Ridge, 0.0)?
     };
     let mut met = vec![false; comparisons.items()];
-    for t in 0..matrix.tasks().len() {
+    // Of the tasks that count: a draw leaves some out.
+    for (t, _) in matrix.ranked() {
         let present: Vec<usize> = (0..met.len())
             .filter(|&s| !matrix.row(s)[t].is_nan())
             .collect();

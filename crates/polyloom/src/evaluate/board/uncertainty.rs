@@ -1,20 +1,20 @@
 //! How sure an order is: values and places over draws of tasks, of examples, or of scores around what was measured.
 
+mod examples;
+
 use rayon::prelude::*;
 
-use super::answer_strengths;
+pub use examples::over_examples;
+
 use super::counting::Aggregate;
-use super::import::{Answer, TaskAnswers};
 use super::linear::Linear;
 use super::ranking::rank;
-use super::results::{Cell, Results};
 use crate::evaluate::aggregate::matrix::places;
 use crate::evaluate::aggregate::mean::Missing;
 use crate::evaluate::aggregate::{Direction, ScoreMatrix};
 use crate::evaluate::statistics::Interval;
-use crate::evaluate::statistics::draw::{Draw, Seed};
+use crate::evaluate::statistics::draw::Seed;
 use crate::evaluate::statistics::replicates::quantile_of_sorted;
-use crate::evaluate::statistics::special::normal_quantile;
 
 /// What is drawn again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +95,8 @@ pub struct Uncertainty {
     pub draws: usize,
     /// Level of the intervals.
     pub level: f64,
-    /// By system: first and last place of the middle draws, 1 = best, systems that tie sharing the smallest; `None`
-    /// without a value.
+    /// By system: first and last place of the middle draws, 1 = best, systems that tie sharing the smallest; a draw that
+    /// gives it no value leaves all places open. `None` without a value in any.
     pub places: Vec<Option<(usize, usize)>>,
     /// By system: share of the draws in which it is first (shared first places are split).
     pub best: Vec<f64>,
@@ -128,16 +128,23 @@ impl Uncertainty {
         best.iter_mut().for_each(|b| *b /= rows.len() as f64);
         let interval = (0..systems).into_par_iter();
         let interval = interval.map(|s| middle(rows.iter().map(|r| r[s]).collect(), level));
-        let whole = |list| {
-            let found: Interval = middle(list, level)?;
-            Some((found.low.floor() as usize, found.high.ceil() as usize))
+        // A draw without any task of a system leaves its place open: it may be the first or the last.
+        let last = found.iter().filter(|list| !list.is_empty()).count() as f64;
+        let ends = |list: Vec<f64>| {
+            let absent = rows.len() - list.len();
+            let with = |place: f64| {
+                let open = std::iter::repeat_n(place, absent);
+                middle(list.iter().copied().chain(open).collect(), level)
+            };
+            let (low, high) = (with(1.0)?.low, with(last)?.high);
+            (!list.is_empty()).then(|| (low.floor() as usize, high.ceil() as usize))
         };
         Some(Self {
             over,
             draws: rows.len(),
             level,
             interval: interval.collect(),
-            places: found.into_par_iter().map(whole).collect(),
+            places: found.into_par_iter().map(ends).collect(),
             best,
             values: rows.concat(),
             good,
@@ -250,144 +257,12 @@ pub fn over_tasks(
         .ok_or_else(|| format!("{by} takes too long to draw again on a table of this size"))
 }
 
-/// Values and places over draws of examples, where there are single answers behind every score that counts and each is
-/// their mean; else of scores by their standard errors, where every score has one.
-///
-/// # Errors
-/// Says what is lacking.
-pub fn over_examples(
-    by: Aggregate,
-    results: &Results,
-    answers: &[TaskAnswers],
-    matrix: &ScoreMatrix,
-    settings: &Settings,
-) -> Result<Uncertainty, String> {
-    let (systems, tasks) = (matrix.systems().len(), matrix.tasks().len());
-    let costly = || format!("{by} takes too long to draw again on a table of this size");
-    if by == Aggregate::Irt {
-        return Err(costly());
-    }
-    if by.from_answers() {
-        let seed = Seed::of("board: examples", &settings.seed.to_string());
-        let rows = answer_strengths::drawn(by, matrix, answers, settings.draws, &seed);
-        return rows
-            .and_then(|rows| Uncertainty::new(Over::Examples, &rows, settings.level, by.good()))
-            .ok_or_else(costly);
-    }
-    let mut counts = vec![false; tasks];
-    by.tasks_of(matrix)
-        .into_iter()
-        .for_each(|t| counts[t] = true);
-    let mut of_task: Vec<Option<&TaskAnswers>> = vec![None; tasks];
-    for answers in answers.iter().filter(|a| counts[a.task]) {
-        of_task[answers.task] = Some(answers);
-    }
-    let filled =
-        || (0..systems * tasks).filter(|at| counts[at % tasks] && results.cells[*at].is_some());
-    if filled().next().is_none() {
-        return Err("there are no scores".into());
-    }
-    let errors: Vec<Option<f64>> = results
-        .cells
-        .iter()
-        .map(|cell| cell.as_ref().and_then(Cell::standard_error))
-        .collect();
-    let behind = |at: usize| {
-        let answers = of_task[at % tasks]?.answers.get(at / tasks)?;
-        mean_of(answers.iter().flatten())
-    };
-    let stated = |at: usize| matrix.row(at / tasks)[at % tasks];
-    let over = if filled().all(|at| {
-        let score = stated(at);
-        behind(at).is_some_and(|m| (m - score).abs() <= 1e-6 * score.abs().max(1.0))
-    }) {
-        Over::Examples
-    } else if filled().all(|at| errors[at].is_some()) {
-        Over::Errors
-    } else {
-        return Err("neither single answers nor standard errors are known for all scores".into());
-    };
-    let size: usize = match over {
-        Over::Examples => of_task
-            .iter()
-            .flatten()
-            .map(|a| a.ids.len() * systems)
-            .sum(),
-        _ => systems * tasks,
-    };
-    let cost = match by.reads_scale() {
-        true => settings.draws,
-        false => affordable(by, matrix, settings.draws),
-    };
-    let draws = cost.min(8e8 as usize / size.max(1));
-    if draws < 50 {
-        return Err(costly());
-    }
-    let seed = Seed::of("board: examples", &settings.seed.to_string());
-    let one = |number: usize| {
-        let mut draw = seed.draw(number as u64);
-        let cells = match over {
-            Over::Examples => redrawn(&of_task, systems, &mut draw),
-            _ => noisy(matrix, &errors, &mut draw),
-        };
-        let drawn =
-            ScoreMatrix::new(matrix.systems().to_vec(), matrix.tasks().to_vec(), cells).ok()?;
-        match Linear::of(by, &drawn, settings.missing) {
-            Some(linear) => Some(linear.values(&vec![1.0; tasks])),
-            None => Some(rank(by, &drawn, settings.missing, &[]).ok()?.standing.value),
-        }
-    };
-    let rows: Option<Vec<Vec<f64>>> = (0..draws).into_par_iter().map(one).collect();
-    let found = rows.zip(by.good_in(matrix));
-    found
-        .and_then(|(rows, good)| Uncertainty::new(over, &rows, settings.level, good))
-        .ok_or_else(costly)
-}
-
-fn mean_of<'a>(answers: impl Iterator<Item = &'a Answer>) -> Option<f64> {
-    let (sum, n) = answers.fold((0.0, 0.0), |(sum, n), a| (sum + a.mean(), n + 1.0));
-    (n > 0.0).then(|| sum / n)
-}
-
-fn redrawn(of_task: &[Option<&TaskAnswers>], systems: usize, draw: &mut Draw) -> Vec<f64> {
-    let tasks = of_task.len();
-    let mut cells = vec![f64::NAN; systems * tasks];
-    for (t, answers) in of_task.iter().enumerate() {
-        let Some(answers) = answers else { continue };
-        let n = answers.ids.len();
-        let drawn: Vec<u32> = (0..n).map(|_| draw.index(n)).collect();
-        for (s, list) in answers
-            .answers
-            .iter()
-            .enumerate()
-            .filter(|(_, l)| !l.is_empty())
-        {
-            let (mut sum, mut count) = (0.0, 0.0);
-            for answer in drawn.iter().filter_map(|&i| list[i as usize]) {
-                sum += Answer::mean(answer);
-                count += 1.0;
-            }
-            cells[s * tasks + t] = sum / count;
-        }
-    }
-    cells
-}
-
-fn noisy(matrix: &ScoreMatrix, errors: &[Option<f64>], draw: &mut Draw) -> Vec<f64> {
-    let tasks = matrix.tasks().len();
-    let cell = |(at, error): (usize, &Option<f64>)| {
-        // The middle of each of 2^53 equal parts: never 0 or 1.
-        let z = normal_quantile(draw.unit() + 0.5 / (1u64 << 53) as f64);
-        matrix.row(at / tasks)[at % tasks] + error.unwrap_or(0.0) * z
-    };
-    errors.iter().enumerate().map(cell).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::evaluate::aggregate::matrix::tests::matrix;
-    use crate::evaluate::board::results::{System, Task};
+    use crate::evaluate::board::import::{Answer, TaskAnswers};
+    use crate::evaluate::board::results::{Cell, Results, System, Task};
 
     fn results(matrix: &ScoreMatrix, error: Option<f64>) -> Results {
         let cell = |x: f64| {
@@ -450,6 +325,25 @@ mod tests {
         let none = results(&m, None);
         let why = over_examples(Aggregate::Mean, &none, &[], &m, &settings).unwrap_err();
         assert!(why.contains("standard errors"), "{why}");
+    }
+
+    #[test]
+    fn a_draw_without_a_system_says_nothing_of_it() {
+        // The last was measured on one task of six, and won it.
+        let nan = f64::NAN;
+        let m = matrix(
+            &[
+                &[0.5, 0.6, 0.5, 0.7, 0.5, 0.6],
+                &[0.4, 0.7, 0.4, 0.5, 0.6, 0.5],
+                &[0.9, nan, nan, nan, nan, nan],
+            ],
+            &[],
+        );
+        let d = over_tasks(Aggregate::BradleyTerry, &m, &Settings::default()).unwrap();
+        // Drawn in 1 - (5/6)^6 = 67 % of the draws, and first in all of those: too few to be told apart.
+        assert!((d.best[2] - 0.665).abs() < 0.04, "{:?}", d.best);
+        assert_eq!(d.places[2], Some((1, 3)));
+        assert!(!d.resolved(2, 0));
     }
 
     #[test]

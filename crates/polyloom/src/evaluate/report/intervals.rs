@@ -124,11 +124,14 @@ pub fn sentence(table: &Table) -> String {
             )
         }
         n => format!(
-            "`{}` stands first, not resolved from {n} of the {} others (marked ≈)",
+            "`{}` stands first, not resolved from {n} of the {} others",
             first.name,
             ranked.len() - 1
         ),
     };
+    let few = table.first_rests_on.map_or_else(String::new, |(on, of)| {
+        format!(" It was measured on {on} of {of} tasks only.")
+    });
     let share = table.resolved_share.map_or_else(String::new, |share| {
         format!(
             " Of all pairs of systems {:.0} % are told apart.",
@@ -136,7 +139,7 @@ pub fn sentence(table: &Table) -> String {
         )
     });
     format!(
-        "{lead} at {:.0} % ({}, {} draws).{share}",
+        "{lead} at {:.0} % ({}, {} draws).{few}{share}",
         100.0 * draws.level,
         draws.over.words(),
         draws.draws

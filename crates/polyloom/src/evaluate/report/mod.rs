@@ -204,7 +204,10 @@ impl Report {
             baseline,
         });
         let order: Vec<String> = table.rows.iter().map(|r| r.name.clone()).collect();
-        let with_predictions = order.iter().find(|name| predictions.contains_key(*name));
+        // The best of those that were asked on most tasks.
+        let asked = |name: &String| predictions.get(name).map_or(0, |p| p.tasks.len());
+        let most = order.iter().map(asked).max().filter(|n| *n > 0);
+        let with_predictions = order.iter().find(|name| Some(asked(name)) == most);
         let reference = options.baseline.as_ref().or(with_predictions);
         let pairs = match reference {
             Some(reference) => {

@@ -79,6 +79,8 @@ pub struct Table {
     pub order: Order,
     /// Best first; those without a value last.
     pub rows: Vec<Row>,
+    /// Tasks behind the first place and all tasks, where those are few of these.
+    pub first_rests_on: Option<(usize, usize)>,
     /// Share of pairs of systems that are told apart.
     pub resolved_share: Option<f64>,
     /// Further numbers.
@@ -145,6 +147,7 @@ impl Table {
         Self {
             by,
             rows,
+            first_rests_on: order.first_rests_on(matrix),
             resolved_share: order.resolved_share(),
             columns: columns(results, matrix, by, missing, orders),
             baseline,
