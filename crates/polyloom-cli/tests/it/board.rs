@@ -265,3 +265,37 @@ fn real_tables() {
     assert_eq!(merging[0]["name"], "pretrained");
     assert!(failure(&[&path("merging_20_tasks.parquet")]).contains("--where family="));
 }
+
+#[test]
+fn strengths_from_single_answers_have_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("answers.csv");
+    let mut rows = String::from("system,task,id,score\n");
+    for task in ["a", "b"] {
+        for id in 0..60 {
+            for (system, tenths) in [("best", 9), ("fair", 6), ("poor", 3)] {
+                let right = u8::from((id * 7 + 3) % 10 < tenths);
+                rows += &format!("{system},{task},{id},{right}\n");
+            }
+        }
+    }
+    std::fs::write(&file, rows).unwrap();
+    let file = file.display().to_string();
+    let all = events(&[&file, "--aggregate", "bt_answers,pl_answers,davidson"]);
+    let system = |name: &str| {
+        let found = all
+            .iter()
+            .find(|e| e["type"] == "system" && e["name"] == name);
+        found.unwrap_or_else(|| panic!("{all:?}")).clone()
+    };
+    let best = system("best");
+    assert!(best.to_string().contains("bt_answers"), "{best}");
+    let shown = answer(&[&file, "--aggregate", "bt_answers"]);
+    let place = |name: &str| shown.lines().position(|l| l.contains(name)).unwrap();
+    assert!(
+        place("best") < place("fair") && place("fair") < place("poor"),
+        "{shown}"
+    );
+    let said = failure(&[&file, "--aggregate", "bt_answers", "--show", "stability"]);
+    assert!(said.contains("reads single answers"), "{said}");
+}

@@ -254,8 +254,8 @@ fn clusters_of_embeddings_holes_and_marks() {
     let spec = task(
         dir,
         "generation",
-        "id = \"id\"\ntarget = \"t\"[[prompts]]\ntemplate = \"{{t}}\"\ntarget = \"{{t}}\"",
-        "",
+        "id = \"id\"\ntarget = \"t\"",
+        "[[prompts]]\ntemplate = \"{{t}}\"\ntarget = \"{{t}}\"",
         &[
             "name = \"skill_mix_full\"",
             "name = \"skill_mix_all\"",

@@ -163,7 +163,7 @@ fn levels(args: &SplitArgs, by: &str, ui: &Ui) -> Result<ExitCode, Failure> {
         for id in &ids {
             let entry = catalogue.task(id)?;
             let place = super::roots(&args.places).folder(entry)?;
-            tasks.push((&entry.spec, Loader::new(&entry.spec, place, limits.clone())));
+            tasks.push((&entry.spec, Loader::new(&entry.spec, place, limits)));
         }
         level_files::write(
             &tasks,

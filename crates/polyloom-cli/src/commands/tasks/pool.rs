@@ -49,11 +49,12 @@ pub fn run(args: &PoolArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let file = args.output.join(TASK);
     std::fs::write(&file, super::toml(&written.spec)?)
         .map_err(|e| polyloom_core::Error::io(&file, "write", e))?;
-    let mut lines = vec![["rankings", "nDCG@10, all documents", "kept"].map(String::from)];
+    let mut lines =
+        vec![["rankings", "nDCG@10, all documents", "kept by the others"].map(String::from)];
     for (path, (before, after)) in args.rankings.iter().zip(&kept.scores) {
         let name = path.display().to_string();
-        ui.event(&json!({"type": "system", "file": name, "all": before, "kept": after}));
-        lines.push([name, format!("{before:.4}"), format!("{after:.4}")]);
+        ui.event(&json!({"type": "system", "file": name, "all": before, "kept": (!after.is_nan()).then_some(after)}));
+        lines.push([name, format!("{before:.4}"), score(*after)]);
     }
     ui.say(&columns(&lines));
     let order = match kept.agreement.is_nan() {
@@ -78,6 +79,13 @@ pub fn run(args: &PoolArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         "documents_before": written.documents_before, "rank_correlation": agreement,
     }));
     Ok(ExitCode::SUCCESS)
+}
+
+fn score(x: f64) -> String {
+    match x.is_nan() {
+        true => "n/a".into(),
+        false => format!("{x:.4}"),
+    }
 }
 
 /// The spec of the small task.

@@ -211,6 +211,30 @@ mod tests {
     }
 
     #[test]
+    fn four_items_as_a_general_optimiser_finds_them() {
+        // scipy.optimize.minimize of the likelihood as written above, ν by its logarithm.
+        let mut all = Games::new(4).unwrap();
+        for (a, b, wins, losses, ties) in [
+            (0, 1, 5.0, 2.0, 3.0),
+            (0, 2, 7.0, 1.0, 1.0),
+            (0, 3, 4.0, 4.0, 4.0),
+            (1, 2, 3.0, 3.0, 2.0),
+            (1, 3, 6.0, 2.0, 0.0),
+            (2, 3, 2.0, 5.0, 3.0),
+        ] {
+            all.merge(&games(4, &[(a, b, wins, ties), (b, a, losses, 0.0)]))
+                .unwrap();
+        }
+        let found = davidson(&all, 0.0).unwrap();
+        let theta = [0.623_530_33, 0.118_806_23, -0.700_836_82, -0.041_499_74];
+        for (f, t) in found.theta.iter().zip(theta) {
+            assert!((f - t).abs() < 2e-8, "{found:?}");
+        }
+        assert!((found.tie - 0.633_461_494).abs() < 1e-7);
+        assert!((found.log_likelihood + 58.189_178_420_252).abs() < 1e-9);
+    }
+
+    #[test]
     fn without_ties_as_bradley_and_terry() {
         let all = games(3, &[(0, 1, 3.0, 0.0), (1, 2, 2.0, 0.0), (2, 0, 1.0, 0.0)]);
         let found = davidson(&all, 0.0).unwrap();

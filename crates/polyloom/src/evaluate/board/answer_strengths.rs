@@ -165,7 +165,7 @@ mod tests {
         };
         let results = Results {
             systems: (0..answers.len())
-                .map(|i| System::new(&format!("s{i}")))
+                .map(|i| System::new(format!("s{i}")))
                 .collect(),
             tasks: vec![Task::new(TaskColumn::new("t"), "accuracy")],
             cells: lists.iter().map(|l| Some(mean(l))).collect(),

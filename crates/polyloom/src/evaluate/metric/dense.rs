@@ -230,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn classes_as_scikit_learn() {
+        // jaccard_score(average="macro") and accuracy_score.
+        let mut all = ClassMaps::new(3).unwrap();
+        all.add(
+            &[0, 0, 1, 2, 2, 1, 0, 2, 2, 1],
+            &[0, 1, 1, 2, 0, 1, 0, 2, 2, 2],
+        )
+        .unwrap();
+        assert!((all.mean_overlap() - 0.533_333_333_333_333_3).abs() < 1e-15);
+        assert_eq!(all.pixel_accuracy(), 0.7);
+    }
+
+    #[test]
     fn depths_by_hand() {
         let mut all = DepthErrors::default();
         all.add(&[2.0, 0.0, f32::NAN, 4.0], &[1.0, 9.0, 9.0, 5.0])

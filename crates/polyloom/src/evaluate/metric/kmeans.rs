@@ -55,7 +55,7 @@ impl KMeans {
         if points.is_empty() || width == 0 || self.restarts == 0 {
             return Err(EvalError::Empty { what: WHAT });
         }
-        if points.len() % width != 0 {
+        if !points.len().is_multiple_of(width) {
             let problem = format!("{} numbers are no rows of {width}", points.len());
             return Err(EvalError::invalid(WHAT, problem));
         }
@@ -189,6 +189,25 @@ mod tests {
         assert_eq!(each.inertia, 0.0);
         let one = KMeans::new(1).fit(&points, 1).unwrap();
         assert!((one.centres[0] - 506.0 / 7.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn as_scikit_learn() {
+        // KMeans(3, n_init=10).inertia_ over the same points.
+        let point = |i: i32| {
+            let x = f64::from(i);
+            [
+                (x * 1.7).sin() * 3.0 + f64::from(i % 3) * 4.0,
+                (x * 2.3).cos() * 2.0 + f64::from((i % 3) * (i % 3)),
+            ]
+        };
+        let points: Vec<f64> = (0..30).flat_map(point).collect();
+        let found = KMeans::new(3).fit(&points, 2).unwrap();
+        assert!(
+            (found.inertia - 150.214_186_573_298_92).abs() < 1e-9,
+            "{}",
+            found.inertia
+        );
     }
 
     #[test]

@@ -80,6 +80,18 @@ mod tests {
         assert!(Selective::new(&[f64::NAN], &[true]).is_err());
     }
 
+    #[test]
+    fn as_the_package_behind_helm() {
+        // uncertainty-calibration 0.1.4, get_selective_stats.
+        let confidence = [
+            0.31, 0.97, 0.55, 0.62, 0.88, 0.71, 0.45, 0.93, 0.52, 0.66, 0.59, 0.81,
+        ];
+        let right = [0, 1, 1, 0, 1, 1, 0, 0, 1, 1, 0, 1].map(|r| r == 1);
+        let found = Selective::new(&confidence, &right).unwrap();
+        assert!((found.area() - 0.706_304_112_554_112_6).abs() < 1e-15);
+        assert_eq!(found.at(0.1), 0.5);
+    }
+
     proptest! {
         #[test]
         fn order_does_not_matter(rows in prop::collection::vec((0u8..5, any::<bool>()), 1..30), turn in 0usize..30) {

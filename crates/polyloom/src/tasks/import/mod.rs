@@ -10,6 +10,7 @@ pub mod export;
 pub mod hub;
 pub mod lm_eval;
 mod lm_eval_group;
+mod lm_eval_output;
 mod local;
 pub mod natural;
 pub mod tools;

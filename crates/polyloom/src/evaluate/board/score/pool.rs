@@ -44,7 +44,8 @@ pub struct Pool {
     pub queries_before: usize,
     /// Ids of the documents.
     pub documents: BTreeSet<String>,
-    /// nDCG at 10 over the kept queries of every system, among all documents and among those kept.
+    /// nDCG at 10 over the kept queries of every system, among all documents and among those that would be kept without
+    /// it: by what it chose itself no system could be judged. With one system the second is `NaN`.
     pub scores: Vec<(f64, f64)>,
     /// Spearman's correlation of the two; `NaN` with fewer than two systems.
     pub agreement: f64,
@@ -121,27 +122,30 @@ pub fn pool(
     };
     for &i in &chosen {
         let example = &questions.examples[i];
-        let Some(Truth::Judged(judged, _)) = &example.truths[0] else {
-            continue;
-        };
-        found.queries.push(example.id.clone());
-        let relevant: BTreeSet<&str> = judged
-            .iter()
-            .filter(|(_, grade)| *grade > 0)
-            .map(|(d, _)| &**d)
-            .collect();
-        found
-            .documents
-            .extend(relevant.iter().map(|d| (*d).to_owned()));
-        let lists = rankings.iter().filter_map(|r| r[i].as_ref());
-        found
-            .documents
-            .extend(hardest(lists, &relevant, how.negatives)?);
+        if matches!(example.truths[0], Some(Truth::Judged(..))) {
+            found.queries.push(example.id.clone());
+        }
     }
-    for list in &rankings {
-        found
-            .scores
-            .push(quality(&questions, &chosen, list, &found.documents)?);
+    found.documents = kept(&questions, &chosen, &rankings, how.negatives, None)?;
+    for system in 0..rankings.len() {
+        let others = match rankings.len() {
+            1 => None,
+            _ => Some(kept(
+                &questions,
+                &chosen,
+                &rankings,
+                how.negatives,
+                Some(system),
+            )?),
+        };
+        let list = &rankings[system];
+        found.scores.push((
+            quality(&questions, &chosen, list, None)?,
+            match &others {
+                Some(others) => quality(&questions, &chosen, list, Some(others))?,
+                None => f64::NAN,
+            },
+        ));
     }
     let (before, after): (Vec<f64>, Vec<f64>) = found.scores.iter().copied().unzip();
     found.agreement = coefficient(spearman(&before, &after));
@@ -188,28 +192,48 @@ fn hardest<'r>(
     Ok(found)
 }
 
-/// Mean nDCG at 10 of a system among all documents, and among those kept.
+/// The relevant documents of the queries, and the hardest of the others that the systems found but one.
+fn kept(
+    questions: &truth::Questions,
+    chosen: &[usize],
+    rankings: &[Vec<Option<Ranking>>],
+    negatives: usize,
+    without: Option<usize>,
+) -> Result<BTreeSet<String>> {
+    let mut documents = BTreeSet::new();
+    for &i in chosen {
+        let Some(Truth::Judged(judged, _)) = &questions.examples[i].truths[0] else {
+            continue;
+        };
+        let relevant = judged.iter().filter(|(_, grade)| *grade > 0);
+        let relevant: BTreeSet<&str> = relevant.map(|(d, _)| &**d).collect();
+        documents.extend(relevant.iter().map(|d| (*d).to_owned()));
+        let lists = rankings.iter().enumerate();
+        let lists = lists.filter(|(system, _)| Some(*system) != without);
+        let lists = lists.filter_map(|(_, list)| list[i].as_ref());
+        documents.extend(hardest(lists, &relevant, negatives)?);
+    }
+    Ok(documents)
+}
+
+/// Mean nDCG at 10 of a system, among all documents or those kept.
 fn quality(
     questions: &truth::Questions,
     chosen: &[usize],
     rankings: &[Option<Ranking>],
-    kept: &BTreeSet<String>,
-) -> Result<(f64, f64)> {
-    let (mut before, mut after) = (Vec::new(), Vec::new());
+    kept: Option<&BTreeSet<String>>,
+) -> Result<f64> {
+    let mut values = Vec::new();
     for &i in chosen {
         let Some(Truth::Judged(judged, _)) = &questions.examples[i].truths[0] else {
             continue;
         };
         let judged: Vec<(&str, i64)> = judged.iter().map(|(d, g)| (&**d, *g)).collect();
-        let whole = rankings[i].clone().unwrap_or_default();
-        before.push(ordered(&whole, &judged)?.ndcg(10));
-        let part: Ranking = whole
-            .into_iter()
-            .filter(|(d, _)| kept.contains(d))
-            .collect();
-        after.push(ordered(&part, &judged)?.ndcg(10));
+        let mut list = rankings[i].clone().unwrap_or_default();
+        list.retain(|(d, _)| kept.is_none_or(|k| k.contains(d)));
+        values.push(ordered(&list, &judged)?.ndcg(10));
     }
-    Ok((mean(before), mean(after)))
+    Ok(mean(values))
 }
 
 /// What was written.
