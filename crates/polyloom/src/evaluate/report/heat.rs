@@ -290,7 +290,7 @@ fn about(results: &Results, system: usize, task: usize, links: &Links<'_>) -> St
         results.systems[system].name, column.column.name, cell.value
     );
     if let Some((low, high)) = cell.interval {
-        let _ = write!(out, ", interval {low} – {high}");
+        let _ = write!(out, ", interval {low:.4} – {high:.4}");
     } else if let Some(error) = cell.standard_error() {
         let _ = write!(out, ", standard error {error:.4}");
     }

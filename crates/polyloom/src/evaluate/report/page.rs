@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::links::Links;
-use super::table::{shown_places, stars};
+use super::table::{Row, shown_places, stars};
 use super::{Report, calibration, continual, coverage, flips, heat, intervals, wins};
 use crate::evaluate::aggregate::Direction;
 use crate::html::{Page, escape, rich, script_json};
@@ -399,6 +399,14 @@ impl Report {
         let mut about = intervals::sentence(&self.table);
         if self.table.rows.iter().any(|r| r.open_to_first) {
             about.push_str(" Hollow: not resolved from the first.");
+        }
+        let low = self.table.rows.first().and_then(|r| r.interval);
+        let overlaps = |r: &Row| {
+            let both = r.interval.zip(low);
+            !r.open_to_first && both.is_some_and(|(a, b)| a.high >= b.low && b.high >= a.low)
+        };
+        if self.table.rows.iter().skip(1).any(overlaps) {
+            about.push_str(" Systems whose intervals overlap can be told apart all the same: draws move them together, and differences less than either.");
         }
         out.push_str(&soft(&about));
         out
