@@ -245,7 +245,7 @@ impl Report {
         }
         for column in &table.columns {
             let lower = match column.good {
-                Some(Direction::Lower) => " ↓",
+                Some(Direction::Lower) => "\u{a0}↓",
                 _ => "",
             };
             th(
