@@ -10,6 +10,7 @@ pub mod gguf;
 pub mod hash;
 pub mod linalg;
 pub mod memory;
+pub mod nn;
 pub mod peft;
 pub mod pickle;
 pub mod rng;

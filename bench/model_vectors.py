@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Tiny models of every architecture with the outputs of `transformers`, for crates/polyloom-learn/tests.
+
+    python3 bench/model_vectors.py [crates/polyloom-learn/tests/models] [--only WORDS]
+
+One folder a model: config.json, model.safetensors (f32, seed 0), io.safetensors with the inputs (`ids`, `mask`, `types` or
+`pixels`) and the outputs. Settings are not the usual ones on purpose: odd sizes, padding on both pairs of a batch, grouped
+heads, scaled rotary positions. Needs torch, transformers, safetensors.
+"""
+import argparse
+import json
+import pathlib
+import tempfile
+
+import torch
+import transformers as t
+from safetensors.torch import load_file, save_file
+
+ap = argparse.ArgumentParser(usage=__doc__)
+ap.add_argument("out", type=pathlib.Path, nargs="?", default=pathlib.Path(__file__).resolve().parents[1] / "crates/polyloom-learn/tests/models")
+ap.add_argument("--only", default="")
+a = ap.parse_args()
+
+ENCODER = dict(vocab_size=61, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, max_position_embeddings=20, layer_norm_eps=1e-7)
+DECODER = dict(vocab_size=61, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=40, max_position_embeddings=64)
+YARN_FREE = {"rope_type": "linear", "factor": 2.0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+MODELS = {
+    "bert": lambda: t.BertModel(t.BertConfig(**ENCODER, hidden_act="gelu_new", type_vocab_size=2), add_pooling_layer=False),
+    "roberta": lambda: t.RobertaModel(t.RobertaConfig(**ENCODER, pad_token_id=1, type_vocab_size=1), add_pooling_layer=False),
+    "distilbert": lambda: t.DistilBertModel(t.DistilBertConfig(vocab_size=61, dim=24, n_layers=2, n_heads=3, hidden_dim=40, max_position_embeddings=20, activation="relu")),
+    "mpnet": lambda: t.MPNetModel(t.MPNetConfig(**{**ENCODER, "max_position_embeddings": 40}, pad_token_id=1), add_pooling_layer=False),
+    "vit": lambda: t.ViTModel(t.ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=12, patch_size=4, num_channels=2, layer_norm_eps=1e-7, qkv_bias=True), add_pooling_layer=False),
+    "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**DECODER, rope_theta=5000.0, rope_scaling=LLAMA3, rms_norm_eps=1e-5, tie_word_embeddings=False)),
+    "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**DECODER, sliding_window=4, head_dim=8, tie_word_embeddings=False)),
+    "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**DECODER, rope_scaling=YARN_FREE, tie_word_embeddings=True)),
+    "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**DECODER, head_dim=10, tie_word_embeddings=True)),
+    "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**DECODER, head_dim=8)),
+    "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**DECODER, head_dim=8, sliding_window=4, attn_logit_softcapping=5.0, final_logit_softcapping=3.0, query_pre_attn_scalar=12)),
+}
+
+for name, make in MODELS.items():
+    if a.only and a.only not in name:
+        continue
+    torch.manual_seed(0)
+    model = make().float().eval()
+    # Initial norms of one and biases of zero would hide a missing one.
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn_like(p)
+    config = model.config.to_dict()
+    io = {}
+    if name == "vit":
+        io["pixels"] = torch.randn(3, 2, 12, 12)
+        with torch.no_grad():
+            io["hidden"] = model(pixel_values=io["pixels"]).last_hidden_state
+    else:
+        pad = config.get("pad_token_id") or 0
+        ids = torch.randint(3, 61, (3, 9))
+        mask = torch.ones_like(ids)
+        if "vocab_size" in config and config["model_type"] in ("bert", "roberta", "distilbert", "mpnet"):
+            ids[1, 6:] = pad
+            mask[1, 6:] = 0
+        io |= {"ids": ids, "mask": mask}
+        extra = {}
+        if name == "bert":
+            io["types"] = extra["token_type_ids"] = torch.tensor([[0] * 4 + [1] * 5] * 3)
+        with torch.no_grad():
+            out = model(input_ids=ids, attention_mask=mask, **extra)
+        io["hidden" if hasattr(out, "last_hidden_state") else "logits"] = out[0]
+    folder = a.out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None and k not in ("_name_or_path", "transformers_version", "id2label", "label2id")}, indent=1, sort_keys=True, default=str) + "\n")
+    # As the Hub has it: save_pretrained turns the names of newer versions back.
+    with tempfile.TemporaryDirectory() as temporary:
+        model.save_pretrained(temporary)
+        state = load_file(pathlib.Path(temporary) / "model.safetensors")
+    save_file({k: v for k, v in state.items() if v.is_floating_point()}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({k: v.contiguous().to(torch.int32) if not v.is_floating_point() else v.contiguous() for k, v in io.items()}, folder / "io.safetensors")
+    print(name, {k: tuple(v.shape) for k, v in io.items()}, sum(v.numel() for v in state.values()))

@@ -1,0 +1,168 @@
+//! Sums and scales of whole slices.
+
+use rayon::prelude::*;
+
+use super::BLOCK;
+use crate::wide;
+
+fn pairs(out: &mut [f32], x: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync) {
+    assert_eq!(out.len(), x.len(), "lengths");
+    if out.len() <= BLOCK {
+        f(out, x);
+    } else {
+        out.par_chunks_mut(BLOCK)
+            .zip(x.par_chunks(BLOCK))
+            .for_each(|(out, x)| f(out, x));
+    }
+}
+
+/// `out += x`.
+///
+/// # Panics
+/// If the lengths differ; so for every function of this file.
+pub fn add_assign(out: &mut [f32], x: &[f32]) {
+    axpy(out, 1.0, x);
+}
+
+/// `out += factor x`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn axpy(out: &mut [f32], factor: f32, x: &[f32]) {
+    pairs(out, x, |out, x| {
+        wide(
+            #[inline(always)]
+            || out.iter_mut().zip(x).for_each(|(o, x)| *o += factor * x),
+        );
+    });
+}
+
+/// `out *= factor`.
+pub fn scale(out: &mut [f32], factor: f32) {
+    super::blocks(out, BLOCK, |_, out| {
+        wide(
+            #[inline(always)]
+            || out.iter_mut().for_each(|o| *o *= factor),
+        );
+    });
+}
+
+/// `f` of the elements of two slices.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> Vec<f32> {
+    assert_eq!(x.len(), y.len(), "lengths");
+    let mut out = vec![0f32; x.len()];
+    super::blocks(&mut out, BLOCK, |block, out| {
+        let at = block * BLOCK;
+        let (x, y) = (&x[at..][..out.len()], &y[at..][..out.len()]);
+        wide(
+            #[inline(always)]
+            || {
+                for ((o, x), y) in out.iter_mut().zip(x).zip(y) {
+                    *o = f(*x, *y);
+                }
+            },
+        );
+    });
+    out
+}
+
+/// `f` of the elements of a slice.
+pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
+    map2(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| f(x),
+    )
+}
+
+/// `x + bias` for every row: adds a row to all rows of `out`, in place.
+///
+/// # Panics
+/// If `out` is not whole rows.
+pub fn add_row(out: &mut [f32], row: &[f32]) {
+    assert!(out.len().is_multiple_of(row.len().max(1)), "rows");
+    super::blocks(out, super::rows_of(row.len()) * row.len(), |_, out| {
+        wide(
+            #[inline(always)]
+            || {
+                for out in out.chunks_exact_mut(row.len()) {
+                    out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
+                }
+            },
+        );
+    });
+}
+
+/// `out += ` sums of the columns of `x`, whose rows have the length of `out`.
+///
+/// # Panics
+/// If `x` is not whole rows.
+pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
+    let width = out.len();
+    assert!(x.len().is_multiple_of(width.max(1)), "rows");
+    let size = super::rows_of(width) * width;
+    super::column_sums(out, x.len().div_ceil(size.max(1)), |block, sums| {
+        let x = &x[block * size..];
+        let x = &x[..x.len().min(size)];
+        wide(
+            #[inline(always)]
+            || {
+                for row in x.chunks_exact(width) {
+                    sums.iter_mut().zip(row).for_each(|(s, x)| *s += x);
+                }
+            },
+        );
+    });
+}
+
+/// Sum of squares in `f64`, blocks added in order.
+pub fn squares(x: &[f32]) -> f64 {
+    let parts: Vec<f64> = x
+        .par_chunks(BLOCK)
+        .map(|x| {
+            wide(
+                #[inline(always)]
+                || f64::from(super::dot(x, x)),
+            )
+        })
+        .collect();
+    parts.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_and_short() {
+        for n in [0usize, 5, BLOCK, 3 * BLOCK + 7] {
+            let x: Vec<f32> = (0..n).map(|i| (i % 10) as f32).collect();
+            let mut out = vec![1.0; n];
+            axpy(&mut out, 2.0, &x);
+            assert!(
+                out.iter()
+                    .enumerate()
+                    .all(|(i, o)| *o == 1.0 + 2.0 * (i % 10) as f32)
+            );
+            scale(&mut out, 0.5);
+            assert!(
+                out.iter()
+                    .enumerate()
+                    .all(|(i, o)| *o == 0.5 + (i % 10) as f32)
+            );
+            assert_eq!(map2(&x, &out, |x, y| y - x), vec![0.5; n]);
+        }
+        let rows = 40_000;
+        let mut out = vec![0.0; 3 * rows];
+        add_row(&mut out, &[1.0, 2.0, 3.0]);
+        assert_eq!(&out[out.len() - 3..], [1.0, 2.0, 3.0]);
+        let mut sums = [1.0, 0.0, 0.0];
+        add_column_sums(&mut sums, &out);
+        assert_eq!(sums, [40_001.0, 80_000.0, 120_000.0]);
+        assert_eq!(squares(&out), 40_000.0 * 14.0);
+    }
+}

@@ -1,0 +1,214 @@
+//! Gradients by value: kept, added to, written in place.
+
+use std::collections::{HashMap, HashSet};
+
+use candle_core::Tensor;
+use polyloom_core::nn::elementwise::{add_assign, map2};
+
+use super::slice::{on_cpu, slice, tensor, write};
+use super::value::Value;
+use crate::error::{Error, In, Result};
+
+/// Gradients of the leaves, and of the values inside of the graph that were asked for.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    slots: HashMap<u64, Slot>,
+    kept: HashSet<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    /// A place that waits: the first gradient is written over what is there.
+    Empty(Tensor),
+    /// Ours alone: later ones are added in place.
+    Owned(Tensor),
+    /// Others hold it too.
+    Shared(Tensor),
+}
+
+impl Gradients {
+    /// The gradient of a value; `None` where none reached it.
+    pub fn get(&self, value: &Value) -> Option<&Tensor> {
+        match self.slots.get(&value.id())? {
+            Slot::Empty(_) => None,
+            Slot::Owned(t) | Slot::Shared(t) => Some(t),
+        }
+    }
+
+    /// Keeps the gradient of a value inside of the graph.
+    pub fn keep(&mut self, value: &Value) {
+        self.kept.insert(value.id());
+    }
+
+    /// A place for the gradient of a value; what is there does not count.
+    pub(super) fn place(&mut self, value: &Value, at: Tensor) {
+        self.slots.insert(value.id(), Slot::Empty(at));
+    }
+
+    pub(super) fn take(&mut self, value: &Value) -> Option<Tensor> {
+        let id = value.id();
+        match self.slots.remove(&id)? {
+            Slot::Empty(_) => None,
+            Slot::Owned(t) | Slot::Shared(t) => {
+                if self.kept.contains(&id) {
+                    self.slots.insert(id, Slot::Shared(t.clone()));
+                }
+                Some(t)
+            }
+        }
+    }
+}
+
+/// Where an operation puts the gradients of its inputs.
+pub struct Into<'a> {
+    pub(super) gradients: &'a mut Gradients,
+    pub(super) inputs: &'a [Value],
+    pub(super) reached: Vec<Value>,
+}
+
+impl Into<'_> {
+    /// Whether the gradient of an input is wanted.
+    pub fn wants(&self, input: usize) -> bool {
+        self.inputs[input].wants_gradient()
+    }
+
+    pub(super) fn start(&mut self, value: &Value, grad: Tensor) -> Result<()> {
+        self.put(value, Slot::Shared(grad))
+    }
+
+    /// Hands over a gradient that nothing else holds.
+    ///
+    /// # Errors
+    /// A gradient of another shape than its input.
+    pub fn give(&mut self, input: usize, grad: Tensor) -> Result<()> {
+        self.hand(input, Slot::Owned(grad))
+    }
+
+    /// Hands over a gradient that others may hold.
+    ///
+    /// # Errors
+    /// As [`Into::give`].
+    pub fn share(&mut self, input: usize, grad: &Tensor) -> Result<()> {
+        self.hand(input, Slot::Shared(grad.clone()))
+    }
+
+    /// Elements of a gradient on the processor, nothing else holds them.
+    ///
+    /// # Errors
+    /// Another number of elements than the input has.
+    pub fn give_values(&mut self, input: usize, grad: Vec<f32>) -> Result<()> {
+        if !self.wants(input) {
+            return Ok(());
+        }
+        let shape = self.inputs[input].dims().to_vec();
+        self.give(input, tensor(grad, shape)?)
+    }
+
+    fn hand(&mut self, input: usize, slot: Slot) -> Result<()> {
+        if !self.wants(input) {
+            return Ok(());
+        }
+        let value = self.inputs[input].clone();
+        self.put(&value, slot)
+    }
+
+    fn put(&mut self, value: &Value, slot: Slot) -> Result<()> {
+        let (Slot::Empty(new) | Slot::Owned(new) | Slot::Shared(new)) = &slot;
+        if new.dims() != value.dims() {
+            return Err(Error::shape(
+                "gradient",
+                format!("{:?} for a value of {:?}", new.dims(), value.dims()),
+            ));
+        }
+        let merged = match self.gradients.slots.remove(&value.id()) {
+            None => {
+                self.reached.push(value.clone());
+                slot
+            }
+            Some(Slot::Empty(place)) => {
+                self.reached.push(value.clone());
+                if on_cpu([&place, new]) {
+                    let new = new.contiguous().during("gradient")?;
+                    let new = slice(&new)?;
+                    write(&place, |to| to.copy_from_slice(&new))?;
+                    Slot::Owned(place)
+                } else {
+                    slot
+                }
+            }
+            Some(Slot::Owned(old) | Slot::Shared(old)) if !on_cpu([&old, new]) => {
+                Slot::Owned((old + new).during("gradient")?)
+            }
+            Some(Slot::Owned(old)) => {
+                let new = new.contiguous().during("gradient")?;
+                let new = slice(&new)?;
+                write(&old, |to| add_assign(to, &new))?;
+                Slot::Owned(old)
+            }
+            Some(Slot::Shared(old)) => match slot {
+                Slot::Owned(new) => {
+                    let old = old.contiguous().during("gradient")?;
+                    let old = slice(&old)?;
+                    write(&new, |to| add_assign(to, &old))?;
+                    Slot::Owned(new)
+                }
+                _ => {
+                    let (old, new) = (
+                        old.contiguous().during("gradient")?,
+                        new.contiguous().during("gradient")?,
+                    );
+                    let both = map2(
+                        &*slice(&old)?,
+                        &*slice(&new)?,
+                        #[inline(always)]
+                        |a, b| a + b,
+                    );
+                    Slot::Owned(tensor(both, value.dims())?)
+                }
+            },
+        };
+        self.gradients.slots.insert(value.id(), merged);
+        Ok(())
+    }
+
+    /// Lets `f(elements, add)` write the gradient of an input on the processor: over what is there, or with `add` onto it.
+    ///
+    /// # Errors
+    /// A place that is not on the processor.
+    pub fn write(&mut self, input: usize, f: impl FnOnce(&mut [f32], bool)) -> Result<()> {
+        if !self.wants(input) {
+            return Ok(());
+        }
+        let value = self.inputs[input].clone();
+        let place = match self.gradients.slots.remove(&value.id()) {
+            Some(Slot::Owned(place)) => {
+                write(&place, |to| f(to, true))?;
+                place
+            }
+            Some(Slot::Empty(place)) => {
+                self.reached.push(value.clone());
+                write(&place, |to| f(to, false))?;
+                place
+            }
+            shared => {
+                let mut values = vec![0f32; value.data().elem_count()];
+                let place = match &shared {
+                    Some(Slot::Shared(old)) => {
+                        let old = old.contiguous().during("gradient")?;
+                        values.copy_from_slice(&slice(&old)?);
+                        f(&mut values, true);
+                        values
+                    }
+                    _ => {
+                        self.reached.push(value.clone());
+                        f(&mut values, false);
+                        values
+                    }
+                };
+                tensor(place, value.dims())?
+            }
+        };
+        self.gradients.slots.insert(value.id(), Slot::Owned(place));
+        Ok(())
+    }
+}

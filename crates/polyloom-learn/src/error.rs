@@ -1,0 +1,66 @@
+//! What can go wrong.
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong in the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes or types that do not fit an operation.
+    #[error("{op}: {problem}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A weight that a model needs.
+    #[error("no tensor `{name}`")]
+    Missing {
+        /// Its name in the checkpoint.
+        name: String,
+    },
+    /// A configuration that an architecture does not have.
+    #[error("config.json: {what}")]
+    Config {
+        /// What is wrong.
+        what: String,
+    },
+    /// More tokens than a model has positions for.
+    #[error("{tokens} tokens; the model takes at most {most}")]
+    TooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// Positions of the model.
+        most: usize,
+    },
+    /// What candle says, and of which operation.
+    #[error("{op}: {source}")]
+    Tensor {
+        /// The operation.
+        op: &'static str,
+        /// Candle's error.
+        source: candle_core::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn shape(op: &'static str, problem: impl Into<String>) -> Self {
+        Self::Shape {
+            op,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Says which operation an error of candle belongs to.
+pub(crate) trait In<T> {
+    fn during(self, op: &'static str) -> Result<T>;
+}
+
+impl<T> In<T> for candle_core::Result<T> {
+    fn during(self, op: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Tensor { op, source })
+    }
+}

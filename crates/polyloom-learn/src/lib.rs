@@ -1,0 +1,13 @@
+//! Whatever needs a forward pass or gradients: values with gradients, operations, architectures over a weight source.
+//!
+//! Numbers live in tensors of `candle-core`, which this crate keeps behind [`engine`]; the kernels are those of
+//! [`polyloom_core::nn`], and the gradients run over a graph of our own ([`engine::Value`]): candle's copies every gradient
+//! through a buffer of zeros and adds on one thread.
+#![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod error;
+pub mod models;
+pub mod ops;
+
+pub use error::{Error, Result};

@@ -1,0 +1,13 @@
+//! Architectures, each in one file, over a [`Source`] of weights: a model is a function of its configuration, the source
+//! and the input, so that adapters, merges and masks are sources, never variants of a model.
+
+pub mod bert;
+pub mod decoder;
+pub mod lora;
+pub mod rotary;
+mod source;
+mod tokens;
+pub mod vit;
+
+pub use source::{Plain, Point, Source, Trained};
+pub use tokens::{Batch, mean_weights};

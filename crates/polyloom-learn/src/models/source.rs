@@ -1,0 +1,109 @@
+//! Where an architecture gets its weights from, and where others may put something in between.
+
+use std::collections::HashMap;
+
+use crate::engine::{Parameters, Tensor, Value};
+use crate::error::{Error, Result};
+use crate::ops;
+
+/// A place in a model where an adapter may change what flows by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Point {
+    /// The embedded input, before the first layer.
+    Embedded,
+    /// The output of a layer's attention, before it joins the stream.
+    Attention(usize),
+    /// The output of a layer's feed-forward part, before it joins the stream.
+    FeedForward(usize),
+    /// The stream after a layer.
+    Layer(usize),
+}
+
+/// Weights by the names of the checkpoint.
+pub trait Source {
+    /// A tensor of a name; `None` where there is none.
+    ///
+    /// # Errors
+    /// What making it refuses.
+    fn find(&self, name: &str) -> Result<Option<Value>>;
+
+    /// A tensor that must be there.
+    ///
+    /// # Errors
+    /// None of that name, and as [`Source::find`].
+    fn tensor(&self, name: &str) -> Result<Value> {
+        self.find(name)?.ok_or_else(|| Error::Missing {
+            name: name.to_owned(),
+        })
+    }
+
+    /// The linear layer `name.weight`, `name.bias` (where there is one) on an input.
+    ///
+    /// # Errors
+    /// No such weight, shapes that do not fit.
+    fn linear(&self, name: &str, x: &Value) -> Result<Value> {
+        let bias = self.find(&format!("{name}.bias"))?;
+        ops::linear(x, &self.tensor(&format!("{name}.weight"))?, bias.as_ref())
+    }
+
+    /// What goes on from a place; the same value where nothing is put in.
+    ///
+    /// # Errors
+    /// What is put in may refuse.
+    fn pass(&self, point: Point, x: Value) -> Result<Value> {
+        let _ = point;
+        Ok(x)
+    }
+
+    /// Seed of the dropout of this pass; `None` for none: inference.
+    fn dropout(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Tensors as they are, without gradients.
+#[derive(Debug, Default)]
+pub struct Plain {
+    tensors: HashMap<String, Value>,
+}
+
+impl Plain {
+    /// Of named tensors.
+    pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, t)| (name, Value::constant(t)));
+        Self {
+            tensors: tensors.collect(),
+        }
+    }
+}
+
+impl Source for Plain {
+    fn find(&self, name: &str) -> Result<Option<Value>> {
+        Ok(self.tensors.get(name).cloned())
+    }
+}
+
+/// Parameters in training, and everything else from another source.
+pub struct Trained<'a> {
+    /// What gets gradients.
+    pub parameters: &'a Parameters,
+    /// The rest.
+    pub frozen: &'a dyn Source,
+    /// Seed of the dropout of this step.
+    pub seed: Option<u64>,
+}
+
+impl Source for Trained<'_> {
+    fn find(&self, name: &str) -> Result<Option<Value>> {
+        match self.parameters.get(name) {
+            Some(parameter) => Ok(Some(parameter.value.clone())),
+            None => self.frozen.find(name),
+        }
+    }
+
+    fn dropout(&self) -> Option<u64> {
+        self.seed
+    }
+}

@@ -1,0 +1,224 @@
+//! Vision transformer: patches, a class token, layers whose norms stand before their parts.
+//!
+//! Dosovitskiy et al. 2021; names and defaults are those of `transformers` (checkpoints of the Hub and the newer names).
+
+use serde::Deserialize;
+
+use super::{Point, Source};
+use crate::engine::Value;
+use crate::error::{Error, Result};
+use crate::ops::{self, Activation, Attend, Mask, Norm};
+
+/// What `config.json` says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    /// Width of the stream.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of every attention.
+    pub num_attention_heads: usize,
+    /// Width inside of the feed-forward parts.
+    pub intermediate_size: usize,
+    /// Activation of the feed-forward parts.
+    #[serde(default = "gelu")]
+    pub hidden_act: String,
+    /// Height and width of an image.
+    pub image_size: usize,
+    /// Height and width of a patch.
+    pub patch_size: usize,
+    /// Colours.
+    #[serde(default = "three")]
+    pub num_channels: usize,
+    /// Added to variances.
+    #[serde(default = "eps")]
+    pub layer_norm_eps: f32,
+    /// Dropout of the stream.
+    #[serde(default)]
+    pub hidden_dropout_prob: f32,
+    /// Dropout of the probabilities of attention.
+    #[serde(default)]
+    pub attention_probs_dropout_prob: f32,
+}
+
+fn gelu() -> String {
+    "gelu".to_owned()
+}
+
+fn three() -> usize {
+    3
+}
+
+fn eps() -> f32 {
+    1e-12
+}
+
+struct Names {
+    layers: &'static str,
+    query: &'static str,
+    key: &'static str,
+    value: &'static str,
+    joined: &'static str,
+    up: &'static str,
+    down: &'static str,
+}
+
+const HUB: Names = Names {
+    layers: "encoder.layer",
+    query: "attention.attention.query",
+    key: "attention.attention.key",
+    value: "attention.attention.value",
+    joined: "attention.output.dense",
+    up: "intermediate.dense",
+    down: "output.dense",
+};
+
+const NEWER: Names = Names {
+    layers: "layers",
+    query: "attention.q_proj",
+    key: "attention.k_proj",
+    value: "attention.v_proj",
+    joined: "attention.o_proj",
+    up: "mlp.fc1",
+    down: "mlp.fc2",
+};
+
+/// A vision transformer of one configuration.
+#[derive(Debug, Clone)]
+pub struct Vit {
+    /// The configuration.
+    pub config: Config,
+    /// What stands before all names in the checkpoint: nothing or `vit.`.
+    pub prefix: String,
+    activation: Activation,
+}
+
+impl Vit {
+    /// Of a configuration and the prefix of its names.
+    ///
+    /// # Errors
+    /// An activation or sizes that this architecture does not have.
+    pub fn new(config: Config, prefix: &str) -> Result<Self> {
+        let wrong = |what: String| Error::Config { what };
+        let activation = Activation::named(&config.hidden_act)
+            .ok_or_else(|| wrong(format!("activation `{}` is unknown", config.hidden_act)))?;
+        if config.num_attention_heads == 0
+            || !config
+                .hidden_size
+                .is_multiple_of(config.num_attention_heads)
+        {
+            return Err(wrong(format!(
+                "hidden_size {} is not divided by {} heads",
+                config.hidden_size, config.num_attention_heads
+            )));
+        }
+        if config.patch_size == 0 || config.image_size < config.patch_size {
+            return Err(wrong(format!(
+                "patches of {} in images of {}",
+                config.patch_size, config.image_size
+            )));
+        }
+        Ok(Self {
+            config,
+            prefix: prefix.to_owned(),
+            activation,
+        })
+    }
+
+    /// The last hidden states `[images, 1 + patches, hidden_size]`, the class token first, of pixels `[images, channels,
+    /// height, width]`.
+    ///
+    /// # Errors
+    /// A tensor that is absent or of another shape, images of another size.
+    pub fn forward(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
+        let c = &self.config;
+        let name = |rest: &str| format!("{}{rest}", self.prefix);
+        let side = c.image_size;
+        let &[images, channels, height, width] = pixels.dims() else {
+            return Err(Error::shape(
+                "vit",
+                format!(
+                    "pixels of {:?}, not [images, channels, height, width]",
+                    pixels.dims()
+                ),
+            ));
+        };
+        if (channels, height, width) != (c.num_channels, side, side) {
+            return Err(Error::shape(
+                "vit",
+                format!(
+                    "images of {channels} x {height} x {width}; the model takes {} x {side} x {side}",
+                    c.num_channels
+                ),
+            ));
+        }
+        let patch = weights.tensor(&name("embeddings.patch_embeddings.projection.weight"))?;
+        let bias = weights.find(&name("embeddings.patch_embeddings.projection.bias"))?;
+        let patches = ops::convolution(pixels, &patch, bias.as_ref(), c.patch_size, 0)?;
+        let count = patches.dims()[1] + 1;
+        let class = ops::reshape(
+            &weights.tensor(&name("embeddings.cls_token"))?,
+            &[1, c.hidden_size],
+        )?;
+        let class = ops::embedding(&class, &vec![0; images], &[images, 1])?;
+        let positions = ops::reshape(
+            &weights.tensor(&name("embeddings.position_embeddings"))?,
+            &[count, c.hidden_size],
+        )?;
+        let numbers: Vec<u32> = (0..images).flat_map(|_| 0..count as u32).collect();
+        let x = ops::add(
+            &ops::concat(&[&class, &patches], 1)?,
+            &ops::embedding(&positions, &numbers, &[images, count])?,
+        )?;
+        let mut x = weights.pass(Point::Embedded, self.drop(weights, x, 0)?)?;
+        let newer = weights
+            .find(&name("layers.0.attention.q_proj.weight"))?
+            .is_some();
+        let n = if newer { NEWER } else { HUB };
+        for layer in 0..c.num_hidden_layers {
+            let name = |part: &str| name(&format!("{}.{layer}.{part}", n.layers));
+            let part = |part: &str, x: &Value| weights.linear(&name(part), x);
+            let place = |i: u64| 3 * layer as u64 + i;
+            let mut rule = Attend::full(c.num_attention_heads);
+            if let Some(seed) = weights.dropout() {
+                rule.dropout = c.attention_probs_dropout_prob;
+                rule.seed = seed.wrapping_mul(1009).wrapping_add(place(1));
+            }
+            let y = self.norm(weights, &name("layernorm_before"), &x)?;
+            let seen = ops::attention(
+                &part(n.query, &y)?,
+                &part(n.key, &y)?,
+                &part(n.value, &y)?,
+                rule,
+                Mask::default(),
+            )?;
+            let seen = self.drop(weights, part(n.joined, &seen)?, place(2))?;
+            x = ops::add(&weights.pass(Point::Attention(layer), seen)?, &x)?;
+            let y = self.norm(weights, &name("layernorm_after"), &x)?;
+            let fed = part(n.down, &ops::activate(&part(n.up, &y)?, self.activation)?)?;
+            let fed = self.drop(weights, fed, place(3))?;
+            x = ops::add(&weights.pass(Point::FeedForward(layer), fed)?, &x)?;
+            x = weights.pass(Point::Layer(layer), x)?;
+        }
+        self.norm(weights, &name("layernorm"), &x)
+    }
+
+    fn norm(&self, weights: &dyn Source, name: &str, x: &Value) -> Result<Value> {
+        let (w, b) = (
+            weights.tensor(&format!("{name}.weight"))?,
+            weights.tensor(&format!("{name}.bias"))?,
+        );
+        ops::norm(x, &w, Some(&b), Norm::layer(self.config.layer_norm_eps))
+    }
+
+    fn drop(&self, weights: &dyn Source, x: Value, place: u64) -> Result<Value> {
+        match weights.dropout() {
+            Some(seed) => ops::dropout(
+                &x,
+                self.config.hidden_dropout_prob,
+                seed.wrapping_mul(1009).wrapping_add(place),
+            ),
+            None => Ok(x),
+        }
+    }
+}

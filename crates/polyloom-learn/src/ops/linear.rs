@@ -1,0 +1,217 @@
+//! Linear layers and products of matrices.
+
+use polyloom_core::nn::elementwise::add_column_sums;
+use polyloom_core::nn::matmul::{Threads, View, ViewMut, matmul};
+
+use super::{cpu, dense, width};
+use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::error::{Error, Result};
+
+const LINEAR: &str = "linear";
+
+/// `x Wᵀ + b` of `x [.., in]`, `W [out, in]` and `b [out]`, as checkpoints store them.
+///
+/// # Errors
+/// Shapes that do not fit together.
+pub fn linear(x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Value> {
+    let input = width(x, LINEAR)?;
+    let &[out, of] = weight.dims() else {
+        return Err(Error::shape(
+            LINEAR,
+            format!("a weight of {:?}, not [out, in]", weight.dims()),
+        ));
+    };
+    if of != input || bias.is_some_and(|b| b.dims() != [out]) {
+        let bias = bias.map(|b| b.dims().to_vec());
+        return Err(Error::shape(
+            LINEAR,
+            format!(
+                "input {:?}, weight {:?}, bias {bias:?}",
+                x.dims(),
+                weight.dims()
+            ),
+        ));
+    }
+    let mut shape = x.dims().to_vec();
+    shape[x.dims().len() - 1] = out;
+    let inputs: Vec<&Value> = [Some(x), Some(weight), bias]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !cpu(&inputs) {
+        return compose(LINEAR, &inputs, move |t| {
+            let rows = t[0].elem_count() / input;
+            let y = t[0].reshape((rows, input))?.matmul(&t[1].t()?)?;
+            let y = if let Some(b) = t.get(2) {
+                y.broadcast_add(b)?
+            } else {
+                y
+            };
+            y.reshape(shape.as_slice())
+        });
+    }
+    let (xs, ws) = (dense(x.data(), LINEAR)?, dense(weight.data(), LINEAR)?);
+    let rows = xs.elem_count() / input;
+    let mut y = vec![0f32; rows * out];
+    if let Some(b) = bias {
+        let b = dense(b.data(), LINEAR)?;
+        let b = slice(&b)?;
+        y.chunks_exact_mut(out).for_each(|y| y.copy_from_slice(&b));
+    }
+    {
+        let (xs, ws) = (slice(&xs)?, slice(&ws)?);
+        matmul(
+            ViewMut::new(&mut y, rows, out),
+            bias.is_some(),
+            1.0,
+            View::new(&xs, rows, input),
+            View::new(&ws, out, input).t(),
+            Threads::All,
+        );
+    }
+    Ok(Value::made(tensor(y, shape)?, Linear, &inputs))
+}
+
+struct Linear;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        LINEAR
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Value],
+        _: &Tensor,
+        grad: &Tensor,
+        into: &mut Into<'_>,
+    ) -> Result<()> {
+        let (x, w, g) = (
+            dense(inputs[0].data(), LINEAR)?,
+            dense(inputs[1].data(), LINEAR)?,
+            dense(grad, LINEAR)?,
+        );
+        let (x, w, g) = (slice(&x)?, slice(&w)?, slice(&g)?);
+        let (out, input) = (inputs[1].dims()[0], inputs[1].dims()[1]);
+        let rows = x.len() / input;
+        let g = View::new(&g, rows, out);
+        into.write(0, |to, add| {
+            matmul(
+                ViewMut::new(to, rows, input),
+                add,
+                1.0,
+                g,
+                View::new(&w, out, input),
+                Threads::All,
+            )
+        })?;
+        into.write(1, |to, add| {
+            matmul(
+                ViewMut::new(to, out, input),
+                add,
+                1.0,
+                g.t(),
+                View::new(&x, rows, input),
+                Threads::All,
+            )
+        })?;
+        if inputs.len() > 2 {
+            let g = dense(grad, LINEAR)?;
+            let g = slice(&g)?;
+            into.write(2, |to, add| {
+                if !add {
+                    to.fill(0.0);
+                }
+                add_column_sums(to, &g);
+            })?;
+        }
+        Ok(())
+    }
+}
+
+const PRODUCT: &str = "product";
+
+/// `a b` of two matrices `[n, k]` and `[k, m]`.
+///
+/// # Errors
+/// Shapes that do not fit together.
+pub fn product(a: &Value, b: &Value) -> Result<Value> {
+    let (&[n, k], &[of, m]) = (a.dims(), b.dims()) else {
+        return Err(Error::shape(
+            PRODUCT,
+            format!("{:?} and {:?} are no two matrices", a.dims(), b.dims()),
+        ));
+    };
+    if k != of {
+        return Err(Error::shape(
+            PRODUCT,
+            format!("{:?} times {:?}", a.dims(), b.dims()),
+        ));
+    }
+    if !cpu(&[a, b]) {
+        return compose(PRODUCT, &[a, b], |t| t[0].matmul(&t[1]));
+    }
+    let (x, y) = (dense(a.data(), PRODUCT)?, dense(b.data(), PRODUCT)?);
+    let mut out = vec![0f32; n * m];
+    {
+        let (x, y) = (slice(&x)?, slice(&y)?);
+        matmul(
+            ViewMut::new(&mut out, n, m),
+            false,
+            1.0,
+            View::new(&x, n, k),
+            View::new(&y, k, m),
+            Threads::All,
+        );
+    }
+    Ok(Value::made(tensor(out, (n, m))?, Product, &[a, b]))
+}
+
+struct Product;
+
+impl Op for Product {
+    fn name(&self) -> &'static str {
+        PRODUCT
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Value],
+        _: &Tensor,
+        grad: &Tensor,
+        into: &mut Into<'_>,
+    ) -> Result<()> {
+        let (a, b, g) = (
+            dense(inputs[0].data(), PRODUCT)?,
+            dense(inputs[1].data(), PRODUCT)?,
+            dense(grad, PRODUCT)?,
+        );
+        let (a, b, g) = (slice(&a)?, slice(&b)?, slice(&g)?);
+        let (n, k, m) = (
+            inputs[0].dims()[0],
+            inputs[0].dims()[1],
+            inputs[1].dims()[1],
+        );
+        let g = View::new(&g, n, m);
+        into.write(0, |to, add| {
+            matmul(
+                ViewMut::new(to, n, k),
+                add,
+                1.0,
+                g,
+                View::new(&b, k, m).t(),
+                Threads::All,
+            )
+        })?;
+        into.write(1, |to, add| {
+            matmul(
+                ViewMut::new(to, k, m),
+                add,
+                1.0,
+                View::new(&a, n, k).t(),
+                g,
+                Threads::All,
+            )
+        })
+    }
+}

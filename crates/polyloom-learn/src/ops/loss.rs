@@ -1,0 +1,114 @@
+//! Losses: one number out of a batch.
+
+use candle_core::D;
+use polyloom_core::nn::loss as kernel;
+pub use polyloom_core::nn::loss::IGNORED;
+
+use super::{cpu, dense, mean, mul, sub, width};
+use crate::engine::{Device, Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::error::{Error, In, Result};
+
+const CROSS_ENTROPY: &str = "cross-entropy";
+
+/// Mean cross-entropy of scores `[.., classes]` with labels; rows labelled [`IGNORED`] do not count, `smoothing` of the
+/// target goes evenly to all classes. 0 where no row counts.
+///
+/// # Errors
+/// Another number of rows than labels, a label that is no class.
+pub fn cross_entropy(scores: &Value, labels: &[u32], smoothing: f32) -> Result<Value> {
+    let classes = width(scores, CROSS_ENTROPY)?;
+    if scores.data().elem_count() != labels.len() * classes {
+        return Err(Error::shape(
+            CROSS_ENTROPY,
+            format!("scores {:?} for {} labels", scores.dims(), labels.len()),
+        ));
+    }
+    if let Some(label) = labels
+        .iter()
+        .find(|&&l| l != IGNORED && l as usize >= classes)
+    {
+        return Err(Error::shape(
+            CROSS_ENTROPY,
+            format!("label {label} of {classes} classes"),
+        ));
+    }
+    let count = labels.iter().filter(|&&l| l != IGNORED).count().max(1);
+    if !cpu(&[scores]) {
+        let mut q = vec![0f32; labels.len() * classes];
+        for (row, &label) in q
+            .chunks_exact_mut(classes)
+            .zip(labels)
+            .filter(|(_, l)| **l != IGNORED)
+        {
+            row.fill(smoothing / (classes * count) as f32);
+            row[label as usize] += (1.0 - smoothing) / count as f32;
+        }
+        let q = tensor(q, (labels.len(), classes))?
+            .to_device(scores.data().device())
+            .during(CROSS_ENTROPY)?;
+        return compose(CROSS_ENTROPY, &[scores], move |t| composed(&t[0], &q));
+    }
+    let data = dense(scores.data(), CROSS_ENTROPY)?;
+    let (losses, p) = kernel::cross_entropy(&*slice(&data)?, classes, labels, smoothing);
+    let total: f64 = losses.iter().map(|x| f64::from(*x)).sum();
+    let op = CrossEntropy {
+        p,
+        labels: labels.to_vec(),
+        smoothing,
+        share: 1.0 / count as f32,
+    };
+    Ok(Value::made(
+        tensor(vec![(total / count as f64) as f32], ())?,
+        op,
+        &[scores],
+    ))
+}
+
+fn composed(scores: &Tensor, q: &Tensor) -> candle_core::Result<Tensor> {
+    let x = scores.reshape(q.dims())?;
+    let top = x.max_keepdim(D::Minus1)?.detach();
+    let x = x.broadcast_sub(&top)?;
+    let logs = x.broadcast_sub(&x.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
+    logs.mul(q)?.sum_all()?.neg()
+}
+
+struct CrossEntropy {
+    p: Vec<f32>,
+    labels: Vec<u32>,
+    smoothing: f32,
+    share: f32,
+}
+
+impl Op for CrossEntropy {
+    fn name(&self) -> &'static str {
+        CROSS_ENTROPY
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Value],
+        _: &Tensor,
+        grad: &Tensor,
+        into: &mut Into<'_>,
+    ) -> Result<()> {
+        let g: f32 = grad
+            .to_device(&Device::Cpu)
+            .and_then(|t| t.to_scalar())
+            .during(CROSS_ENTROPY)?;
+        let rows = vec![g * self.share; self.labels.len()];
+        let classes = width(&inputs[0], CROSS_ENTROPY)?;
+        into.give_values(
+            0,
+            kernel::cross_entropy_backward(&self.p, classes, &self.labels, self.smoothing, &rows),
+        )
+    }
+}
+
+/// Mean of squared differences.
+///
+/// # Errors
+/// Two shapes.
+pub fn mean_squares(x: &Value, target: &Value) -> Result<Value> {
+    let d = sub(x, target)?;
+    mean(&mul(&d, &d)?)
+}

@@ -1,0 +1,275 @@
+//! Every operation three ways: the kernel, candle's operations, differences.
+
+use std::cell::Cell;
+
+use polyloom_core::rng::Stream;
+
+use super::*;
+use crate::engine::{Gradients, slice, tensor};
+
+thread_local! {
+    /// Operations of this thread leave the kernels aside.
+    pub(super) static COMPOSED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn noise(n: usize, key: u64) -> Vec<f32> {
+    let s = Stream::new(key, "operations", 0);
+    (0..n as u64).map(|i| s.normal(i)).collect()
+}
+
+fn leaf(values: &[f32], shape: &[usize]) -> Value {
+    Value::leaf(tensor(values.to_vec(), shape).unwrap())
+}
+
+fn numbers(t: &Tensor) -> Vec<f32> {
+    slice(&t.contiguous().unwrap()).unwrap().to_vec()
+}
+
+/// Holds values and gradients of `f` against candle's and against differences. The loss is the sum of the output times
+/// fixed random numbers.
+fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Result<Value>) {
+    let start: Vec<Vec<f32>> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, s)| noise(s.iter().product(), i as u64 + 1))
+        .collect();
+    let run = |at: &[Vec<f32>]| {
+        let inputs: Vec<Value> = at.iter().zip(shapes).map(|(v, s)| leaf(v, s)).collect();
+        let out = f(&inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let weights = noise(out.data().elem_count(), 99);
+        let data = numbers(out.data());
+        let loss: f64 = data
+            .iter()
+            .zip(&weights)
+            .map(|(o, w)| f64::from(*o) * f64::from(*w))
+            .sum();
+        let mut gradients = Gradients::default();
+        out.backward_from(tensor(weights, out.dims()).unwrap(), &mut gradients)
+            .unwrap();
+        let found: Vec<Vec<f32>> = inputs
+            .iter()
+            .map(|v| {
+                numbers(
+                    gradients
+                        .get(v)
+                        .unwrap_or_else(|| panic!("{name}: no gradient")),
+                )
+            })
+            .collect();
+        (data, loss, found)
+    };
+    let (data, _, found) = run(&start);
+    COMPOSED.set(true);
+    let (other, _, composed) = run(&start);
+    COMPOSED.set(false);
+    let near = |a: &[f32], b: &[f32], what: &str| {
+        assert_eq!(a.len(), b.len(), "{name}: {what}");
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            assert!(
+                (a - b).abs() <= 2e-5 * (1.0 + b.abs()),
+                "{name}, {what} {i}: {a} and {b}"
+            );
+        }
+    };
+    near(&data, &other, "output");
+    for (part, (a, b)) in found.iter().zip(&composed).enumerate() {
+        near(a, b, &format!("gradient of input {part}, element"));
+        for i in 0..a.len() {
+            let moved = |d: f32| {
+                let mut at = start.clone();
+                at[part][i] += d;
+                run(&at).1
+            };
+            let numeric = (moved(5e-3) - moved(-5e-3)) / 1e-2;
+            assert!(
+                (f64::from(a[i]) - numeric).abs() < 5e-3 * (1.0 + numeric.abs()),
+                "{name}, input {part}, {i}: {} and {numeric}",
+                a[i]
+            );
+        }
+    }
+}
+
+#[test]
+fn linear_layers() {
+    check("linear", &[&[2, 3, 4], &[5, 4], &[5]], |v| {
+        linear(&v[0], &v[1], Some(&v[2]))
+    });
+    check("linear without bias", &[&[3, 4], &[2, 4]], |v| {
+        linear(&v[0], &v[1], None)
+    });
+    check("product", &[&[3, 4], &[4, 2]], |v| product(&v[0], &v[1]));
+    // A weight that is no leaf, used twice: base + B A.
+    check("low rank", &[&[2, 4], &[5, 4], &[5, 2], &[2, 4]], |v| {
+        let w = add(&v[1], &scale(&product(&v[2], &v[3])?, 0.5)?)?;
+        add(&linear(&v[0], &w, None)?, &linear(&v[0], &w, None)?)
+    });
+}
+
+#[test]
+fn activations() {
+    for kind in ["gelu", "gelu_new", "quick_gelu", "silu", "tanh", "sigmoid"]
+        .map(|n| Activation::named(n).unwrap())
+    {
+        check(&format!("{kind:?}"), &[&[3, 5]], |v| activate(&v[0], kind));
+        check(&format!("{kind:?} as gate"), &[&[2, 3], &[2, 3]], |v| {
+            gated(&v[0], &v[1], kind)
+        });
+    }
+}
+
+#[test]
+fn norms() {
+    check("layer norm", &[&[2, 3, 6], &[6], &[6]], |v| {
+        norm(&v[0], &v[1], Some(&v[2]), Norm::layer(1e-5))
+    });
+    check("rms norm", &[&[3, 6], &[6]], |v| {
+        norm(&v[0], &v[1], None, Norm::rms(1e-6))
+    });
+    check("rms norm of 1 + w", &[&[3, 6], &[6]], |v| {
+        norm(
+            &v[0],
+            &v[1],
+            None,
+            Norm {
+                offset: 1.0,
+                ..Norm::rms(1e-6)
+            },
+        )
+    });
+}
+
+#[test]
+fn arithmetics() {
+    check("sum", &[&[2, 3], &[2, 3]], |v| add(&v[0], &v[1]));
+    check("difference", &[&[2, 3], &[2, 3]], |v| sub(&v[0], &v[1]));
+    check("product", &[&[2, 3], &[2, 3]], |v| mul(&v[0], &v[1]));
+    check("row sum", &[&[2, 2, 3], &[3]], |v| plus_row(&v[0], &v[1]));
+    check("row product", &[&[2, 2, 3], &[3]], |v| {
+        times_row(&v[0], &v[1])
+    });
+    let two = Value::constant(tensor(vec![2.0; 6], (2, 3)).unwrap());
+    check("quotient", &[&[2, 3]], |v| div(&v[0], &two));
+    check("square", &[&[2, 3]], |v| mul(&v[0], &v[0]));
+    check("mean", &[&[2, 3]], |v| mean(&v[0]));
+    check("dropout", &[&[4, 30]], |v| dropout(&v[0], 0.4, 7));
+    check("one value three times", &[&[2, 3]], |v| {
+        add(&add(&v[0], &v[0])?, &v[0])
+    });
+}
+
+#[test]
+fn attentions() {
+    let (q, k): (&[usize], &[usize]) = (&[2, 3, 8], &[2, 4, 8]);
+    check("attention", &[q, k, k], |v| {
+        attention(&v[0], &v[1], &v[2], Attend::full(4), Mask::default())
+    });
+    let hidden = tensor(
+        vec![0.0, 0.0, 0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0],
+        (2, 4),
+    )
+    .unwrap();
+    check("masked, capped", &[q, k, k], |v| {
+        let rule = Attend {
+            cap: 2.0,
+            scale: Some(0.7),
+            ..Attend::full(2)
+        };
+        attention(
+            &v[0],
+            &v[1],
+            &v[2],
+            rule,
+            Mask {
+                keys: Some(&hidden),
+                bias: None,
+            },
+        )
+    });
+    check("grouped, causal", &[q, &[2, 4, 4], &[2, 4, 4]], |v| {
+        attention(
+            &v[0],
+            &v[1],
+            &v[2],
+            Attend {
+                window: 2,
+                ..Attend::causal(4, 2)
+            },
+            Mask::default(),
+        )
+    });
+    check("with a bias", &[q, k, k, &[2, 3, 4]], |v| {
+        attention(
+            &v[0],
+            &v[1],
+            &v[2],
+            Attend::full(2),
+            Mask {
+                keys: None,
+                bias: Some(&v[3]),
+            },
+        )
+    });
+}
+
+#[test]
+fn shapes() {
+    check("reshape", &[&[2, 6]], |v| reshape(&v[0], &[3, 4]));
+    check("narrow", &[&[2, 5, 3]], |v| narrow(&v[0], 1, 1, 2));
+    check("two parts", &[&[2, 5]], |v| {
+        add(&narrow(&v[0], 1, 0, 3)?, &narrow(&v[0], 1, 2, 3)?)
+    });
+    check("concat", &[&[2, 3], &[2, 1]], |v| {
+        concat(&[&v[0], &v[1], &v[0]], 1)
+    });
+    check("rows", &[&[4, 3]], |v| rows(&v[0], &[2, 0, 2]));
+    check("embedding", &[&[4, 3]], |v| {
+        embedding(&v[0], &[3, 0, 0, 1], &[2, 2])
+    });
+}
+
+#[test]
+fn the_rest() {
+    let angles = |halves| Angles {
+        cos: noise(6, 5).iter().map(|x| x.cos()).collect(),
+        sin: noise(6, 5).iter().map(|x| x.sin()).collect(),
+        halves,
+    };
+    check("rotary", &[&[2, 3, 10]], |v| {
+        rotate(&v[0], 2, &angles(true))
+    });
+    check("rotary of neighbours", &[&[2, 3, 8]], |v| {
+        rotate(&v[0], 2, &angles(false))
+    });
+    check("cross-entropy", &[&[4, 5]], |v| {
+        cross_entropy(&v[0], &[1, IGNORED, 4, 0], 0.0)
+    });
+    check("smoothed cross-entropy", &[&[2, 5]], |v| {
+        cross_entropy(&v[0], &[1, 4], 0.1)
+    });
+    check("mean of squares", &[&[4, 5], &[4, 5]], |v| {
+        mean_squares(&v[0], &v[1])
+    });
+    let weights = tensor(vec![0.5, 0.5, 0.0, 1.0, 0.0, 0.0], (2, 3)).unwrap();
+    check("pooling", &[&[2, 3, 4]], |v| pool(&v[0], &weights));
+    check("unit length", &[&[3, 4]], |v| unit_length(&v[0]));
+    check("convolution", &[&[2, 2, 5, 4], &[3, 2, 3, 2], &[3]], |v| {
+        convolution(&v[0], &v[1], Some(&v[2]), 2, 1)
+    });
+}
+
+#[test]
+fn wrong_shapes_are_named() {
+    let v = leaf(&[0.0; 6], &[2, 3]);
+    let said = |r: Result<Value>| r.unwrap_err().to_string();
+    assert!(
+        said(linear(&v, &leaf(&[0.0; 8], &[2, 4]), None)).contains("input [2, 3], weight [2, 4]")
+    );
+    assert!(said(embedding(&v, &[2], &[1])).contains("row 2 of a table of 2"));
+    assert!(said(cross_entropy(&v, &[0, 3], 0.0)).contains("label 3 of 3 classes"));
+    assert!(said(add(&v, &leaf(&[0.0; 6], &[3, 2]))).contains("[2, 3] and [3, 2]"));
+    assert!(
+        said(attention(&v, &v, &v, Attend::full(2), Mask::default())).contains("queries [2, 3]")
+    );
+    assert!(said(dropout(&v, 1.0, 0)).contains("a rate of 1"));
+}

@@ -1,0 +1,319 @@
+//! Every architecture beside `transformers` (bench/model_vectors.py made the vectors), and its gradients.
+
+use std::path::{Path, PathBuf};
+
+use polyloom_core::Checkpoint;
+use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
+use polyloom_learn::models::bert::Bert;
+use polyloom_learn::models::decoder::{Cache, Decoder};
+use polyloom_learn::models::vit::Vit;
+use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
+use polyloom_learn::{Result, ops};
+
+/// Absolute difference that a sum of a few hundred terms in another order may leave.
+const NEAR: f32 = 1e-4;
+
+struct Case {
+    folder: PathBuf,
+    weights: Checkpoint,
+    io: Checkpoint,
+}
+
+enum Model {
+    Bert(Bert),
+    Vit(Vit),
+    Decoder(Decoder),
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
+}
+
+impl Case {
+    fn open(folder: &Path) -> Self {
+        let io = Checkpoint::open(folder.join("io.safetensors")).unwrap();
+        Self {
+            folder: folder.to_owned(),
+            weights: Checkpoint::open(folder.join("model.safetensors")).unwrap(),
+            io,
+        }
+    }
+
+    fn name(&self) -> String {
+        self.folder
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    fn config<T: serde::de::DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&std::fs::read(self.folder.join("config.json")).unwrap()).unwrap()
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let read = |(name, stored): (&String, &polyloom_core::StoredTensor)| {
+            (
+                name.clone(),
+                tensor(self.weights.read_all(stored).unwrap(), stored.shape.clone()).unwrap(),
+            )
+        };
+        self.weights.tensors().iter().map(read).collect()
+    }
+
+    fn model(&self) -> Model {
+        match self.name().as_str() {
+            "vit" => Model::Vit(Vit::new(self.config(), "").unwrap()),
+            "bert" | "roberta" | "distilbert" | "mpnet" => {
+                Model::Bert(Bert::new(self.config(), "").unwrap())
+            }
+            _ => Model::Decoder(Decoder::new(self.config(), "model.").unwrap()),
+        }
+    }
+
+    fn numbers(&self, name: &str) -> Option<(Vec<f32>, Vec<usize>)> {
+        let stored = self.io.get(name)?;
+        Some((self.io.read_all(stored).unwrap(), stored.shape.clone()))
+    }
+
+    fn whole(&self, name: &str) -> Option<Vec<u32>> {
+        let stored = self.io.get(name)?;
+        let mut bytes = vec![0; stored.elements() * 4];
+        self.io
+            .read_bytes(stored, 0..bytes.len() as u64, &mut bytes)
+            .unwrap();
+        Some(
+            bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| u32::from_le_bytes(*b))
+                .collect(),
+        )
+    }
+
+    fn batch(&self) -> Batch {
+        let ids = self.whole("ids").unwrap();
+        let present = self
+            .whole("mask")
+            .unwrap()
+            .iter()
+            .map(|m| *m == 1)
+            .collect();
+        Batch {
+            length: ids.len() / 3,
+            sequences: 3,
+            ids,
+            present,
+            types: self.whole("types").unwrap_or_default(),
+        }
+    }
+}
+
+impl Model {
+    /// What the vectors hold: hidden states, of decoders logits.
+    fn output(&self, case: &Case, weights: &dyn Source) -> Result<Value> {
+        match self {
+            Self::Bert(model) => model.forward(weights, &case.batch()),
+            Self::Vit(model) => {
+                let (pixels, shape) = case.numbers("pixels").unwrap();
+                model.forward(weights, &Value::constant(tensor(pixels, shape)?))
+            }
+            Self::Decoder(model) => {
+                model.logits(weights, &model.forward(weights, &case.batch(), None)?)
+            }
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder())
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
+    folders.sort();
+    folders.iter().map(|f| Case::open(f)).collect()
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    slice(&t.contiguous().unwrap()).unwrap().to_vec()
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "says how many models ran")]
+fn outputs_are_those_of_transformers() {
+    let all = cases();
+    for case in &all {
+        let weights = Plain::new(case.tensors());
+        let out = case
+            .model()
+            .output(case, &weights)
+            .unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+        let (expected, shape) = case
+            .numbers("hidden")
+            .or_else(|| case.numbers("logits"))
+            .unwrap();
+        assert_eq!(out.dims(), shape, "{}", case.name());
+        // Of filling nobody asks.
+        let width = shape[2];
+        let present = if case.name() == "vit" {
+            vec![true; expected.len() / width]
+        } else {
+            case.batch().present
+        };
+        let pairs = values(out.data())
+            .into_iter()
+            .zip(expected)
+            .enumerate()
+            .filter(|(i, _)| present[i / width]);
+        let apart = pairs.fold(0f32, |m, (_, (a, b))| m.max((a - b).abs()));
+        println!("{}: largest difference {apart:.1e}", case.name());
+        assert!(apart <= NEAR, "{}: {apart}", case.name());
+    }
+    assert!(all.len() >= 11, "{} models", all.len());
+}
+
+#[test]
+fn every_weight_gets_its_gradient() {
+    for case in cases() {
+        let model = case.model();
+        let parameters = Parameters::new(case.tensors()).unwrap();
+        let nothing = Plain::default();
+        let weights = Trained {
+            parameters: &parameters,
+            frozen: &nothing,
+            seed: None,
+        };
+        // A smooth number of all that is present.
+        let loss = || {
+            let out = model.output(&case, &weights).unwrap();
+            let out = if let Model::Bert(_) = model {
+                ops::pool(&out, &mean_weights(&case.batch()).unwrap()).unwrap()
+            } else {
+                out
+            };
+            let n = out.data().elem_count();
+            let mix = Value::constant(
+                tensor((0..n).map(|i| (i as f32 * 0.7).sin()).collect(), out.dims()).unwrap(),
+            );
+            ops::mean(&ops::mul(&ops::mul(&out, &out).unwrap(), &mix).unwrap()).unwrap()
+        };
+        let start = loss();
+        let mut gradients = parameters.gradients().unwrap();
+        start.backward_into(&mut gradients).unwrap();
+        let flat = parameters.gathered(&gradients).unwrap().to_vec();
+        for p in parameters.iter() {
+            let found = &flat[p.at.clone()];
+            let largest = found
+                .iter()
+                .enumerate()
+                .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
+                .unwrap()
+                .0;
+            // A bias of keys moves all scores of a query alike: no gradient, by mathematics.
+            let keys = p.name.ends_with(".key.bias")
+                || p.name.ends_with(".k_lin.bias")
+                || p.name.ends_with("attn.k.bias");
+            assert!(
+                found[largest] != 0.0 || keys,
+                "{}: no gradient for {}",
+                case.name(),
+                p.name
+            );
+            let at = p.at.start + largest;
+            let moved = |d: f32| {
+                parameters.update(|w, _| w[at] += d).unwrap();
+                let found = f64::from(loss().number().unwrap());
+                parameters.update(|w, _| w[at] -= d).unwrap();
+                found
+            };
+            let h = 4e-3;
+            let numeric = (moved(h) - moved(-h)) / f64::from(2.0 * h);
+            let (a, b) = (f64::from(found[largest]), numeric);
+            assert!(
+                (a - b).abs() <= 0.03 * b.abs() + 2e-4,
+                "{}, {}: {a} and {b}",
+                case.name(),
+                p.name
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cache_changes_nothing() {
+    for case in cases() {
+        let Model::Decoder(model) = case.model() else {
+            continue;
+        };
+        let weights = Plain::new(case.tensors());
+        let batch = case.batch();
+        let whole = values(model.forward(&weights, &batch, None).unwrap().data());
+        let width = whole.len() / batch.ids.len();
+        let mut cache = Cache::default();
+        let mut at = 0;
+        for length in [4, 1, 3, 1] {
+            let part = |v: &[u32]| {
+                v.chunks(batch.length)
+                    .flat_map(|r| r[at..at + length].to_vec())
+                    .collect::<Vec<u32>>()
+            };
+            let ids = part(&batch.ids);
+            let step = Batch {
+                present: vec![true; ids.len()],
+                ids,
+                length,
+                sequences: 3,
+                types: Vec::new(),
+            };
+            let found = values(
+                model
+                    .forward(&weights, &step, Some(&mut cache))
+                    .unwrap()
+                    .data(),
+            );
+            for s in 0..3 {
+                for i in 0..length * width {
+                    let (a, b) = (
+                        found[s * length * width + i],
+                        whole[(s * batch.length + at) * width + i],
+                    );
+                    assert!(
+                        (a - b).abs() < 1e-5 * (1.0 + b.abs()),
+                        "{}: {a} and {b}",
+                        case.name()
+                    );
+                }
+            }
+            at += length;
+        }
+        assert_eq!(cache.length(), 9);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let case = Case::open(&folder().join("bert"));
+    let Model::Bert(model) = case.model() else {
+        panic!("a BERT")
+    };
+    let mut tensors = case.tensors();
+    tensors.retain(|(name, _)| name != "encoder.layer.1.output.dense.weight");
+    let said = |weights: &dyn Source, batch: &Batch| {
+        model.forward(weights, batch).unwrap_err().to_string()
+    };
+    assert_eq!(
+        said(&Plain::new(tensors), &case.batch()),
+        "no tensor `encoder.layer.1.output.dense.weight`"
+    );
+    let weights = Plain::new(case.tensors());
+    let long = Batch::padded(&[vec![5; 21]], 0).unwrap();
+    assert_eq!(
+        said(&weights, &long),
+        "21 tokens; the model takes at most 20"
+    );
+    assert!(
+        said(&weights, &Batch::padded(&[vec![61]], 0).unwrap()).contains("row 61 of a table of 61")
+    );
+}
