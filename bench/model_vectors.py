@@ -78,3 +78,15 @@ for name, make in MODELS.items():
     save_file({k: v for k, v in state.items() if v.is_floating_point()}, folder / "model.safetensors", metadata={"format": "pt"})
     save_file({k: v.contiguous().to(torch.int32) if not v.is_floating_point() else v.contiguous() for k, v in io.items()}, folder / "io.safetensors")
     print(name, {k: tuple(v.shape) for k, v in io.items()}, sum(v.numel() for v in state.values()))
+
+# The real all-MiniLM-L6-v2 where the shared folder is there: vectors of its stored (float16) weights in float32.
+real = pathlib.Path(__file__).resolve().parents[2] / "shared/models/all-MiniLM-L6-v2"
+if not a.only and real.exists():
+    sentences = json.loads((real / "check.json").read_text())["sentences"]
+    tokenizer, model = t.AutoTokenizer.from_pretrained(real), t.AutoModel.from_pretrained(real, dtype=torch.float32).eval()
+    batch = tokenizer(sentences, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    weights = batch["attention_mask"].unsqueeze(-1).float()
+    vectors = torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=1)
+    (a.out.parent / "minilm.json").write_text(json.dumps({"sentences": sentences, "first16": [[round(float(x), 8) for x in row[:16]] for row in vectors]}, indent=1) + "\n")

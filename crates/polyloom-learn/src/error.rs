@@ -1,5 +1,7 @@
 //! What can go wrong.
 
+use std::path::{Path, PathBuf};
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -35,6 +37,19 @@ pub enum Error {
         /// Positions of the model.
         most: usize,
     },
+    /// A file that is not what a model needs.
+    #[error("{}: {what}{}", file.display(), hint.map(|h| format!("\n  hint: {h}")).unwrap_or_default())]
+    File {
+        /// The file or folder.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: Option<&'static str>,
+    },
+    /// What reading a checkpoint says.
+    #[error(transparent)]
+    Core(#[from] polyloom_core::Error),
     /// What candle says, and of which operation.
     #[error("{op}: {source}")]
     Tensor {
@@ -46,6 +61,25 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn file(file: &Path, what: impl Into<String>) -> Self {
+        Self::File {
+            file: file.to_owned(),
+            what: what.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn hint(self, hint: &'static str) -> Self {
+        match self {
+            Self::File { file, what, .. } => Self::File {
+                file,
+                what,
+                hint: Some(hint),
+            },
+            other => other,
+        }
+    }
+
     pub(crate) fn shape(op: &'static str, problem: impl Into<String>) -> Self {
         Self::Shape {
             op,

@@ -9,5 +9,6 @@ pub mod engine;
 pub mod error;
 pub mod models;
 pub mod ops;
+pub mod text;
 
 pub use error::{Error, Result};

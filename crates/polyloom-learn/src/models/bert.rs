@@ -170,6 +170,16 @@ impl Bert {
         })
     }
 
+    /// Tokens that it takes at most.
+    pub fn longest(&self) -> usize {
+        let before = if self.counted {
+            self.config.pad_token_id as usize + 1
+        } else {
+            0
+        };
+        self.config.max_position_embeddings.saturating_sub(before)
+    }
+
     fn name(&self, rest: &str) -> String {
         format!("{}{rest}", self.prefix)
     }
@@ -203,8 +213,7 @@ impl Bert {
         {
             Some(_) => Err(Error::TooLong {
                 tokens: batch.length,
-                most: self.config.max_position_embeddings
-                    - if self.counted { pad as usize + 1 } else { 0 },
+                most: self.longest(),
             }),
             None => Ok(all),
         }

@@ -4,7 +4,9 @@
 pub mod bert;
 pub mod decoder;
 pub mod lora;
+pub mod open;
 pub mod rotary;
+pub mod sentence;
 mod source;
 mod tokens;
 pub mod vit;

@@ -6,6 +6,7 @@ use polyloom_core::Checkpoint;
 use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
 use polyloom_learn::models::bert::Bert;
 use polyloom_learn::models::decoder::{Cache, Decoder};
+use polyloom_learn::models::open::Model;
 use polyloom_learn::models::vit::Vit;
 use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
 use polyloom_learn::{Result, ops};
@@ -19,7 +20,7 @@ struct Case {
     io: Checkpoint,
 }
 
-enum Model {
+enum Trunk {
     Bert(Bert),
     Vit(Vit),
     Decoder(Decoder),
@@ -61,13 +62,13 @@ impl Case {
         self.weights.tensors().iter().map(read).collect()
     }
 
-    fn model(&self) -> Model {
+    fn model(&self) -> Trunk {
         match self.name().as_str() {
-            "vit" => Model::Vit(Vit::new(self.config(), "").unwrap()),
+            "vit" => Trunk::Vit(Vit::new(self.config(), "").unwrap()),
             "bert" | "roberta" | "distilbert" | "mpnet" => {
-                Model::Bert(Bert::new(self.config(), "").unwrap())
+                Trunk::Bert(Bert::new(self.config(), "").unwrap())
             }
-            _ => Model::Decoder(Decoder::new(self.config(), "model.").unwrap()),
+            _ => Trunk::Decoder(Decoder::new(self.config(), "model.").unwrap()),
         }
     }
 
@@ -110,7 +111,7 @@ impl Case {
     }
 }
 
-impl Model {
+impl Trunk {
     /// What the vectors hold: hidden states, of decoders logits.
     fn output(&self, case: &Case, weights: &dyn Source) -> Result<Value> {
         match self {
@@ -188,7 +189,7 @@ fn every_weight_gets_its_gradient() {
         // A smooth number of all that is present.
         let loss = || {
             let out = model.output(&case, &weights).unwrap();
-            let out = if let Model::Bert(_) = model {
+            let out = if let Trunk::Bert(_) = model {
                 ops::pool(&out, &mean_weights(&case.batch()).unwrap()).unwrap()
             } else {
                 out
@@ -244,7 +245,7 @@ fn every_weight_gets_its_gradient() {
 #[test]
 fn a_cache_changes_nothing() {
     for case in cases() {
-        let Model::Decoder(model) = case.model() else {
+        let Trunk::Decoder(model) = case.model() else {
             continue;
         };
         let weights = Plain::new(case.tensors());
@@ -295,7 +296,7 @@ fn a_cache_changes_nothing() {
 #[test]
 fn what_is_wrong_is_named() {
     let case = Case::open(&folder().join("bert"));
-    let Model::Bert(model) = case.model() else {
+    let Trunk::Bert(model) = case.model() else {
         panic!("a BERT")
     };
     let mut tensors = case.tensors();
@@ -316,4 +317,55 @@ fn what_is_wrong_is_named() {
     assert!(
         said(&weights, &Batch::padded(&[vec![61]], 0).unwrap()).contains("row 61 of a table of 61")
     );
+}
+
+/// The real all-MiniLM-L6-v2 against the numbers beside it, where the shared folder is there.
+#[test]
+#[allow(clippy::print_stdout, reason = "says that it is skipped")]
+fn the_real_minilm() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models/all-MiniLM-L6-v2");
+    if !folder.exists() {
+        println!("skipped: no ../shared/models");
+        return;
+    }
+    let read = |file: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    };
+    let exact = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/minilm.json"));
+    let sentences: Vec<&str> = exact["sentences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s.as_str().unwrap())
+        .collect();
+    let model = Model::open(&folder).unwrap();
+    let batch = model
+        .text()
+        .unwrap()
+        .batch(&sentences.iter().map(|s| (*s, None)).collect::<Vec<_>>())
+        .unwrap();
+    let out = model.embed(&model.weights, &batch).unwrap();
+    let found = values(out.data());
+    let width = found.len() / sentences.len();
+    let near = |found: &[f32], expected: &serde_json::Value, tolerance: f64| {
+        for (a, b) in found.iter().zip(expected.as_array().unwrap()) {
+            assert!(
+                (f64::from(*a) - b.as_f64().unwrap()).abs() < tolerance,
+                "{a} and {b}"
+            );
+        }
+    };
+    // The 32-bit weights that `check.json` was made with were rounded to 16 bits on disk.
+    let check = read(&folder.join("check.json"));
+    for (i, row) in found.chunks(width).enumerate() {
+        near(row, &exact["first16"][i], 2e-6);
+        near(row, &check["embeddings_fp32_first8"][i], 5e-4);
+        let cosine = |other: &[f32]| row.iter().zip(other).map(|(x, y)| x * y).sum::<f32>();
+        near(
+            &found.chunks(width).map(cosine).collect::<Vec<_>>(),
+            &check["cosine_fp32"][i],
+            5e-4,
+        );
+    }
 }

@@ -1,0 +1,261 @@
+//! A model's folder opened: configuration, architecture, weights, tokenizer, what stands behind the trunk.
+
+use std::path::{Path, PathBuf};
+
+use polyloom_core::Checkpoint;
+use serde_json::Value as Json;
+
+use super::bert::Bert;
+use super::decoder::Decoder;
+use super::sentence::{Sentence, json};
+use super::vit::Vit;
+use super::{Batch, Plain, Source};
+use crate::engine::{Value, tensor};
+use crate::error::{Error, Result};
+use crate::ops;
+use crate::text::Text;
+
+/// The architecture of a folder.
+#[derive(Debug, Clone)]
+pub enum Trunk {
+    /// BERT and its kin.
+    Bert(Bert),
+    /// Vision transformer.
+    Vit(Vit),
+    /// Llama and its kin.
+    Decoder(Decoder),
+}
+
+/// What a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A vector.
+    Embed,
+    /// A class.
+    Classify,
+    /// More text.
+    Generate,
+}
+
+/// A model in memory.
+pub struct Model {
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// Its architecture.
+    pub trunk: Trunk,
+    /// Its weights, all of them.
+    pub weights: Plain,
+    /// How tokens become one vector.
+    pub sentence: Sentence,
+    /// Names of the classes, where it has a head.
+    pub classes: Vec<String>,
+    /// What its folder says it is for.
+    pub kind: Kind,
+}
+
+impl Model {
+    /// Opens a folder with `config.json` and weights.
+    ///
+    /// # Errors
+    /// Files that are absent or broken, an architecture that is not known.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let file = folder.join("config.json");
+        if !file.exists() {
+            return Err(Error::file(folder, "holds no config.json").hint(
+                "a model is a folder with config.json and weights, as save_pretrained writes it",
+            ));
+        }
+        let config: Json = json(&file)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        let mut tensors = Vec::new();
+        for (name, stored) in checkpoint.tensors() {
+            if stored.dtype.is_float() {
+                tensors.push((
+                    name.clone(),
+                    tensor(checkpoint.read_all(stored)?, stored.shape.clone())?,
+                ));
+            }
+        }
+        Self::of(folder, &config, Plain::new(tensors))
+    }
+
+    /// Of a configuration and weights that are there already; the folder has tokenizer and modules.
+    ///
+    /// # Errors
+    /// An architecture that is not known, files that are broken.
+    pub fn of(folder: &Path, config: &Json, weights: Plain) -> Result<Self> {
+        let file = folder.join("config.json");
+        let parsed = |e: serde_json::Error| Error::file(&file, e.to_string());
+        let prefix = |choices: &[&str], name: &str| -> Result<String> {
+            for prefix in choices {
+                if weights.find(&format!("{prefix}{name}"))?.is_some() {
+                    return Ok((*prefix).to_owned());
+                }
+            }
+            Err(Error::file(
+                folder,
+                format!("has no tensor `{name}`, with none of the usual words before it"),
+            ))
+        };
+        let model_type = config["model_type"].as_str().unwrap_or_default();
+        let named = |e: Error| match e {
+            Error::Config { what } => Error::file(&file, what),
+            other => other,
+        };
+        let trunk = match model_type {
+            "vit" => {
+                let prefix = prefix(&["", "vit."], "embeddings.cls_token")?;
+                Trunk::Vit(
+                    Vit::new(
+                        serde_json::from_value(config.clone()).map_err(parsed)?,
+                        &prefix,
+                    )
+                    .map_err(named)?,
+                )
+            }
+            "bert" | "roberta" | "xlm-roberta" | "camembert" | "distilbert" | "mpnet" => {
+                let prefix = prefix(
+                    &["", "bert.", "roberta.", "distilbert.", "mpnet."],
+                    "embeddings.word_embeddings.weight",
+                )?;
+                Trunk::Bert(
+                    Bert::new(
+                        serde_json::from_value(config.clone()).map_err(parsed)?,
+                        &prefix,
+                    )
+                    .map_err(named)?,
+                )
+            }
+            "llama" | "mistral" | "qwen2" | "qwen3" | "gemma" | "gemma2" => {
+                let prefix = prefix(&["model.", ""], "embed_tokens.weight")?;
+                Trunk::Decoder(
+                    Decoder::new(
+                        serde_json::from_value(config.clone()).map_err(parsed)?,
+                        &prefix,
+                    )
+                    .map_err(named)?,
+                )
+            }
+            other => {
+                return Err(Error::file(&file, format!("model_type `{other}` is not known"))
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+            }
+        };
+        let sentence = Sentence::open(folder)?;
+        let kind = match &trunk {
+            _ if head(&weights)?.is_some() => Kind::Classify,
+            Trunk::Decoder(_) if sentence.is_none() => Kind::Generate,
+            _ => Kind::Embed,
+        };
+        let classes = match head(&weights)? {
+            Some(name) => {
+                let count = weights.tensor(&format!("{name}.weight"))?.dims()[0];
+                let label = |i: usize| {
+                    config["id2label"][i.to_string()]
+                        .as_str()
+                        .map_or_else(|| i.to_string(), str::to_owned)
+                };
+                (0..count).map(label).collect()
+            }
+            None => Vec::new(),
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            trunk,
+            weights,
+            sentence: sentence.unwrap_or_default(),
+            classes,
+            kind,
+        })
+    }
+
+    /// The tokenizer, for texts of as many tokens as the model takes.
+    ///
+    /// # Errors
+    /// No tokenizer in the folder, or a broken one.
+    pub fn text(&self) -> Result<Text> {
+        let positions = match &self.trunk {
+            Trunk::Bert(b) => b.longest(),
+            Trunk::Decoder(d) => d.config.max_position_embeddings,
+            Trunk::Vit(_) => {
+                return Err(Error::file(
+                    &self.folder,
+                    "is a model of images and reads no text",
+                ));
+            }
+        };
+        Text::open(
+            &self.folder,
+            self.sentence.most.unwrap_or(positions).min(positions),
+        )
+    }
+
+    /// The last hidden states of texts, `[texts, tokens, width]`.
+    ///
+    /// # Errors
+    /// A tensor that is absent or of another shape, a model of images.
+    pub fn hidden(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
+        match &self.trunk {
+            Trunk::Bert(model) => model.forward(weights, batch),
+            Trunk::Decoder(model) => model.forward(weights, batch, None),
+            Trunk::Vit(_) => Err(Error::file(
+                &self.folder,
+                "is a model of images and reads no text",
+            )),
+        }
+    }
+
+    /// One vector for every text, `[texts, width]`.
+    ///
+    /// # Errors
+    /// As [`Model::hidden`].
+    pub fn embed(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
+        self.sentence.forward(&self.hidden(weights, batch)?, batch)
+    }
+
+    /// Scores of the classes of every text, `[texts, classes]`, as the model's own head makes them.
+    ///
+    /// # Errors
+    /// As [`Model::hidden`]; a model without a head.
+    pub fn classify(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
+        let Some(name) = head(weights)? else {
+            return Err(Error::file(&self.folder, "has no head of classes")
+                .hint("polyloom run MODEL --embed gives vectors"));
+        };
+        let hidden = self.hidden(weights, batch)?;
+        let width = hidden.dims()[2];
+        let first = ops::reshape(&ops::narrow(&hidden, 1, 0, 1)?, &[batch.sequences, width])?;
+        let tanh = ops::Activation::Tanh;
+        let pooled = match &self.trunk {
+            // RoBERTa's head has a layer of its own; BERT's pooler stands before the head, DistilBERT's a ReLU.
+            _ if name == "classifier.out_proj" => {
+                ops::activate(&weights.linear("classifier.dense", &first)?, tanh)?
+            }
+            Trunk::Bert(b) if b.config.model_type == "distilbert" => ops::activate(
+                &weights.linear("pre_classifier", &first)?,
+                ops::Activation::Relu,
+            )?,
+            Trunk::Bert(b) => {
+                let pooler = format!("{}pooler.dense", b.prefix);
+                ops::activate(&weights.linear(&pooler, &first)?, tanh)?
+            }
+            _ => {
+                return Err(Error::file(
+                    &self.folder,
+                    "has a head of classes on a decoder, which cannot be run yet",
+                ));
+            }
+        };
+        weights.linear(name, &pooled)
+    }
+}
+
+/// The linear layer that scores classes.
+fn head(weights: &dyn Source) -> Result<Option<&'static str>> {
+    for name in ["classifier", "classifier.out_proj"] {
+        if weights.find(&format!("{name}.weight"))?.is_some() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
