@@ -3,6 +3,7 @@
 
 pub mod bert;
 pub mod decoder;
+pub mod generate;
 pub mod lora;
 pub mod open;
 pub mod rotary;

@@ -6,6 +6,7 @@ use polyloom_core::Checkpoint;
 use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
 use polyloom_learn::models::bert::Bert;
 use polyloom_learn::models::decoder::{Cache, Decoder};
+use polyloom_learn::models::generate::{Sampling, generate, log_likelihood};
 use polyloom_learn::models::open::Model;
 use polyloom_learn::models::vit::Vit;
 use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
@@ -367,5 +368,56 @@ fn the_real_minilm() {
             &check["cosine_fp32"][i],
             5e-4,
         );
+    }
+}
+
+#[test]
+fn texts_grow_and_have_likelihoods() {
+    for case in cases() {
+        let Trunk::Decoder(model) = case.model() else {
+            continue;
+        };
+        let weights = Plain::new(case.tensors());
+        let prompt = [5, 9, 3];
+        let seen = std::cell::Cell::new(0);
+        let mut each = |_| {
+            seen.set(seen.get() + 1);
+            true
+        };
+        let found = generate(
+            &model,
+            &weights,
+            &prompt,
+            6,
+            &[],
+            Sampling::greedy(),
+            &mut each,
+        )
+        .unwrap();
+        assert_eq!((found.len(), seen.get()), (6, 6));
+        // What is generated greedily is greedy, and its likelihood is that of its tokens one by one.
+        let (all, greedy) = log_likelihood(&model, &weights, &prompt, &found).unwrap();
+        assert!(greedy && all < 0.0, "{}", case.name());
+        let mut sum = 0.0;
+        for i in 0..found.len() {
+            let context = [&prompt[..], &found[..i]].concat();
+            sum += log_likelihood(&model, &weights, &context, &found[i..=i])
+                .unwrap()
+                .0;
+        }
+        assert!((sum - all).abs() < 1e-4, "{}: {sum} and {all}", case.name());
+        // An end ends.
+        let ended = generate(
+            &model,
+            &weights,
+            &prompt,
+            6,
+            &found[2..3],
+            Sampling::greedy(),
+            &mut |_| true,
+        )
+        .unwrap();
+        let first = found.iter().position(|t| *t == found[2]).unwrap();
+        assert_eq!(ended, found[..first]);
     }
 }

@@ -1,0 +1,182 @@
+//! Text out of a decoder: greedy or sampled, one token after the other; and how likely a given text is.
+
+use polyloom_core::nn::softmax;
+use polyloom_core::rng::Stream;
+
+use super::decoder::{Cache, Decoder};
+use super::{Batch, Source};
+use crate::engine::{Value, slice};
+use crate::error::{Error, Result};
+use crate::ops;
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Scores are divided by it; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only so many of the likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens whose probabilities reach this together; 1 for all.
+    pub top_p: f32,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The likeliest token, always.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 0,
+        }
+    }
+
+    /// A token from scores; `draw` numbers the draws of a text. Equal scores go to the smaller id.
+    pub fn choose(&self, scores: &[f32], draw: u64) -> u32 {
+        let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+        let score = |i: u32| scores[i as usize];
+        if self.temperature <= 0.0 {
+            return order
+                .into_iter()
+                .reduce(|a, b| if score(b) > score(a) { b } else { a })
+                .unwrap_or(0);
+        }
+        order.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+        if self.top_k > 0 {
+            order.truncate(self.top_k);
+        }
+        let mut p: Vec<f32> = order.iter().map(|&i| score(i) / self.temperature).collect();
+        softmax::forward(&mut p, order.len().max(1));
+        let mut reached = 0.0;
+        let enough = p.iter().position(|p| {
+            reached += p;
+            reached >= self.top_p
+        });
+        p.truncate(enough.map_or(p.len(), |i| i + 1));
+        let total: f32 = p.iter().sum();
+        let mut left = Stream::new(self.seed, "tokens", 0).uniform(draw) * total;
+        for (i, p) in p.iter().enumerate() {
+            left -= p;
+            if left < 0.0 {
+                return order[i];
+            }
+        }
+        order[p.len().saturating_sub(1)]
+    }
+}
+
+fn one(ids: &[u32]) -> Batch {
+    Batch {
+        ids: ids.to_vec(),
+        present: vec![true; ids.len()],
+        types: Vec::new(),
+        sequences: 1,
+        length: ids.len(),
+    }
+}
+
+/// Tokens that follow `prompt`, at most `most`, up to one of `ends` (left out). `each` sees every token as it comes and ends
+/// the text with `false`.
+///
+/// # Errors
+/// No prompt, more tokens than the model has positions for, and as [`Decoder::forward`].
+pub fn generate(
+    model: &Decoder,
+    weights: &dyn Source,
+    prompt: &[u32],
+    most: usize,
+    ends: &[u32],
+    sampling: Sampling,
+    each: &mut dyn FnMut(u32) -> bool,
+) -> Result<Vec<u32>> {
+    if prompt.is_empty() {
+        return Err(Error::shape("generate", "no tokens to begin with"));
+    }
+    let room = model
+        .config
+        .max_position_embeddings
+        .saturating_sub(prompt.len());
+    let mut cache = Cache::default();
+    let (mut next, mut found) = (prompt.to_vec(), Vec::new());
+    for step in 0..most.min(room) {
+        let hidden = model.forward(weights, &one(&next), Some(&mut cache))?;
+        let last = ops::narrow(&hidden, 1, next.len() - 1, 1)?;
+        let logits = model.logits(weights, &last)?;
+        let token = sampling.choose(&slice(logits.data())?, step as u64);
+        if ends.contains(&token) {
+            break;
+        }
+        found.push(token);
+        if !each(token) {
+            break;
+        }
+        next = vec![token];
+    }
+    Ok(found)
+}
+
+/// Natural logarithm of the probability of `continuation` after `context`, and whether the likeliest token would have been
+/// chosen at every step: what multiple choice and perplexity are made of.
+///
+/// # Errors
+/// No context or continuation, and as [`Decoder::forward`].
+pub fn log_likelihood(
+    model: &Decoder,
+    weights: &dyn Source,
+    context: &[u32],
+    continuation: &[u32],
+) -> Result<(f64, bool)> {
+    if context.is_empty() || continuation.is_empty() {
+        return Err(Error::shape("log-likelihood", "no tokens"));
+    }
+    let all = [context, &continuation[..continuation.len() - 1]].concat();
+    let hidden = model.forward(weights, &one(&all), None)?;
+    let part: Value = ops::narrow(&hidden, 1, context.len() - 1, continuation.len())?;
+    let logits = model.logits(weights, &part)?;
+    let scores = slice(logits.data())?;
+    let width = scores.len() / continuation.len();
+    let (mut total, mut greedy) = (0.0, true);
+    for (row, &token) in scores.chunks_exact(width).zip(continuation) {
+        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|x| f64::from(x - top).exp()).sum();
+        let Some(&score) = row.get(token as usize) else {
+            return Err(Error::shape(
+                "log-likelihood",
+                format!("token {token} of {width}"),
+            ));
+        };
+        total += f64::from(score - top) - sum.ln();
+        greedy &= Sampling::greedy().choose(row, 0) == token;
+    }
+    Ok((total, greedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_by_hand() {
+        let scores = [1.0, 3.0, 2.0, 3.0];
+        assert_eq!(Sampling::greedy().choose(&scores, 5), 1);
+        let one_of = |s: Sampling| {
+            let mut seen: Vec<u32> = (0..200).map(|i| s.choose(&scores, i)).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            seen
+        };
+        let all = Sampling {
+            temperature: 1.0,
+            ..Sampling::greedy()
+        };
+        assert_eq!(one_of(all), [0, 1, 2, 3]);
+        assert_eq!(one_of(Sampling { top_k: 2, ..all }), [1, 3]);
+        // e³ : e³ : e² : e¹ = 0.40, 0.40, 0.15, 0.05.
+        assert_eq!(one_of(Sampling { top_p: 0.9, ..all }), [1, 2, 3]);
+        assert_eq!(one_of(Sampling { top_p: 0.1, ..all }), [1]);
+        let share = (0..4000).filter(|&i| all.choose(&scores, i) == 2).count() as f64 / 4000.0;
+        assert!((share - 0.147).abs() < 0.02, "{share}");
+    }
+}
