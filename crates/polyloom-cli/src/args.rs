@@ -96,6 +96,8 @@ pub enum Command {
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
+    /// Ask a model: a vector, a class, more text
+    Run(Box<crate::args_run::RunArgs>),
     /// Score predictions on tasks, with intervals
     Eval(Box<crate::args_eval::EvalArgs>),
     /// Compare the predictions of two systems: intervals, a test, what got worse

@@ -8,6 +8,7 @@ mod args_diff;
 mod args_eval;
 mod args_report;
 mod args_results;
+mod args_run;
 mod args_synth;
 mod args_tasks;
 mod commands;

@@ -1,5 +1,5 @@
-//! Steps on request, for bench/engine.py: reads a checkpoint and a batch from a folder once, then per line of standard input
-//! (`train`, `infer`) does one step and prints the seconds it took and the loss.
+//! Steps on request, for bench/engine.py: reads a checkpoint and a batch (`ids` or `pixels`, and `labels`) from a folder once,
+//! then per line of standard input (`train`, `infer`) does one step and prints the seconds it took and the loss.
 
 #![allow(
     clippy::print_stdout,
@@ -14,15 +14,31 @@ use std::time::Instant;
 use polyloom_core::Checkpoint;
 use polyloom_core::nn::optim::Adam;
 use polyloom_learn::engine::{Parameters, Value, tensor};
-use polyloom_learn::models::bert::{Bert, Config};
+use polyloom_learn::models::bert::Bert;
+use polyloom_learn::models::vit::Vit;
 use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
 use polyloom_learn::ops;
 
 type Any<T> = Result<T, Box<dyn Error>>;
 
-fn loss(model: &Bert, weights: &dyn Source, batch: &Batch, labels: &[u32]) -> Any<Value> {
-    let hidden = model.forward(weights, batch)?;
-    let pooled = ops::pool(&hidden, &mean_weights(batch)?)?;
+enum Model {
+    Bert(Bert, Batch),
+    Vit(Vit, Value),
+}
+
+fn loss(model: &Model, weights: &dyn Source, labels: &[u32]) -> Any<Value> {
+    let pooled = match model {
+        Model::Bert(model, batch) => {
+            ops::pool(&model.forward(weights, batch)?, &mean_weights(batch)?)?
+        }
+        Model::Vit(model, pixels) => {
+            let hidden = model.forward(weights, pixels)?;
+            ops::reshape(
+                &ops::narrow(&hidden, 1, 0, 1)?,
+                &[labels.len(), model.config.hidden_size],
+            )?
+        }
+    };
     Ok(ops::cross_entropy(
         &weights.linear("head", &pooled)?,
         labels,
@@ -47,7 +63,6 @@ fn main() -> Any<()> {
             .map(|b| u32::from_le_bytes(*b))
             .collect())
     };
-    let config: Config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
     let checkpoint = Checkpoint::open(&folder)?;
     let mut tensors = Vec::new();
     for (name, stored) in checkpoint.tensors() {
@@ -56,16 +71,25 @@ fn main() -> Any<()> {
             tensor(checkpoint.read_all(stored)?, stored.shape.clone())?,
         ));
     }
-    let (ids, labels) = (numbers("ids")?, numbers("labels")?);
-    let length = ids.len() / labels.len();
-    let batch = Batch {
-        present: vec![true; ids.len()],
-        types: Vec::new(),
-        sequences: labels.len(),
-        length,
-        ids,
+    let labels = numbers("labels")?;
+    let config = std::fs::read(folder.join("config.json"))?;
+    let model = if folder.join("ids").exists() {
+        let ids = numbers("ids")?;
+        let batch = Batch {
+            present: vec![true; ids.len()],
+            types: Vec::new(),
+            sequences: labels.len(),
+            length: ids.len() / labels.len(),
+            ids,
+        };
+        Model::Bert(Bert::new(serde_json::from_slice(&config)?, "")?, batch)
+    } else {
+        let vit = Vit::new(serde_json::from_slice(&config)?, "")?;
+        let pixels = numbers("pixels")?.into_iter().map(f32::from_bits).collect();
+        let (side, channels) = (vit.config.image_size, vit.config.num_channels);
+        let pixels = tensor(pixels, vec![labels.len(), channels, side, side])?;
+        Model::Vit(vit, Value::constant(pixels))
     };
-    let model = Bert::new(config, "")?;
     let plain = Plain::new(tensors.clone());
     let parameters = Parameters::new(tensors)?;
     let (mut first, mut second) = (vec![0f32; parameters.len()], vec![0f32; parameters.len()]);
@@ -80,7 +104,7 @@ fn main() -> Any<()> {
                 frozen: &Plain::default(),
                 seed: None,
             };
-            let loss = loss(&model, &weights, &batch, &labels)?;
+            let loss = loss(&model, &weights, &labels)?;
             let forward = start.elapsed().as_secs_f64();
             let mut gradients = parameters.gradients()?;
             loss.backward_into(&mut gradients)?;
@@ -104,7 +128,7 @@ fn main() -> Any<()> {
             }
             loss.number()?
         } else {
-            loss(&model, &plain, &batch, &labels)?.number()?
+            loss(&model, &plain, &labels)?.number()?
         };
         println!("{} {value}", start.elapsed().as_secs_f64());
     }

@@ -7,6 +7,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod image;
 pub mod models;
 pub mod ops;
 pub mod text;

@@ -11,6 +11,7 @@ mod look;
 mod merge;
 mod metrics;
 mod report;
+mod run;
 mod tasks;
 
 use std::path::Path;
@@ -44,6 +45,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Compress(_)
             | Command::Diff(_)
             | Command::Inspect(_)
+            | Command::Run(_)
     );
     if args.global.download && !fetches {
         ui.note("no effect here: --download");
@@ -55,6 +57,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Compress(args) => compress::run(*args, hub, ui),
         Command::Board(args) => board::run(&args, ui),
         Command::Report(args) => report::run(&args, ui),
+        Command::Run(args) => run::run(&args, hub, ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),

@@ -40,6 +40,23 @@ impl From<Vec<MergeError>> for Failure {
     }
 }
 
+impl From<polyloom_learn::Error> for Failure {
+    fn from(error: polyloom_learn::Error) -> Self {
+        use polyloom_learn::Error as E;
+        match error {
+            E::Core(error) => error.into(),
+            E::File { file, what, hint } => {
+                let error = MergeError::plan("bad-model", what).at(file.display().to_string());
+                match hint {
+                    Some(hint) => error.hint(hint).into(),
+                    None => error.into(),
+                }
+            }
+            other => MergeError::plan("bad-model", other.to_string()).into(),
+        }
+    }
+}
+
 impl From<polyloom_core::Error> for Failure {
     fn from(error: polyloom_core::Error) -> Self {
         Self::Problems(vec![error.into()])

@@ -213,15 +213,47 @@ impl Model {
         self.sentence.forward(&self.hidden(weights, batch)?, batch)
     }
 
+    /// One vector for every picture, the class token, `[images, width]`; pixels are `[images, channels, size, size]`.
+    ///
+    /// # Errors
+    /// A model of texts, and as [`Vit::forward`].
+    pub fn look(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
+        let Trunk::Vit(model) = &self.trunk else {
+            return Err(Error::file(
+                &self.folder,
+                "is a model of texts and sees no pictures",
+            ));
+        };
+        let hidden = model.forward(weights, pixels)?;
+        ops::reshape(
+            &ops::narrow(&hidden, 1, 0, 1)?,
+            &[pixels.dims()[0], model.config.hidden_size],
+        )
+    }
+
+    /// Scores of the classes of every picture, `[images, classes]`.
+    ///
+    /// # Errors
+    /// As [`Model::look`]; a model without a head.
+    pub fn recognise(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
+        let name = self.head(weights)?;
+        weights.linear(name, &self.look(weights, pixels)?)
+    }
+
+    fn head(&self, weights: &dyn Source) -> Result<&'static str> {
+        let lacks = || {
+            Error::file(&self.folder, "has no head of classes")
+                .hint("polyloom run MODEL --embed gives vectors")
+        };
+        head(weights)?.ok_or_else(lacks)
+    }
+
     /// Scores of the classes of every text, `[texts, classes]`, as the model's own head makes them.
     ///
     /// # Errors
     /// As [`Model::hidden`]; a model without a head.
     pub fn classify(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
-        let Some(name) = head(weights)? else {
-            return Err(Error::file(&self.folder, "has no head of classes")
-                .hint("polyloom run MODEL --embed gives vectors"));
-        };
+        let name = self.head(weights)?;
         let hidden = self.hidden(weights, batch)?;
         let width = hidden.dims()[2];
         let first = ops::reshape(&ops::narrow(&hidden, 1, 0, 1)?, &[batch.sequences, width])?;

@@ -1,0 +1,342 @@
+//! `polyloom run`
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use polyloom::MergeError;
+use polyloom::plan::open_model;
+use polyloom::plan::reference::Places;
+use polyloom::recipe::{self, Dialect};
+use polyloom::tasks::data::{self, Limits, images};
+use polyloom_core::checkpoint::Scratch;
+use polyloom_core::nn::softmax;
+use polyloom_learn::engine::{Value, slice, tensor};
+use polyloom_learn::image::Preparation;
+use polyloom_learn::models::Plain;
+use polyloom_learn::models::generate::{Sampling, generate};
+use polyloom_learn::models::open::{self, Model, Trunk};
+use serde_json::json;
+
+use crate::args_run::{Kind, RunArgs};
+use crate::hub::{self, Brought, Hub};
+use crate::ui::{Failure, Ui};
+
+/// An input: a text or the path of a picture, perhaps with a second text.
+type Input = (String, Option<String>);
+
+const COLUMNS: [&str; 7] = [
+    "text",
+    "sentence",
+    "input",
+    "prompt",
+    "question",
+    "sentence1",
+    "query",
+];
+
+/// Runs the command.
+pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
+    polyloom_core::memory::keep_large_buffers();
+    let mut out = args
+        .output
+        .as_deref()
+        .map(|file| Sink::create(file, args.force))
+        .transpose()?;
+    let mut inputs: Vec<Input> = args.inputs.iter().map(|t| (t.clone(), None)).collect();
+    if let Some(file) = &args.file {
+        inputs.extend(read(file, args)?);
+    }
+    if inputs.is_empty() {
+        return Err(MergeError::plan("empty", "there is no input").into());
+    }
+    let recipe = recipe::from_models("passthrough", None, std::slice::from_ref(&args.model))?;
+    let places = Places::default();
+    let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
+    if hub(false).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(given) = recipe.models.into_iter().next() else {
+        return Err(MergeError::plan("arguments", "no model").into());
+    };
+    let opened = open_model(given, Dialect::Loom, &places)?;
+    opened.warnings.iter().for_each(|w| ui.warning(w));
+    let Some(config) = opened.config().cloned() else {
+        return Err(MergeError::plan("no-config", "holds no config.json")
+            .at(opened.path.display().to_string())
+            .hint("a model is a folder with config.json and weights, as save_pretrained writes it")
+            .into());
+    };
+    let (mut tensors, mut scratch) = (Vec::new(), Scratch::default());
+    for (name, entry) in opened.tensors.iter().filter(|(_, e)| e.dtype.is_float()) {
+        let mut values = vec![0f32; entry.shape.iter().product()];
+        opened.read(name, 0, &mut values, &mut scratch)?;
+        tensors.push((name.clone(), tensor(values, entry.shape.clone())?));
+    }
+    let model = Model::of(&opened.path, &config, Plain::new(tensors))?;
+    let kind = match args.kind {
+        Some(kind) => kind,
+        None if args.embed => Kind::Embed,
+        None => match model.kind {
+            open::Kind::Embed => Kind::Embed,
+            open::Kind::Classify => Kind::Classify,
+            open::Kind::Generate => Kind::Generate,
+        },
+    };
+    if kind == Kind::Generate {
+        generated(&model, &inputs, args, &mut out, ui)?;
+    } else {
+        for part in inputs.chunks(args.batch as usize) {
+            let found = forward(&model, part, kind)?;
+            let values = slice(found.data())?;
+            let width = values.len() / part.len();
+            for (input, row) in part.iter().zip(values.chunks_exact(width.max(1))) {
+                if kind == Kind::Embed {
+                    let shown = if ui.json || out.is_some() {
+                        String::new()
+                    } else {
+                        json!(row).to_string()
+                    };
+                    tell(
+                        input,
+                        &shown,
+                        json!({"type": "embedding", "input": input.0, "vector": row}),
+                        &mut out,
+                        ui,
+                    )?;
+                } else {
+                    let (shown, event) = classes(&model, input, row, args, inputs.len() == 1);
+                    tell(input, &shown, event, &mut out, ui)?;
+                }
+            }
+        }
+    }
+    if let Some(out) = out {
+        out.finish(ui)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Vectors or scores of a batch.
+fn forward(model: &Model, inputs: &[Input], kind: Kind) -> Result<Value, Failure> {
+    let weights = &model.weights;
+    if let Trunk::Vit(vit) = &model.trunk {
+        let (size, channels) = (vit.config.image_size, vit.config.num_channels);
+        let preparation = Preparation::open(&model.folder, size, channels)?;
+        let mut pixels = Vec::new();
+        for (path, _) in inputs {
+            let (raw, size) = images::decode(Path::new(path), None, &Limits::default())?;
+            pixels.extend(preparation.apply(&raw, size.map(|n| n as usize))?);
+        }
+        let pixels = Value::constant(tensor(pixels, vec![inputs.len(), channels, size, size])?);
+        return Ok(if kind == Kind::Embed {
+            model.look(weights, &pixels)?
+        } else {
+            model.recognise(weights, &pixels)?
+        });
+    }
+    let texts: Vec<(&str, Option<&str>)> =
+        inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
+    let batch = model.text()?.batch(&texts)?;
+    Ok(if kind == Kind::Embed {
+        model.embed(weights, &batch)?
+    } else {
+        model.classify(weights, &batch)?
+    })
+}
+
+/// The likeliest classes, as a line for people and as an event.
+fn classes(
+    model: &Model,
+    input: &Input,
+    scores: &[f32],
+    args: &RunArgs,
+    alone: bool,
+) -> (String, serde_json::Value) {
+    let mut p = scores.to_vec();
+    softmax::forward(&mut p, scores.len().max(1));
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+    order.truncate(args.top as usize);
+    let label = |i: usize| model.classes.get(i).map_or("?", String::as_str);
+    let lines: Vec<String> = order
+        .iter()
+        .map(|&i| format!("{}\t{:.4}", label(i), p[i]))
+        .collect();
+    let shown = if alone {
+        lines.join("\n")
+    } else {
+        lines
+            .iter()
+            .map(|l| format!("{l}\t{}", input.0))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let list: Vec<_> = order
+        .iter()
+        .map(|&i| json!({"label": label(i), "probability": p[i]}))
+        .collect();
+    (
+        shown,
+        json!({"type": "classes", "input": input.0, "classes": list}),
+    )
+}
+
+fn generated(
+    model: &Model,
+    inputs: &[Input],
+    args: &RunArgs,
+    out: &mut Option<Sink>,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    let Trunk::Decoder(decoder) = &model.trunk else {
+        return Err(MergeError::plan("no-decoder", "generates no text")
+            .at(model.folder.display().to_string())
+            .hint("--as embed gives vectors; models that generate are decoders (llama, mistral, qwen, gemma)")
+            .into());
+    };
+    let text = model.text()?;
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.seed,
+    };
+    for input in inputs {
+        let prompt = text.batch(&[(&input.0, None)])?.ids;
+        let found = generate(
+            decoder,
+            &model.weights,
+            &prompt,
+            args.max_tokens,
+            text.ends(),
+            sampling,
+            &mut |_| true,
+        )?;
+        let answer = text.text(&found)?;
+        let event =
+            json!({"type": "text", "input": input.0, "output": answer, "tokens": found.len()});
+        tell(input, &answer, event, out, ui)?;
+    }
+    Ok(())
+}
+
+fn tell(
+    _: &Input,
+    shown: &str,
+    event: serde_json::Value,
+    out: &mut Option<Sink>,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    match out {
+        Some(out) => out.write(event)?,
+        None => {
+            ui.answer(shown);
+            ui.event(&event);
+        }
+    }
+    Ok(())
+}
+
+/// Inputs of a file.
+fn read(file: &Path, args: &RunArgs) -> Result<Vec<Input>, Failure> {
+    let bad = |what: String| MergeError::plan("bad-input", what).at(file.display().to_string());
+    if file
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("txt"))
+    {
+        let text =
+            std::fs::read_to_string(file).map_err(|e| polyloom_core::Error::io(file, "read", e))?;
+        return Ok(text.lines().map(|l| (l.to_owned(), None)).collect());
+    }
+    let kind = data::kind_of(file).ok_or_else(|| {
+        bad("is no file of inputs that is known by its name".into())
+            .hint(".txt, .csv, .tsv, .jsonl or .parquet")
+    })?;
+    let mut found = Vec::new();
+    data::read(file, kind, &Limits::default(), &mut |table| {
+        let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
+        let column = match &args.column {
+            Some(name) => Some(name.as_str()),
+            None => COLUMNS.iter().copied().find(|c| names.contains(c)),
+        };
+        let of = |name: &str| {
+            table.column(name).ok_or_else(|| {
+                bad(format!("has no column `{name}`"))
+                    .hint(format!("its columns: {}", names.join(", ")))
+            })
+        };
+        let Some(column) = column else {
+            return Err(bad("has no column of a usual name".into())
+                .hint(format!("--column NAME; its columns: {}", names.join(", "))));
+        };
+        let (first, second) = (of(column)?, args.column2.as_deref().map(of).transpose()?);
+        for row in 0..table.rows() {
+            found.push((
+                first.cell(row).to_text(),
+                second.map(|c| c.cell(row).to_text()),
+            ));
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// A file of JSON lines that appears whole or not at all.
+struct Sink {
+    file: std::io::BufWriter<std::fs::File>,
+    part: std::path::PathBuf,
+    to: std::path::PathBuf,
+    rows: u64,
+}
+
+impl Sink {
+    fn create(to: &Path, force: bool) -> Result<Self, Failure> {
+        let at = to.display().to_string();
+        if !to
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("jsonl"))
+        {
+            return Err(MergeError::plan("bad-flag", "is no file of JSON lines")
+                .at(at)
+                .hint("-o FILE.jsonl")
+                .into());
+        }
+        if to.exists() && !force {
+            return Err(MergeError::plan("output-exists", "exists already")
+                .at(at)
+                .hint("--force replaces it")
+                .into());
+        }
+        let part = to.with_extension("jsonl.part");
+        let file = std::fs::File::create(&part)
+            .map_err(|e| polyloom_core::Error::io(&part, "create", e))?;
+        Ok(Self {
+            file: std::io::BufWriter::new(file),
+            part,
+            to: to.to_owned(),
+            rows: 0,
+        })
+    }
+
+    fn write(&mut self, mut row: serde_json::Value) -> Result<(), Failure> {
+        if let Some(row) = row.as_object_mut() {
+            row.shift_remove("type");
+        }
+        self.rows += 1;
+        writeln!(self.file, "{row}")
+            .map_err(|e| polyloom_core::Error::io(&self.part, "write", e))?;
+        Ok(())
+    }
+
+    fn finish(self, ui: &Ui) -> Result<(), Failure> {
+        let io = |e| polyloom_core::Error::io(&self.part, "write", e);
+        let file = self.file.into_inner().map_err(|e| io(e.into_error()))?;
+        file.sync_all().map_err(io)?;
+        std::fs::rename(&self.part, &self.to)
+            .map_err(|e| polyloom_core::Error::io(&self.to, "create", e))?;
+        ui.answer(&self.to.display().to_string());
+        ui.event(&json!({"type": "done", "output": self.to, "rows": self.rows}));
+        Ok(())
+    }
+}
