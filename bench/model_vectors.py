@@ -37,6 +37,9 @@ MODELS = {
     "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**DECODER, head_dim=10, tie_word_embeddings=True)),
     "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**DECODER, head_dim=8)),
     "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**DECODER, head_dim=8, sliding_window=4, attn_logit_softcapping=5.0, final_logit_softcapping=3.0, query_pre_attn_scalar=12)),
+    "t5": lambda: t.T5ForConditionalGeneration(t.T5Config(vocab_size=61, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_decoder_layers=1, num_heads=3, relative_attention_num_buckets=8, relative_attention_max_distance=12, dropout_rate=0.0, tie_word_embeddings=True)),
+    "t5v1_1": lambda: t.T5ForConditionalGeneration(t.T5Config(vocab_size=61, d_model=24, d_kv=8, d_ff=40, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu", dropout_rate=0.0, tie_word_embeddings=False)),
+    "clip": lambda: t.CLIPModel(t.CLIPConfig(text_config=dict(vocab_size=61, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, max_position_embeddings=12, eos_token_id=2, bos_token_id=0, pad_token_id=1), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=12, patch_size=4, hidden_act="gelu"), projection_dim=16)),
 }
 
 for name, make in MODELS.items():
@@ -48,12 +51,31 @@ for name, make in MODELS.items():
     with torch.no_grad():
         for p in model.parameters():
             p += 0.1 * torch.randn_like(p)
+    if name == "t5v1_1":  # the Hub's files have a head of their own
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     config = model.config.to_dict()
     io = {}
     if name == "vit":
         io["pixels"] = torch.randn(3, 2, 12, 12)
         with torch.no_grad():
             io["hidden"] = model(pixel_values=io["pixels"]).last_hidden_state
+    elif name == "clip":
+        ids = torch.randint(3, 60, (3, 9))
+        mask = torch.ones_like(ids)
+        ids[0, 8] = ids[1, 5] = ids[2, 7] = 60
+        ids[1, 6:], ids[2, 8:] = 1, 1
+        mask[1, 6:], mask[2, 8:] = 0, 0
+        io |= {"ids": ids, "mask": mask, "pixels": torch.randn(2, 3, 12, 12)}
+        with torch.no_grad():
+            out = model(input_ids=ids, attention_mask=mask, pixel_values=io["pixels"])
+        io |= {"texts": out.text_embeds, "images": out.image_embeds, "scores": out.logits_per_image}
+    elif name.startswith("t5"):
+        ids, targets = torch.randint(3, 61, (3, 9)), torch.randint(3, 61, (3, 5))
+        mask = torch.ones_like(ids)
+        ids[1, 6:], mask[1, 6:] = 0, 0
+        io |= {"ids": ids, "mask": mask, "targets": targets}
+        with torch.no_grad():
+            io["logits"] = model(input_ids=ids, attention_mask=mask, decoder_input_ids=targets).logits
     else:
         pad = config.get("pad_token_id") or 0
         ids = torch.randint(3, 61, (3, 9))
@@ -75,6 +97,8 @@ for name, make in MODELS.items():
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)
         state = load_file(pathlib.Path(temporary) / "model.safetensors")
+    if name == "t5v1_1":
+        state["lm_head.weight"] = model.lm_head.weight.detach().clone()
     save_file({k: v for k, v in state.items() if v.is_floating_point()}, folder / "model.safetensors", metadata={"format": "pt"})
     save_file({k: v.contiguous().to(torch.int32) if not v.is_floating_point() else v.contiguous() for k, v in io.items()}, folder / "io.safetensors")
     print(name, {k: tuple(v.shape) for k, v in io.items()}, sum(v.numel() for v in state.values()))

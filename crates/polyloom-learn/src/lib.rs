@@ -11,5 +11,6 @@ pub mod image;
 pub mod models;
 pub mod ops;
 pub mod text;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -92,9 +92,11 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
             let width = values.len() / part.len();
             for (input, row) in part.iter().zip(values.chunks_exact(width.max(1))) {
                 if kind == Kind::Embed {
-                    let shown = if ui.json || out.is_some() {
-                        String::new()
-                    } else {
+                    let vector: Vec<f64> = row.iter().map(|x| short(*x)).collect();
+                    let shown = json!(vector).to_string();
+                    let event = json!({"type": "embedding", "input": input.0, "vector": vector});
+                    tell(&shown, event, &mut out, ui)?;
+                } else {
                         json!(row).to_string()
                     };
                     tell(
@@ -106,7 +108,7 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
                     )?;
                 } else {
                     let (shown, event) = classes(&model, input, row, args, inputs.len() == 1);
-                    tell(input, &shown, event, &mut out, ui)?;
+                    tell(&shown, event, &mut out, ui)?;
                 }
             }
         }
@@ -145,6 +147,11 @@ fn forward(model: &Model, inputs: &[Input], kind: Kind) -> Result<Value, Failure
     })
 }
 
+/// A number with the digits that a 32-bit one has.
+fn short(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
 /// The likeliest classes, as a line for people and as an event.
 fn classes(
     model: &Model,
@@ -174,7 +181,7 @@ fn classes(
     };
     let list: Vec<_> = order
         .iter()
-        .map(|&i| json!({"label": label(i), "probability": p[i]}))
+        .map(|&i| json!({"label": label(i), "probability": short(p[i])}))
         .collect();
     (
         shown,
@@ -216,13 +223,12 @@ fn generated(
         let answer = text.text(&found)?;
         let event =
             json!({"type": "text", "input": input.0, "output": answer, "tokens": found.len()});
-        tell(input, &answer, event, out, ui)?;
+        tell(&answer, event, out, ui)?;
     }
     Ok(())
 }
 
 fn tell(
-    _: &Input,
     shown: &str,
     event: serde_json::Value,
     out: &mut Option<Sink>,

@@ -21,6 +21,7 @@ mod environment;
 mod hostile;
 mod messages;
 mod report;
+mod run;
 mod same_order;
 mod synth;
 mod tasks;

@@ -1,5 +1,7 @@
 //! Sums and scales of whole slices.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::BLOCK;
@@ -53,20 +55,20 @@ pub fn scale(out: &mut [f32], factor: f32) {
 /// If the lengths differ.
 pub fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> Vec<f32> {
     assert_eq!(x.len(), y.len(), "lengths");
-    let mut out = vec![0f32; x.len()];
-    super::blocks(&mut out, BLOCK, |block, out| {
+    let write = |block: usize, out: &mut [MaybeUninit<f32>]| {
         let at = block * BLOCK;
         let (x, y) = (&x[at..][..out.len()], &y[at..][..out.len()]);
         wide(
             #[inline(always)]
             || {
                 for ((o, x), y) in out.iter_mut().zip(x).zip(y) {
-                    *o = f(*x, *y);
+                    o.write(f(*x, *y));
                 }
             },
         );
-    });
-    out
+    };
+    // SAFETY: the three have one length, so the loop writes every element.
+    unsafe { super::fresh(x.len(), BLOCK, write) }
 }
 
 /// `f` of the elements of a slice.

@@ -51,6 +51,16 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn columns(&self) -> usize {
+        self.cols
+    }
+
     /// The transpose, of the same values.
     #[must_use]
     pub fn t(self) -> Self {
@@ -102,6 +112,7 @@ pub enum Threads {
 ///
 /// # Panics
 /// If the shapes do not fit together.
+#[allow(clippy::needless_pass_by_value, reason = "a view that is written is made for one product")]
 pub fn matmul(out: ViewMut<'_>, add: bool, alpha: f32, a: View<'_>, b: View<'_>, threads: Threads) {
     assert!(
         a.cols == b.rows && out.rows == a.rows && out.cols == b.cols,
@@ -124,28 +135,82 @@ pub fn matmul(out: ViewMut<'_>, add: bool, alpha: f32, a: View<'_>, b: View<'_>,
         }
         return;
     }
+    // SAFETY: `fits` checked, when the view was made, that every element that shape and stride reach lies inside its slice;
+    // `out` is borrowed alone and its rows do not overlap.
+    unsafe {
+        raw(
+            out.data.as_mut_ptr(),
+            out.row_stride,
+            add,
+            alpha,
+            a,
+            b,
+            threads,
+        );
+    }
+}
+
+/// The product in a vector of its own, which is not filled with zeros first.
+///
+/// # Panics
+/// If the shapes do not fit together.
+pub fn product(alpha: f32, a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
+    assert!(
+        a.cols == b.rows,
+        "product of {} x {} and {} x {}",
+        a.rows,
+        a.cols,
+        b.rows,
+        b.cols
+    );
+    let n = a.rows * b.cols;
+    if n == 0 || a.cols == 0 {
+        return vec![0f32; n];
+    }
+    let mut out = Vec::<f32>::with_capacity(n);
+    // SAFETY: the capacity holds `a.rows` rows of `b.cols`, and a product that does not add writes each of them without
+    // reading.
+    unsafe {
+        raw(out.as_mut_ptr(), b.cols, false, alpha, a, b, threads);
+        out.set_len(n);
+    }
+    out
+}
+
+/// # Safety
+/// `out` holds `a.rows` rows of `b.cols` elements, `stride` apart, that nothing else reads or writes; initialised where
+/// `add`. `a.cols` equals `b.rows`.
+unsafe fn raw(
+    out: *mut f32,
+    stride: usize,
+    add: bool,
+    alpha: f32,
+    a: View<'_>,
+    b: View<'_>,
+    threads: Threads,
+) {
     let parallelism = match threads {
         Threads::All if rayon::current_num_threads() > 1 => gemm::Parallelism::Rayon(0),
         _ => gemm::Parallelism::None,
     };
-    let stride = |n: usize| n as isize;
-    // SAFETY: `fits` checked, when the views were made, that every element that the shapes and strides reach lies inside
-    // its slice; `out` is borrowed alone and its rows do not overlap. Strides of slices fit an isize.
+    let wide = |n: usize| n as isize;
+    // SAFETY: the caller vouches for `out`; `fits` checked, when the views were made, that every element of theirs lies
+    // inside its slice. Strides of slices fit an isize.
     unsafe {
         gemm::gemm(
-            out.rows,
-            out.cols,
+            a.rows,
+            b.cols,
             a.cols,
-            out.data.as_mut_ptr(),
+            out,
             1,
-            stride(out.row_stride),
+            wide(stride),
             add,
             a.data.as_ptr(),
-            stride(a.col_stride),
-            stride(a.row_stride),
+            wide(a.col_stride),
+            wide(a.row_stride),
             b.data.as_ptr(),
-            stride(b.col_stride),
-            stride(b.row_stride),
+            wide(b.col_stride),
+            wide(b.row_stride),
             if add { 1.0 } else { 0.0 },
             alpha,
             false,

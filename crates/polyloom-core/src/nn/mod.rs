@@ -20,6 +20,8 @@ pub mod rope;
 pub mod softmax;
 pub mod window;
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 /// Elements of a block: it stays in the first two levels of the cache.
@@ -41,6 +43,33 @@ pub(crate) fn blocks(out: &mut [f32], size: usize, f: impl Fn(usize, &mut [f32])
             .enumerate()
             .for_each(|(i, block)| f(i, block));
     }
+}
+
+/// A vector of `n` elements that `f(block number, block)` writes, block by block, on all threads. It is not filled with
+/// zeros first: a buffer of some megabytes would pass through the cache once more.
+///
+/// # Safety
+/// `f` writes every element of every block.
+pub(crate) unsafe fn fresh(
+    n: usize,
+    size: usize,
+    f: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(n);
+    let spare = &mut out.spare_capacity_mut()[..n];
+    if n <= size {
+        if n > 0 {
+            f(0, spare);
+        }
+    } else {
+        spare
+            .par_chunks_mut(size)
+            .enumerate()
+            .for_each(|(i, block)| f(i, block));
+    }
+    // SAFETY: the capacity is at least `n`, and `f` wrote the first `n` elements.
+    unsafe { out.set_len(n) };
+    out
 }
 
 /// Sum with sixteen running sums, so that it takes the width of the machine.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use candle_core::Tensor;
 use polyloom_core::nn::elementwise::{add_assign, map2};
+use polyloom_core::nn::matmul::{self, Threads, View, ViewMut};
 
 use super::slice::{on_cpu, slice, tensor, write};
 use super::value::Value;
@@ -169,6 +170,30 @@ impl Into<'_> {
         };
         self.gradients.slots.insert(value.id(), merged);
         Ok(())
+    }
+
+    /// Adds the product `a b` to the gradient of an input on the processor.
+    ///
+    /// # Errors
+    /// A place that is not on the processor.
+    pub fn product(&mut self, input: usize, a: View<'_>, b: View<'_>) -> Result<()> {
+        if !self.wants(input) {
+            return Ok(());
+        }
+        if !self.gradients.slots.contains_key(&self.inputs[input].id()) {
+            return self.give_values(input, matmul::product(1.0, a, b, Threads::All));
+        }
+        let (rows, columns) = (a.rows(), b.columns());
+        self.write(input, |to, add| {
+            matmul::matmul(
+                ViewMut::new(to, rows, columns),
+                add,
+                1.0,
+                a,
+                b,
+                Threads::All,
+            );
+        })
     }
 
     /// Lets `f(elements, add)` write the gradient of an input on the processor: over what is there, or with `add` onto it.

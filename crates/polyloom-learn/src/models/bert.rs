@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::relative::Buckets;
 use super::{Batch, Point, Source};
 use crate::engine::Value;
 use crate::error::{Error, Result};
@@ -261,19 +262,13 @@ impl Bert {
             return Ok(None);
         }
         let table = weights.tensor(&self.name("encoder.relative_attention_bias.weight"))?;
-        let half = self.config.relative_attention_num_buckets / 2;
-        let mut at = Vec::with_capacity(length * length);
-        for query in 0..length {
-            at.extend((0..length).map(|key| bucket(key as i64 - query as i64, half)));
-        }
-        let heads = self.config.num_attention_heads;
-        let rows = ops::embedding(&table, &at, &[length * length])?;
-        // [length², heads] to [heads, length²]: one column a head.
-        let columns: Vec<Value> = (0..heads)
-            .map(|h| ops::reshape(&ops::narrow(&rows, 1, h, 1)?, &[1, length, length]))
-            .collect::<Result<_>>()?;
-        let columns: Vec<&Value> = columns.iter().collect();
-        ops::concat(&columns, 0).map(Some)
+        let count = self.config.relative_attention_num_buckets;
+        let buckets = Buckets {
+            count,
+            farthest: 128,
+            both: true,
+        };
+        buckets.bias(&table, length, length).map(Some)
     }
 
     /// The last hidden states, `[sequences, length, hidden_size]`.
@@ -316,19 +311,4 @@ impl Bert {
         }
         Ok(x)
     }
-}
-
-/// T5's bucket of a distance, `half` of them for each direction; distances from 128 on share the last one.
-fn bucket(distance: i64, half: usize) -> u32 {
-    let side = if distance > 0 { half } else { 0 };
-    let far = distance.unsigned_abs() as usize;
-    let exact = half / 2;
-    let within = if far < exact {
-        far
-    } else {
-        let log =
-            (far as f32 / exact as f32).ln() / (128.0 / exact as f32).ln() * (half - exact) as f32;
-        (exact + log as usize).min(half - 1)
-    };
-    (side + within) as u32
 }

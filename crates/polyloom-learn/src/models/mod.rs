@@ -2,13 +2,16 @@
 //! and the input, so that adapters, merges and masks are sources, never variants of a model.
 
 pub mod bert;
+pub mod clip;
 pub mod decoder;
 pub mod generate;
 pub mod lora;
 pub mod open;
+pub mod relative;
 pub mod rotary;
 pub mod sentence;
 mod source;
+pub mod t5;
 mod tokens;
 pub mod vit;
 

@@ -1,7 +1,7 @@
 //! Linear layers and products of matrices.
 
 use polyloom_core::nn::elementwise::add_column_sums;
-use polyloom_core::nn::matmul::{Threads, View, ViewMut, matmul};
+use polyloom_core::nn::matmul::{self, Threads, View, ViewMut, matmul};
 
 use super::{cpu, dense, width};
 use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
@@ -52,23 +52,24 @@ pub fn linear(x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Value> 
     }
     let (xs, ws) = (dense(x.data(), LINEAR)?, dense(weight.data(), LINEAR)?);
     let rows = xs.elem_count() / input;
-    let mut y = vec![0f32; rows * out];
-    if let Some(b) = bias {
-        let b = dense(b.data(), LINEAR)?;
-        let b = slice(&b)?;
-        y.chunks_exact_mut(out).for_each(|y| y.copy_from_slice(&b));
-    }
-    {
-        let (xs, ws) = (slice(&xs)?, slice(&ws)?);
-        matmul(
-            ViewMut::new(&mut y, rows, out),
-            bias.is_some(),
-            1.0,
-            View::new(&xs, rows, input),
-            View::new(&ws, out, input).t(),
-            Threads::All,
-        );
-    }
+    let (xs, ws) = (slice(&xs)?, slice(&ws)?);
+    let (a, b) = (View::new(&xs, rows, input), View::new(&ws, out, input).t());
+    let y = match bias {
+        None => matmul::product(1.0, a, b, Threads::All),
+        Some(bias) => {
+            let bias = dense(bias.data(), LINEAR)?;
+            let mut y = slice(&bias)?.repeat(rows);
+            matmul(
+                ViewMut::new(&mut y, rows, out),
+                true,
+                1.0,
+                a,
+                b,
+                Threads::All,
+            );
+            y
+        }
+    };
     Ok(Value::made(tensor(y, shape)?, Linear, &inputs))
 }
 
@@ -95,26 +96,8 @@ impl Op for Linear {
         let (out, input) = (inputs[1].dims()[0], inputs[1].dims()[1]);
         let rows = x.len() / input;
         let g = View::new(&g, rows, out);
-        into.write(0, |to, add| {
-            matmul(
-                ViewMut::new(to, rows, input),
-                add,
-                1.0,
-                g,
-                View::new(&w, out, input),
-                Threads::All,
-            )
-        })?;
-        into.write(1, |to, add| {
-            matmul(
-                ViewMut::new(to, out, input),
-                add,
-                1.0,
-                g.t(),
-                View::new(&x, rows, input),
-                Threads::All,
-            )
-        })?;
+        into.product(0, g, View::new(&w, out, input))?;
+        into.product(1, g.t(), View::new(&x, rows, input))?;
         if inputs.len() > 2 {
             let g = dense(grad, LINEAR)?;
             let g = slice(&g)?;
@@ -152,18 +135,8 @@ pub fn product(a: &Value, b: &Value) -> Result<Value> {
         return compose(PRODUCT, &[a, b], |t| t[0].matmul(&t[1]));
     }
     let (x, y) = (dense(a.data(), PRODUCT)?, dense(b.data(), PRODUCT)?);
-    let mut out = vec![0f32; n * m];
-    {
-        let (x, y) = (slice(&x)?, slice(&y)?);
-        matmul(
-            ViewMut::new(&mut out, n, m),
-            false,
-            1.0,
-            View::new(&x, n, k),
-            View::new(&y, k, m),
-            Threads::All,
-        );
-    }
+    let (x, y) = (slice(&x)?, slice(&y)?);
+    let out = matmul::product(1.0, View::new(&x, n, k), View::new(&y, k, m), Threads::All);
     Ok(Value::made(tensor(out, (n, m))?, Product, &[a, b]))
 }
 
@@ -193,25 +166,7 @@ impl Op for Product {
             inputs[1].dims()[1],
         );
         let g = View::new(&g, n, m);
-        into.write(0, |to, add| {
-            matmul(
-                ViewMut::new(to, n, k),
-                add,
-                1.0,
-                g,
-                View::new(&b, k, m).t(),
-                Threads::All,
-            )
-        })?;
-        into.write(1, |to, add| {
-            matmul(
-                ViewMut::new(to, k, m),
-                add,
-                1.0,
-                View::new(&a, n, k).t(),
-                g,
-                Threads::All,
-            )
-        })
+        into.product(0, g, View::new(&b, k, m).t())?;
+        into.product(1, View::new(&a, n, k).t(), g)
     }
 }

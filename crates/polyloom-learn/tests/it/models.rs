@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use polyloom_core::Checkpoint;
 use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
 use polyloom_learn::models::bert::Bert;
+use polyloom_learn::models::clip::Clip;
 use polyloom_learn::models::decoder::{Cache, Decoder};
 use polyloom_learn::models::generate::{Sampling, generate, log_likelihood};
 use polyloom_learn::models::open::Model;
+use polyloom_learn::models::t5::T5;
 use polyloom_learn::models::vit::Vit;
 use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
 use polyloom_learn::{Result, ops};
@@ -25,6 +27,8 @@ enum Trunk {
     Bert(Bert),
     Vit(Vit),
     Decoder(Decoder),
+    T5(T5),
+    Clip(Clip),
 }
 
 fn folder() -> PathBuf {
@@ -66,6 +70,8 @@ impl Case {
     fn model(&self) -> Trunk {
         match self.name().as_str() {
             "vit" => Trunk::Vit(Vit::new(self.config(), "").unwrap()),
+            "clip" => Trunk::Clip(Clip::new(self.config()).unwrap()),
+            "t5" | "t5v1_1" => Trunk::T5(T5::new(self.config()).unwrap()),
             "bert" | "roberta" | "distilbert" | "mpnet" => {
                 Trunk::Bert(Bert::new(self.config(), "").unwrap())
             }
@@ -121,6 +127,24 @@ impl Trunk {
                 let (pixels, shape) = case.numbers("pixels").unwrap();
                 model.forward(weights, &Value::constant(tensor(pixels, shape)?))
             }
+            Self::T5(model) => {
+                let batch = case.batch();
+                let ids = case.whole("targets").unwrap();
+                let targets = Batch {
+                    present: vec![true; ids.len()],
+                    types: Vec::new(),
+                    sequences: 3,
+                    length: ids.len() / 3,
+                    ids,
+                };
+                let encoded = model.encode(weights, &batch)?;
+                model.decode(weights, &encoded, batch.hidden()?.as_ref(), &targets)
+            }
+            Self::Clip(model) => {
+                let (pixels, shape) = case.numbers("pixels").unwrap();
+                let images = model.images(weights, &Value::constant(tensor(pixels, shape)?))?;
+                model.scores(weights, &images, &model.texts(weights, &case.batch())?)
+            }
             Self::Decoder(model) => {
                 model.logits(weights, &model.forward(weights, &case.batch(), None)?)
             }
@@ -155,14 +179,14 @@ fn outputs_are_those_of_transformers() {
         let (expected, shape) = case
             .numbers("hidden")
             .or_else(|| case.numbers("logits"))
+            .or_else(|| case.numbers("scores"))
             .unwrap();
         assert_eq!(out.dims(), shape, "{}", case.name());
         // Of filling nobody asks.
-        let width = shape[2];
-        let present = if case.name() == "vit" {
-            vec![true; expected.len() / width]
-        } else {
-            case.batch().present
+        let width = shape[shape.len() - 1];
+        let present = match case.model() {
+            Trunk::Bert(_) => case.batch().present,
+            _ => vec![true; expected.len() / width],
         };
         let pairs = values(out.data())
             .into_iter()
@@ -173,7 +197,7 @@ fn outputs_are_those_of_transformers() {
         println!("{}: largest difference {apart:.1e}", case.name());
         assert!(apart <= NEAR, "{}: {apart}", case.name());
     }
-    assert!(all.len() >= 11, "{} models", all.len());
+    assert!(all.len() >= 14, "{} models", all.len());
 }
 
 #[test]
@@ -215,6 +239,7 @@ fn every_weight_gets_its_gradient() {
                 .0;
             // A bias of keys moves all scores of a query alike: no gradient, by mathematics.
             let keys = p.name.ends_with(".key.bias")
+                || p.name.ends_with("self_attn.k_proj.bias") && case.name() == "clip"
                 || p.name.ends_with(".k_lin.bias")
                 || p.name.ends_with("attn.k.bias");
             assert!(

@@ -1,0 +1,141 @@
+//! `polyloom run` as a user meets it: the tiny models of the engine's tests, and the real MiniLM where it is there.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{polyloom, text};
+
+fn tiny(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyloom-learn/tests/models");
+    folder.join(name).display().to_string()
+}
+
+/// A grey picture of 12 x 12 as a Windows bitmap of 24 bits.
+fn picture(folder: &Path) -> String {
+    let (row, rows) = (12 * 3, 12);
+    let mut bytes = b"BM".to_vec();
+    bytes.extend((54 + row * rows as u32).to_le_bytes());
+    for n in [0u32, 54, 40, 12, 12] {
+        bytes.extend(n.to_le_bytes());
+    }
+    bytes.extend([1, 0, 24, 0]);
+    bytes.extend([0; 24]);
+    bytes.extend((0..row * rows as u32).map(|i| (i / 3 % 12 * 20) as u8));
+    let file = folder.join("a.bmp");
+    std::fs::write(&file, bytes).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn a_picture_becomes_a_vector() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = picture(dir.path());
+    let out = polyloom(&["run", &tiny("vit"), &picture]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let vector: Vec<f64> = serde_json::from_str(text(&out.stdout).trim()).unwrap();
+    assert!(vector.len() == 24 && vector.iter().all(|x| x.is_finite()));
+    let file = dir.path().join("out.jsonl").display().to_string();
+    let out = polyloom(&["run", &tiny("vit"), &picture, &picture, "-o", &file]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let rows: Vec<Value> = std::fs::read_to_string(&file)
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["vector"].as_array().unwrap().len(), 24);
+    let again = polyloom(&["run", &tiny("vit"), &picture, "-o", &file]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("--force replaces it"));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |args: &[&str]| {
+        let out = polyloom(args);
+        assert_eq!(
+            out.status.code(),
+            Some(2),
+            "{args:?}: {}",
+            text(&out.stderr)
+        );
+        text(&out.stderr)
+    };
+    assert!(said(&["run", &tiny("llama"), "a text"]).contains("tokenizer.json"));
+    assert!(said(&["run", &tiny("vit"), "nowhere.png"]).contains("nowhere.png"));
+    let picture = picture(dir.path());
+    assert!(
+        said(&["run", &tiny("vit"), &picture, "--as", "classify"])
+            .contains("has no head of classes")
+    );
+    assert!(
+        said(&["run", &tiny("vit"), &picture, "--as", "generate"]).contains("generates no text")
+    );
+    assert!(said(&["run", &tiny("vit"), &picture, "-o", "a.csv"]).contains("FILE.jsonl"));
+    let table = dir.path().join("a.csv");
+    std::fs::write(&table, "who,what\na,b\n").unwrap();
+    let table = table.display().to_string();
+    let told = said(&["run", &tiny("bert"), "-f", &table]);
+    assert!(told.contains("its columns: who, what"), "{told}");
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::copy(
+        Path::new(&tiny("bert")).join("model.safetensors"),
+        model.join("model.safetensors"),
+    )
+    .unwrap();
+    let model = model.display().to_string();
+    assert!(said(&["run", &model, "a"]).contains("config.json"));
+    std::fs::write(
+        PathBuf::from(&model).join("config.json"),
+        "{\"model_type\": \"mamba\"}",
+    )
+    .unwrap();
+    assert!(said(&["run", &model, "a"]).contains("model_type `mamba` is not known"));
+}
+
+#[test]
+fn the_real_minilm_finds_what_is_alike() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models/all-MiniLM-L6-v2");
+    if !folder.exists() {
+        println!("skipped: no ../shared/models");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let table = dir.path().join("questions.csv");
+    std::fs::write(&table, "id,question\n1,How do I reset my card PIN?\n2,I forgot the PIN of my bank card.\n3,A cat sleeps on the sofa.\n").unwrap();
+    let out = polyloom(&[
+        "run",
+        &folder.display().to_string(),
+        "-f",
+        &table.display().to_string(),
+        "--json",
+        "--batch",
+        "2",
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let rows: Vec<Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let vector = |i: usize| {
+        rows[i]["vector"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|x| x.as_f64().unwrap())
+            .collect::<Vec<f64>>()
+    };
+    let cosine = |a: usize, b: usize| {
+        vector(a)
+            .iter()
+            .zip(vector(b))
+            .map(|(x, y)| x * y)
+            .sum::<f64>()
+    };
+    assert_eq!(rows[0]["input"], "How do I reset my card PIN?");
+    assert!((cosine(0, 0) - 1.0).abs() < 1e-5 && cosine(0, 1) > 0.5 && cosine(0, 2) < 0.2);
+}

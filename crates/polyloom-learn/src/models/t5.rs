@@ -1,0 +1,270 @@
+//! T5: an encoder and a decoder with biases by distance, norms without mean, unscaled attention.
+//!
+//! Raffel et al. 2020 and T5 1.1; names and defaults are those of `transformers`.
+
+use serde::Deserialize;
+
+use super::relative::Buckets;
+use super::{Batch, Point, Source};
+use crate::engine::{Tensor, Value};
+use crate::error::{Error, Result};
+use crate::ops::{self, Activation, Attend, Mask, Norm};
+
+/// What `config.json` says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    /// Tokens known.
+    pub vocab_size: usize,
+    /// Width of the stream.
+    pub d_model: usize,
+    /// Features of a head.
+    pub d_kv: usize,
+    /// Width inside of the feed-forward parts.
+    pub d_ff: usize,
+    /// Layers of the encoder.
+    pub num_layers: usize,
+    /// Layers of the decoder; else as many.
+    pub num_decoder_layers: Option<usize>,
+    /// Heads of every attention.
+    pub num_heads: usize,
+    /// Buckets of distances.
+    #[serde(default = "buckets")]
+    pub relative_attention_num_buckets: usize,
+    /// Distances from here on share a bucket.
+    #[serde(default = "farthest")]
+    pub relative_attention_max_distance: usize,
+    /// Added to mean squares.
+    #[serde(default = "eps")]
+    pub layer_norm_epsilon: f32,
+    /// `relu`, `gated-gelu`, ...
+    #[serde(default = "relu")]
+    pub feed_forward_proj: String,
+    /// Older files: whether hidden states are scaled before the output layer. (Whether that is the embedding, the weights
+    /// say: those of T5 1.1 have an `lm_head`.)
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// Newer files: the same.
+    pub scale_decoder_outputs: Option<bool>,
+    /// Fills, and begins the decoder's input.
+    #[serde(default)]
+    pub decoder_start_token_id: Option<u32>,
+}
+
+fn buckets() -> usize {
+    32
+}
+
+fn farthest() -> usize {
+    128
+}
+
+fn eps() -> f32 {
+    1e-6
+}
+
+fn relu() -> String {
+    "relu".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A T5 of one configuration.
+#[derive(Debug, Clone)]
+pub struct T5 {
+    /// The configuration.
+    pub config: Config,
+    activation: Activation,
+    gated: bool,
+}
+
+impl T5 {
+    /// Of a configuration.
+    ///
+    /// # Errors
+    /// An activation that this architecture does not have.
+    pub fn new(config: Config) -> Result<Self> {
+        let name = config.feed_forward_proj.as_str();
+        let (gated, name) = name
+            .strip_prefix("gated-")
+            .map_or((false, name), |n| (true, n));
+        // T5 1.1 says `gated-gelu` and means the tangent form.
+        let name = if gated && name == "gelu" {
+            "gelu_new"
+        } else {
+            name
+        };
+        let Some(activation) = Activation::named(name) else {
+            return Err(Error::Config {
+                what: format!(
+                    "feed_forward_proj `{}` is unknown",
+                    config.feed_forward_proj
+                ),
+            });
+        };
+        Ok(Self {
+            config,
+            activation,
+            gated,
+        })
+    }
+
+    fn norm(&self, weights: &dyn Source, name: &str, x: &Value) -> Result<Value> {
+        ops::norm(
+            x,
+            &weights.tensor(&format!("{name}.weight"))?,
+            None,
+            Norm::rms(self.config.layer_norm_epsilon),
+        )
+    }
+
+    /// An attention with its norm before it; `seen` is what keys and values are made of, where it is not the stream.
+    fn attend(
+        &self,
+        weights: &dyn Source,
+        name: &str,
+        x: &Value,
+        seen: Option<&Value>,
+        causal: bool,
+        mask: Mask<'_>,
+    ) -> Result<Value> {
+        let (folder, _) = name.rsplit_once('.').unwrap_or_default();
+        let y = self.norm(weights, &format!("{folder}.layer_norm"), x)?;
+        let part = |part: &str, x: &Value| weights.linear(&format!("{name}.{part}"), x);
+        let from = seen.unwrap_or(&y);
+        let rule = Attend {
+            scale: Some(1.0),
+            causal,
+            ..Attend::full(self.config.num_heads)
+        };
+        part(
+            "o",
+            &ops::attention(
+                &part("q", &y)?,
+                &part("k", from)?,
+                &part("v", from)?,
+                rule,
+                mask,
+            )?,
+        )
+    }
+
+    fn feed(&self, weights: &dyn Source, folder: &str, x: &Value) -> Result<Value> {
+        let y = self.norm(weights, &format!("{folder}.layer_norm"), x)?;
+        let part =
+            |part: &str, x: &Value| weights.linear(&format!("{folder}.DenseReluDense.{part}"), x);
+        let inner = if self.gated {
+            ops::gated(&part("wi_0", &y)?, &part("wi_1", &y)?, self.activation)?
+        } else {
+            ops::activate(&part("wi", &y)?, self.activation)?
+        };
+        part("wo", &inner)
+    }
+
+    fn bias(&self, weights: &dyn Source, stack: &str, length: usize) -> Result<Value> {
+        let table = weights.tensor(&format!(
+            "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        ))?;
+        let c = &self.config;
+        Buckets {
+            count: c.relative_attention_num_buckets,
+            farthest: c.relative_attention_max_distance,
+            both: stack == "encoder",
+        }
+        .bias(&table, length, length)
+    }
+
+    /// Hidden states of the encoder, `[sequences, length, d_model]`.
+    ///
+    /// # Errors
+    /// A tensor that is absent or of another shape, an id beyond the vocabulary.
+    pub fn encode(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
+        let hidden = batch.hidden()?;
+        let bias = self.bias(weights, "encoder", batch.length)?;
+        let mask = Mask {
+            keys: hidden.as_ref(),
+            bias: Some(&bias),
+        };
+        let x = ops::embedding(
+            &weights.tensor("shared.weight")?,
+            &batch.ids,
+            &[batch.sequences, batch.length],
+        )?;
+        let mut x = weights.pass(Point::Embedded, x)?;
+        for layer in 0..self.config.num_layers {
+            let folder = format!("encoder.block.{layer}.layer");
+            let seen = self.attend(
+                weights,
+                &format!("{folder}.0.SelfAttention"),
+                &x,
+                None,
+                false,
+                mask,
+            )?;
+            x = ops::add(&weights.pass(Point::Attention(layer), seen)?, &x)?;
+            let fed = self.feed(weights, &format!("{folder}.1"), &x)?;
+            x = ops::add(&weights.pass(Point::FeedForward(layer), fed)?, &x)?;
+            x = weights.pass(Point::Layer(layer), x)?;
+        }
+        self.norm(weights, "encoder.final_layer_norm", &x)
+    }
+
+    /// Scores of the next token at every position of the decoder's input, `[sequences, length, vocab_size]`. The layers of
+    /// the decoder follow those of the encoder in the numbers of [`Point`].
+    ///
+    /// # Errors
+    /// As [`T5::encode`]; another number of sequences than the encoder had.
+    pub fn decode(
+        &self,
+        weights: &dyn Source,
+        encoded: &Value,
+        hidden: Option<&Tensor>,
+        batch: &Batch,
+    ) -> Result<Value> {
+        let c = &self.config;
+        let bias = self.bias(weights, "decoder", batch.length)?;
+        let shared = weights.tensor("shared.weight")?;
+        let mut x = ops::embedding(&shared, &batch.ids, &[batch.sequences, batch.length])?;
+        for layer in 0..c.num_decoder_layers.unwrap_or(c.num_layers) {
+            let folder = format!("decoder.block.{layer}.layer");
+            let number = c.num_layers + layer;
+            let seen = self.attend(
+                weights,
+                &format!("{folder}.0.SelfAttention"),
+                &x,
+                None,
+                true,
+                Mask {
+                    keys: None,
+                    bias: Some(&bias),
+                },
+            )?;
+            x = ops::add(&weights.pass(Point::Attention(number), seen)?, &x)?;
+            let seen = self.attend(
+                weights,
+                &format!("{folder}.1.EncDecAttention"),
+                &x,
+                Some(encoded),
+                false,
+                Mask {
+                    keys: hidden,
+                    bias: None,
+                },
+            )?;
+            x = ops::add(&seen, &x)?;
+            let fed = self.feed(weights, &format!("{folder}.2"), &x)?;
+            x = ops::add(&weights.pass(Point::FeedForward(number), fed)?, &x)?;
+            x = weights.pass(Point::Layer(number), x)?;
+        }
+        let x = self.norm(weights, "decoder.final_layer_norm", &x)?;
+        let scaled = c.scale_decoder_outputs.unwrap_or(c.tie_word_embeddings);
+        let x = if scaled {
+            ops::scale(&x, (c.d_model as f32).sqrt().recip())?
+        } else {
+            x
+        };
+        let head = weights.find("lm_head.weight")?.unwrap_or(shared);
+        ops::linear(&x, &head, None)
+    }
+}
