@@ -97,16 +97,6 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
                     let event = json!({"type": "embedding", "input": input.0, "vector": vector});
                     tell(&shown, event, &mut out, ui)?;
                 } else {
-                        json!(row).to_string()
-                    };
-                    tell(
-                        input,
-                        &shown,
-                        json!({"type": "embedding", "input": input.0, "vector": row}),
-                        &mut out,
-                        ui,
-                    )?;
-                } else {
                     let (shown, event) = classes(&model, input, row, args, inputs.len() == 1);
                     tell(&shown, event, &mut out, ui)?;
                 }
