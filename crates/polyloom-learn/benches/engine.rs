@@ -22,7 +22,7 @@ use polyloom_learn::ops;
 type Any<T> = Result<T, Box<dyn Error>>;
 
 enum Model {
-    Bert(Bert, Batch),
+    Bert(Box<Bert>, Batch),
     Vit(Vit, Value),
 }
 
@@ -82,7 +82,7 @@ fn main() -> Any<()> {
             length: ids.len() / labels.len(),
             ids,
         };
-        Model::Bert(Bert::new(serde_json::from_slice(&config)?, "")?, batch)
+        Model::Bert(Box::new(Bert::new(serde_json::from_slice(&config)?, "")?), batch)
     } else {
         let vit = Vit::new(serde_json::from_slice(&config)?, "")?;
         let pixels = numbers("pixels")?.into_iter().map(f32::from_bits).collect();

@@ -112,7 +112,10 @@ pub enum Threads {
 ///
 /// # Panics
 /// If the shapes do not fit together.
-#[allow(clippy::needless_pass_by_value, reason = "a view that is written is made for one product")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a view that is written is made for one product"
+)]
 pub fn matmul(out: ViewMut<'_>, add: bool, alpha: f32, a: View<'_>, b: View<'_>, threads: Threads) {
     assert!(
         a.cols == b.rows && out.rows == a.rows && out.cols == b.cols,

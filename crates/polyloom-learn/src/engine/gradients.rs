@@ -159,8 +159,8 @@ impl Into<'_> {
                         new.contiguous().during("gradient")?,
                     );
                     let both = map2(
-                        &*slice(&old)?,
-                        &*slice(&new)?,
+                        &slice(&old)?,
+                        &slice(&new)?,
                         #[inline(always)]
                         |a, b| a + b,
                     );

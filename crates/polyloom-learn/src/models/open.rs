@@ -23,7 +23,7 @@ pub enum Trunk {
     /// Vision transformer.
     Vit(Vit),
     /// Llama and its kin.
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
 }
 
 /// What a model can be asked for.
@@ -128,13 +128,13 @@ impl Model {
             }
             "llama" | "mistral" | "qwen2" | "qwen3" | "gemma" | "gemma2" => {
                 let prefix = prefix(&["model.", ""], "embed_tokens.weight")?;
-                Trunk::Decoder(
+                Trunk::Decoder(Box::new(
                     Decoder::new(
                         serde_json::from_value(config.clone()).map_err(parsed)?,
                         &prefix,
                     )
                     .map_err(named)?,
-                )
+                ))
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))

@@ -75,7 +75,7 @@ impl Sentence {
                     }
                 }
                 "Pooling" => {
-                    found.pooling = pooling(&folder.join(&module.path).join("config.json"))?
+                    found.pooling = pooling(&folder.join(&module.path).join("config.json"))?;
                 }
                 "Normalize" => found.unit = true,
                 other => {

@@ -19,7 +19,7 @@ pub fn activate(x: &Value, kind: Activation) -> Result<Value> {
         return compose(ACTIVATE, &[x], move |t| composed(&t[0], kind));
     }
     let data = dense(x.data(), ACTIVATE)?;
-    let out = kind.forward(&*slice(&data)?);
+    let out = kind.forward(&slice(&data)?);
     Ok(Value::made(tensor(out, x.dims())?, Activate(kind), &[x]))
 }
 
@@ -52,7 +52,7 @@ impl Op for Activate {
         into: &mut Into<'_>,
     ) -> Result<()> {
         let (x, g) = (dense(inputs[0].data(), ACTIVATE)?, dense(grad, ACTIVATE)?);
-        let found = self.0.backward(&*slice(&x)?, &*slice(&g)?);
+        let found = self.0.backward(&slice(&x)?, &slice(&g)?);
         into.give_values(0, found)
     }
 }
@@ -77,8 +77,8 @@ pub fn gated(gate: &Value, up: &Value, kind: Activation) -> Result<Value> {
     }
     let (g, u) = (dense(gate.data(), GATED)?, dense(up.data(), GATED)?);
     let out = map2(
-        &kind.forward(&*slice(&g)?),
-        &*slice(&u)?,
+        &kind.forward(&slice(&g)?),
+        &slice(&u)?,
         #[inline(always)]
         |a, u| a * u,
     );

@@ -26,7 +26,7 @@ fn pairwise(
     f: impl Fn(f32, f32) -> f32 + Sync + Copy,
 ) -> Result<Tensor> {
     let (x, y) = (dense(a.data(), op)?, dense(b.data(), op)?);
-    tensor(map2(&*slice(&x)?, &*slice(&y)?, f), a.dims())
+    tensor(map2(&slice(&x)?, &slice(&y)?, f), a.dims())
 }
 
 /// `a + b`, of one shape.
@@ -77,7 +77,7 @@ impl Op for Sum {
             into.give_values(
                 1,
                 map(
-                    &*slice(&g)?,
+                    &slice(&g)?,
                     #[inline(always)]
                     |g| -g,
                 ),
@@ -168,7 +168,7 @@ pub fn scale(x: &Value, factor: f32) -> Result<Value> {
     let data = dense(x.data(), "scale")?;
     let out = tensor(
         map(
-            &*slice(&data)?,
+            &slice(&data)?,
             #[inline(always)]
             move |x| x * factor,
         ),
@@ -188,7 +188,7 @@ impl Op for Scale {
         let g = dense(grad, "scale")?;
         let factor = self.0;
         let found = map(
-            &*slice(&g)?,
+            &slice(&g)?,
             #[inline(always)]
             move |g| g * factor,
         );

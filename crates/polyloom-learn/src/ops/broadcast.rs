@@ -51,7 +51,7 @@ impl Op for Plus {
         if into.wants(1) {
             let g = dense(grad, "row sum")?;
             let mut sums = vec![0f32; inputs[1].data().elem_count()];
-            add_column_sums(&mut sums, &*slice(&g)?);
+            add_column_sums(&mut sums, &slice(&g)?);
             into.give_values(1, sums)?;
         }
         Ok(())
@@ -71,7 +71,7 @@ pub fn times_row(x: &Value, row: &Value) -> Result<Value> {
         dense(x.data(), "row product")?,
         dense(row.data(), "row product")?,
     );
-    let out = scaled(&*slice(&data)?, &*slice(&r)?);
+    let out = scaled(&slice(&data)?, &slice(&r)?);
     Ok(Value::made(tensor(out, x.dims())?, Times, &[x, row]))
 }
 

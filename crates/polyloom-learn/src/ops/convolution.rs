@@ -62,7 +62,7 @@ pub fn convolution(
         });
     }
     let data = dense(x.data(), CONVOLUTION)?;
-    let rows = window.columns(&*slice(&data)?);
+    let rows = window.columns(&slice(&data)?);
     let rows = Value::made(
         tensor(rows, (batch, oh * ow, channels * kh * kw))?,
         Columns(window),
@@ -86,7 +86,7 @@ impl Op for Columns {
         into: &mut Into<'_>,
     ) -> Result<()> {
         let g = dense(grad, CONVOLUTION)?;
-        let found = self.0.add_back(&*slice(&g)?, inputs[0].dims()[0]);
+        let found = self.0.add_back(&slice(&g)?, inputs[0].dims()[0]);
         into.give_values(0, found)
     }
 }

@@ -42,7 +42,7 @@ pub fn embedding(table: &Value, ids: &[u32], shape: &[usize]) -> Result<Value> {
         });
     }
     let data = dense(table.data(), EMBEDDING)?;
-    let out = kernel::forward(&*slice(&data)?, width, ids);
+    let out = kernel::forward(&slice(&data)?, width, ids);
     Ok(Value::made(
         tensor(out, dims)?,
         Rows(ids.to_vec()),

@@ -49,7 +49,7 @@ pub fn cross_entropy(scores: &Value, labels: &[u32], smoothing: f32) -> Result<V
         return compose(CROSS_ENTROPY, &[scores], move |t| composed(&t[0], &q));
     }
     let data = dense(scores.data(), CROSS_ENTROPY)?;
-    let (losses, p) = kernel::cross_entropy(&*slice(&data)?, classes, labels, smoothing);
+    let (losses, p) = kernel::cross_entropy(&slice(&data)?, classes, labels, smoothing);
     let total: f64 = losses.iter().map(|x| f64::from(*x)).sum();
     let op = CrossEntropy {
         p,

@@ -72,8 +72,8 @@ pub fn norm(x: &Value, weight: &Value, bias: Option<&Value>, rule: Norm) -> Resu
     let b = bias.map(|b| dense(b.data(), NORM)).transpose()?;
     let b = b.as_ref().map(slice).transpose()?;
     let (out, moments) = kernel::forward(
-        &*slice(&xs)?,
-        rule.scale(&*slice(&w)?, b.as_deref().unwrap_or(&[])),
+        &slice(&xs)?,
+        rule.scale(&slice(&w)?, b.as_deref().unwrap_or(&[])),
     );
     Ok(Value::made(
         tensor(out, x.dims())?,
