@@ -26,7 +26,7 @@ struct Case {
 enum Trunk {
     Bert(Bert),
     Vit(Vit),
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
     T5(T5),
     Clip(Clip),
 }
@@ -75,7 +75,7 @@ impl Case {
             "bert" | "roberta" | "distilbert" | "mpnet" => {
                 Trunk::Bert(Bert::new(self.config(), "").unwrap())
             }
-            _ => Trunk::Decoder(Decoder::new(self.config(), "model.").unwrap()),
+            _ => Trunk::Decoder(Box::new(Decoder::new(self.config(), "model.").unwrap())),
         }
     }
 
