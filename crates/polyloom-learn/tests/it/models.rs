@@ -12,6 +12,8 @@ use polyloom_learn::models::open::Model;
 use polyloom_learn::models::t5::T5;
 use polyloom_learn::models::vit::Vit;
 use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
+use polyloom_learn::train::schedule::Shape;
+use polyloom_learn::train::{Optimiser, Rule, Schedule};
 use polyloom_learn::{Result, ops};
 
 /// Absolute difference that a sum of a few hundred terms in another order may leave.
@@ -444,5 +446,50 @@ fn texts_grow_and_have_likelihoods() {
         .unwrap();
         let first = found.iter().position(|t| *t == found[2]).unwrap();
         assert_eq!(ended, found[..first]);
+    }
+}
+
+/// Every architecture learns one batch by heart: random labels for every row of its output.
+#[test]
+fn one_batch_is_learnt_by_heart() {
+    for case in cases() {
+        let model = case.model();
+        let parameters = Parameters::new(case.tensors()).unwrap();
+        let nothing = Plain::default();
+        let mut optimiser = Optimiser::new(Rule::adamw(0.0), &parameters);
+        optimiser.clip = 1.0;
+        let schedule = Schedule {
+            rate: 0.02,
+            warm: 5,
+            steps: 120,
+            shape: Shape::Linear,
+        };
+        let mut losses = Vec::new();
+        for step in 0..schedule.steps {
+            let weights = Trained {
+                parameters: &parameters,
+                frozen: &nothing,
+                seed: None,
+            };
+            let out = model.output(&case, &weights).unwrap();
+            let classes = *out.dims().last().unwrap();
+            let rows = out.data().elem_count() / classes;
+            let labels: Vec<u32> = (0..rows).map(|i| (i * 7 % 5 % classes) as u32).collect();
+            let loss = ops::cross_entropy(&out, &labels, 0.0).unwrap();
+            let mut gradients = parameters.gradients().unwrap();
+            loss.backward_into(&mut gradients).unwrap();
+            optimiser
+                .step(&parameters, &gradients, schedule.at(step + 1))
+                .unwrap();
+            losses.push(loss.number().unwrap());
+        }
+        let (first, last) = (losses[0], losses[losses.len() - 1]);
+        // Equal inputs with two labels (filling) cannot be told apart.
+        let floor = if matches!(model, Trunk::Bert(_)) {
+            0.5
+        } else {
+            0.25
+        };
+        assert!(last < floor * first, "{}: {first} to {last}", case.name());
     }
 }
