@@ -76,8 +76,8 @@ if not a.binary:
             a.binary = message["executable"]
 
 
-def spread(x):
-    return f"{statistics.median(x):.3g} ({min(x):.3g} to {max(x):.3g})"
+def spread(x, digits=0):
+    return f"{statistics.median(x):.{digits}f} ({min(x):.{digits}f} to {max(x):.{digits}f})"
 
 
 print(f"{os.cpu_count()} cores; load average {os.getloadavg()[0]:.2f} at the start; torch {torch.__version__}\n")
@@ -110,7 +110,7 @@ for (name, (model, data, _, _)), threads in [(m, t) for m in MODELS.items() for 
             if run >= 3:
                 mine.append(1e3 * seconds)
                 theirs.append(1e3 * elapsed)
-        ratio = spread([t / m for t, m in zip(theirs, mine)])
+        ratio = spread([t / m for t, m in zip(theirs, mine)], 2)
         print(f"| {name} {what} | {threads} | {a.runs} | {spread(mine)} | {spread(theirs)} | **{ratio}** | {apart:.1e} |", flush=True)
     ours.stdin.close()
     ours.wait()
