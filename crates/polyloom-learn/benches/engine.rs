@@ -82,7 +82,10 @@ fn main() -> Any<()> {
             length: ids.len() / labels.len(),
             ids,
         };
-        Model::Bert(Box::new(Bert::new(serde_json::from_slice(&config)?, "")?), batch)
+        Model::Bert(
+            Box::new(Bert::new(serde_json::from_slice(&config)?, "")?),
+            batch,
+        )
     } else {
         let vit = Vit::new(serde_json::from_slice(&config)?, "")?;
         let pixels = numbers("pixels")?.into_iter().map(f32::from_bits).collect();
