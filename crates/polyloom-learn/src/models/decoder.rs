@@ -155,7 +155,7 @@ impl Decoder {
             return wrong(format!("{heads} heads with {groups} of keys and values"));
         }
         let dim = config.head_dim.unwrap_or(config.hidden_size / heads);
-        if dim == 0 || !dim.is_multiple_of(2) {
+        if dim == 0 || !dim.is_multiple_of(2) || dim > 1 << 16 {
             return wrong(format!("heads of {dim} features cannot be rotated"));
         }
         Ok(Self {

@@ -112,7 +112,12 @@ impl Vit {
                 config.hidden_size, config.num_attention_heads
             )));
         }
-        if config.patch_size == 0 || config.image_size < config.patch_size {
+        // Above, a picture brought to that size would fill the memory.
+        if config.patch_size == 0
+            || config.image_size < config.patch_size
+            || config.image_size > 4096
+            || config.num_channels > 64
+        {
             return Err(wrong(format!(
                 "patches of {} in images of {}",
                 config.patch_size, config.image_size

@@ -11,6 +11,13 @@ use crate::error::{Error, In, Result};
 /// # Errors
 /// A shape of another number of elements.
 pub fn reshape(x: &Value, shape: &[usize]) -> Result<Value> {
+    let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    if count != Some(x.data().elem_count()) {
+        return Err(Error::shape(
+            "reshape",
+            format!("{:?} to {shape:?}", x.dims()),
+        ));
+    }
     let data = dense(x.data(), "reshape")?
         .reshape(shape)
         .during("reshape")?;

@@ -1,3 +1,4 @@
 //! Whole models.
 
+mod hostile;
 mod models;

@@ -19,8 +19,8 @@ use polyloom_learn::{Result, ops};
 /// Absolute difference that a sum of a few hundred terms in another order may leave.
 const NEAR: f32 = 1e-4;
 
-struct Case {
-    folder: PathBuf,
+pub struct Case {
+    pub folder: PathBuf,
     weights: Checkpoint,
     io: Checkpoint,
 }
@@ -38,7 +38,7 @@ fn folder() -> PathBuf {
 }
 
 impl Case {
-    fn open(folder: &Path) -> Self {
+    pub fn open(folder: &Path) -> Self {
         let io = Checkpoint::open(folder.join("io.safetensors")).unwrap();
         Self {
             folder: folder.to_owned(),
@@ -55,11 +55,11 @@ impl Case {
             .into_owned()
     }
 
-    fn config<T: serde::de::DeserializeOwned>(&self) -> T {
+    pub fn config<T: serde::de::DeserializeOwned>(&self) -> T {
         serde_json::from_slice(&std::fs::read(self.folder.join("config.json")).unwrap()).unwrap()
     }
 
-    fn tensors(&self) -> Vec<(String, Tensor)> {
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let read = |(name, stored): (&String, &polyloom_core::StoredTensor)| {
             (
                 name.clone(),
@@ -81,7 +81,7 @@ impl Case {
         }
     }
 
-    fn numbers(&self, name: &str) -> Option<(Vec<f32>, Vec<usize>)> {
+    pub fn numbers(&self, name: &str) -> Option<(Vec<f32>, Vec<usize>)> {
         let stored = self.io.get(name)?;
         Some((self.io.read_all(stored).unwrap(), stored.shape.clone()))
     }
@@ -102,7 +102,7 @@ impl Case {
         )
     }
 
-    fn batch(&self) -> Batch {
+    pub fn batch(&self) -> Batch {
         let ids = self.whole("ids").unwrap();
         let present = self
             .whole("mask")
