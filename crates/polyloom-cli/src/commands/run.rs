@@ -16,6 +16,7 @@ use polyloom_learn::image::Preparation;
 use polyloom_learn::models::Plain;
 use polyloom_learn::models::generate::{Sampling, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
+use polyloom_learn::text::Text;
 use serde_json::json;
 
 use crate::args_run::{Kind, RunArgs};
@@ -86,8 +87,9 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
     if kind == Kind::Generate {
         generated(&model, &inputs, args, &mut out, ui)?;
     } else {
+        let reader = Reader::of(&model)?;
         for part in inputs.chunks(args.batch as usize) {
-            let found = forward(&model, part, kind)?;
+            let found = forward(&model, &reader, part, kind)?;
             let values = slice(found.data())?;
             let width = values.len() / part.len();
             for (input, row) in part.iter().zip(values.chunks_exact(width.max(1))) {
@@ -109,32 +111,53 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Vectors or scores of a batch.
-fn forward(model: &Model, inputs: &[Input], kind: Kind) -> Result<Value, Failure> {
-    let weights = &model.weights;
-    if let Trunk::Vit(vit) = &model.trunk {
-        let (size, channels) = (vit.config.image_size, vit.config.num_channels);
-        let preparation = Preparation::open(&model.folder, size, channels)?;
-        let mut pixels = Vec::new();
-        for (path, _) in inputs {
-            let (raw, size) = images::decode(Path::new(path), None, &Limits::default())?;
-            pixels.extend(preparation.apply(&raw, size.map(|n| n as usize))?);
-        }
-        let pixels = Value::constant(tensor(pixels, vec![inputs.len(), channels, size, size])?);
-        return Ok(if kind == Kind::Embed {
-            model.look(weights, &pixels)?
-        } else {
-            model.recognise(weights, &pixels)?
-        });
+/// What turns inputs into what the model takes, opened once.
+enum Reader {
+    Texts(Box<Text>),
+    Pictures(Preparation),
+}
+
+impl Reader {
+    fn of(model: &Model) -> Result<Self, Failure> {
+        Ok(match &model.trunk {
+            Trunk::Vit(vit) => {
+                let (size, channels) = (vit.config.image_size, vit.config.num_channels);
+                Self::Pictures(Preparation::open(&model.folder, size, channels)?)
+            }
+            _ => Self::Texts(Box::new(model.text()?)),
+        })
     }
-    let texts: Vec<(&str, Option<&str>)> =
-        inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
-    let batch = model.text()?.batch(&texts)?;
-    Ok(if kind == Kind::Embed {
-        model.embed(weights, &batch)?
-    } else {
-        model.classify(weights, &batch)?
-    })
+}
+
+/// Vectors or scores of a batch.
+fn forward(model: &Model, reader: &Reader, inputs: &[Input], kind: Kind) -> Result<Value, Failure> {
+    let weights = &model.weights;
+    match reader {
+        Reader::Pictures(preparation) => {
+            let mut pixels = Vec::new();
+            for (path, _) in inputs {
+                let (raw, size) = images::decode(Path::new(path), None, &Limits::default())?;
+                pixels.extend(preparation.apply(&raw, size.map(|n| n as usize))?);
+            }
+            let (size, channels) = (preparation.size, preparation.channels);
+            let pixels = Value::constant(tensor(pixels, vec![inputs.len(), channels, size, size])?);
+            Ok(if kind == Kind::Embed {
+                model.look(weights, &pixels)?
+            } else {
+                model.recognise(weights, &pixels)?
+            })
+        }
+        Reader::Texts(text) => {
+            let texts: Vec<(&str, Option<&str>)> =
+                inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
+            let batch = text.batch(&texts)?;
+            Ok(if kind == Kind::Embed {
+                model.embed(weights, &batch)?
+            } else {
+                model.classify(weights, &batch)?
+            })
+        }
+    }
 }
 
 /// A number with the digits that a 32-bit one has.
@@ -278,10 +301,20 @@ fn read(file: &Path, args: &RunArgs) -> Result<Vec<Input>, Failure> {
     Ok(found)
 }
 
+/// A file that goes away unless it was renamed.
+struct Part(std::path::PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Renamed already, as a rule; what cannot be removed stays and hurts nobody.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A file of JSON lines that appears whole or not at all.
 struct Sink {
     file: std::io::BufWriter<std::fs::File>,
-    part: std::path::PathBuf,
+    part: Part,
     to: std::path::PathBuf,
     rows: u64,
 }
@@ -309,7 +342,7 @@ impl Sink {
             .map_err(|e| polyloom_core::Error::io(&part, "create", e))?;
         Ok(Self {
             file: std::io::BufWriter::new(file),
-            part,
+            part: Part(part),
             to: to.to_owned(),
             rows: 0,
         })
@@ -321,15 +354,15 @@ impl Sink {
         }
         self.rows += 1;
         writeln!(self.file, "{row}")
-            .map_err(|e| polyloom_core::Error::io(&self.part, "write", e))?;
+            .map_err(|e| polyloom_core::Error::io(&self.part.0, "write", e))?;
         Ok(())
     }
 
     fn finish(self, ui: &Ui) -> Result<(), Failure> {
-        let io = |e| polyloom_core::Error::io(&self.part, "write", e);
+        let io = |e| polyloom_core::Error::io(&self.part.0, "write", e);
         let file = self.file.into_inner().map_err(|e| io(e.into_error()))?;
         file.sync_all().map_err(io)?;
-        std::fs::rename(&self.part, &self.to)
+        std::fs::rename(&self.part.0, &self.to)
             .map_err(|e| polyloom_core::Error::io(&self.to, "create", e))?;
         ui.answer(&self.to.display().to_string());
         ui.event(&json!({"type": "done", "output": self.to, "rows": self.rows}));

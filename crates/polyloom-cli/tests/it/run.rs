@@ -74,6 +74,24 @@ fn what_is_wrong_is_said() {
         said(&["run", &tiny("vit"), &picture, "--as", "generate"]).contains("generates no text")
     );
     assert!(said(&["run", &tiny("vit"), &picture, "-o", "a.csv"]).contains("FILE.jsonl"));
+    // A failed run leaves nothing behind.
+    let file = dir.path().join("out.jsonl").display().to_string();
+    said(&[
+        "run",
+        &tiny("vit"),
+        &picture,
+        "nowhere.png",
+        "--batch",
+        "1",
+        "-o",
+        &file,
+    ]);
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    assert_eq!(left, ["a.bmp"]);
     let table = dir.path().join("a.csv");
     std::fs::write(&table, "who,what\na,b\n").unwrap();
     let table = table.display().to_string();

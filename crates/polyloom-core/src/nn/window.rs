@@ -18,8 +18,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// Height and width of the output; `None` where the kernel is larger than the image.
+    /// Height and width of the output; `None` where the kernel is larger than the image, or where a length is 0.
     pub fn output(&self) -> Option<[usize; 2]> {
+        if self.width() == 0 || self.image.contains(&0) {
+            return None;
+        }
         let side = |n: usize, k: usize| {
             let room = (n + 2 * self.padding).checked_sub(k)?;
             Some(room.checked_div(self.stride)? + 1)
@@ -129,6 +132,15 @@ mod tests {
             padded.columns(&x)[..8],
             [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 2.0, 3.0]
         );
+        assert_eq!(
+            Window {
+                kernel: [0, 2],
+                ..w
+            }
+            .output(),
+            None
+        );
+        assert_eq!(Window { stride: 0, ..w }.output(), None);
         assert_eq!(
             Window {
                 kernel: [5, 1],

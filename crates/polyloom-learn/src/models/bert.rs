@@ -5,10 +5,11 @@
 use serde::Deserialize;
 
 use super::relative::Buckets;
+use super::source::place_seed;
 use super::{Batch, Point, Source};
 use crate::engine::Value;
 use crate::error::{Error, Result};
-use crate::ops::{self, Activation, Attend, Mask, Norm};
+use crate::ops::{self, Activation, Attend, Mask};
 
 /// What `config.json` says, under the names of the Hub.
 #[derive(Debug, Clone, Deserialize)]
@@ -185,14 +186,6 @@ impl Bert {
         format!("{}{rest}", self.prefix)
     }
 
-    fn norm(&self, weights: &dyn Source, name: &str, x: &Value) -> Result<Value> {
-        let (w, b) = (
-            weights.tensor(&format!("{name}.weight"))?,
-            weights.tensor(&format!("{name}.bias"))?,
-        );
-        ops::norm(x, &w, Some(&b), Norm::layer(self.config.layer_norm_eps))
-    }
-
     /// Position numbers of the tokens.
     fn positions(&self, batch: &Batch) -> Result<Vec<u32>> {
         let mut all = Vec::with_capacity(batch.ids.len());
@@ -241,19 +234,12 @@ impl Bert {
             };
             x = ops::add(&x, &ops::embedding(&types, ids, &shape)?)?;
         }
-        let x = self.norm(weights, &self.name("embeddings.LayerNorm"), &x)?;
-        self.drop(weights, x, 0)
-    }
-
-    fn drop(&self, weights: &dyn Source, x: Value, place: u64) -> Result<Value> {
-        match weights.dropout() {
-            Some(seed) => ops::dropout(
-                &x,
-                self.config.hidden_dropout_prob,
-                seed.wrapping_mul(1009).wrapping_add(place),
-            ),
-            None => Ok(x),
-        }
+        let x = weights.layer_norm(
+            &self.name("embeddings.LayerNorm"),
+            &x,
+            self.config.layer_norm_eps,
+        )?;
+        weights.dropped(x, self.config.hidden_dropout_prob, 0)
     }
 
     /// MPNet's bias of scores by distance, `[heads, length, length]`: T5's buckets in both directions.
@@ -287,7 +273,7 @@ impl Bert {
             let mut rule = Attend::full(self.config.num_attention_heads);
             if let Some(seed) = weights.dropout() {
                 rule.dropout = self.config.attention_probs_dropout_prob;
-                rule.seed = seed.wrapping_mul(1009).wrapping_add(place(1));
+                rule.seed = place_seed(seed, place(1));
             }
             let mask = Mask {
                 keys: hidden.as_ref(),
@@ -300,13 +286,29 @@ impl Bert {
                 rule,
                 mask,
             )?;
-            let seen = self.drop(weights, part(n.joined, &seen)?, place(2))?;
+            let seen = weights.dropped(
+                part(n.joined, &seen)?,
+                self.config.hidden_dropout_prob,
+                place(2),
+            )?;
             let seen = weights.pass(Point::Attention(layer), seen)?;
-            x = self.norm(weights, &name(n.attention_norm), &ops::add(&seen, &x)?)?;
+            x = weights.layer_norm(
+                &name(n.attention_norm),
+                &ops::add(&seen, &x)?,
+                self.config.layer_norm_eps,
+            )?;
             let inner = ops::activate(&part(n.up, &x)?, self.activation)?;
-            let fed = self.drop(weights, part(n.down, &inner)?, place(3))?;
+            let fed = weights.dropped(
+                part(n.down, &inner)?,
+                self.config.hidden_dropout_prob,
+                place(3),
+            )?;
             let fed = weights.pass(Point::FeedForward(layer), fed)?;
-            x = self.norm(weights, &name(n.norm), &ops::add(&fed, &x)?)?;
+            x = weights.layer_norm(
+                &name(n.norm),
+                &ops::add(&fed, &x)?,
+                self.config.layer_norm_eps,
+            )?;
             x = weights.pass(Point::Layer(layer), x)?;
         }
         Ok(x)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Batch, Source};
 use crate::engine::{Value, compose};
 use crate::error::{Error, Result};
-use crate::ops::{self, Activation, Attend, Mask, Norm};
+use crate::ops::{self, Activation, Attend, Mask};
 
 /// What `config.json` says of both towers.
 #[derive(Debug, Clone, Deserialize)]
@@ -120,14 +120,6 @@ impl Clip {
         })
     }
 
-    fn norm(weights: &dyn Source, tower: &Tower, name: &str, x: &Value) -> Result<Value> {
-        let (w, b) = (
-            weights.tensor(&format!("{name}.weight"))?,
-            weights.tensor(&format!("{name}.bias"))?,
-        );
-        ops::norm(x, &w, Some(&b), Norm::layer(tower.layer_norm_eps))
-    }
-
     fn layers(
         &self,
         weights: &dyn Source,
@@ -150,7 +142,7 @@ impl Clip {
         for layer in 0..tower.num_hidden_layers {
             let name = |part: &str| format!("{name}.encoder.layers.{layer}.{part}");
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
-            let y = Self::norm(weights, tower, &name("layer_norm1"), &x)?;
+            let y = weights.layer_norm(&name("layer_norm1"), &x, tower.layer_norm_eps)?;
             let (q, k, v) = (
                 part("self_attn.q_proj", &y)?,
                 part("self_attn.k_proj", &y)?,
@@ -163,7 +155,7 @@ impl Clip {
                 )?,
                 &x,
             )?;
-            let y = Self::norm(weights, tower, &name("layer_norm2"), &x)?;
+            let y = weights.layer_norm(&name("layer_norm2"), &x, tower.layer_norm_eps)?;
             x = ops::add(
                 &part(
                     "mlp.fc2",
@@ -206,7 +198,7 @@ impl Clip {
                 bias: None,
             },
         )?;
-        let x = Self::norm(weights, tower, "text_model.final_layer_norm", &x)?;
+        let x = weights.layer_norm("text_model.final_layer_norm", &x, tower.layer_norm_eps)?;
         let last = |ids: &[u32]| match tower.eos_token_id {
             2 => (0..ids.len()).reduce(|a, b| if ids[b] > ids[a] { b } else { a }),
             end => ids.iter().position(|&id| id == end),
@@ -278,10 +270,11 @@ impl Clip {
             &[images, count],
         )?;
         let x = ops::add(&ops::concat(&[&class, &patches], 1)?, &positions)?;
-        let x = Self::norm(weights, tower, "vision_model.pre_layrnorm", &x)?;
+        let x = weights.layer_norm("vision_model.pre_layrnorm", &x, tower.layer_norm_eps)?;
         let x = self.layers(weights, false, x, Mask::default())?;
         let first = ops::reshape(&ops::narrow(&x, 1, 0, 1)?, &[images, tower.hidden_size])?;
-        let pooled = Self::norm(weights, tower, "vision_model.post_layernorm", &first)?;
+        let pooled =
+            weights.layer_norm("vision_model.post_layernorm", &first, tower.layer_norm_eps)?;
         ops::linear(&pooled, &weights.tensor("visual_projection.weight")?, None)
     }
 

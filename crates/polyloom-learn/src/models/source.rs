@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::engine::{Parameters, Tensor, Value};
 use crate::error::{Error, Result};
-use crate::ops;
+use crate::ops::{self, Norm};
 
 /// A place in a model where an adapter may change what flows by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,6 +46,29 @@ pub trait Source {
         ops::linear(x, &self.tensor(&format!("{name}.weight"))?, bias.as_ref())
     }
 
+    /// The layer norm `name.weight`, `name.bias` of an input.
+    ///
+    /// # Errors
+    /// No such tensors, shapes that do not fit.
+    fn layer_norm(&self, name: &str, x: &Value, eps: f32) -> Result<Value> {
+        let (w, b) = (
+            self.tensor(&format!("{name}.weight"))?,
+            self.tensor(&format!("{name}.bias"))?,
+        );
+        ops::norm(x, &w, Some(&b), Norm::layer(eps))
+    }
+
+    /// The dropout of a place of the model (every place draws on its own); the same value outside of training.
+    ///
+    /// # Errors
+    /// A rate that is not in 0 to below 1.
+    fn dropped(&self, x: Value, rate: f32, place: u64) -> Result<Value> {
+        match self.dropout() {
+            Some(seed) => ops::dropout(&x, rate, place_seed(seed, place)),
+            None => Ok(x),
+        }
+    }
+
     /// What goes on from a place; the same value where nothing is put in.
     ///
     /// # Errors
@@ -59,6 +82,11 @@ pub trait Source {
     fn dropout(&self) -> Option<u64> {
         None
     }
+}
+
+/// Seed of a place of the model, of that of the pass.
+pub(super) fn place_seed(seed: u64, place: u64) -> u64 {
+    seed.wrapping_mul(1009).wrapping_add(place)
 }
 
 /// Tensors as they are, without gradients.

@@ -4,10 +4,11 @@
 
 use serde::Deserialize;
 
+use super::source::place_seed;
 use super::{Point, Source};
 use crate::engine::Value;
 use crate::error::{Error, Result};
-use crate::ops::{self, Activation, Attend, Mask, Norm};
+use crate::ops::{self, Activation, Attend, Mask};
 
 /// What `config.json` says.
 #[derive(Debug, Clone, Deserialize)]
@@ -175,7 +176,10 @@ impl Vit {
             &ops::concat(&[&class, &patches], 1)?,
             &ops::embedding(&positions, &numbers, &[images, count])?,
         )?;
-        let mut x = weights.pass(Point::Embedded, self.drop(weights, x, 0)?)?;
+        let mut x = weights.pass(
+            Point::Embedded,
+            weights.dropped(x, self.config.hidden_dropout_prob, 0)?,
+        )?;
         let newer = weights
             .find(&name("layers.0.attention.q_proj.weight"))?
             .is_some();
@@ -187,9 +191,10 @@ impl Vit {
             let mut rule = Attend::full(c.num_attention_heads);
             if let Some(seed) = weights.dropout() {
                 rule.dropout = c.attention_probs_dropout_prob;
-                rule.seed = seed.wrapping_mul(1009).wrapping_add(place(1));
+                rule.seed = place_seed(seed, place(1));
             }
-            let y = self.norm(weights, &name("layernorm_before"), &x)?;
+            let y =
+                weights.layer_norm(&name("layernorm_before"), &x, self.config.layer_norm_eps)?;
             let seen = ops::attention(
                 &part(n.query, &y)?,
                 &part(n.key, &y)?,
@@ -197,33 +202,18 @@ impl Vit {
                 rule,
                 Mask::default(),
             )?;
-            let seen = self.drop(weights, part(n.joined, &seen)?, place(2))?;
+            let seen = weights.dropped(
+                part(n.joined, &seen)?,
+                self.config.hidden_dropout_prob,
+                place(2),
+            )?;
             x = ops::add(&weights.pass(Point::Attention(layer), seen)?, &x)?;
-            let y = self.norm(weights, &name("layernorm_after"), &x)?;
+            let y = weights.layer_norm(&name("layernorm_after"), &x, self.config.layer_norm_eps)?;
             let fed = part(n.down, &ops::activate(&part(n.up, &y)?, self.activation)?)?;
-            let fed = self.drop(weights, fed, place(3))?;
+            let fed = weights.dropped(fed, self.config.hidden_dropout_prob, place(3))?;
             x = ops::add(&weights.pass(Point::FeedForward(layer), fed)?, &x)?;
             x = weights.pass(Point::Layer(layer), x)?;
         }
-        self.norm(weights, &name("layernorm"), &x)
-    }
-
-    fn norm(&self, weights: &dyn Source, name: &str, x: &Value) -> Result<Value> {
-        let (w, b) = (
-            weights.tensor(&format!("{name}.weight"))?,
-            weights.tensor(&format!("{name}.bias"))?,
-        );
-        ops::norm(x, &w, Some(&b), Norm::layer(self.config.layer_norm_eps))
-    }
-
-    fn drop(&self, weights: &dyn Source, x: Value, place: u64) -> Result<Value> {
-        match weights.dropout() {
-            Some(seed) => ops::dropout(
-                &x,
-                self.config.hidden_dropout_prob,
-                seed.wrapping_mul(1009).wrapping_add(place),
-            ),
-            None => Ok(x),
-        }
+        weights.layer_norm(&name("layernorm"), &x, self.config.layer_norm_eps)
     }
 }

@@ -92,7 +92,13 @@ fn weights_of_other_shapes_are_refused() {
         let case = Case::open(&folder().join(name));
         let config: Json = case.config();
         for at in 0..case.tensors().len() {
-            for shape in [vec![3usize], vec![1, 1], vec![0, 24], vec![2, 3, 5]] {
+            for shape in [
+                vec![3usize],
+                vec![1, 1],
+                vec![0, 24],
+                vec![2, 3, 5],
+                vec![24, 2, 0, 0],
+            ] {
                 let mut tensors = case.tensors();
                 let n = shape.iter().product();
                 tensors[at].1 = tensor(vec![0.5; n], shape).unwrap();
