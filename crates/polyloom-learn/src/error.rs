@@ -50,6 +50,9 @@ pub enum Error {
     /// What reading a checkpoint says.
     #[error(transparent)]
     Core(#[from] polyloom_core::Error),
+    /// What tasks, predictions and scores say.
+    #[error(transparent)]
+    Merge(#[from] polyloom::MergeError),
     /// What candle says, and of which operation.
     #[error("{op}: {source}")]
     Tensor {

@@ -16,6 +16,8 @@ pub struct Preparation {
     pub mean: Vec<f32>,
     /// Divides each channel.
     pub deviation: Vec<f32>,
+    /// Pictures are not resized (`do_resize = false`) but put on the middle of a black square, what is over cut off.
+    pub centred: bool,
 }
 
 impl Preparation {
@@ -52,17 +54,30 @@ impl Preparation {
             channels,
             mean: list("image_mean")?,
             deviation: list("image_std")?,
+            centred: config["do_resize"].as_bool() == Some(false),
         })
     }
 
-    /// Values `[channels, size, size]` of pixels `[height, width, colours]`.
+    /// Values `[channels, size, size]` of pixels `[height, width, colours]`: [`Self::planes`] and [`Self::values`].
+    ///
+    /// # Errors
+    /// As [`Self::planes`].
+    pub fn apply(&self, pixels: &[u8], size: [usize; 3]) -> Result<Vec<f32>> {
+        Ok(self.values(&self.planes(pixels, size)?))
+    }
+
+    /// Planes `[channels, size, size]` of pixels `[height, width, colours]`, before the range is changed.
     ///
     /// Grey pictures fill all channels, colour is dropped from pictures for one channel (ITU-R 601), alpha is left out.
-    /// Another size is brought to the model's as Pillow's bilinear filter does.
+    /// Another size is brought to the model's as Pillow's bilinear filter does, or centred on black.
     ///
     /// # Errors
     /// Another number of pixels than the size says, no pixels.
-    pub fn apply(&self, pixels: &[u8], [height, width, colours]: [usize; 3]) -> Result<Vec<f32>> {
+    pub fn planes(
+        &self,
+        pixels: &[u8],
+        [height, width, colours]: [usize; 3],
+    ) -> Result<Vec<u8>> {
         if pixels.len() != height * width * colours || pixels.is_empty() {
             return Err(Error::shape(
                 "image",
@@ -83,15 +98,39 @@ impl Preparation {
         };
         let mut out = Vec::with_capacity(self.channels * self.size * self.size);
         for c in 0..self.channels {
-            let plane = resized(&plane(c), height, width, self.size);
-            out.extend(
-                plane
-                    .into_iter()
-                    .map(|x| (x / 255.0 - self.mean[c]) / self.deviation[c]),
-            );
+            let fitted = match self.centred {
+                true => centred(&plane(c), height, width, self.size),
+                false => resized(&plane(c), height, width, self.size),
+            };
+            // Whole values already.
+            out.extend(fitted.into_iter().map(|x| x.clamp(0.0, 255.0) as u8));
         }
         Ok(out)
     }
+
+    /// Values that a model takes of planes.
+    #[must_use]
+    pub fn values(&self, planes: &[u8]) -> Vec<f32> {
+        let plane = (self.size * self.size).max(1);
+        let value = |(i, x): (usize, &u8)| {
+            let c = i / plane % self.channels.max(1);
+            (f32::from(*x) / 255.0 - self.mean[c]) / self.deviation[c]
+        };
+        planes.iter().enumerate().map(value).collect()
+    }
+}
+
+/// A plane on the middle of a black square; what is over is cut off evenly.
+fn centred(plane: &[f32], height: usize, width: usize, size: usize) -> Vec<f32> {
+    let mut out = vec![0f32; size * size];
+    let (top, left) = (size.saturating_sub(height) / 2, size.saturating_sub(width) / 2);
+    let (from_y, from_x) = (height.saturating_sub(size) / 2, width.saturating_sub(size) / 2);
+    for y in 0..height.min(size) {
+        let n = width.min(size);
+        let row = &plane[(from_y + y) * width + from_x..][..n];
+        out[(top + y) * size + left..][..n].copy_from_slice(row);
+    }
+    out
 }
 
 /// A plane brought to `size` x `size`: rows, then columns, by a triangle as wide as a new pixel (at least as an old one),
@@ -152,6 +191,7 @@ mod tests {
             channels: 3,
             mean: vec![0.0; 3],
             deviation: vec![1.0; 3],
+            centred: false,
         };
         // Grey fills all channels; half the size takes means under a triangle.
         let out = plain.apply(&[255, 0, 0, 255], [2, 2, 1]).unwrap();
@@ -175,5 +215,9 @@ mod tests {
             [1.0; 4]
         );
         assert!(grey.apply(&[0; 3], [2, 2, 1]).is_err());
+        // On the middle of black, or its middle.
+        assert_eq!(centred(&[7.0], 1, 1, 3), [0.0, 0.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
+        let nine: Vec<f32> = (0u8..9).map(f32::from).collect();
+        assert_eq!(centred(&nine, 3, 3, 1), [4.0]);
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokenizers::{EncodeInput, Tokenizer, TruncationParams};
 
 use crate::error::{Error, Result};
-use crate::models::Batch;
+use crate::models::{Batch, Tokens};
 
 /// The tokenizer of a model.
 pub struct Text {
@@ -66,11 +66,11 @@ impl Text {
         &self.ends
     }
 
-    /// A batch of texts, or of pairs of texts, filled up on the right.
+    /// Tokens of texts, or of pairs of texts.
     ///
     /// # Errors
-    /// What the tokenizer refuses, no texts.
-    pub fn batch(&self, texts: &[(&str, Option<&str>)]) -> Result<Batch> {
+    /// What the tokenizer refuses.
+    pub fn encode(&self, texts: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>> {
         let inputs: Vec<EncodeInput<'_>> = texts
             .iter()
             .map(|(a, b)| match b {
@@ -82,15 +82,20 @@ impl Text {
             .tokenizer
             .encode_batch(inputs, true)
             .map_err(|e| Error::shape("tokenizer", e.to_string()))?;
-        let ids: Vec<Vec<u32>> = found.iter().map(|e| e.get_ids().to_vec()).collect();
-        let mut batch = Batch::padded(&ids, self.pad)?;
-        for e in &found {
-            batch.types.extend(e.get_type_ids());
-            batch
-                .types
-                .resize(batch.types.len() + batch.length - e.get_ids().len(), 0);
-        }
-        Ok(batch)
+        let one = |e: tokenizers::Encoding| Tokens {
+            ids: e.get_ids().to_vec(),
+            types: e.get_type_ids().to_vec(),
+        };
+        Ok(found.into_iter().map(one).collect())
+    }
+
+    /// A batch of texts, or of pairs of texts, filled up on the right.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses, no texts.
+    pub fn batch(&self, texts: &[(&str, Option<&str>)]) -> Result<Batch> {
+        let tokens = self.encode(texts)?;
+        Batch::of(&tokens.iter().collect::<Vec<_>>(), self.pad)
     }
 
     /// The text of tokens, special ones left out.

@@ -5,18 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use polyloom::MergeError;
-use polyloom::plan::open_model;
 use polyloom::plan::reference::Places;
-use polyloom::recipe::{self, Dialect};
+use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits, images};
-use polyloom_core::checkpoint::Scratch;
 use polyloom_core::nn::softmax;
 use polyloom_learn::engine::{Value, slice, tensor};
-use polyloom_learn::image::Preparation;
-use polyloom_learn::models::Plain;
 use polyloom_learn::models::generate::{Sampling, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
-use polyloom_learn::text::Text;
+use polyloom_learn::tasks::{Opened, Reader};
 use serde_json::json;
 
 use crate::args_run::{Kind, RunArgs};
@@ -57,24 +53,9 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
     if hub(false).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(given) = recipe.models.into_iter().next() else {
-        return Err(MergeError::plan("arguments", "no model").into());
-    };
-    let opened = open_model(given, Dialect::Loom, &places)?;
+    let opened = Opened::open(&args.model)?;
     opened.warnings.iter().for_each(|w| ui.warning(w));
-    let Some(config) = opened.config().cloned() else {
-        return Err(MergeError::plan("no-config", "holds no config.json")
-            .at(opened.path.display().to_string())
-            .hint("a model is a folder with config.json and weights, as save_pretrained writes it")
-            .into());
-    };
-    let (mut tensors, mut scratch) = (Vec::new(), Scratch::default());
-    for (name, entry) in opened.tensors.iter().filter(|(_, e)| e.dtype.is_float()) {
-        let mut values = vec![0f32; entry.shape.iter().product()];
-        opened.read(name, 0, &mut values, &mut scratch)?;
-        tensors.push((name.clone(), tensor(values, entry.shape.clone())?));
-    }
-    let model = Model::of(&opened.path, &config, Plain::new(tensors))?;
+    let model = opened.model;
     let kind = match args.kind {
         Some(kind) => kind,
         None if args.embed => Kind::Embed,
@@ -87,7 +68,7 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
     if kind == Kind::Generate {
         generated(&model, &inputs, args, &mut out, ui)?;
     } else {
-        let reader = Reader::of(&model)?;
+        let reader = Reader::of(&model, None)?;
         for part in inputs.chunks(args.batch as usize) {
             let found = forward(&model, &reader, part, kind)?;
             let values = slice(found.data())?;
@@ -109,24 +90,6 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
         out.finish(ui)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What turns inputs into what the model takes, opened once.
-enum Reader {
-    Texts(Box<Text>),
-    Pictures(Preparation),
-}
-
-impl Reader {
-    fn of(model: &Model) -> Result<Self, Failure> {
-        Ok(match &model.trunk {
-            Trunk::Vit(vit) => {
-                let (size, channels) = (vit.config.image_size, vit.config.num_channels);
-                Self::Pictures(Preparation::open(&model.folder, size, channels)?)
-            }
-            _ => Self::Texts(Box::new(model.text()?)),
-        })
-    }
 }
 
 /// Vectors or scores of a batch.
@@ -215,7 +178,7 @@ fn generated(
             .hint("--as embed gives vectors; models that generate are decoders (llama, mistral, qwen, gemma)")
             .into());
     };
-    let text = model.text()?;
+    let text = model.text(None)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,

@@ -45,6 +45,7 @@ impl From<polyloom_learn::Error> for Failure {
         use polyloom_learn::Error as E;
         match error {
             E::Core(error) => error.into(),
+            E::Merge(error) => error.into(),
             E::File { file, what, hint } => {
                 let error = MergeError::plan("bad-model", what).at(file.display().to_string());
                 match hint {

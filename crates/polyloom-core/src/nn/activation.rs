@@ -76,6 +76,20 @@ impl Activation {
         })
     }
 
+    /// Its name in a configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_new",
+            Self::QuickGelu => "quick_gelu",
+            Self::Silu => "silu",
+            Self::Relu => "relu",
+            Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
+        }
+    }
+
     /// The function of every element.
     pub fn forward(self, x: &[f32]) -> Vec<f32> {
         match self {

@@ -16,4 +16,4 @@ mod tokens;
 pub mod vit;
 
 pub use source::{Plain, Point, Source, Trained};
-pub use tokens::{Batch, mean_weights};
+pub use tokens::{Batch, Tokens, mean_weights};

@@ -169,11 +169,30 @@ impl Model {
         })
     }
 
-    /// The tokenizer, for texts of as many tokens as the model takes.
+    /// Size and channels of the pictures it takes; `None` for a model of texts.
+    #[must_use]
+    pub fn pictures(&self) -> Option<(usize, usize)> {
+        match &self.trunk {
+            Trunk::Vit(v) => Some((v.config.image_size, v.config.num_channels)),
+            Trunk::Bert(_) | Trunk::Decoder(_) => None,
+        }
+    }
+
+    /// Width of its hidden states.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match &self.trunk {
+            Trunk::Bert(b) => b.config.hidden_size,
+            Trunk::Vit(v) => v.config.hidden_size,
+            Trunk::Decoder(d) => d.config.hidden_size,
+        }
+    }
+
+    /// The tokenizer, for texts of as many tokens as the model takes, and of `most`.
     ///
     /// # Errors
     /// No tokenizer in the folder, or a broken one.
-    pub fn text(&self) -> Result<Text> {
+    pub fn text(&self, most: Option<usize>) -> Result<Text> {
         let positions = match &self.trunk {
             Trunk::Bert(b) => b.longest(),
             Trunk::Decoder(d) => d.config.max_position_embeddings,
@@ -186,7 +205,11 @@ impl Model {
         };
         Text::open(
             &self.folder,
-            self.sentence.most.unwrap_or(positions).min(positions),
+            self.sentence
+                .most
+                .unwrap_or(positions)
+                .min(positions)
+                .min(most.unwrap_or(usize::MAX)),
         )
     }
 
@@ -211,6 +234,20 @@ impl Model {
     /// As [`Model::hidden`].
     pub fn embed(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
         self.sentence.forward(&self.hidden(weights, batch)?, batch)
+    }
+
+    /// BERT's pooler on first tokens `[texts, width]`: a layer and tanh.
+    ///
+    /// # Errors
+    /// A model without a pooler.
+    pub fn pool(&self, weights: &dyn Source, first: &Value) -> Result<Value> {
+        let prefix = match &self.trunk {
+            Trunk::Bert(b) => &*b.prefix,
+            Trunk::Vit(v) => &*v.prefix,
+            Trunk::Decoder(_) => "",
+        };
+        let pooler = format!("{prefix}pooler.dense");
+        ops::activate(&weights.linear(&pooler, first)?, ops::Activation::Tanh)
     }
 
     /// One vector for every picture, the class token, `[images, width]`; pixels are `[images, channels, size, size]`.
@@ -267,10 +304,7 @@ impl Model {
                 &weights.linear("pre_classifier", &first)?,
                 ops::Activation::Relu,
             )?,
-            Trunk::Bert(b) => {
-                let pooler = format!("{}pooler.dense", b.prefix);
-                ops::activate(&weights.linear(&pooler, &first)?, tanh)?
-            }
+            Trunk::Bert(_) => self.pool(weights, &first)?,
             _ => {
                 return Err(Error::file(
                     &self.folder,

@@ -95,31 +95,40 @@ impl Sentence {
     /// # Errors
     /// Shapes that do not fit together.
     pub fn forward(&self, hidden: &Value, batch: &Batch) -> Result<Value> {
-        let mut weights = vec![0f32; batch.present.len()];
-        for (row, present) in weights
-            .chunks_mut(batch.length)
-            .zip(batch.present.chunks(batch.length))
-        {
-            let n = present.iter().filter(|p| **p).count().max(1);
-            let mut seen = 0;
-            for (w, _) in row.iter_mut().zip(present).filter(|(_, p)| **p) {
-                seen += 1;
-                *w = match self.pooling {
-                    Pooling::First => f32::from(u8::from(seen == 1)),
-                    Pooling::Last => f32::from(u8::from(seen == n)),
-                    Pooling::Mean => 1.0 / n as f32,
-                    Pooling::MeanRoot => 1.0 / (n as f32).sqrt(),
-                    Pooling::WeightedMean => 2.0 * seen as f32 / (n * (n + 1)) as f32,
-                };
-            }
-        }
-        let pooled = ops::pool(hidden, &tensor(weights, (batch.sequences, batch.length))?)?;
+        let pooled = pooled(hidden, batch, &vec![self.pooling; batch.sequences])?;
         if self.unit {
             ops::unit_length(&pooled)
         } else {
             Ok(pooled)
         }
     }
+}
+
+/// One vector for every sequence of a batch, each pooled in its own way.
+///
+/// # Errors
+/// Shapes that do not fit together.
+pub fn pooled(hidden: &Value, batch: &Batch, how: &[Pooling]) -> Result<Value> {
+    let mut weights = vec![0f32; batch.present.len()];
+    for ((row, present), how) in weights
+        .chunks_mut(batch.length)
+        .zip(batch.present.chunks(batch.length))
+        .zip(how)
+    {
+        let n = present.iter().filter(|p| **p).count().max(1);
+        let mut seen = 0;
+        for (w, _) in row.iter_mut().zip(present).filter(|(_, p)| **p) {
+            seen += 1;
+            *w = match how {
+                Pooling::First => f32::from(u8::from(seen == 1)),
+                Pooling::Last => f32::from(u8::from(seen == n)),
+                Pooling::Mean => 1.0 / n as f32,
+                Pooling::MeanRoot => 1.0 / (n as f32).sqrt(),
+                Pooling::WeightedMean => 2.0 * seen as f32 / (n * (n + 1)) as f32,
+            };
+        }
+    }
+    ops::pool(hidden, &tensor(weights, (batch.sequences, batch.length))?)
 }
 
 fn pooling(file: &Path) -> Result<Pooling> {

@@ -90,7 +90,7 @@ pub(super) fn place_seed(seed: u64, place: u64) -> u64 {
 }
 
 /// Tensors as they are, without gradients.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Plain {
     tensors: HashMap<String, Value>,
 }
@@ -104,6 +104,23 @@ impl Plain {
         Self {
             tensors: tensors.collect(),
         }
+    }
+}
+
+impl Plain {
+    /// The tensors by name, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(n, v)| (n.as_str(), v.data()))
+    }
+
+    /// The same with others added, or in place of those of the same name.
+    #[must_use]
+    pub fn with(&self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        let mut all = self.clone();
+        let tensors = tensors.into_iter();
+        all.tensors
+            .extend(tensors.map(|(name, t)| (name, Value::constant(t))));
+        all
     }
 }
 

@@ -18,13 +18,38 @@ pub struct Batch {
     pub length: usize,
 }
 
+/// The tokens of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Their ids.
+    pub ids: Vec<u32>,
+    /// For each, 0 or 1: first or second text of a pair.
+    pub types: Vec<u32>,
+}
+
 impl Batch {
+    /// Fills tokens up on the right with `pad`.
+    ///
+    /// # Errors
+    /// No texts.
+    pub fn of(texts: &[&Tokens], pad: u32) -> Result<Self> {
+        let ids: Vec<&[u32]> = texts.iter().map(|t| &t.ids[..]).collect();
+        let mut batch = Self::padded(&ids, pad)?;
+        for text in texts {
+            batch.types.extend(&text.types);
+            batch
+                .types
+                .resize(batch.types.len() + batch.length - text.types.len(), 0);
+        }
+        Ok(batch)
+    }
+
     /// Fills sequences up on the right with `pad`.
     ///
     /// # Errors
     /// No sequences.
-    pub fn padded(sequences: &[Vec<u32>], pad: u32) -> Result<Self> {
-        let length = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    pub fn padded<S: AsRef<[u32]>>(sequences: &[S], pad: u32) -> Result<Self> {
+        let length = sequences.iter().map(|s| s.as_ref().len()).max().unwrap_or(0);
         if length == 0 {
             return Err(Error::shape("batch", "no tokens"));
         }
@@ -35,7 +60,7 @@ impl Batch {
             sequences: sequences.len(),
             length,
         };
-        for sequence in sequences {
+        for sequence in sequences.iter().map(AsRef::as_ref) {
             batch.ids.extend(sequence);
             batch.present.extend(vec![true; sequence.len()]);
             batch

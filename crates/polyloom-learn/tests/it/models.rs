@@ -369,7 +369,7 @@ fn the_real_minilm() {
         .collect();
     let model = Model::open(&folder).unwrap();
     let batch = model
-        .text()
+        .text(None)
         .unwrap()
         .batch(&sentences.iter().map(|s| (*s, None)).collect::<Vec<_>>())
         .unwrap();

@@ -7,6 +7,7 @@
 
 pub mod answers;
 mod cells;
+pub mod examples;
 pub mod extract;
 mod given;
 mod goal;

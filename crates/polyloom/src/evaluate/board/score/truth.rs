@@ -74,8 +74,21 @@ pub(crate) struct Questions {
     pub id: String,
 }
 
+/// Told table, row and what is right; whether the row is wanted.
+pub(crate) type Take<'a> = &'a mut dyn FnMut(&Table, usize, &[Option<Truth>]) -> Result<bool>;
+
 /// Reads a split.
 pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Questions> {
+    read_with(spec, loader, split, &mut |_, _, _| Ok(true))
+}
+
+/// Reads a split and shows each row that becomes an example, and leaves out those that are not wanted.
+pub(crate) fn read_with(
+    spec: &TaskSpec,
+    loader: &Loader<'_>,
+    split: &str,
+    take: Take<'_>,
+) -> Result<Questions> {
     let mut goals = goals(spec)?;
     let judged = match spec.kind {
         Some(TaskType::Retrieval) => Some(Judgements::read(spec, loader, split)?),
@@ -122,6 +135,9 @@ pub(crate) fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<
                 truth(goal, &about, &id, &at)
             });
             let truths = truths.collect::<Result<Vec<_>>>()?;
+            if !take(&table, row, &truths)? {
+                continue;
+            }
             examples.push(Example {
                 hash: sha256(&hash)[..32].to_owned(),
                 group: spec.task_group().and_then(text),

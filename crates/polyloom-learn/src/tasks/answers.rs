@@ -1,0 +1,97 @@
+//! Outputs of heads as the predictions that the board scores.
+
+use std::path::Path;
+
+use polyloom::evaluate::board::score::answers::{Answers, Columns};
+use serde_json::{Map, Value, json};
+
+use super::forward::Output;
+use super::head::{Head, HeadKind};
+
+/// Predictions of a task's heads, one row an example. `heads` are those of the task's targets in their order (one without
+/// a name for a task without targets), `outputs` what each said of every id; `hash` says what they were made by.
+#[must_use]
+pub fn answers(
+    model: &Path,
+    hash: &str,
+    ids: &[String],
+    heads: &[(&str, &Head)],
+    outputs: &[Vec<Output>],
+) -> Answers {
+    let column = |stem: &str, target: &str| match target {
+        "" => stem.to_owned(),
+        target => format!("{stem}_{target}"),
+    };
+    let mut columns = vec!["id".to_owned()];
+    for (target, head) in heads {
+        columns.push(column("prediction", target));
+        if head.kind != HeadKind::Regression {
+            match *target {
+                "" => columns.push("probabilities".to_owned()),
+                target => columns.extend(head.labels.iter().map(|l| format!("score_{target}_{l}"))),
+            }
+        }
+    }
+    let row = |i: usize| {
+        let mut row = Map::new();
+        row.insert("id".into(), ids[i].clone().into());
+        for ((target, head), said) in heads.iter().zip(outputs) {
+            let said = &said[i];
+            row.insert(column("prediction", target), prediction(head, said));
+            if head.kind == HeadKind::Regression {
+                continue;
+            }
+            match *target {
+                "" => {
+                    row.insert("probabilities".into(), json!(said));
+                }
+                target => {
+                    for (label, p) in head.labels.iter().zip(said) {
+                        row.insert(format!("score_{target}_{label}"), json!(p));
+                    }
+                }
+            }
+        }
+        row
+    };
+    Answers {
+        path: model.to_owned(),
+        hash: hash.to_owned(),
+        rows: (0..ids.len()).map(row).collect(),
+        columns,
+        task: None,
+        chosen: Columns {
+            id: Some("id".into()),
+            ..Columns::default()
+        },
+    }
+}
+
+/// What a head said, in words: the likeliest class (of equals the first), the classes above one half, or the number.
+#[must_use]
+pub fn prediction(head: &Head, said: &[f32]) -> Value {
+    let name = |i: usize| {
+        let label = head.labels.get(i);
+        label.map_or_else(|| i.to_string(), Clone::clone)
+    };
+    match head.kind {
+        HeadKind::Classification => name(largest(said)).into(),
+        HeadKind::Multilabel => {
+            let over = said.iter().enumerate().filter(|(_, p)| **p > 0.5);
+            over.map(|(i, _)| Value::from(name(i))).collect()
+        }
+        HeadKind::Regression => said.first().map_or(Value::Null, |x| json!(x)),
+    }
+}
+
+/// Place of the largest value, of equals the first.
+#[must_use]
+pub fn largest(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, x) in values.iter().enumerate() {
+        if *x > values[best] {
+            best = i;
+        }
+    }
+    best
+}

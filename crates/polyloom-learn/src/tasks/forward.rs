@@ -1,0 +1,178 @@
+//! From rows to features and outputs of heads: the one way through a model that training and evaluation share.
+
+use polyloom_core::nn::softmax;
+
+use super::head::{Feature, Head, HeadKind};
+use super::rows::{Reader, Shown};
+use crate::engine::{Value, slice, tensor};
+use crate::error::{Error, Result};
+use crate::models::open::Model;
+use crate::models::sentence::{Pooling, pooled};
+use crate::models::{Batch, Source, Tokens};
+use crate::ops::{self, Activation};
+
+/// Features of the inputs of several tasks in one pass of the trunk: for each part `[inputs, width]`.
+///
+/// # Errors
+/// Inputs that the model does not take, tensors that are absent or of another shape.
+pub fn features(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    parts: &[(Feature, Vec<&Shown>)],
+) -> Result<Vec<Value>> {
+    match reader {
+        Reader::Pictures(preparation) => {
+            let (mut pixels, mut n) = (Vec::new(), 0);
+            for shown in parts.iter().flat_map(|(_, s)| s) {
+                let Shown::Planes(planes) = shown else {
+                    return Err(Error::shape("features", "tokens for a model of pictures"));
+                };
+                pixels.extend(preparation.values(planes));
+                n += 1;
+            }
+            let (channels, size) = (preparation.channels, preparation.size);
+            let pixels = Value::constant(tensor(pixels, vec![n, channels, size, size])?);
+            seen(model, source, &pixels, parts)
+        }
+        Reader::Texts(text) => {
+            let (mut sequences, mut how): (Vec<&Tokens>, Vec<Pooling>) = (Vec::new(), Vec::new());
+            for (feature, shown) in parts {
+                let start = sequences.len();
+                let mut second = Vec::new();
+                for shown in shown {
+                    match (feature, shown) {
+                        (Feature::Pair, Shown::Two(two)) => {
+                            sequences.push(&two[0]);
+                            second.push(&two[1]);
+                        }
+                        (Feature::Pair, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
+                            return Err(Error::shape(
+                                "features",
+                                format!("inputs that the feature `{}` does not read", feature.word()),
+                            ));
+                        }
+                        (_, Shown::One(one)) => sequences.push(one),
+                    }
+                }
+                sequences.extend(second);
+                let pooling = match feature {
+                    Feature::Cls | Feature::Pooled => Pooling::First,
+                    Feature::Last => Pooling::Last,
+                    Feature::Mean | Feature::Pair => Pooling::Mean,
+                };
+                how.extend(vec![pooling; sequences.len() - start]);
+            }
+            let batch = Batch::of(&sequences, text.pad())?;
+            let vectors = pooled(&model.hidden(source, &batch)?, &batch, &how)?;
+            let (mut found, mut at) = (Vec::new(), 0);
+            for (feature, shown) in parts {
+                let n = shown.len();
+                let first = ops::narrow(&vectors, 0, at, n)?;
+                at += n;
+                found.push(match feature {
+                    Feature::Pair => {
+                        let second = ops::narrow(&vectors, 0, at, n)?;
+                        at += n;
+                        pair(&first, &second)?
+                    }
+                    Feature::Pooled => model.pool(source, &first)?,
+                    _ => first,
+                });
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// Features of pictures, in the order of the parts.
+///
+/// # Errors
+/// As [`features`].
+pub fn seen(
+    model: &Model,
+    source: &dyn Source,
+    pixels: &Value,
+    parts: &[(Feature, Vec<&Shown>)],
+) -> Result<Vec<Value>> {
+    let vectors = model.look(source, pixels)?;
+    let (mut found, mut at) = (Vec::new(), 0);
+    for (feature, shown) in parts {
+        if *feature != Feature::Cls {
+            return Err(Error::shape(
+                "features",
+                format!("the feature `{}` of pictures; they have `cls`", feature.word()),
+            ));
+        }
+        found.push(ops::narrow(&vectors, 0, at, shown.len())?);
+        at += shown.len();
+    }
+    Ok(found)
+}
+
+/// `[u, v, |u - v|, u * v]`.
+fn pair(u: &Value, v: &Value) -> Result<Value> {
+    let apart = ops::sub(u, v)?;
+    let far = ops::add(
+        &ops::activate(&apart, Activation::Relu)?,
+        &ops::activate(&ops::scale(&apart, -1.0)?, Activation::Relu)?,
+    )?;
+    ops::concat(&[u, v, &far, &ops::mul(u, v)?], 1)
+}
+
+/// What a head says of one input: probabilities of its classes, or a number.
+pub type Output = Vec<f32>;
+
+/// Outputs of heads that see the same feature, for each head and input, in the order given. The trunk runs once for all
+/// of them, over batches of inputs of like length.
+///
+/// # Errors
+/// As [`features`].
+pub fn outputs(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    heads: &[&Head],
+    shown: &[Shown],
+    batch: usize,
+) -> Result<Vec<Vec<Output>>> {
+    let mut order: Vec<usize> = (0..shown.len()).collect();
+    order.sort_by_key(|&i| (shown[i].length(), i));
+    let mut found = vec![vec![Output::new(); shown.len()]; heads.len()];
+    let Some(feature) = heads.first().map(|h| h.feature) else {
+        return Ok(found);
+    };
+    for part in order.chunks(batch.max(1)) {
+        let of: Vec<&Shown> = part.iter().map(|&i| &shown[i]).collect();
+        let vectors = features(model, source, reader, &[(feature, of)])?;
+        for (head, found) in heads.iter().zip(&mut found) {
+            let scores = head.forward(source, &vectors[0])?;
+            let values = slice(scores.data())?;
+            let width = head.outputs().max(1);
+            for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
+                found[i] = said(head, row.to_vec());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Probabilities, or the number in its own unit, of a head's raw output.
+#[must_use]
+pub fn said(head: &Head, mut row: Output) -> Output {
+    match head.kind {
+        HeadKind::Classification => {
+            let width = row.len().max(1);
+            softmax::forward(&mut row, width);
+        }
+        HeadKind::Multilabel => row
+            .iter_mut()
+            .for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+        HeadKind::Regression => {
+            let [mean, deviation] = head.scale;
+            row.iter_mut()
+                .for_each(|x| *x = (f64::from(*x) * deviation + mean) as f32);
+        }
+    }
+    row
+}

@@ -1,0 +1,15 @@
+//! Models on tasks: heads, rows as a model takes them, predictions, scores.
+//!
+//! A model of this crate is a trunk, shared by all tasks, and a small head per task. Training, evaluation and serving
+//! read a task's rows by [`rows`], run trunk and head by [`forward`], and join what came out with what is right by
+//! [`answers`]; none has a way of its own.
+
+pub mod answers;
+pub mod family;
+pub mod forward;
+pub mod head;
+pub mod rows;
+
+pub use family::Opened;
+pub use head::{Feature, Head, HeadKind};
+pub use rows::{Reader, Rows, Shown};

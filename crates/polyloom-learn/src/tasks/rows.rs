@@ -1,0 +1,180 @@
+//! Rows of a task as a model takes them: tokens or planes, made once.
+
+use polyloom::evaluate::board::score::examples::{self, Asked, Input, Wanted};
+use polyloom::tasks::load::Loader;
+use polyloom::tasks::spec::TaskSpec;
+
+use super::head::Feature;
+use crate::error::{Error, Result};
+use crate::image::Preparation;
+use crate::models::Tokens;
+use crate::models::open::{Model, Trunk};
+use crate::text::Text;
+
+/// What turns inputs into what a model takes.
+pub enum Reader {
+    /// A tokenizer.
+    Texts(Box<Text>),
+    /// Size, channels and range of pictures.
+    Pictures(Preparation),
+}
+
+/// An input as a model takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// One sequence: a text, or a pair read together.
+    One(Tokens),
+    /// Two texts, each read on its own.
+    Two(Box<[Tokens; 2]>),
+    /// Planes of a picture.
+    Planes(Vec<u8>),
+}
+
+impl Shown {
+    /// Tokens of its longest sequence.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        match self {
+            Self::One(t) => t.ids.len(),
+            Self::Two(two) => two.iter().map(|t| t.ids.len()).max().unwrap_or(0),
+            Self::Planes(_) => 0,
+        }
+    }
+}
+
+/// The rows of a split.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    /// What is asked of every row.
+    pub asked: Vec<Asked>,
+    /// Ids, in the order of the split.
+    pub ids: Vec<String>,
+    /// Inputs.
+    pub shown: Vec<Shown>,
+    /// What is right, for each thing that is asked.
+    pub wanted: Vec<Vec<Option<Wanted>>>,
+}
+
+impl Reader {
+    /// That of a model. Texts are cut to `most` tokens, and to what the model takes.
+    ///
+    /// # Errors
+    /// A tokenizer or a preparation that cannot be read.
+    pub fn of(model: &Model, most: Option<usize>) -> Result<Self> {
+        Ok(match model.pictures() {
+            Some((size, channels)) => {
+                Self::Pictures(Preparation::open(&model.folder, size, channels)?)
+            }
+            None => Self::Texts(Box::new(model.text(most)?)),
+        })
+    }
+
+    /// Inputs as the model takes them.
+    ///
+    /// # Errors
+    /// Texts for a model of pictures and the other way round, a pair feature of single texts, what the tokenizer refuses.
+    pub fn show(&self, inputs: &[Input], feature: Feature) -> Result<Vec<Shown>> {
+        let no = |what: &str| Err(Error::shape("input", what));
+        match self {
+            Self::Pictures(preparation) => {
+                let mut shown = Vec::with_capacity(inputs.len());
+                for input in inputs {
+                    let Input::Image { pixels, size } = input else {
+                        return no("a text, and the model is one of pictures");
+                    };
+                    shown.push(Shown::Planes(preparation.planes(pixels, *size)?));
+                }
+                Ok(shown)
+            }
+            Self::Texts(text) => {
+                let mut pairs = Vec::with_capacity(inputs.len());
+                for input in inputs {
+                    match input {
+                        Input::Text(a, b) => pairs.push((&**a, b.as_deref())),
+                        Input::Image { .. } => {
+                            return no("a picture, and the model is one of texts");
+                        }
+                    }
+                }
+                if feature != Feature::Pair {
+                    return Ok(text.encode(&pairs)?.into_iter().map(Shown::One).collect());
+                }
+                let first: Vec<_> = pairs.iter().map(|(a, _)| (*a, None)).collect();
+                let Some(second) = pairs.iter().map(|(_, b)| Some(((*b)?, None))).collect() else {
+                    return no("single texts, and the head is one of pairs");
+                };
+                let second: Vec<(&str, Option<&str>)> = second;
+                let both = text.encode(&first)?.into_iter().zip(text.encode(&second)?);
+                Ok(both.map(|(a, b)| Shown::Two(Box::new([a, b]))).collect())
+            }
+        }
+    }
+}
+
+impl Rows {
+    /// The rows of a split, at most `limit` (spread evenly over the split, so that files ordered by class lose none).
+    ///
+    /// # Errors
+    /// What [`examples::read`] and [`Reader::show`] report.
+    pub fn read(
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        split: &str,
+        reader: &Reader,
+        feature: Feature,
+        limit: Option<usize>,
+    ) -> Result<Self> {
+        let all = examples::read(spec, loader, split)?;
+        let n = all.rows.len();
+        let most = limit.unwrap_or(n).min(n);
+        let taken = |i: usize| (i + 1) * most / n.max(1) != i * most / n.max(1);
+        let mut rows = Self {
+            wanted: vec![Vec::new(); all.asked.len()],
+            asked: all.asked,
+            ids: Vec::with_capacity(most),
+            shown: Vec::new(),
+        };
+        let mut inputs = Vec::with_capacity(most);
+        for (i, row) in all.rows.into_iter().enumerate() {
+            if taken(i) {
+                rows.ids.push(row.id);
+                inputs.push(row.input);
+                for (list, wanted) in rows.wanted.iter_mut().zip(row.wanted) {
+                    list.push(wanted);
+                }
+            }
+        }
+        rows.shown = reader.show(&inputs, feature).map_err(|e| match e {
+            Error::Shape { problem, .. } => polyloom::MergeError::plan(
+                "no-model-task",
+                format!("task `{}` has {problem}", spec.id),
+            )
+            .into(),
+            other => other,
+        })?;
+        Ok(rows)
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// The feature that a head sees where nothing says which.
+#[must_use]
+pub fn usual_feature(model: &Model, pair: bool) -> Feature {
+    match &model.trunk {
+        Trunk::Decoder(_) => Feature::Last,
+        Trunk::Bert(_) if pair => Feature::Pair,
+        Trunk::Bert(_) => Feature::Mean,
+        _ => Feature::Cls,
+    }
+}

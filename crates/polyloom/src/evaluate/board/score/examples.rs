@@ -1,0 +1,193 @@
+//! The examples of a task as a model meets them: inputs, and what is right.
+
+use serde_json::Value;
+
+use super::answers::plain;
+use super::truth::{self, Truth};
+use crate::error::{MergeError, Result};
+use crate::tasks::data::Table;
+use crate::tasks::data::table::Cell;
+use crate::tasks::load::Loader;
+use crate::tasks::spec::{TaskSpec, TaskType};
+
+/// What a model is given.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A text, or a pair of texts.
+    Text(String, Option<String>),
+    /// Raw pixels: rows, channels last.
+    Image {
+        /// `height x width x channels` bytes.
+        pixels: Vec<u8>,
+        /// Height, width, channels.
+        size: [usize; 3],
+    },
+}
+
+/// What it should answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wanted {
+    /// A class.
+    Class(u32),
+    /// Classes, ascending.
+    Set(Vec<u32>),
+    /// A number.
+    Number(f64),
+}
+
+/// One thing that is asked of every example.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// Name of the target; empty for a task without targets.
+    pub target: String,
+    /// What is asked for.
+    pub kind: TaskType,
+    /// Names of the classes; where the task names none, those of the rows that were read, sorted.
+    pub classes: Vec<String>,
+    /// Whether the classes come from the rows.
+    pub discovered: bool,
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// Its id, as records have it.
+    pub id: String,
+    /// What a model is given.
+    pub input: Input,
+    /// What is right, for each thing that is asked; none where the row does not say.
+    pub wanted: Vec<Option<Wanted>>,
+}
+
+/// The rows of a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examples {
+    /// What is asked.
+    pub asked: Vec<Asked>,
+    /// Rows in the order of the file.
+    pub rows: Vec<Example>,
+}
+
+/// What models of this crate are trained for: a label, several, or a number.
+#[must_use]
+pub fn is_learned(kind: TaskType) -> bool {
+    matches!(
+        kind,
+        TaskType::Classification
+            | TaskType::PairClassification
+            | TaskType::Multilabel
+            | TaskType::Regression
+            | TaskType::Sts
+    )
+}
+
+/// Reads a split of a task of texts or images.
+///
+/// # Errors
+/// A task that asks for something else, a split that is not there, rows without input, images of an unknown size, and
+/// what the readers report.
+pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Examples> {
+    let bad = |what: String| {
+        MergeError::plan("no-model-task", format!("task `{}` {what}", spec.id))
+            .hint("classification, pair classification, multilabel, regression and similarity of texts or images; predictions of other programs are scored with `polyloom eval --predictions`")
+    };
+    let kinds: Vec<TaskType> = match spec.kind {
+        Some(kind) if spec.targets.is_empty() => vec![kind],
+        _ => spec.targets.iter().map(|t| t.kind).collect(),
+    };
+    if let Some(other) = kinds.iter().find(|k| !is_learned(**k)) {
+        return Err(bad(format!("asks for {other}")));
+    }
+    let f = &spec.fields;
+    if f.input.is_empty() {
+        return Err(bad("names no column of inputs (`fields.input`)".into()));
+    }
+    let image = spec.modality.input.iter().any(|m| m == "image");
+    let mut inputs = Vec::new();
+    let questions = truth::read_with(spec, loader, split, &mut |table, row, truths| {
+        if truths.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        inputs.push(match image {
+            true => pixels(spec, table, row)?,
+            false => {
+                let text = |column: &str| plain(&table.at(row, column));
+                let second = (!f.input2.is_empty()).then(|| text(&f.input2));
+                Input::Text(text(&f.input), second)
+            }
+        });
+        Ok(true)
+    })?;
+    let asked = questions.goals.into_iter().map(|g| Asked {
+        target: g.name,
+        kind: g.kind,
+        classes: g.classes,
+        discovered: g.discovered,
+    });
+    let asked = asked.collect();
+    let rows = questions.examples.into_iter().zip(inputs);
+    let rows = rows.map(|(example, input)| {
+        let wanted = |truth: Option<Truth>| {
+            Some(match truth? {
+                Truth::Class(class) => Wanted::Class(class),
+                Truth::Set(set) => Wanted::Set(set),
+                Truth::Number(x) => Wanted::Number(x),
+                _ => return None,
+            })
+        };
+        Example {
+            id: example.id,
+            input,
+            wanted: example.truths.into_iter().map(wanted).collect(),
+        }
+    });
+    Ok(Examples {
+        asked,
+        rows: rows.collect(),
+    })
+}
+
+/// The image of a row: raw pixels of the size that the task, or the row, says.
+fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
+    let bad = |what: &str| {
+        let error = MergeError::plan("bad-image", format!("column `{}` {what}", spec.fields.input));
+        error.at(format!("task `{}`", spec.id))
+    };
+    let cell = table
+        .column(&spec.fields.input)
+        .map_or(Cell::Null, |c| c.cell(row));
+    let Cell::Bytes(bytes) = cell else {
+        return Err(bad("holds no raw pixels"));
+    };
+    let own = |name: &str| table.at(row, name).as_u64().map(|n| n as usize);
+    let size = match (spec.source.size, own("height"), own("width"), own("channels")) {
+        (_, Some(h), Some(w), Some(c)) => [h, w, c],
+        (Some(size), ..) => size.map(|n| n as usize),
+        _ => {
+            return Err(bad("holds images of a size that nothing says")
+                .hint("source.size = [height, width, channels]"));
+        }
+    };
+    if size.iter().product::<usize>() != bytes.len() || bytes.is_empty() {
+        return Err(bad(&format!(
+            "has {} bytes for {} x {} x {}",
+            bytes.len(),
+            size[0],
+            size[1],
+            size[2]
+        )));
+    }
+    Ok(Input::Image {
+        pixels: bytes.to_vec(),
+        size,
+    })
+}
+
+/// The text that stands for a class in predictions.
+#[must_use]
+pub fn named(asked: &Asked, class: u32) -> Value {
+    asked
+        .classes
+        .get(class as usize)
+        .map_or(Value::Null, |n| n.as_str().into())
+}
