@@ -73,11 +73,7 @@ impl Preparation {
     ///
     /// # Errors
     /// Another number of pixels than the size says, no pixels.
-    pub fn planes(
-        &self,
-        pixels: &[u8],
-        [height, width, colours]: [usize; 3],
-    ) -> Result<Vec<u8>> {
+    pub fn planes(&self, pixels: &[u8], [height, width, colours]: [usize; 3]) -> Result<Vec<u8>> {
         if pixels.len() != height * width * colours || pixels.is_empty() {
             return Err(Error::shape(
                 "image",
@@ -123,8 +119,14 @@ impl Preparation {
 /// A plane on the middle of a black square; what is over is cut off evenly.
 fn centred(plane: &[f32], height: usize, width: usize, size: usize) -> Vec<f32> {
     let mut out = vec![0f32; size * size];
-    let (top, left) = (size.saturating_sub(height) / 2, size.saturating_sub(width) / 2);
-    let (from_y, from_x) = (height.saturating_sub(size) / 2, width.saturating_sub(size) / 2);
+    let (top, left) = (
+        size.saturating_sub(height) / 2,
+        size.saturating_sub(width) / 2,
+    );
+    let (from_y, from_x) = (
+        height.saturating_sub(size) / 2,
+        width.saturating_sub(size) / 2,
+    );
     for y in 0..height.min(size) {
         let n = width.min(size);
         let row = &plane[(from_y + y) * width + from_x..][..n];
@@ -216,7 +218,10 @@ mod tests {
         );
         assert!(grey.apply(&[0; 3], [2, 2, 1]).is_err());
         // On the middle of black, or its middle.
-        assert_eq!(centred(&[7.0], 1, 1, 3), [0.0, 0.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            centred(&[7.0], 1, 1, 3),
+            [0.0, 0.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]
+        );
         let nine: Vec<f32> = (0u8..9).map(f32::from).collect();
         assert_eq!(centred(&nine, 3, 3, 1), [4.0]);
     }

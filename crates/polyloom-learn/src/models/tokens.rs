@@ -49,7 +49,11 @@ impl Batch {
     /// # Errors
     /// No sequences.
     pub fn padded<S: AsRef<[u32]>>(sequences: &[S], pad: u32) -> Result<Self> {
-        let length = sequences.iter().map(|s| s.as_ref().len()).max().unwrap_or(0);
+        let length = sequences
+            .iter()
+            .map(|s| s.as_ref().len())
+            .max()
+            .unwrap_or(0);
         if length == 0 {
             return Err(Error::shape("batch", "no tokens"));
         }

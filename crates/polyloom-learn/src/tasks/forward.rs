@@ -49,7 +49,10 @@ pub fn features(
                         (Feature::Pair, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
                             return Err(Error::shape(
                                 "features",
-                                format!("inputs that the feature `{}` does not read", feature.word()),
+                                format!(
+                                    "inputs that the feature `{}` does not read",
+                                    feature.word()
+                                ),
                             ));
                         }
                         (_, Shown::One(one)) => sequences.push(one),
@@ -101,7 +104,10 @@ pub fn seen(
         if *feature != Feature::Cls {
             return Err(Error::shape(
                 "features",
-                format!("the feature `{}` of pictures; they have `cls`", feature.word()),
+                format!(
+                    "the feature `{}` of pictures; they have `cls`",
+                    feature.word()
+                ),
             ));
         }
         found.push(ops::narrow(&vectors, 0, at, shown.len())?);
@@ -165,9 +171,7 @@ pub fn said(head: &Head, mut row: Output) -> Output {
             let width = row.len().max(1);
             softmax::forward(&mut row, width);
         }
-        HeadKind::Multilabel => row
-            .iter_mut()
-            .for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+        HeadKind::Multilabel => row.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
         HeadKind::Regression => {
             let [mean, deviation] = head.scale;
             row.iter_mut()

@@ -263,8 +263,11 @@ impl Head {
         let metadata = checkpoint.metadata();
         let word = |key: &str| metadata.get(key).map(String::as_str);
         let feature = word("feature").unwrap_or("cls");
-        let feature = Feature::of_word(feature)
-            .ok_or_else(|| bad(format!("has the feature `{feature}`; known: cls, mean, pair, last, pooled")))?;
+        let feature = Feature::of_word(feature).ok_or_else(|| {
+            bad(format!(
+                "has the feature `{feature}`; known: cls, mean, pair, last, pooled"
+            ))
+        })?;
         let labels: Vec<String> = match word("labels") {
             None => Vec::new(),
             Some(text) => serde_json::from_str(text)
@@ -290,8 +293,11 @@ impl Head {
             None => HeadKind::Classification,
         };
         let activation = word("activation").unwrap_or("relu");
-        let activation = Activation::named(activation)
-            .ok_or_else(|| bad(format!("has the activation `{activation}`, which is unknown")))?;
+        let activation = Activation::named(activation).ok_or_else(|| {
+            bad(format!(
+                "has the activation `{activation}`, which is unknown"
+            ))
+        })?;
         Ok(Self {
             task: task.to_owned(),
             feature,
@@ -360,7 +366,8 @@ mod tests {
     #[test]
     fn a_file_gives_the_head_back_with_its_scale_put_in() {
         let dir = tempfile::tempdir().unwrap();
-        let mut head = Head::zeros("a/b", Feature::Mean, HeadKind::Regression, Vec::new(), 2).unwrap();
+        let mut head =
+            Head::zeros("a/b", Feature::Mean, HeadKind::Regression, Vec::new(), 2).unwrap();
         head.layers[0] = (
             tensor(vec![1.0, -2.0], (1, 2)).unwrap(),
             tensor(vec![0.5], 1).unwrap(),
@@ -370,7 +377,10 @@ mod tests {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, head.bytes().unwrap()).unwrap();
         let back = Head::read(&file, "a/b").unwrap();
-        assert_eq!((back.kind, back.feature, back.scale), (HeadKind::Regression, Feature::Mean, [0.0, 1.0]));
+        assert_eq!(
+            (back.kind, back.feature, back.scale),
+            (HeadKind::Regression, Feature::Mean, [0.0, 1.0])
+        );
         let source = Plain::new(back.tensors());
         let x = Value::constant(tensor(vec![1.0, 1.0], (1, 2)).unwrap());
         // (1 - 2 + 0.5) * 2 + 10.

@@ -150,7 +150,10 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
 /// The image of a row: raw pixels of the size that the task, or the row, says.
 fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
     let bad = |what: &str| {
-        let error = MergeError::plan("bad-image", format!("column `{}` {what}", spec.fields.input));
+        let error = MergeError::plan(
+            "bad-image",
+            format!("column `{}` {what}", spec.fields.input),
+        );
         error.at(format!("task `{}`", spec.id))
     };
     let cell = table
@@ -160,7 +163,12 @@ fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
         return Err(bad("holds no raw pixels"));
     };
     let own = |name: &str| table.at(row, name).as_u64().map(|n| n as usize);
-    let size = match (spec.source.size, own("height"), own("width"), own("channels")) {
+    let size = match (
+        spec.source.size,
+        own("height"),
+        own("width"),
+        own("channels"),
+    ) {
         (_, Some(h), Some(w), Some(c)) => [h, w, c],
         (Some(size), ..) => size.map(|n| n as usize),
         _ => {
