@@ -1,7 +1,9 @@
 //! `polyloom run` as a user meets it: the tiny models of the engine's tests, and the real MiniLM where it is there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use polyloom_core::writer::{OutTensor, safetensors_bytes};
 use serde_json::Value;
 
 use super::{polyloom, text};
@@ -48,6 +50,32 @@ fn a_picture_becomes_a_vector() {
     let again = polyloom(&["run", &tiny("vit"), &picture, "-o", &file]);
     assert_eq!(again.status.code(), Some(2));
     assert!(text(&again.stderr).contains("--force replaces it"));
+}
+
+/// A family of our own, written from nothing.
+#[test]
+fn a_perceptron_sees_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = picture(dir.path());
+    let config = serde_json::json!({"model_type": "polyloom-mlp", "image_size": 12, "num_channels": 1, "hidden_sizes": [8, 5]});
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("config.json"), config.to_string()).unwrap();
+    let made = polyloom_learn::models::fresh::fresh(&config, 1).unwrap();
+    let tensors: Vec<_> = made
+        .into_iter()
+        .map(|(name, shape, values)| {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let dtype = polyloom_core::DType::F32;
+            (OutTensor { name, dtype, shape }, bytes)
+        })
+        .collect();
+    let bytes = safetensors_bytes(&tensors, &BTreeMap::new());
+    std::fs::write(model.join("model.safetensors"), bytes).unwrap();
+    let out = polyloom(&["run", &model.display().to_string(), &picture]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let vector: Vec<f64> = serde_json::from_str(text(&out.stdout).trim()).unwrap();
+    assert!(vector.len() == 5 && vector.iter().any(|x| *x > 0.0));
 }
 
 #[test]

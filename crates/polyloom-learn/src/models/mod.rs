@@ -4,8 +4,10 @@
 pub mod bert;
 pub mod clip;
 pub mod decoder;
+pub mod fresh;
 pub mod generate;
 pub mod lora;
+pub mod mlp;
 pub mod open;
 pub mod relative;
 pub mod rotary;

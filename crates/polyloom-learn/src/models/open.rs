@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::bert::Bert;
 use super::decoder::Decoder;
+use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
 use super::vit::Vit;
 use super::{Batch, Plain, Source};
@@ -22,6 +23,8 @@ pub enum Trunk {
     Bert(Bert),
     /// Vision transformer.
     Vit(Vit),
+    /// Perceptron over pixels.
+    Mlp(Mlp),
     /// Llama and its kin.
     Decoder(Box<Decoder>),
 }
@@ -113,6 +116,11 @@ impl Model {
                     .map_err(named)?,
                 )
             }
+            mlp::MODEL_TYPE => {
+                prefix(&[""], "layers.0.weight")?;
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                Trunk::Mlp(Mlp::new(config).map_err(named)?)
+            }
             "bert" | "roberta" | "xlm-roberta" | "camembert" | "distilbert" | "mpnet" => {
                 let prefix = prefix(
                     &["", "bert.", "roberta.", "distilbert.", "mpnet."],
@@ -138,7 +146,7 @@ impl Model {
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))
-                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, llama, mistral, qwen2, qwen3, gemma, gemma2"));
             }
         };
         let sentence = Sentence::open(folder)?;
@@ -149,7 +157,8 @@ impl Model {
         };
         let classes = match head(&weights)? {
             Some(name) => {
-                let count = weights.tensor(&format!("{name}.weight"))?.dims()[0];
+                let weight = weights.tensor(&format!("{name}.weight"))?;
+                let count = weight.dims().first().copied().unwrap_or_default();
                 let label = |i: usize| {
                     config["id2label"][i.to_string()]
                         .as_str()
@@ -174,6 +183,7 @@ impl Model {
     pub fn pictures(&self) -> Option<(usize, usize)> {
         match &self.trunk {
             Trunk::Vit(v) => Some((v.config.image_size, v.config.num_channels)),
+            Trunk::Mlp(m) => Some((m.config.image_size, m.config.num_channels)),
             Trunk::Bert(_) | Trunk::Decoder(_) => None,
         }
     }
@@ -184,6 +194,7 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(b) => b.config.hidden_size,
             Trunk::Vit(v) => v.config.hidden_size,
+            Trunk::Mlp(m) => m.width(),
             Trunk::Decoder(d) => d.config.hidden_size,
         }
     }
@@ -196,7 +207,7 @@ impl Model {
         let positions = match &self.trunk {
             Trunk::Bert(b) => b.longest(),
             Trunk::Decoder(d) => d.config.max_position_embeddings,
-            Trunk::Vit(_) => {
+            Trunk::Vit(_) | Trunk::Mlp(_) => {
                 return Err(Error::file(
                     &self.folder,
                     "is a model of images and reads no text",
@@ -221,7 +232,7 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(model) => model.forward(weights, batch),
             Trunk::Decoder(model) => model.forward(weights, batch, None),
-            Trunk::Vit(_) => Err(Error::file(
+            Trunk::Vit(_) | Trunk::Mlp(_) => Err(Error::file(
                 &self.folder,
                 "is a model of images and reads no text",
             )),
@@ -244,28 +255,30 @@ impl Model {
         let prefix = match &self.trunk {
             Trunk::Bert(b) => &*b.prefix,
             Trunk::Vit(v) => &*v.prefix,
-            Trunk::Decoder(_) => "",
+            Trunk::Mlp(_) | Trunk::Decoder(_) => "",
         };
         let pooler = format!("{prefix}pooler.dense");
         ops::activate(&weights.linear(&pooler, first)?, ops::Activation::Tanh)
     }
 
-    /// One vector for every picture, the class token, `[images, width]`; pixels are `[images, channels, size, size]`.
+    /// One vector for every picture, the class token or a perceptron's last layer, `[images, width]`; pixels are `[images,
+    /// channels, size, size]`.
     ///
     /// # Errors
-    /// A model of texts, and as [`Vit::forward`].
+    /// A model of texts, and as [`Vit::forward`] and [`Mlp::forward`].
     pub fn look(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
-        let Trunk::Vit(model) = &self.trunk else {
-            return Err(Error::file(
-                &self.folder,
-                "is a model of texts and sees no pictures",
-            ));
+        let hidden = match &self.trunk {
+            Trunk::Vit(model) => model.forward(weights, pixels)?,
+            Trunk::Mlp(model) => return model.forward(weights, pixels),
+            Trunk::Bert(_) | Trunk::Decoder(_) => {
+                return Err(Error::file(
+                    &self.folder,
+                    "is a model of texts and sees no pictures",
+                ));
+            }
         };
-        let hidden = model.forward(weights, pixels)?;
-        ops::reshape(
-            &ops::narrow(&hidden, 1, 0, 1)?,
-            &[pixels.dims()[0], model.config.hidden_size],
-        )
+        let first = ops::narrow(&hidden, 1, 0, 1)?;
+        ops::reshape(&first, &[pixels.dims()[0], self.width()])
     }
 
     /// Scores of the classes of every picture, `[images, classes]`.

@@ -18,7 +18,7 @@ fn folder() -> std::path::PathBuf {
 fn try_out(case: &Case, config: &Json) -> Result<(), String> {
     let weights = Plain::new(case.tensors());
     let model = Model::of(&case.folder, config, weights).map_err(|e| e.to_string())?;
-    if let Trunk::Vit(_) = model.trunk {
+    if model.pictures().is_some() {
         let (pixels, shape) = case.numbers("pixels").unwrap();
         let pixels = Value::constant(tensor(pixels, shape).unwrap());
         model.look(&model.weights, &pixels)

@@ -1,4 +1,5 @@
 //! Whole models.
 
+mod fresh;
 mod hostile;
 mod models;

@@ -1,0 +1,236 @@
+//! Initial weights: what training from nothing starts with, drawn from a seed.
+//!
+//! Every tensor draws from a stream of its own (seed and name), so that a layer more or less changes no other tensor.
+
+use std::ops::Range;
+
+use polyloom_core::rng::Stream;
+use serde_json::Value as Json;
+
+use super::bert::{self, Bert};
+use super::mlp::{self, Mlp};
+use super::vit::{self, Vit};
+use crate::error::{Error, Result};
+
+/// A tensor made from nothing: name in the checkpoint, shape, elements in row-major order.
+pub type Fresh = (String, Vec<usize>, Vec<f32>);
+
+/// Elements of all tensors together, at most.
+const MOST: usize = 1 << 32;
+
+/// Initial weights of the trunk that a `config.json` describes, under the names of its checkpoints, without pooler and
+/// heads. The same configuration and seed give the same numbers on every machine but for the last digit of cosines and
+/// logarithms.
+///
+/// - `vit`: Xavier uniform (Glorot and Bengio 2010) for matrices and the projection of patches, biases 0, norms 1, the
+///   class token `N(0, 0.02²)`, and as positions sines and cosines of row and column, halved: a small transformer learns
+///   faster from them than from noise. Columns beyond a multiple of four stay 0, and so does the class token's position.
+/// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
+/// - `bert`: `N(0, initializer_range²)` for matrices and tables, biases 0, norms 1, the row of the filling token 0, as
+///   `transformers` does it.
+///
+/// # Errors
+/// A `model_type` that is none of these, sizes that the architecture does not have or that fill every memory.
+pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
+    let parsed = |e: serde_json::Error| Error::Config {
+        what: e.to_string(),
+    };
+    let mut made = Made {
+        seed,
+        all: Vec::new(),
+        room: MOST,
+    };
+    match config["model_type"].as_str().unwrap_or_default() {
+        "vit" => {
+            let c: vit::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
+            made.vit(
+                &Vit::new(c, "")?.config,
+                config["qkv_bias"] != Json::Bool(false),
+            )?;
+        }
+        mlp::MODEL_TYPE => {
+            let c: mlp::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
+            made.mlp(&Mlp::new(c)?)?;
+        }
+        "bert" => {
+            let c: bert::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
+            let types = config["type_vocab_size"].as_u64().unwrap_or(2) as usize;
+            let deviation = config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
+            made.bert(&Bert::new(c, "")?.config, types, deviation)?;
+        }
+        other => {
+            return Err(Error::Config {
+                what: format!(
+                    "model_type `{other}` cannot be made from nothing; known: vit, bert, {}",
+                    mlp::MODEL_TYPE
+                ),
+            });
+        }
+    }
+    Ok(made.all)
+}
+
+struct Made {
+    seed: u64,
+    all: Vec<Fresh>,
+    room: usize,
+}
+
+impl Made {
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        mut draw: impl FnMut(Stream, u64) -> f32,
+    ) -> Result<()> {
+        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let Some(count) = count.filter(|n| *n <= self.room) else {
+            return Err(Error::Config {
+                what: format!("its weights fill every memory: `{name}` has shape {shape:?}"),
+            });
+        };
+        self.room -= count;
+        let stream = Stream::new(self.seed, name, 0);
+        let values = (0..count as u64).map(|i| draw(stream, i)).collect();
+        self.all.push((name.to_owned(), shape.to_vec(), values));
+        Ok(())
+    }
+
+    fn uniform(&mut self, name: &str, shape: &[usize], bound: f64) -> Result<()> {
+        self.tensor(name, shape, |stream, i| {
+            ((2.0 * f64::from(stream.uniform(i)) - 1.0) * bound) as f32
+        })
+    }
+
+    fn normal(&mut self, name: &str, shape: &[usize], deviation: f32) -> Result<()> {
+        self.tensor(name, shape, |stream, i| deviation * stream.normal(i))
+    }
+
+    fn constant(&mut self, name: &str, shape: &[usize], value: f32) -> Result<()> {
+        self.tensor(name, shape, |_, _| value)
+    }
+
+    fn norm(&mut self, name: &str, width: usize) -> Result<()> {
+        self.constant(&format!("{name}.weight"), &[width], 1.0)?;
+        self.constant(&format!("{name}.bias"), &[width], 0.0)
+    }
+
+    /// A Xavier matrix of any number of axes, and its bias.
+    fn xavier(&mut self, name: &str, shape: &[usize], bias: bool) -> Result<()> {
+        let inputs = shape[1..].iter().map(|d| *d as f64).product::<f64>();
+        let bound = (6.0 / (inputs + shape[0] as f64)).sqrt();
+        self.uniform(&format!("{name}.weight"), shape, bound)?;
+        if bias {
+            self.constant(&format!("{name}.bias"), &shape[..1], 0.0)?;
+        }
+        Ok(())
+    }
+
+    fn vit(&mut self, c: &vit::Config, biased: bool) -> Result<()> {
+        let (width, inner, patch) = (c.hidden_size, c.intermediate_size, c.patch_size);
+        let side = c.image_size / patch;
+        self.normal("embeddings.cls_token", &[1, 1, width], 0.02)?;
+        let shape = [1, 1 + side * side, width];
+        self.tensor("embeddings.position_embeddings", &shape, |_, i| {
+            let (row, column) = (i as usize / width, i as usize % width);
+            match row.checked_sub(1) {
+                Some(place) => wave(width, column, [place / side, place % side]),
+                None => 0.0,
+            }
+        })?;
+        let projection = "embeddings.patch_embeddings.projection";
+        self.xavier(projection, &[width, c.num_channels, patch, patch], true)?;
+        for layer in self.layers(c.num_hidden_layers)? {
+            let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+            self.norm(&name("layernorm_before"), width)?;
+            for part in ["query", "key", "value"] {
+                let part = name(&format!("attention.attention.{part}"));
+                self.xavier(&part, &[width, width], biased)?;
+            }
+            self.xavier(&name("attention.output.dense"), &[width, width], true)?;
+            self.norm(&name("layernorm_after"), width)?;
+            self.xavier(&name("intermediate.dense"), &[inner, width], true)?;
+            self.xavier(&name("output.dense"), &[width, inner], true)?;
+        }
+        self.norm("layernorm", width)
+    }
+
+    fn mlp(&mut self, model: &Mlp) -> Result<()> {
+        let mut inputs = model.inputs();
+        for (layer, &width) in model.config.hidden_sizes.iter().enumerate() {
+            let name = format!("layers.{layer}");
+            let bound = (6.0 / inputs as f64).sqrt();
+            self.uniform(&format!("{name}.weight"), &[width, inputs], bound)?;
+            self.constant(&format!("{name}.bias"), &[width], 0.0)?;
+            if model.config.layer_norm {
+                self.norm(&format!("norms.{layer}"), width)?;
+            }
+            inputs = width;
+        }
+        Ok(())
+    }
+
+    fn bert(&mut self, c: &bert::Config, types: usize, deviation: f32) -> Result<()> {
+        let (width, inner) = (c.hidden_size, c.intermediate_size);
+        let pad = c.pad_token_id as usize;
+        let shape = [c.vocab_size, width];
+        self.tensor(
+            "embeddings.word_embeddings.weight",
+            &shape,
+            |stream, i| match i as usize / width == pad {
+                true => 0.0,
+                false => deviation * stream.normal(i),
+            },
+        )?;
+        for (table, rows) in [
+            ("position_embeddings", c.max_position_embeddings),
+            ("token_type_embeddings", types),
+        ] {
+            let name = format!("embeddings.{table}.weight");
+            self.normal(&name, &[rows, width], deviation)?;
+        }
+        self.norm("embeddings.LayerNorm", width)?;
+        for layer in self.layers(c.num_hidden_layers)? {
+            let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+            let mut dense = |part: &str, shape: [usize; 2]| {
+                self.normal(&name(&format!("{part}.weight")), &shape, deviation)?;
+                self.constant(&name(&format!("{part}.bias")), &shape[..1], 0.0)
+            };
+            for part in ["query", "key", "value"] {
+                dense(&format!("attention.self.{part}"), [width, width])?;
+            }
+            dense("attention.output.dense", [width, width])?;
+            dense("intermediate.dense", [inner, width])?;
+            dense("output.dense", [width, inner])?;
+            self.norm(&name("attention.output.LayerNorm"), width)?;
+            self.norm(&name("output.LayerNorm"), width)?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of the layers; so many that names alone fill the memory are refused.
+    fn layers(&self, count: usize) -> Result<Range<usize>> {
+        if count > 1 << 16 {
+            return Err(Error::Config {
+                what: format!("{count} layers"),
+            });
+        }
+        Ok(0..count)
+    }
+}
+
+/// A column of the position of a patch in `[row, column]`: sines and cosines of the row, then of the column, each over a
+/// quarter of the width, times a half.
+fn wave(width: usize, column: usize, [y, x]: [usize; 2]) -> f32 {
+    let quarter = width / 4;
+    if column >= 4 * quarter {
+        return 0.0;
+    }
+    let place = if column < 2 * quarter { y } else { x } as f64;
+    let angle = place * 10000f64.powf(-((column % quarter) as f64) / quarter as f64);
+    let found = match column / quarter % 2 {
+        0 => angle.sin(),
+        _ => angle.cos(),
+    };
+    (0.5 * found) as f32
+}
