@@ -121,18 +121,51 @@ pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
     });
 }
 
-/// Sum of squares in `f64`, blocks added in order.
-pub fn squares(x: &[f32]) -> f64 {
-    let parts: Vec<f64> = x
-        .par_chunks(BLOCK)
-        .map(|x| {
+/// `base + factors[0] parts[0] + factors[1] parts[1] + ...`, one block after the other.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn mix(base: &[f32], parts: &[&[f32]], factors: &[f32]) -> Vec<f32> {
+    assert_eq!(parts.len(), factors.len(), "factors");
+    assert!(parts.iter().all(|p| p.len() == base.len()), "lengths");
+    let write = |block: usize, out: &mut [MaybeUninit<f32>]| {
+        let at = block * BLOCK..block * BLOCK + out.len();
+        let out = out.write_copy_of_slice(&base[at.clone()]);
+        for (part, factor) in parts.iter().zip(factors) {
+            let part = &part[at.clone()];
             wide(
                 #[inline(always)]
-                || f64::from(super::dot(x, x)),
-            )
-        })
+                || out.iter_mut().zip(part).for_each(|(o, x)| *o += factor * x),
+            );
+        }
+    };
+    // SAFETY: the copy of the base writes every element.
+    unsafe { super::fresh(base.len(), BLOCK, write) }
+}
+
+/// Sum of products in `f64`, blocks added in order.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn inner(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len(), "lengths");
+    let part = |(x, y): (&[f32], &[f32])| {
+        wide(
+            #[inline(always)]
+            || f64::from(super::dot(x, y)),
+        )
+    };
+    let parts: Vec<f64> = x
+        .par_chunks(BLOCK)
+        .zip(y.par_chunks(BLOCK))
+        .map(part)
         .collect();
     parts.iter().sum()
+}
+
+/// Sum of squares in `f64`, blocks added in order.
+pub fn squares(x: &[f32]) -> f64 {
+    inner(x, x)
 }
 
 #[cfg(test)]
@@ -157,6 +190,10 @@ mod tests {
                     .all(|(i, o)| *o == 0.5 + (i % 10) as f32)
             );
             assert_eq!(map2(&x, &out, |x, y| y - x), vec![0.5; n]);
+            let mixed = mix(&x, &[&out, &x], &[2.0, -3.0]);
+            assert!(mixed.iter().all(|m| *m == 1.0) && mixed.len() == n);
+            let wanted: f64 = (0..n).map(|i| (i % 10 * (i % 10)) as f64).sum();
+            assert!((inner(&x, &x) - wanted).abs() <= 1e-6 * wanted);
         }
         let rows = 40_000;
         let mut out = vec![0.0; 3 * rows];

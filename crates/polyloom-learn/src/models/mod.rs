@@ -7,6 +7,7 @@ pub mod decoder;
 pub mod fresh;
 pub mod generate;
 pub mod lora;
+pub mod merged;
 pub mod mlp;
 pub mod open;
 pub mod relative;

@@ -107,6 +107,31 @@ fn linear_layers() {
 }
 
 #[test]
+fn mixtures() {
+    let parts = [8, 9].map(|key| tensor(noise(6, key), (2, 3)).unwrap());
+    let all = [Some(&parts[0]), None, Some(&parts[1])];
+    // The same row twice, and another one.
+    check("mixture", &[&[2, 3], &[2, 3]], |v| {
+        let two = mul(
+            &mixture(&v[0], &all, &v[1], 1)?,
+            &mixture(&v[0], &all, &v[1], 1)?,
+        )?;
+        add(&two, &mixture(&v[0], &all, &v[1], 0)?)
+    });
+    let c = leaf(&[2.0, 9.0, -1.0], &[1, 3]);
+    let out = numbers(
+        mixture(&leaf(&[1.0; 6], &[2, 3]), &all, &c, 0)
+            .unwrap()
+            .data(),
+    );
+    let (a, b) = (numbers(&parts[0]), numbers(&parts[1]));
+    assert!((0..6).all(|i| (out[i] - (1.0 + 2.0 * a[i] - b[i])).abs() < 1e-6));
+    let said = |r: Result<Value>| r.unwrap_err().to_string();
+    assert!(said(mixture(&c, &all, &c, 1)).contains("row 1 for 3 parts"));
+    assert!(said(mixture(&c, &all, &c, 0)).contains("a part of [2, 3] on a base of [1, 3]"));
+}
+
+#[test]
 fn activations() {
     for kind in ["gelu", "gelu_new", "quick_gelu", "silu", "tanh", "sigmoid"]
         .map(|n| Activation::named(n).unwrap())

@@ -1,5 +1,7 @@
 //! Whole models.
 
+mod differences;
 mod fresh;
 mod hostile;
 mod models;
+mod sources;

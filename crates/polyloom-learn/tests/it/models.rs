@@ -16,6 +16,8 @@ use polyloom_learn::train::schedule::Shape;
 use polyloom_learn::train::{Optimiser, Rule, Schedule};
 use polyloom_learn::{Result, ops};
 
+use super::differences;
+
 /// Absolute difference that a sum of a few hundred terms in another order may leave.
 const NEAR: f32 = 1e-4;
 
@@ -25,7 +27,7 @@ pub struct Case {
     io: Checkpoint,
 }
 
-enum Trunk {
+pub enum Trunk {
     Bert(Bert),
     Vit(Vit),
     Decoder(Box<Decoder>),
@@ -33,7 +35,7 @@ enum Trunk {
     Clip(Clip),
 }
 
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
 }
 
@@ -47,7 +49,7 @@ impl Case {
         }
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.folder
             .file_name()
             .unwrap()
@@ -69,7 +71,7 @@ impl Case {
         self.weights.tensors().iter().map(read).collect()
     }
 
-    fn model(&self) -> Trunk {
+    pub fn model(&self) -> Trunk {
         match self.name().as_str() {
             "vit" => Trunk::Vit(Vit::new(self.config(), "").unwrap()),
             "clip" => Trunk::Clip(Clip::new(self.config()).unwrap()),
@@ -122,7 +124,7 @@ impl Case {
 
 impl Trunk {
     /// What the vectors hold: hidden states, of decoders logits.
-    fn output(&self, case: &Case, weights: &dyn Source) -> Result<Value> {
+    pub fn output(&self, case: &Case, weights: &dyn Source) -> Result<Value> {
         match self {
             Self::Bert(model) => model.forward(weights, &case.batch()),
             Self::Vit(model) => {
@@ -152,9 +154,23 @@ impl Trunk {
             }
         }
     }
+
+    /// A smooth number of all that is present in the output.
+    pub fn smooth(&self, case: &Case, weights: &dyn Source) -> Value {
+        let out = self.output(case, weights).unwrap();
+        let out = if let Self::Bert(_) = self {
+            ops::pool(&out, &mean_weights(&case.batch()).unwrap()).unwrap()
+        } else {
+            out
+        };
+        let n = out.data().elem_count();
+        let mix = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mix = Value::constant(tensor(mix, out.dims()).unwrap());
+        ops::mean(&ops::mul(&ops::mul(&out, &out).unwrap(), &mix).unwrap()).unwrap()
+    }
 }
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let mut folders: Vec<PathBuf> = std::fs::read_dir(folder())
         .unwrap()
         .flatten()
@@ -164,7 +180,7 @@ fn cases() -> Vec<Case> {
     folders.iter().map(|f| Case::open(f)).collect()
 }
 
-fn values(t: &Tensor) -> Vec<f32> {
+pub fn values(t: &Tensor) -> Vec<f32> {
     slice(&t.contiguous().unwrap()).unwrap().to_vec()
 }
 
@@ -205,7 +221,6 @@ fn outputs_are_those_of_transformers() {
 #[test]
 fn every_weight_gets_its_gradient() {
     for case in cases() {
-        let model = case.model();
         let parameters = Parameters::new(case.tensors()).unwrap();
         let nothing = Plain::default();
         let weights = Trained {
@@ -213,60 +228,15 @@ fn every_weight_gets_its_gradient() {
             frozen: &nothing,
             seed: None,
         };
-        // A smooth number of all that is present.
-        let loss = || {
-            let out = model.output(&case, &weights).unwrap();
-            let out = if let Trunk::Bert(_) = model {
-                ops::pool(&out, &mean_weights(&case.batch()).unwrap()).unwrap()
-            } else {
-                out
-            };
-            let n = out.data().elem_count();
-            let mix = Value::constant(
-                tensor((0..n).map(|i| (i as f32 * 0.7).sin()).collect(), out.dims()).unwrap(),
-            );
-            ops::mean(&ops::mul(&ops::mul(&out, &out).unwrap(), &mix).unwrap()).unwrap()
+        let loss = || case.model().smooth(&case, &weights);
+        // A bias of keys moves all scores of a query alike: no gradient, by mathematics.
+        let keys = |name: &str| {
+            name.ends_with(".key.bias")
+                || name.ends_with("self_attn.k_proj.bias") && case.name() == "clip"
+                || name.ends_with(".k_lin.bias")
+                || name.ends_with("attn.k.bias")
         };
-        let start = loss();
-        let mut gradients = parameters.gradients().unwrap();
-        start.backward_into(&mut gradients).unwrap();
-        let flat = parameters.gathered(&gradients).unwrap().to_vec();
-        for p in parameters.iter() {
-            let found = &flat[p.at.clone()];
-            let largest = found
-                .iter()
-                .enumerate()
-                .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
-                .unwrap()
-                .0;
-            // A bias of keys moves all scores of a query alike: no gradient, by mathematics.
-            let keys = p.name.ends_with(".key.bias")
-                || p.name.ends_with("self_attn.k_proj.bias") && case.name() == "clip"
-                || p.name.ends_with(".k_lin.bias")
-                || p.name.ends_with("attn.k.bias");
-            assert!(
-                found[largest] != 0.0 || keys,
-                "{}: no gradient for {}",
-                case.name(),
-                p.name
-            );
-            let at = p.at.start + largest;
-            let moved = |d: f32| {
-                parameters.update(|w, _| w[at] += d).unwrap();
-                let found = f64::from(loss().number().unwrap());
-                parameters.update(|w, _| w[at] -= d).unwrap();
-                found
-            };
-            let h = 4e-3;
-            let numeric = (moved(h) - moved(-h)) / f64::from(2.0 * h);
-            let (a, b) = (f64::from(found[largest]), numeric);
-            assert!(
-                (a - b).abs() <= 0.03 * b.abs() + 2e-4,
-                "{}, {}: {a} and {b}",
-                case.name(),
-                p.name
-            );
-        }
+        differences::agree(&case.name(), &parameters, &loss, &loss, &keys);
     }
 }
 
