@@ -5,7 +5,6 @@
 use serde::Deserialize;
 
 use super::relative::Buckets;
-use super::source::place_seed;
 use super::{Batch, Point, Source};
 use crate::engine::Value;
 use crate::error::{Error, Result};
@@ -266,15 +265,20 @@ impl Bert {
         let hidden = batch.hidden()?;
         let bias = self.relative(weights, batch.length)?;
         let n = &self.names;
+        // DistilBERT drops nothing behind its attention.
+        let joined = match self.config.model_type.as_str() {
+            "distilbert" => 0.0,
+            _ => self.config.hidden_dropout_prob,
+        };
         for layer in 0..self.config.num_hidden_layers {
             let name = |part: &str| self.name(&format!("{}.{layer}.{part}", n.layers));
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
             let place = |i: u64| 3 * layer as u64 + i;
-            let mut rule = Attend::full(self.config.num_attention_heads);
-            if let Some(seed) = weights.dropout() {
-                rule.dropout = self.config.attention_probs_dropout_prob;
-                rule.seed = place_seed(seed, place(1));
-            }
+            let rule = weights.attending(
+                Attend::full(self.config.num_attention_heads),
+                self.config.attention_probs_dropout_prob,
+                place(1),
+            );
             let mask = Mask {
                 keys: hidden.as_ref(),
                 bias: bias.as_ref(),
@@ -286,11 +290,7 @@ impl Bert {
                 rule,
                 mask,
             )?;
-            let seen = weights.dropped(
-                part(n.joined, &seen)?,
-                self.config.hidden_dropout_prob,
-                place(2),
-            )?;
+            let seen = weights.dropped(part(n.joined, &seen)?, joined, place(2))?;
             let seen = weights.pass(Point::Attention(layer), seen)?;
             x = weights.layer_norm(
                 &name(n.attention_norm),

@@ -50,6 +50,9 @@ pub struct Tower {
     /// Pictures: colours.
     #[serde(default = "three")]
     pub num_channels: usize,
+    /// Dropout of the probabilities of attention.
+    #[serde(default)]
+    pub attention_dropout: f32,
 }
 
 fn quick() -> String {
@@ -142,6 +145,8 @@ impl Clip {
         for layer in 0..tower.num_hidden_layers {
             let name = |part: &str| format!("{name}.encoder.layers.{layer}.{part}");
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
+            let place = 2 * layer as u64 + u64::from(text);
+            let rule = weights.attending(rule, tower.attention_dropout, place);
             let y = weights.layer_norm(&name("layer_norm1"), &x, tower.layer_norm_eps)?;
             let (q, k, v) = (
                 part("self_attn.q_proj", &y)?,

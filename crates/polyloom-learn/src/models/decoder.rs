@@ -59,6 +59,9 @@ pub struct Config {
     pub final_logit_softcapping: Option<f32>,
     /// Scores are divided by its root (Gemma 2).
     pub query_pre_attn_scalar: Option<f32>,
+    /// Dropout of the probabilities of attention.
+    #[serde(default)]
+    pub attention_dropout: f32,
 }
 
 fn eps() -> f32 {
@@ -277,6 +280,7 @@ impl Decoder {
                 window: self.window(layer),
                 ..Attend::causal(heads, self.groups)
             };
+            let rule = weights.attending(rule, c.attention_dropout, layer as u64);
             let mut seen = part(
                 "self_attn.o_proj",
                 &ops::attention(&q, &k, &v, rule, Mask::default())?,

@@ -49,8 +49,8 @@ impl Source for Lora<'_> {
             return self.base.linear(name, x);
         };
         let dropped = match self.base.dropout() {
-            Some(seed) if self.dropout > 0.0 => ops::dropout(x, self.dropout, seed ^ key(name))?,
-            _ => x.clone(),
+            Some(seed) => ops::dropout(x, self.dropout, seed ^ key(name))?,
+            None => x.clone(),
         };
         let low = ops::scale(
             &ops::linear(&ops::linear(&dropped, &part.a, None)?, &part.b, None)?,

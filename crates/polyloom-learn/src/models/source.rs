@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::engine::{Parameters, Tensor, Value};
 use crate::error::{Error, Result};
-use crate::ops::{self, Norm};
+use crate::ops::{self, Attend, Norm};
 
 /// A place in a model where an adapter may change what flows by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +69,18 @@ pub trait Source {
         }
     }
 
+    /// An attention's rule with the dropout of its probabilities at a place of the model; as it is outside of training.
+    fn attending(&self, rule: Attend, rate: f32, place: u64) -> Attend {
+        match self.dropout() {
+            Some(seed) => Attend {
+                dropout: rate,
+                seed: place_seed(seed, place),
+                ..rule
+            },
+            None => rule,
+        }
+    }
+
     /// What goes on from a place; the same value where nothing is put in.
     ///
     /// # Errors
@@ -85,7 +97,7 @@ pub trait Source {
 }
 
 /// Seed of a place of the model, of that of the pass.
-pub(super) fn place_seed(seed: u64, place: u64) -> u64 {
+fn place_seed(seed: u64, place: u64) -> u64 {
     seed.wrapping_mul(1009).wrapping_add(place)
 }
 

@@ -45,6 +45,9 @@ pub struct Config {
     pub tie_word_embeddings: bool,
     /// Newer files: the same.
     pub scale_decoder_outputs: Option<bool>,
+    /// Dropout of the stream, of the probabilities of attention and inside of the feed-forward parts.
+    #[serde(default = "tenth")]
+    pub dropout_rate: f32,
     /// Fills, and begins the decoder's input.
     #[serde(default)]
     pub decoder_start_token_id: Option<u32>,
@@ -66,8 +69,19 @@ fn relu() -> String {
     "relu".to_owned()
 }
 
+fn tenth() -> f32 {
+    0.1
+}
+
 fn yes() -> bool {
     true
+}
+
+/// The number of a place of dropout in a layer, the decoder's counted on from the encoder's: probabilities and output of
+/// the attention to itself (0, 1), to the encoder (2, 3), inside and output of the feed-forward part (4, 5). Before them
+/// come the embedded input and the last states of both (0 to 3 in all).
+fn place(layer: usize, part: u64) -> u64 {
+    4 + 6 * layer as u64 + part
 }
 
 /// A T5 of one configuration.
@@ -126,18 +140,13 @@ impl T5 {
         name: &str,
         x: &Value,
         seen: Option<&Value>,
-        causal: bool,
+        rule: Attend,
         mask: Mask<'_>,
     ) -> Result<Value> {
         let (folder, _) = name.rsplit_once('.').unwrap_or_default();
         let y = self.norm(weights, &format!("{folder}.layer_norm"), x)?;
         let part = |part: &str, x: &Value| weights.linear(&format!("{name}.{part}"), x);
         let from = seen.unwrap_or(&y);
-        let rule = Attend {
-            scale: Some(1.0),
-            causal,
-            ..Attend::full(self.config.num_heads)
-        };
         part(
             "o",
             &ops::attention(
@@ -150,7 +159,17 @@ impl T5 {
         )
     }
 
-    fn feed(&self, weights: &dyn Source, folder: &str, x: &Value) -> Result<Value> {
+    /// The rule of an attention at a place of dropout.
+    fn rule(&self, weights: &dyn Source, causal: bool, place: u64) -> Attend {
+        let rule = Attend {
+            scale: Some(1.0),
+            causal,
+            ..Attend::full(self.config.num_heads)
+        };
+        weights.attending(rule, self.config.dropout_rate, place)
+    }
+
+    fn feed(&self, weights: &dyn Source, folder: &str, x: &Value, place: u64) -> Result<Value> {
         let y = self.norm(weights, &format!("{folder}.layer_norm"), x)?;
         let part =
             |part: &str, x: &Value| weights.linear(&format!("{folder}.DenseReluDense.{part}"), x);
@@ -159,7 +178,9 @@ impl T5 {
         } else {
             ops::activate(&part("wi", &y)?, self.activation)?
         };
-        part("wo", &inner)
+        let rate = self.config.dropout_rate;
+        let out = part("wo", &weights.dropped(inner, rate, place)?)?;
+        weights.dropped(out, rate, place + 1)
     }
 
     fn bias(&self, weights: &dyn Source, stack: &str, length: usize) -> Result<Value> {
@@ -191,7 +212,8 @@ impl T5 {
             &batch.ids,
             &[batch.sequences, batch.length],
         )?;
-        let mut x = weights.pass(Point::Embedded, x)?;
+        let rate = self.config.dropout_rate;
+        let mut x = weights.pass(Point::Embedded, weights.dropped(x, rate, 0)?)?;
         for layer in 0..self.config.num_layers {
             let folder = format!("encoder.block.{layer}.layer");
             let seen = self.attend(
@@ -199,15 +221,17 @@ impl T5 {
                 &format!("{folder}.0.SelfAttention"),
                 &x,
                 None,
-                false,
+                self.rule(weights, false, place(layer, 0)),
                 mask,
             )?;
+            let seen = weights.dropped(seen, rate, place(layer, 1))?;
             x = ops::add(&weights.pass(Point::Attention(layer), seen)?, &x)?;
-            let fed = self.feed(weights, &format!("{folder}.1"), &x)?;
+            let fed = self.feed(weights, &format!("{folder}.1"), &x, place(layer, 4))?;
             x = ops::add(&weights.pass(Point::FeedForward(layer), fed)?, &x)?;
             x = weights.pass(Point::Layer(layer), x)?;
         }
-        self.norm(weights, "encoder.final_layer_norm", &x)
+        let x = self.norm(weights, "encoder.final_layer_norm", &x)?;
+        weights.dropped(x, rate, 1)
     }
 
     /// Scores of the next token at every position of the decoder's input, `[sequences, length, vocab_size]`. The layers of
@@ -225,7 +249,8 @@ impl T5 {
         let c = &self.config;
         let bias = self.bias(weights, "decoder", batch.length)?;
         let shared = weights.tensor("shared.weight")?;
-        let mut x = ops::embedding(&shared, &batch.ids, &[batch.sequences, batch.length])?;
+        let x = ops::embedding(&shared, &batch.ids, &[batch.sequences, batch.length])?;
+        let mut x = weights.dropped(x, c.dropout_rate, 2)?;
         for layer in 0..c.num_decoder_layers.unwrap_or(c.num_layers) {
             let folder = format!("decoder.block.{layer}.layer");
             let number = c.num_layers + layer;
@@ -234,30 +259,33 @@ impl T5 {
                 &format!("{folder}.0.SelfAttention"),
                 &x,
                 None,
-                true,
+                self.rule(weights, true, place(number, 0)),
                 Mask {
                     keys: None,
                     bias: Some(&bias),
                 },
             )?;
+            let seen = weights.dropped(seen, c.dropout_rate, place(number, 1))?;
             x = ops::add(&weights.pass(Point::Attention(number), seen)?, &x)?;
             let seen = self.attend(
                 weights,
                 &format!("{folder}.1.EncDecAttention"),
                 &x,
                 Some(encoded),
-                false,
+                self.rule(weights, false, place(number, 2)),
                 Mask {
                     keys: hidden,
                     bias: None,
                 },
             )?;
+            let seen = weights.dropped(seen, c.dropout_rate, place(number, 3))?;
             x = ops::add(&seen, &x)?;
-            let fed = self.feed(weights, &format!("{folder}.2"), &x)?;
+            let fed = self.feed(weights, &format!("{folder}.2"), &x, place(number, 4))?;
             x = ops::add(&weights.pass(Point::FeedForward(number), fed)?, &x)?;
             x = weights.pass(Point::Layer(number), x)?;
         }
         let x = self.norm(weights, "decoder.final_layer_norm", &x)?;
+        let x = weights.dropped(x, c.dropout_rate, 3)?;
         let scaled = c.scale_decoder_outputs.unwrap_or(c.tie_word_embeddings);
         let x = if scaled {
             ops::scale(&x, (c.d_model as f32).sqrt().recip())?

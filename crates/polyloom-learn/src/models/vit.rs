@@ -4,7 +4,6 @@
 
 use serde::Deserialize;
 
-use super::source::place_seed;
 use super::{Point, Source};
 use crate::engine::Value;
 use crate::error::{Error, Result};
@@ -188,11 +187,11 @@ impl Vit {
             let name = |part: &str| name(&format!("{}.{layer}.{part}", n.layers));
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
             let place = |i: u64| 3 * layer as u64 + i;
-            let mut rule = Attend::full(c.num_attention_heads);
-            if let Some(seed) = weights.dropout() {
-                rule.dropout = c.attention_probs_dropout_prob;
-                rule.seed = place_seed(seed, place(1));
-            }
+            let rule = weights.attending(
+                Attend::full(c.num_attention_heads),
+                c.attention_probs_dropout_prob,
+                place(1),
+            );
             let y =
                 weights.layer_norm(&name("layernorm_before"), &x, self.config.layer_norm_eps)?;
             let seen = ops::attention(

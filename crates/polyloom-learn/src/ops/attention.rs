@@ -108,6 +108,12 @@ pub fn attention(q: &Value, k: &Value, v: &Value, rule: Attend, mask: Mask<'_>) 
             "a mask of another shape".to_owned(),
         ));
     }
+    if !(0.0..1.0).contains(&rule.dropout) {
+        return Err(Error::shape(
+            ATTENTION,
+            format!("a dropout of {}, not in 0 to below 1", rule.dropout),
+        ));
+    }
     let dim = width / rule.heads;
     let sizes = Attention {
         batch,

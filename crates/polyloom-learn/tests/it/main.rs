@@ -1,6 +1,7 @@
 //! Whole models.
 
 mod differences;
+mod dropout;
 mod fresh;
 mod hostile;
 mod models;
