@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use candle_core::Tensor;
 use polyloom_core::nn::elementwise::{add_assign, map2};
+use polyloom_core::nn::embedding::{Rows, add_backward};
 use polyloom_core::nn::matmul::{self, Threads, View, ViewMut};
 
 use super::slice::{on_cpu, slice, tensor, write};
@@ -15,6 +16,7 @@ use crate::error::{Error, In, Result};
 pub struct Gradients {
     slots: HashMap<u64, Slot>,
     kept: HashSet<u64>,
+    by_rows: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -25,15 +27,46 @@ enum Slot {
     Owned(Tensor),
     /// Others hold it too.
     Shared(Tensor),
+    /// Of a table, so far reached by lookups alone: the rows that were looked up, and the place for the whole.
+    Rows(Tensor, Rows),
+}
+
+impl Slot {
+    /// The gradient of a whole table in its place.
+    fn whole(self) -> Result<Self> {
+        match self {
+            Self::Rows(place, rows) if rows.rows.is_empty() => Ok(Self::Empty(place)),
+            Self::Rows(place, rows) => {
+                let width = place.dims().last().copied().unwrap_or_default();
+                write(&place, |to| rows.write(to, width))?;
+                Ok(Self::Owned(place))
+            }
+            other => Ok(other),
+        }
+    }
 }
 
 impl Gradients {
-    /// The gradient of a value; `None` where none reached it.
+    /// The gradient of a value; `None` where none reached it, or where it is kept by rows.
     pub fn get(&self, value: &Value) -> Option<&Tensor> {
         match self.slots.get(&value.id())? {
-            Slot::Empty(_) => None,
+            Slot::Empty(_) | Slot::Rows(..) => None,
             Slot::Owned(t) | Slot::Shared(t) => Some(t),
         }
+    }
+
+    /// The gradient of a table that only lookups reached, where it is kept by rows
+    /// ([`super::Parameters::gradients_by_rows`]); no rows where nothing reached it.
+    pub fn rows(&self, value: &Value) -> Option<&Rows> {
+        match self.slots.get(&value.id())? {
+            Slot::Rows(_, rows) => Some(rows),
+            _ => None,
+        }
+    }
+
+    /// Whether gradients of tables are kept by rows.
+    pub fn by_rows(&self) -> bool {
+        self.by_rows
     }
 
     /// Keeps the gradient of a value inside of the graph.
@@ -46,10 +79,23 @@ impl Gradients {
         self.slots.insert(value.id(), Slot::Empty(at));
     }
 
+    /// A place for the gradient of a table, kept by rows as long as only lookups reach it.
+    pub(super) fn place_rows(&mut self, value: &Value, at: Tensor) {
+        self.by_rows = true;
+        self.slots
+            .insert(value.id(), Slot::Rows(at, Rows::default()));
+    }
+
+    /// The slot of a value, taken out, as a whole.
+    fn remove(&mut self, value: &Value) -> Result<Option<Slot>> {
+        self.slots.remove(&value.id()).map(Slot::whole).transpose()
+    }
+
     pub(super) fn take(&mut self, value: &Value) -> Option<Tensor> {
         let id = value.id();
         match self.slots.remove(&id)? {
-            Slot::Empty(_) => None,
+            // Rows are kept for leaves, which nothing goes on from.
+            Slot::Empty(_) | Slot::Rows(..) => None,
             Slot::Owned(t) | Slot::Shared(t) => {
                 if self.kept.contains(&id) {
                     self.slots.insert(id, Slot::Shared(t.clone()));
@@ -114,15 +160,15 @@ impl Into<'_> {
     }
 
     fn put(&mut self, value: &Value, slot: Slot) -> Result<()> {
-        let (Slot::Empty(new) | Slot::Owned(new) | Slot::Shared(new)) = &slot;
+        let (Slot::Empty(new) | Slot::Owned(new) | Slot::Shared(new) | Slot::Rows(new, _)) = &slot;
         if new.dims() != value.dims() {
             return Err(Error::shape(
                 "gradient",
                 format!("{:?} for a value of {:?}", new.dims(), value.dims()),
             ));
         }
-        let merged = match self.gradients.slots.remove(&value.id()) {
-            None => {
+        let merged = match self.gradients.remove(value)? {
+            None | Some(Slot::Rows(..)) => {
                 self.reached.push(value.clone());
                 slot
             }
@@ -196,6 +242,25 @@ impl Into<'_> {
         })
     }
 
+    /// Adds the gradients of looked-up rows to that of a table on the processor.
+    ///
+    /// # Errors
+    /// A place that is not on the processor.
+    pub fn add_rows(&mut self, input: usize, ids: &[u32], grad: &[f32]) -> Result<()> {
+        let width = self.inputs[input].dims()[1];
+        let id = self.inputs[input].id();
+        if let Some(Slot::Rows(_, rows)) = self.gradients.slots.get_mut(&id) {
+            rows.add(width, ids, grad);
+            return Ok(());
+        }
+        self.write(input, |to, add| {
+            if !add {
+                to.fill(0.0);
+            }
+            add_backward(to, width, ids, grad);
+        })
+    }
+
     /// Lets `f(elements, add)` write the gradient of an input on the processor: over what is there, or with `add` onto it.
     ///
     /// # Errors
@@ -205,7 +270,7 @@ impl Into<'_> {
             return Ok(());
         }
         let value = self.inputs[input].clone();
-        let place = match self.gradients.slots.remove(&value.id()) {
+        let place = match self.gradients.remove(&value)? {
             Some(Slot::Owned(place)) => {
                 write(&place, |to| f(to, true))?;
                 place

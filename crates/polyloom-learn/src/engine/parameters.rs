@@ -95,27 +95,55 @@ impl Parameters {
     pub fn gradients(&self) -> Result<Gradients> {
         let mut found = Gradients::default();
         for p in &self.all {
-            let place = self
-                .gradients
-                .narrow(0, p.at.start, p.at.len())
-                .and_then(|t| t.reshape(p.value.dims()));
-            found.place(&p.value, place.during("parameters")?);
+            found.place(&p.value, self.place(p)?);
         }
         Ok(found)
     }
 
-    /// Sets the gradients that no pass reached to 0 and gives all of them, in the order of the parameters.
+    /// The same, but gradients of tables that only lookups reach are kept by rows ([`Gradients::rows`]). What else reaches
+    /// a table (an output layer that is the embedding) makes its gradient whole.
+    ///
+    /// # Errors
+    /// Never in practice: views of a buffer.
+    pub fn gradients_by_rows(&self) -> Result<Gradients> {
+        let mut found = Gradients::default();
+        for p in &self.all {
+            match p.value.dims().len() {
+                2 => found.place_rows(&p.value, self.place(p)?),
+                _ => found.place(&p.value, self.place(p)?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The part of the buffer of gradients that belongs to a parameter.
+    fn place(&self, p: &Parameter) -> Result<Tensor> {
+        self.gradients
+            .narrow(0, p.at.start, p.at.len())
+            .and_then(|t| t.reshape(p.value.dims()))
+            .during("parameters")
+    }
+
+    /// Sets the gradients that no pass reached to 0 and gives all of them, in the order of the parameters; those kept by rows
+    /// are written out.
     ///
     /// # Errors
     /// Never in practice: a buffer of the processor.
     pub fn gathered(&self, found: &Gradients) -> Result<Slice<'_>> {
         for p in &self.all {
-            if found.get(&p.value).is_none() {
-                let place = self
-                    .gradients
-                    .narrow(0, p.at.start, p.at.len())
-                    .during("parameters")?;
-                write(&place, |to| to.fill(0.0))?;
+            if let Some(rows) = found.rows(&p.value) {
+                let width = p.value.dims()[1];
+                write(&self.place(p)?, |to| rows.write(to, width))?;
+            }
+        }
+        self.gathered_but_rows(found)
+    }
+
+    /// The same, but what is there of gradients that are kept by rows does not count.
+    pub(crate) fn gathered_but_rows(&self, found: &Gradients) -> Result<Slice<'_>> {
+        for p in &self.all {
+            if found.get(&p.value).is_none() && found.rows(&p.value).is_none() {
+                write(&self.place(p)?, |to| to.fill(0.0))?;
             }
         }
         slice(&self.gradients)

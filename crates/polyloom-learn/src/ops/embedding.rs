@@ -57,21 +57,9 @@ impl Op for Rows {
         EMBEDDING
     }
 
-    fn backward(
-        &self,
-        inputs: &[Value],
-        _: &Tensor,
-        grad: &Tensor,
-        into: &mut Into<'_>,
-    ) -> Result<()> {
+    fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {
         let g = dense(grad, EMBEDDING)?;
         let g = slice(&g)?;
-        let width = inputs[0].dims()[1];
-        into.write(0, |to, add| {
-            if !add {
-                to.fill(0.0);
-            }
-            kernel::add_backward(to, width, &self.0, &g);
-        })
+        into.add_rows(0, &self.0, &g)
     }
 }

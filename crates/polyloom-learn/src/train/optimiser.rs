@@ -1,9 +1,10 @@
 //! Optimisers over the flat buffers of [`Parameters`]: one sweep a step, state of the same layout, written and read whole.
 
 use polyloom_core::nn::elementwise::squares;
+use polyloom_core::nn::embedding::Rows;
 use polyloom_core::nn::optim::{Adam, Sgd};
 
-use crate::engine::{Gradients, Parameters};
+use crate::engine::{Gradients, Parameters, slice};
 use crate::error::{Error, Result};
 
 /// Which optimiser.
@@ -51,6 +52,44 @@ impl Rule {
     }
 }
 
+/// How tables of embeddings move: the recipe's `embedding_update`. The two give different results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tables {
+    /// As any parameter, and as PyTorch's Adam with dense gradients: a row that no token of the batch names has a gradient of
+    /// 0, so its moments fade, the momentum that is left still moves it, and it decays.
+    #[default]
+    Dense,
+    /// Rows that the batch does not name stay as they are, with their moments and without decay, as PyTorch's SparseAdam has
+    /// it; the correction of the moments counts the steps of the run, not those of the row. Costs what the batch costs,
+    /// not what the table costs. (SparseAdam has no decay, and adds `eps` before the correction of the second moment; here
+    /// both are those of the dense step.) A table that something else reaches than lookups, an output layer that is the
+    /// embedding, moves densely; a parameter of two axes that no pass reached at all stays.
+    Lazy,
+}
+
+/// A part of the buffers that moves in one go.
+struct Sweep<'g> {
+    at: std::ops::Range<usize>,
+    decays: bool,
+    /// Width of a table, and the rows that move.
+    rows: Option<(usize, &'g Rows)>,
+}
+
+/// The error about the first gradient that is not finite.
+fn unfinished(parameters: &Parameters, gradients: &Gradients) -> Error {
+    let broken = |g: &[f32]| g.iter().any(|x| !x.is_finite());
+    let bad = parameters.iter().find(|p| {
+        let whole = gradients.get(&p.value);
+        whole.is_some_and(|g| slice(g).is_ok_and(|g| broken(&g)))
+            || gradients.rows(&p.value).is_some_and(|r| broken(&r.values))
+    });
+    let name = bad.map_or_else(String::new, |p| {
+        format!("; the first is that of `{}`", p.name)
+    });
+    Error::shape("step", format!("gradients are not finite{name}"))
+}
+
 /// An optimiser with its state.
 #[derive(Debug, Clone)]
 pub struct Optimiser {
@@ -60,6 +99,8 @@ pub struct Optimiser {
     pub clip: f32,
     /// Parameters of one axis (biases, norms) do not decay.
     pub spare_vectors: bool,
+    /// How tables of embeddings move.
+    pub tables: Tables,
     /// Steps done.
     pub steps: u32,
     moments: Vec<Vec<f32>>,
@@ -82,8 +123,20 @@ impl Optimiser {
             rule,
             clip: 0.0,
             spare_vectors: false,
+            tables: Tables::Dense,
             steps: 0,
             moments,
+        }
+    }
+
+    /// Empty gradients for the backward passes of a step.
+    ///
+    /// # Errors
+    /// Never in practice: views of a buffer.
+    pub fn gradients(&self, parameters: &Parameters) -> Result<Gradients> {
+        match self.tables {
+            Tables::Dense => parameters.gradients(),
+            Tables::Lazy => parameters.gradients_by_rows(),
         }
     }
 
@@ -91,27 +144,33 @@ impl Optimiser {
     /// gradient of 0.
     ///
     /// # Errors
-    /// Gradients that are not finite: nothing was moved.
+    /// Gradients that are not finite, or not by rows for lazy tables: nothing was moved.
     pub fn step(
         &mut self,
         parameters: &Parameters,
         gradients: &Gradients,
         rate: f32,
     ) -> Result<Seen> {
-        let length = squares(&parameters.gathered(gradients)?).sqrt();
-        if !length.is_finite() {
-            let bad = parameters.iter().find(|p| {
-                gradients.get(&p.value).is_some_and(|g| {
-                    crate::engine::slice(g).is_ok_and(|g| g.iter().any(|x| !x.is_finite()))
-                })
-            });
-            let name = bad.map_or_else(String::new, |p| {
-                format!("; the first is that of `{}`", p.name)
-            });
+        let lazy = self.tables == Tables::Lazy;
+        if lazy && !gradients.by_rows() {
             return Err(Error::shape(
                 "step",
-                format!("gradients are not finite{name}"),
+                "lazy tables need gradients by rows: those of Optimiser::gradients",
             ));
+        }
+        let sweeps = self.sweeps(parameters, gradients);
+        let length = if lazy {
+            let all = parameters.gathered_but_rows(gradients)?;
+            let part = |s: &Sweep<'_>| match s.rows {
+                Some((_, rows)) => squares(&rows.values),
+                None => squares(&all[s.at.clone()]),
+            };
+            sweeps.iter().map(part).sum::<f64>().sqrt()
+        } else {
+            squares(&parameters.gathered(gradients)?).sqrt()
+        };
+        if !length.is_finite() {
+            return Err(unfinished(parameters, gradients));
         }
         let clip = f64::from(self.clip);
         // PyTorch adds 1e-6 to the length.
@@ -121,19 +180,9 @@ impl Optimiser {
             1.0
         };
         self.steps += 1;
-        let (rule, steps, spare) = (self.rule, self.steps, self.spare_vectors);
-        let moments = &mut self.moments;
-        // Neighbours that decay alike go in one sweep.
-        let mut sweeps: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
-        for p in parameters.iter() {
-            let decays = !(spare && p.value.dims().len() < 2);
-            match sweeps.last_mut() {
-                Some((at, same)) if *same == decays => at.end = p.at.end,
-                _ => sweeps.push((p.at.clone(), decays)),
-            }
-        }
+        let (rule, steps, moments) = (self.rule, self.steps, &mut self.moments);
         parameters.update(|weights, gradients| {
-            for (at, decays) in sweeps {
+            for Sweep { at, decays, rows } in sweeps {
                 let (w, g) = (&mut weights[at.clone()], &gradients[at.clone()]);
                 match rule {
                     Rule::Adam {
@@ -142,43 +191,67 @@ impl Optimiser {
                         decay,
                         coupled,
                     } => {
-                        let decay = if decays { decay } else { 0.0 };
-                        let (first, second) = moments.split_at_mut(1);
-                        Adam {
+                        let adam = Adam {
                             rate,
                             betas,
                             eps,
-                            decay,
+                            decay: if decays { decay } else { 0.0 },
                             coupled,
                             step: steps,
                             scale,
+                        };
+                        let (first, second) = moments.split_at_mut(1);
+                        let (m, v) = (&mut first[0][at.clone()], &mut second[0][at]);
+                        match rows {
+                            None => adam.step(w, g, m, v),
+                            Some((n, r)) => adam.step_rows(n, &r.rows, &r.values, w, m, v),
                         }
-                        .step(
-                            w,
-                            g,
-                            &mut first[0][at.clone()],
-                            &mut second[0][at],
-                        );
                     }
                     Rule::Sgd {
                         momentum,
                         decay,
                         nesterov,
                     } => {
-                        let decay = if decays { decay } else { 0.0 };
-                        Sgd {
+                        let sgd = Sgd {
                             rate,
                             momentum,
-                            decay,
+                            decay: if decays { decay } else { 0.0 },
                             nesterov,
                             scale,
+                        };
+                        let v = &mut moments[0][at];
+                        match rows {
+                            None => sgd.step(w, g, v),
+                            Some((n, r)) => sgd.step_rows(n, &r.rows, &r.values, w, v),
                         }
-                        .step(w, g, &mut moments[0][at]);
                     }
                 }
             }
         })?;
         Ok(Seen { length, scale })
+    }
+
+    /// Neighbours that decay alike go in one sweep; tables by rows each in their own.
+    fn sweeps<'g>(&self, parameters: &Parameters, gradients: &'g Gradients) -> Vec<Sweep<'g>> {
+        let mut sweeps: Vec<Sweep<'g>> = Vec::new();
+        for p in parameters.iter() {
+            let decays = !(self.spare_vectors && p.value.dims().len() < 2);
+            let rows = match self.tables {
+                Tables::Dense => None,
+                Tables::Lazy => gradients.rows(&p.value).map(|r| (p.value.dims()[1], r)),
+            };
+            match sweeps.last_mut() {
+                Some(last) if last.decays == decays && last.rows.is_none() && rows.is_none() => {
+                    last.at.end = p.at.end;
+                }
+                _ => sweeps.push(Sweep {
+                    at: p.at.clone(),
+                    decays,
+                    rows,
+                }),
+            }
+        }
+        sweeps
     }
 
     /// The moments, one after the other, for a checkpoint.
@@ -208,102 +281,4 @@ impl Optimiser {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{Value, tensor};
-    use crate::ops;
-
-    fn parameters() -> Parameters {
-        let matrix = tensor(vec![1.0, -2.0, 0.5, 3.0], (2, 2)).unwrap();
-        Parameters::new([
-            ("m".to_owned(), matrix),
-            ("b".to_owned(), tensor(vec![1.0, 1.0], 2).unwrap()),
-        ])
-        .unwrap()
-    }
-
-    fn loss(p: &Parameters) -> Value {
-        let x = Value::constant(tensor(vec![1.0, 2.0], (1, 2)).unwrap());
-        let y = ops::linear(
-            &x,
-            &p.get("m").unwrap().value,
-            Some(&p.get("b").unwrap().value),
-        )
-        .unwrap();
-        ops::mean(&ops::mul(&y, &y).unwrap()).unwrap()
-    }
-
-    fn run(optimiser: &mut Optimiser, p: &Parameters, steps: usize) -> Vec<f32> {
-        for _ in 0..steps {
-            let mut gradients = p.gradients().unwrap();
-            loss(p).backward_into(&mut gradients).unwrap();
-            optimiser.step(p, &gradients, 0.05).unwrap();
-        }
-        p.weights().unwrap().to_vec()
-    }
-
-    #[test]
-    fn a_loss_falls_and_a_state_goes_on_to_the_bit() {
-        let p = parameters();
-        let mut optimiser = Optimiser {
-            clip: 1.0,
-            spare_vectors: true,
-            ..Optimiser::new(Rule::adamw(0.1), &p)
-        };
-        let before = loss(&p).number().unwrap();
-        run(&mut optimiser, &p, 10);
-        let (weights, saved) = (p.weights().unwrap().to_vec(), optimiser.clone());
-        let end = run(&mut optimiser, &p, 10);
-        assert!(loss(&p).number().unwrap() < 0.3 * before);
-        let again = parameters();
-        again.update(|w, _| w.copy_from_slice(&weights)).unwrap();
-        let mut other = Optimiser {
-            clip: 1.0,
-            spare_vectors: true,
-            ..Optimiser::new(Rule::adamw(0.1), &again)
-        };
-        other.restore(saved.steps, saved.state().to_vec()).unwrap();
-        assert_eq!(run(&mut other, &again, 10), end);
-        assert!(other.restore(1, vec![vec![0.0; 6]]).is_err());
-    }
-
-    #[test]
-    fn clipping_by_hand_and_bad_gradients() {
-        let p = parameters();
-        let mut gradients = p.gradients().unwrap();
-        // y = (-2, 7.5), d/dy of the mean of squares = y: the gradients' length is √(4 + 56.25) √(1 + 4 + 1).
-        loss(&p).backward_into(&mut gradients).unwrap();
-        let mut sgd = Optimiser {
-            clip: 1.0,
-            ..Optimiser::new(
-                Rule::Sgd {
-                    momentum: 0.0,
-                    decay: 0.0,
-                    nesterov: false,
-                },
-                &p,
-            )
-        };
-        let seen = sgd.step(&p, &gradients, 1.0).unwrap();
-        let length = (60.25f64 * 6.0).sqrt();
-        assert!((seen.length - length).abs() < 1e-4);
-        assert!((f64::from(p.weights().unwrap()[0]) - (1.0 + 2.0 / length)).abs() < 1e-5);
-        p.update(|w, _| w[0] = f32::NAN).unwrap();
-        let mut gradients = p.gradients().unwrap();
-        loss(&p).backward_into(&mut gradients).unwrap();
-        let before: Vec<u32> = p.weights().unwrap().iter().map(|x| x.to_bits()).collect();
-        let error = sgd.step(&p, &gradients, 1.0).unwrap_err().to_string();
-        assert!(
-            error.contains("not finite; the first is that of `m`"),
-            "{error}"
-        );
-        assert_eq!(
-            p.weights()
-                .unwrap()
-                .iter()
-                .map(|x| x.to_bits())
-                .collect::<Vec<_>>(),
-            before
-        );
-    }
-}
+mod tests;

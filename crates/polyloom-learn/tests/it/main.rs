@@ -6,3 +6,4 @@ mod fresh;
 mod hostile;
 mod models;
 mod sources;
+mod tables;
