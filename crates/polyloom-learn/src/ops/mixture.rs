@@ -49,6 +49,7 @@ pub fn mixture(
             for (i, part) in &there {
                 let factor = t[1].narrow(0, row, 1)?.narrow(1, *i, 1)?;
                 let factor = factor.reshape(vec![1; part.dims().len()])?;
+                let part = part.to_device(out.device())?;
                 out = (out + part.broadcast_mul(&factor)?)?;
             }
             Ok(out)

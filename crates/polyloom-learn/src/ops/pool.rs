@@ -25,7 +25,10 @@ pub fn pool(x: &Value, weights: &Tensor) -> Result<Value> {
         ));
     }
     if !cpu(&[x]) {
-        let w = weights.unsqueeze(1).during(POOL)?;
+        let w = weights
+            .to_device(x.data().device())
+            .and_then(|w| w.unsqueeze(1))
+            .during(POOL)?;
         return compose(POOL, &[x], move |t| w.matmul(&t[0])?.squeeze(1));
     }
     let (data, weights) = (dense(x.data(), POOL)?, dense(weights, POOL)?);

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use polyloom_core::rng::Stream;
 
 use super::*;
-use crate::engine::{Gradients, slice, tensor};
+use crate::engine::{Device, Gradients, slice, tensor};
 
 thread_local! {
     /// Operations of this thread leave the kernels aside.
@@ -17,11 +17,31 @@ fn noise(n: usize, key: u64) -> Vec<f32> {
     (0..n as u64).map(|i| s.normal(i)).collect()
 }
 
+/// Where operations of candle run: a GPU, where this build has the feature and the machine the device; else the processor.
+fn device() -> Device {
+    if cfg!(feature = "cuda") {
+        Device::cuda_if_available(0).unwrap()
+    } else if cfg!(feature = "metal") {
+        Device::new_metal(0).unwrap_or(Device::Cpu)
+    } else {
+        Device::Cpu
+    }
+}
+
+/// The tensor where operations of this thread run.
+fn here(t: Tensor) -> Tensor {
+    match COMPOSED.get() {
+        true => t.to_device(&device()).unwrap(),
+        false => t,
+    }
+}
+
 fn leaf(values: &[f32], shape: &[usize]) -> Value {
-    Value::leaf(tensor(values.to_vec(), shape).unwrap())
+    Value::leaf(here(tensor(values.to_vec(), shape).unwrap()))
 }
 
 fn numbers(t: &Tensor) -> Vec<f32> {
+    let t = t.to_device(&Device::Cpu).unwrap();
     slice(&t.contiguous().unwrap()).unwrap().to_vec()
 }
 
@@ -44,8 +64,8 @@ fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Result<Value>)
             .map(|(o, w)| f64::from(*o) * f64::from(*w))
             .sum();
         let mut gradients = Gradients::default();
-        out.backward_from(tensor(weights, out.dims()).unwrap(), &mut gradients)
-            .unwrap();
+        let weights = here(tensor(weights, out.dims()).unwrap());
+        out.backward_from(weights, &mut gradients).unwrap();
         let found: Vec<Vec<f32>> = inputs
             .iter()
             .map(|v| {
@@ -173,8 +193,10 @@ fn arithmetics() {
     check("row product", &[&[2, 2, 3], &[3]], |v| {
         times_row(&v[0], &v[1])
     });
-    let two = Value::constant(tensor(vec![2.0; 6], (2, 3)).unwrap());
-    check("quotient", &[&[2, 3]], |v| div(&v[0], &two));
+    check("quotient", &[&[2, 3]], |v| {
+        let two = Value::constant(here(tensor(vec![2.0; 6], (2, 3))?));
+        div(&v[0], &two)
+    });
     check("square", &[&[2, 3]], |v| mul(&v[0], &v[0]));
     check("mean", &[&[2, 3]], |v| mean(&v[0]));
     check("dropout", &[&[4, 30]], |v| dropout(&v[0], 0.4, 7));
