@@ -98,7 +98,7 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Ask a model: a vector, a class, more text
     Run(Box<crate::args_run::RunArgs>),
-    /// Score predictions on tasks, with intervals
+    /// Score models, adapters or predictions on tasks, with intervals
     Eval(Box<crate::args_eval::EvalArgs>),
     /// Compare the predictions of two systems: intervals, a test, what got worse
     Compare(crate::args_compare::CompareArgs),

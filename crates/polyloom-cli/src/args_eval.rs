@@ -4,21 +4,44 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::args_endpoint::EndpointArgs;
 use crate::args_tasks::Places;
 
 /// `polyloom eval`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(override_usage = "polyloom eval [OPTIONS] <MODEL>...\n       polyloom eval [OPTIONS] --predictions <FILE>\n       polyloom eval [OPTIONS] --endpoint <URL> --model <NAME> --task <TASK>", after_help = "Examples:
+  polyloom eval out/ties                                        (the tasks of its heads)
+  polyloom eval models/vit -t digits --heads heads -L 200
+  polyloom eval out/* -t group/sentiment -o runs/               (a table, a results file each)
+  polyloom eval adapters/* --heads heads --base models/minilm   (one base, opened once)
+  polyloom eval --endpoint http://localhost:8000/v1 --model m -t banking77 -L 100
   polyloom eval --predictions preds.csv --task mpqa             (columns id, prediction)
-  polyloom eval --predictions preds.parquet --task my.task.toml -o runs/theirs.json
   polyloom eval --predictions answers.jsonl --task bbh.toml --extract step-by-step
   polyloom eval --predictions samples_arc_easy_2026-05-01T10-11-12.jsonl
   polyloom eval --predictions scored.csv --values rouge_l       (scores that the file holds)")]
 pub struct EvalArgs {
+    /// Models to run: folders with config.json, PEFT adapters, MODEL+ADAPTER, folders of heads alone, hf:org/name
+    #[arg(value_name = "MODEL", conflicts_with = "predictions")]
+    pub models: Vec<String>,
     /// Predictions to score: .csv, .tsv, .jsonl, .json, .parquet, or lm-eval samples
     #[arg(long, value_name = "FILE")]
-    pub predictions: PathBuf,
-    /// Task ids or spec files [default: the tasks that the file names]
+    pub predictions: Option<PathBuf>,
+    /// Folder of heads (TASK.safetensors) [default: heads/ of the model, of an adapter's base, then the model's own classifier]
+    #[arg(long, value_name = "DIR", requires = "models")]
+    pub heads: Option<PathBuf>,
+    /// Base of adapters and heads [default: what their folders name]
+    #[arg(long, value_name = "MODEL", requires = "models")]
+    pub base: Option<String>,
+    /// At most N rows of a task, spread evenly over the split
+    #[arg(short = 'L', long, value_name = "N", conflicts_with = "predictions", value_parser = at_least_one)]
+    pub limit: Option<usize>,
+    /// Inputs of a batch
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "models", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: u32,
+    /// Texts are cut to N tokens [default: what the model takes]
+    #[arg(long, value_name = "N", requires = "models", value_parser = at_least_one)]
+    pub max_length: Option<usize>,
+    /// Task ids or spec files [default: those of the heads; of predictions those that the file names]
     #[arg(
         short,
         long = "task",
@@ -27,26 +50,26 @@ pub struct EvalArgs {
         value_delimiter = ','
     )]
     pub tasks: Vec<String>,
-    /// Split whose examples were predicted
+    /// Split that is scored
     #[arg(long, value_name = "NAME", default_value = "test")]
     pub split: String,
     /// Column that names an example [default: id, the task's id column, doc_id, example_id, else the order of rows]
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", requires = "predictions")]
     pub id: Option<String>,
     /// Column that names the task of a row [default: task]
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", requires = "predictions")]
     pub task_column: Option<String>,
     /// Column of predictions [default: prediction, pred, y_pred, predicted, output, label, ...]
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", requires = "predictions")]
     pub prediction: Option<String>,
     /// Only rows with this text in a column, such as model=small (repeatable)
-    #[arg(long, value_name = "COLUMN=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "COLUMN=VALUE", requires = "predictions", value_parser = pair)]
     pub only: Vec<(String, String)>,
     /// How an answer is read from text: direct, last-line, step-by-step or regex:PATTERN [default: the task's rules]
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", conflicts_with = "models")]
     pub extract: Option<String>,
     /// Take the scores of this column as they are, without a task
-    #[arg(long, value_name = "COLUMN", conflicts_with_all = ["tasks", "metrics", "extract", "prediction"])]
+    #[arg(long, value_name = "COLUMN", requires = "predictions", conflicts_with_all = ["tasks", "metrics", "extract", "prediction"])]
     pub values: Option<String>,
     /// Metrics in place of those that the task declares; the first counts
     #[arg(
@@ -57,7 +80,7 @@ pub struct EvalArgs {
     )]
     pub metrics: Vec<String>,
     /// Score what is there where the file lacks examples or has others
-    #[arg(long)]
+    #[arg(long, requires = "predictions")]
     pub allow_partial: bool,
     /// Intervals cover 1 - ALPHA
     #[arg(long, value_name = "ALPHA", default_value_t = 0.05, value_parser = crate::args_compare::level)]
@@ -65,17 +88,25 @@ pub struct EvalArgs {
     /// Draws of the bootstrap, for metrics that are no mean over examples
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub bootstrap: u64,
-    /// Results file; records go to a folder beside it [default: FILE.results.json beside the predictions]
-    #[arg(short, long, value_name = "FILE")]
+    /// Results file, or a folder for several; records go to a folder beside [default: results.json in a folder that polyloom
+    /// wrote, else NAME.results.json here; of predictions FILE.results.json beside them]
+    #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
-    /// Name of what made the predictions [default: the file's name]
+    /// Name of the system [default: that of its folder or file]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Score again what is unchanged; replace results of other predictions
+    /// Score again what is unchanged; replace results of something else
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
     pub places: Places,
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let n = text.parse().ok().filter(|n: &usize| *n > 0);
+    n.ok_or_else(|| "a whole number from 1 on".into())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

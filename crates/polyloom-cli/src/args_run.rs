@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
   polyloom run models/all-MiniLM-L6-v2 \"my card was swallowed\"            (a vector)
   polyloom run models/sentiment -f reviews.csv --column text -o out.jsonl   (classes)
   polyloom run models/vit digit.png --top 3
+  polyloom run out/ties --task banking77 \"my card was swallowed\"        (its head for the task)
   polyloom run models/qwen --max-tokens 40 \"Once upon a time\"")]
 pub struct RunArgs {
     /// A folder with config.json and weights, MODEL+ADAPTER, or hf:org/name in the local cache
@@ -33,6 +34,12 @@ pub struct RunArgs {
     /// The same as --as embed
     #[arg(long, conflicts_with = "kind")]
     pub embed: bool,
+    /// Ask the head of a task: heads/TASK.safetensors of the folder, of an adapter, or of --heads
+    #[arg(long, value_name = "TASK", conflicts_with_all = ["kind", "embed"])]
+    pub task: Option<String>,
+    /// Another folder of heads
+    #[arg(long, value_name = "DIR", requires = "task")]
+    pub heads: Option<PathBuf>,
     /// Classes to show
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub top: u32,

@@ -5,6 +5,7 @@ mod args_adapt;
 mod args_board;
 mod args_compare;
 mod args_diff;
+mod args_endpoint;
 mod args_eval;
 mod args_report;
 mod args_results;
@@ -12,6 +13,7 @@ mod args_run;
 mod args_synth;
 mod args_tasks;
 mod commands;
+mod endpoint;
 mod hub;
 mod ui;
 

@@ -28,6 +28,13 @@ pub fn sha256_file(path: &Path) -> Result<String> {
         .collect())
 }
 
+/// SHA-256 of a text as lower-case hex.
+#[must_use]
+pub fn sha256_text(text: &str) -> String {
+    let bytes = Sha256::digest(text.as_bytes());
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// XXH3 of bytes in memory, 64 bits.
 pub fn xxh3(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)

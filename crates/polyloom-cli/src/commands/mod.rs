@@ -46,6 +46,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Diff(_)
             | Command::Inspect(_)
             | Command::Run(_)
+            | Command::Eval(_)
     );
     if args.global.download && !fetches {
         ui.note("no effect here: --download");
@@ -59,7 +60,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Report(args) => report::run(&args, ui),
         Command::Run(args) => run::run(&args, hub, ui),
         Command::Compare(args) => compare::run(&args, ui),
-        Command::Eval(args) => eval::run(&args, ui),
+        Command::Eval(args) => eval::run(&args, hub, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
         Command::Tasks(args) => tasks::run(args, ui),

@@ -5,14 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples;
 use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits, images};
-use polyloom_core::nn::softmax;
 use polyloom_learn::engine::{Value, slice, tensor};
 use polyloom_learn::models::generate::{Sampling, generate};
+use polyloom_learn::models::Source;
 use polyloom_learn::models::open::{self, Model, Trunk};
-use polyloom_learn::tasks::{Opened, Reader};
+use polyloom_learn::tasks::forward::outputs;
+use polyloom_learn::tasks::system::no_head;
+use polyloom_learn::tasks::{Base, Head, HeadKind, Opened, Reader, System, fit};
 use serde_json::json;
 
 use crate::args_run::{Kind, RunArgs};
@@ -53,9 +56,27 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
     if hub(false).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(task) = &args.task {
+        by_task(task, &inputs, args, &mut out, ui)?;
+    } else {
+        by_itself(&inputs, args, &mut out, ui)?;
+    }
+    if let Some(out) = out {
+        out.finish(ui)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the model is for, or what is asked of it.
+fn by_itself(
+    inputs: &[Input],
+    args: &RunArgs,
+    out: &mut Option<Sink>,
+    ui: &Ui,
+) -> Result<(), Failure> {
     let opened = Opened::open(&args.model)?;
     opened.warnings.iter().for_each(|w| ui.warning(w));
-    let model = opened.model;
+    let model = &opened.model;
     let kind = match args.kind {
         Some(kind) => kind,
         None if args.embed => Kind::Embed,
@@ -66,34 +87,56 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
         },
     };
     if kind == Kind::Generate {
-        generated(&model, &inputs, args, &mut out, ui)?;
-    } else {
-        let reader = Reader::of(&model, None)?;
-        for part in inputs.chunks(args.batch as usize) {
-            let found = forward(&model, &reader, part, kind)?;
-            let values = slice(found.data())?;
-            let width = values.len() / part.len();
-            for (input, row) in part.iter().zip(values.chunks_exact(width.max(1))) {
-                if kind == Kind::Embed {
-                    let vector: Vec<f64> = row.iter().map(|x| short(*x)).collect();
-                    let shown = json!(vector).to_string();
-                    let event = json!({"type": "embedding", "input": input.0, "vector": vector});
-                    tell(&shown, event, &mut out, ui)?;
-                } else {
-                    let (shown, event) = classes(&model, input, row, args, inputs.len() == 1);
-                    tell(&shown, event, &mut out, ui)?;
-                }
-            }
+        return generated(model, inputs, args, out, ui);
+    }
+    let reader = Reader::of(model, None)?;
+    if kind == Kind::Classify {
+        let Some(mut head) = fit::own_head(model, &opened.config)? else {
+            return Err(MergeError::plan("no-head", "has no head of classes")
+                .at(model.folder.display().to_string())
+                .hint("--embed gives vectors; --task TASK asks a head of heads/")
+                .into());
+        };
+        head.labels.clone_from(&model.classes);
+        let weights = model.weights.with(head.tensors());
+        return classified(model, &weights, &reader, &head, inputs, args, out, ui);
+    }
+    for part in inputs.chunks(args.batch as usize) {
+        let found = embedded(model, &reader, part)?;
+        let values = slice(found.data())?;
+        let width = values.len() / part.len();
+        for (input, row) in part.iter().zip(values.chunks_exact(width.max(1))) {
+            let vector: Vec<f64> = row.iter().map(|x| short(*x)).collect();
+            let shown = json!(vector).to_string();
+            let event = json!({"type": "embedding", "input": input.0, "vector": vector});
+            tell(&shown, event, out, ui)?;
         }
     }
-    if let Some(out) = out {
-        out.finish(ui)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Vectors or scores of a batch.
-fn forward(model: &Model, reader: &Reader, inputs: &[Input], kind: Kind) -> Result<Value, Failure> {
+/// The head of a task answers: of a folder with heads, of an adapter, of heads on a base.
+fn by_task(
+    task: &str,
+    inputs: &[Input],
+    args: &RunArgs,
+    out: &mut Option<Sink>,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    let system = System::find(&args.model, None, args.heads.as_deref())?;
+    let Some((head, _)) = system.head(task, "")? else {
+        return Err(no_head(&system, task, "").into());
+    };
+    let base = Base::open(&system.base, None)?;
+    let ready = base.ready(&system)?;
+    ready.warnings.iter().for_each(|w| ui.warning(w));
+    ready.with(&[&head], |model, source| {
+        Ok(classified(model, source, &base.reader, &head, inputs, args, out, ui))
+    })?
+}
+
+/// Vectors of a batch.
+fn embedded(model: &Model, reader: &Reader, inputs: &[Input]) -> Result<Value, Failure> {
     let weights = &model.weights;
     match reader {
         Reader::Pictures(preparation) => {
@@ -104,23 +147,54 @@ fn forward(model: &Model, reader: &Reader, inputs: &[Input], kind: Kind) -> Resu
             }
             let (size, channels) = (preparation.size, preparation.channels);
             let pixels = Value::constant(tensor(pixels, vec![inputs.len(), channels, size, size])?);
-            Ok(if kind == Kind::Embed {
-                model.look(weights, &pixels)?
-            } else {
-                model.recognise(weights, &pixels)?
-            })
+            Ok(model.look(weights, &pixels)?)
         }
         Reader::Texts(text) => {
             let texts: Vec<(&str, Option<&str>)> =
                 inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
-            let batch = text.batch(&texts)?;
-            Ok(if kind == Kind::Embed {
-                model.embed(weights, &batch)?
-            } else {
-                model.classify(weights, &batch)?
-            })
+            Ok(model.embed(weights, &text.batch(&texts)?)?)
         }
     }
+}
+
+/// Answers of a head, batch by batch.
+#[allow(clippy::too_many_arguments, reason = "a model, its head, what is asked and where it goes")]
+fn classified(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    head: &Head,
+    inputs: &[Input],
+    args: &RunArgs,
+    out: &mut Option<Sink>,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    for part in inputs.chunks(args.batch as usize) {
+        let mut given = Vec::with_capacity(part.len());
+        for (first, second) in part {
+            given.push(match reader {
+                Reader::Texts(_) => examples::Input::Text(first.clone(), second.clone()),
+                Reader::Pictures(_) => {
+                    let (pixels, size) = images::decode(Path::new(first), None, &Limits::default())?;
+                    let size = size.map(|n| n as usize);
+                    examples::Input::Image { pixels, size }
+                }
+            });
+        }
+        let shown = reader.show(&given, head.feature)?;
+        let found = outputs(model, source, reader, &[head], &shown, part.len())?;
+        for (input, said) in part.iter().zip(&found[0]) {
+            let (shown, event) = match head.kind {
+                HeadKind::Regression => {
+                    let x = said.first().map_or(f64::NAN, |x| short(*x));
+                    (x.to_string(), json!({"type": "number", "input": input.0, "value": x}))
+                }
+                _ => classes(&head.labels, input, said, args, inputs.len() == 1),
+            };
+            tell(&shown, event, out, ui)?;
+        }
+    }
+    Ok(())
 }
 
 /// A number with the digits that a 32-bit one has.
@@ -130,18 +204,16 @@ fn short(x: f32) -> f64 {
 
 /// The likeliest classes, as a line for people and as an event.
 fn classes(
-    model: &Model,
+    labels: &[String],
     input: &Input,
-    scores: &[f32],
+    p: &[f32],
     args: &RunArgs,
     alone: bool,
 ) -> (String, serde_json::Value) {
-    let mut p = scores.to_vec();
-    softmax::forward(&mut p, scores.len().max(1));
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
     order.truncate(args.top as usize);
-    let label = |i: usize| model.classes.get(i).map_or("?", String::as_str);
+    let label = |i: usize| labels.get(i).map_or_else(|| i.to_string(), Clone::clone);
     let lines: Vec<String> = order
         .iter()
         .map(|&i| format!("{}\t{:.4}", label(i), p[i]))

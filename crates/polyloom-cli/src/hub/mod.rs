@@ -1,5 +1,5 @@
 //! `--download`: models that are not on this machine come into the Hugging Face cache before anything is planned.
-//! The only part of Polyloom that opens a socket, compiled with feature `hub`.
+//! Compiled with feature `hub`; beside it only [`crate::endpoint`] opens a socket.
 
 #[cfg_attr(
     not(feature = "hub"),

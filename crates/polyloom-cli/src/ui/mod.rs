@@ -234,9 +234,19 @@ impl Ui {
 
     /// A progress line over `total` bytes.
     pub fn progress(&self, verb: &str, total: u64) -> Progress<'_> {
+        let template = "{prefix}  [{bar:28}]  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}";
+        self.line(verb, total, "bytes", template)
+    }
+
+    /// A progress line over `total` steps of one kind.
+    pub fn steps(&self, verb: &str, total: u64) -> Progress<'_> {
+        self.line(verb, total, "step", "{prefix}  [{bar:28}]  {pos}/{len}  {wide_msg}")
+    }
+
+    fn line(&self, verb: &str, total: u64, unit: &'static str, template: &str) -> Progress<'_> {
         let bar = self.progress.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
-            if let Ok(style) = ProgressStyle::with_template("{prefix}  [{bar:28}]  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("##-"));
             }
             bar.set_prefix(verb.to_owned());
@@ -246,6 +256,7 @@ impl Ui {
             ui: self,
             bar,
             total,
+            unit,
             last: Mutex::new(Instant::now()),
         }
     }
@@ -256,6 +267,7 @@ pub struct Progress<'a> {
     ui: &'a Ui,
     bar: Option<ProgressBar>,
     total: u64,
+    unit: &'static str,
     last: Mutex<Instant>,
 }
 
@@ -275,8 +287,9 @@ impl Progress<'_> {
             && last.elapsed().as_secs() >= 1
         {
             *last = Instant::now();
+            let thing = if self.unit == "bytes" { "tensor" } else { "what" };
             self.ui.event(
-                &json!({"type": "progress", "bytes": done, "total": self.total, "tensor": what}),
+                &json!({"type": "progress", (self.unit): done, "total": self.total, (thing): what}),
             );
         }
     }

@@ -12,7 +12,9 @@ mod diff;
 #[cfg(feature = "hub")]
 mod download;
 mod eval;
+mod eval_endpoint;
 mod eval_kinds;
+mod eval_models;
 mod eval_more;
 #[cfg(feature = "hub")]
 mod hub_server;
@@ -20,6 +22,7 @@ mod hub_server;
 mod environment;
 mod hostile;
 mod messages;
+mod openai_server;
 mod report;
 mod run;
 mod same_order;

@@ -79,6 +79,28 @@ fn a_perceptron_sees_too() {
 }
 
 #[test]
+fn the_head_of_a_task_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = picture(dir.path());
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(&tiny("vit")).join(file), model.join(file)).unwrap();
+    }
+    let head = model.join("heads/light/level.safetensors");
+    super::eval_models::head(&head, &[0.0, 3.0f32.ln()], Some(&["dark", "bright"]), 24);
+    let model = model.display().to_string();
+    let asked = |task: &str| polyloom(&["run", &model, "--task", task, &picture, "--top", "2"]);
+    for task in ["light/level", "level"] {
+        let out = asked(task);
+        assert_eq!(text(&out.stdout), "bright\t0.7500\ndark\t0.2500\n", "{}", text(&out.stderr));
+    }
+    let out = asked("other");
+    let said = text(&out.stderr);
+    assert!(said.contains("has no head for `other`") && said.contains("--heads DIR"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let said = |args: &[&str]| {

@@ -29,14 +29,18 @@ impl Rule {
 }
 
 /// The mapping of one adapter to one base.
-pub(super) struct BaseNames<'a> {
+#[derive(Debug)]
+pub struct BaseNames<'a> {
     base: &'a Checkpoint,
     rule: Rule,
 }
 
 impl<'a> BaseNames<'a> {
     /// Finds the one rule under which every adapted module has a weight in the base.
-    pub(super) fn new(base: &'a Checkpoint, adapter: &AdapterFolder) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A module that the base lacks, or more than one prefix that would name it.
+    pub fn new(base: &'a Checkpoint, adapter: &AdapterFolder) -> Result<Self> {
         let first = |n: &str| n.find('.').map(|i| n[..=i].to_owned());
         let found = |rule: &Rule| {
             adapter
@@ -93,12 +97,13 @@ impl<'a> BaseNames<'a> {
     }
 
     /// The base's name for an adapter's tensor; its own name if the base has no such tensor (a new head).
-    pub(super) fn of(&self, name: &str) -> String {
+    #[must_use]
+    pub fn of(&self, name: &str) -> String {
         Self::resolve(self.base, &self.rule, name).unwrap_or_else(|| name.to_owned())
     }
 
     /// The error about a module that the base lacks.
-    pub(super) fn missing(&self, module: &str) -> Error {
+    pub fn missing(&self, module: &str) -> Error {
         let error = Error::tensor(
             self.base.origin(),
             format!("{module}.weight"),
@@ -114,7 +119,10 @@ impl<'a> BaseNames<'a> {
 
     /// Matrices of the base that `target_modules` means but the file has no tensors for; PEFT would leave them at a
     /// zero delta.
-    pub(super) fn notes(&self, base: &Checkpoint, adapter: &AdapterFolder) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// Patterns of the configuration that cannot be used.
+    pub fn notes(&self, base: &Checkpoint, adapter: &AdapterFolder) -> Result<Vec<String>> {
         let config = &adapter.config;
         if matches!(&config.targets.target, Some(Names::Pattern(p)) if p == "all-linear") {
             return Ok(Vec::new());

@@ -10,6 +10,7 @@ pub mod lora;
 pub mod merged;
 pub mod mlp;
 pub mod open;
+pub mod peft;
 pub mod relative;
 pub mod rotary;
 pub mod sentence;

@@ -281,51 +281,12 @@ impl Model {
         ops::reshape(&first, &[pixels.dims()[0], self.width()])
     }
 
-    /// Scores of the classes of every picture, `[images, classes]`.
+    /// Name of the linear layer that scores classes, where the model was saved with one.
     ///
     /// # Errors
-    /// As [`Model::look`]; a model without a head.
-    pub fn recognise(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
-        let name = self.head(weights)?;
-        weights.linear(name, &self.look(weights, pixels)?)
-    }
-
-    fn head(&self, weights: &dyn Source) -> Result<&'static str> {
-        let lacks = || {
-            Error::file(&self.folder, "has no head of classes")
-                .hint("polyloom run MODEL --embed gives vectors")
-        };
-        head(weights)?.ok_or_else(lacks)
-    }
-
-    /// Scores of the classes of every text, `[texts, classes]`, as the model's own head makes them.
-    ///
-    /// # Errors
-    /// As [`Model::hidden`]; a model without a head.
-    pub fn classify(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
-        let name = self.head(weights)?;
-        let hidden = self.hidden(weights, batch)?;
-        let width = hidden.dims()[2];
-        let first = ops::reshape(&ops::narrow(&hidden, 1, 0, 1)?, &[batch.sequences, width])?;
-        let tanh = ops::Activation::Tanh;
-        let pooled = match &self.trunk {
-            // RoBERTa's head has a layer of its own; BERT's pooler stands before the head, DistilBERT's a ReLU.
-            _ if name == "classifier.out_proj" => {
-                ops::activate(&weights.linear("classifier.dense", &first)?, tanh)?
-            }
-            Trunk::Bert(b) if b.config.model_type == "distilbert" => ops::activate(
-                &weights.linear("pre_classifier", &first)?,
-                ops::Activation::Relu,
-            )?,
-            Trunk::Bert(_) => self.pool(weights, &first)?,
-            _ => {
-                return Err(Error::file(
-                    &self.folder,
-                    "has a head of classes on a decoder, which cannot be run yet",
-                ));
-            }
-        };
-        weights.linear(name, &pooled)
+    /// Never in practice: weights in memory.
+    pub fn classifier(&self) -> Result<Option<&'static str>> {
+        head(&self.weights)
     }
 }
 

@@ -67,6 +67,32 @@ pub fn answers(
     }
 }
 
+/// Brings lists of probabilities to the classes that the rows of a split have, where these are other ones than the head's:
+/// by name where the head knows them all, else the lists go.
+pub fn scores_by_name(answers: &mut Answers, head: &Head, classes: &[String]) {
+    let stem = "probabilities";
+    if head.kind == HeadKind::Regression || head.labels == classes {
+        return;
+    }
+    let place = |c: &String| head.labels.iter().position(|l| l == c);
+    let order: Option<Vec<usize>> = classes.iter().map(place).collect();
+    for row in &mut answers.rows {
+        let list = row.get(stem).and_then(Value::as_array);
+        match (list, &order) {
+            (Some(list), Some(order)) => {
+                let taken: Vec<Value> = order.iter().map(|i| list[*i].clone()).collect();
+                row.insert(stem.into(), taken.into());
+            }
+            _ => {
+                row.shift_remove(stem);
+            }
+        }
+    }
+    if order.is_none() {
+        answers.columns.retain(|c| c != stem);
+    }
+}
+
 /// What a head said, in words: the likeliest class (of equals the first), the classes above one half, or the number.
 #[must_use]
 pub fn prediction(head: &Head, said: &[f32]) -> Value {

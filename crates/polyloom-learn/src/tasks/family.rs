@@ -33,11 +33,21 @@ impl Opened {
     /// # Errors
     /// What cannot be found or read, an architecture that is not known.
     pub fn open(reference: &str) -> Result<Self> {
-        let given = [reference.to_owned()];
-        let recipe = recipe::from_models("passthrough", None, &given)?;
-        let Some(given) = recipe.models.into_iter().next() else {
-            return Err(MergeError::plan("arguments", "no model").into());
-        };
+        Self::load(named(reference)?)
+    }
+
+    /// Opens the model of a folder with an adapter folded into its weights.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; an adapter that does not fit.
+    pub fn folded(model: &Path, adapter: &Path) -> Result<Self> {
+        let text = |path: &Path| path.display().to_string();
+        let mut given = named(&text(model))?;
+        given.reference.adapter = Some((text(adapter), None));
+        Self::load(given)
+    }
+
+    fn load(given: recipe::Model) -> Result<Self> {
         let opened = open_model(given, Dialect::Loom, &Places::default())?;
         let Some(config) = opened.config().cloned() else {
             let error = MergeError::plan("no-config", "holds no config.json");
@@ -66,31 +76,58 @@ impl Opened {
     }
 }
 
+/// A reference as a model of a recipe.
+pub(super) fn named(reference: &str) -> Result<recipe::Model> {
+    let recipe = recipe::from_models("passthrough", None, &[reference.to_owned()])?;
+    let none = || MergeError::plan("arguments", "no model").into();
+    recipe.models.into_iter().next().ok_or_else(none)
+}
+
 /// Heads of a folder, in the order of its task list; without one all files below `heads/`, by name.
 ///
 /// # Errors
 /// A head that is listed and not there, files that are no heads.
 pub fn heads(folder: &Path) -> Result<Vec<Head>> {
-    let provenance = folder.join("polyloom.json");
-    let listed = match provenance.exists() {
-        true => polyloom_core::checkpoint::read_json(&provenance)?,
-        false => serde_json::Value::Null,
-    };
-    let mut tasks: Vec<String> = listed["tasks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|t| Some(t["id"].as_str()?.to_owned()))
-        .collect();
     let root = folder.join("heads");
+    let mut tasks = listed(folder)?;
     if tasks.is_empty() {
-        below(&root, "", &mut tasks)?;
-        tasks.sort();
+        tasks = heads_below(&root)?;
     }
     tasks
         .iter()
         .map(|task| Head::read(&Head::path(&root, task), task))
         .collect()
+}
+
+/// What `polyloom.json` of a folder says; nothing where there is none.
+pub(super) fn provenance(folder: &Path) -> Result<serde_json::Value> {
+    let file = folder.join("polyloom.json");
+    Ok(match file.exists() {
+        true => polyloom_core::checkpoint::read_json(&file)?,
+        false => serde_json::Value::Null,
+    })
+}
+
+/// Ids of the tasks that a folder names as its own.
+///
+/// # Errors
+/// A `polyloom.json` that cannot be read.
+pub fn listed(folder: &Path) -> Result<Vec<String>> {
+    let provenance = provenance(folder)?;
+    let tasks = provenance["tasks"].as_array().into_iter().flatten();
+    let id = |t: &serde_json::Value| Some(t["id"].as_str()?.to_owned());
+    Ok(tasks.filter_map(id).collect())
+}
+
+/// Tasks of the files in a folder of heads, by name.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn heads_below(root: &Path) -> Result<Vec<String>> {
+    let mut tasks = Vec::new();
+    below(root, "", &mut tasks)?;
+    tasks.sort();
+    Ok(tasks)
 }
 
 /// Tasks that have a file below a folder.

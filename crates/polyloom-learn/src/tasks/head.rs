@@ -205,6 +205,13 @@ impl Head {
         self.layers.last().map_or(0, |(_, b)| b.elem_count())
     }
 
+    /// Number of inputs.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        let first = self.layers.first().and_then(|(w, _)| w.dims().get(1));
+        first.copied().unwrap_or(0)
+    }
+
     /// Reads `<folder>/<task>.safetensors`.
     ///
     /// # Errors

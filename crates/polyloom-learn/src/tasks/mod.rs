@@ -5,11 +5,16 @@
 //! [`answers`]; none has a way of its own.
 
 pub mod answers;
+pub mod content;
+pub mod evaluate;
 pub mod family;
+pub mod fit;
 pub mod forward;
 pub mod head;
 pub mod rows;
+pub mod system;
 
 pub use family::Opened;
 pub use head::{Feature, Head, HeadKind};
 pub use rows::{Reader, Rows, Shown};
+pub use system::{Base, System};

@@ -127,7 +127,6 @@ impl Rows {
         let all = examples::read(spec, loader, split)?;
         let n = all.rows.len();
         let most = limit.unwrap_or(n).min(n);
-        let taken = |i: usize| (i + 1) * most / n.max(1) != i * most / n.max(1);
         let mut rows = Self {
             wanted: vec![Vec::new(); all.asked.len()],
             asked: all.asked,
@@ -136,7 +135,7 @@ impl Rows {
         };
         let mut inputs = Vec::with_capacity(most);
         for (i, row) in all.rows.into_iter().enumerate() {
-            if taken(i) {
+            if examples::is_taken(i, n, limit) {
                 rows.ids.push(row.id);
                 inputs.push(row.input);
                 for (list, wanted) in rows.wanted.iter_mut().zip(row.wanted) {

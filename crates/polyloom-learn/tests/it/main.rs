@@ -1,5 +1,6 @@
 //! Whole models.
 
+mod adapters;
 mod differences;
 mod dropout;
 mod fresh;

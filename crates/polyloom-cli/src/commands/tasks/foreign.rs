@@ -148,14 +148,6 @@ pub fn example(entry: &Entry, roots: &Roots, number: usize, ui: &Ui) -> Result<(
         return Err(error.hint("add `[[prompts]]` to its spec").into());
     };
     let loader = Loader::new(spec, roots.folder(entry)?, Limits::default());
-    let records = |split: &str| -> Result<Vec<Record>, MergeError> {
-        let mut out = Vec::new();
-        loader.rows(split, &mut |t| {
-            out.extend((0..t.rows()).map(|i| loader.record(&t, i)));
-            Ok(())
-        })?;
-        Ok(out)
-    };
     let last = spec
         .splits
         .named
@@ -163,7 +155,7 @@ pub fn example(entry: &Entry, roots: &Roots, number: usize, ui: &Ui) -> Result<(
         .next_back()
         .cloned()
         .unwrap_or_default();
-    let rows = records(&last)?;
+    let rows = loader.records(&last)?;
     let row = number
         .checked_sub(1)
         .and_then(|i| rows.get(i))
@@ -178,7 +170,7 @@ pub fn example(entry: &Entry, roots: &Roots, number: usize, ui: &Ui) -> Result<(
     let pool = if spec.fewshot.n == 0 {
         Vec::new()
     } else {
-        records(source)?
+        loader.records(source)?
     };
     let shots = Shots::new(&spec.fewshot, &pool)?;
     let shots: Vec<Record> = shots.of(row).into_iter().cloned().collect();

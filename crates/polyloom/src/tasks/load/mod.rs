@@ -295,6 +295,19 @@ impl<'s> Loader<'s> {
         present && !ignored()
     }
 
+    /// All rows of a split as records.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub fn records(&self, split: &str) -> Result<Vec<serde_json::Map<String, Value>>> {
+        let mut out = Vec::new();
+        self.rows(split, &mut |table| {
+            out.extend((0..table.rows()).map(|i| self.record(&table, i)));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
     /// A row as prompts see it: its columns, and the canonical fields of the spec by name.
     #[must_use]
     pub fn record(&self, table: &Table, row: usize) -> serde_json::Map<String, Value> {

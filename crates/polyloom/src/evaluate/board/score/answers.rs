@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+
+pub(crate) use polyloom_core::hash::sha256_text as sha256;
 
 use super::maps::hex;
 use crate::error::{MergeError, Result};
@@ -196,10 +197,4 @@ pub(crate) fn number(value: &Value, infinite: bool) -> Option<f64> {
         _ => return None,
     };
     (x.is_finite() || infinite && !x.is_nan()).then_some(x)
-}
-
-/// SHA-256 in lower-case hex.
-pub(crate) fn sha256(text: &str) -> String {
-    let bytes = Sha256::digest(text.as_bytes());
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::answers::plain;
+use super::goal::{Goal, goals};
 use super::truth::{self, Truth};
 use crate::error::{MergeError, Result};
 use crate::tasks::data::Table;
@@ -81,6 +82,32 @@ pub fn is_learned(kind: TaskType) -> bool {
     )
 }
 
+/// Whether row `i` of `n` is one of those that a limit takes: spread evenly, so that files ordered by class lose none.
+#[must_use]
+pub fn is_taken(i: usize, n: usize, limit: Option<usize>) -> bool {
+    let most = limit.unwrap_or(n).min(n);
+    (i + 1) * most / n.max(1) != i * most / n.max(1)
+}
+
+/// What a task asks for, before any row is read: classes that the task does not name are none here.
+///
+/// # Errors
+/// A task without a type.
+pub fn asked(spec: &TaskSpec) -> Result<Vec<Asked>> {
+    Ok(goals(spec)?.into_iter().map(Asked::from).collect())
+}
+
+impl From<Goal> for Asked {
+    fn from(goal: Goal) -> Self {
+        Self {
+            target: goal.name,
+            kind: goal.kind,
+            classes: goal.classes,
+            discovered: goal.discovered,
+        }
+    }
+}
+
 /// Reads a split of a task of texts or images.
 ///
 /// # Errors
@@ -118,13 +145,7 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
         });
         Ok(true)
     })?;
-    let asked = questions.goals.into_iter().map(|g| Asked {
-        target: g.name,
-        kind: g.kind,
-        classes: g.classes,
-        discovered: g.discovered,
-    });
-    let asked = asked.collect();
+    let asked = questions.goals.into_iter().map(Asked::from).collect();
     let rows = questions.examples.into_iter().zip(inputs);
     let rows = rows.map(|(example, input)| {
         let wanted = |truth: Option<Truth>| {

@@ -6,7 +6,9 @@
 //! said, what is right and the score of each are kept as records ([`records`]).
 
 pub mod answers;
+pub mod ask;
 mod cells;
+mod choice;
 pub mod examples;
 pub mod extract;
 mod given;

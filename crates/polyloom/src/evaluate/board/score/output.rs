@@ -88,6 +88,17 @@ impl Output {
         Ok(output)
     }
 
+    /// Whether a results file is of the same thing as it was before: the path is the same, the content another.
+    #[must_use]
+    pub fn is_stale(path: &Path, answers: &Answers) -> bool {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let held: Value = serde_json::from_str(&text).unwrap_or_default();
+        let model = &held["model"];
+        held["schema"] == SCHEMA
+            && model["path"] == answers.path.display().to_string()
+            && model["hash"] != answers.hash
+    }
+
     /// The entries of a task where they are there with this key and their records too.
     #[must_use]
     pub fn unchanged(&self, key: &str) -> Option<Vec<(String, Value)>> {
