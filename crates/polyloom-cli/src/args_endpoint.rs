@@ -13,7 +13,12 @@ pub struct EndpointArgs {
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     pub model: Option<String>,
     /// Which interface: messages that are replied to, or texts that are gone on with
-    #[arg(long, value_name = "WHICH", default_value = "chat", requires = "endpoint")]
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "chat",
+        requires = "endpoint"
+    )]
     pub api: Api,
     /// Requests at once
     #[arg(long, value_name = "N", default_value_t = 4, requires = "endpoint", value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -22,7 +27,12 @@ pub struct EndpointArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "endpoint", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Environment variable that holds the key
-    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY", requires = "endpoint")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "OPENAI_API_KEY",
+        requires = "endpoint"
+    )]
     pub api_key_env: String,
     /// Examples in the prompt [default: what the task says]
     #[arg(long, value_name = "N", requires = "endpoint")]

@@ -9,7 +9,9 @@ use crate::args_tasks::Places;
 
 /// `polyloom eval`
 #[derive(Debug, Args)]
-#[command(override_usage = "polyloom eval [OPTIONS] <MODEL>...\n       polyloom eval [OPTIONS] --predictions <FILE>\n       polyloom eval [OPTIONS] --endpoint <URL> --model <NAME> --task <TASK>", after_help = "Examples:
+#[command(
+    override_usage = "polyloom eval [OPTIONS] <MODEL>...\n       polyloom eval [OPTIONS] --predictions <FILE>\n       polyloom eval [OPTIONS] --endpoint <URL> --model <NAME> --task <TASK>",
+    after_help = "Examples:
   polyloom eval out/ties                                        (the tasks of its heads)
   polyloom eval models/vit -t digits --heads heads -L 200
   polyloom eval out/* -t group/sentiment -o runs/               (a table, a results file each)
@@ -18,7 +20,8 @@ use crate::args_tasks::Places;
   polyloom eval --predictions preds.csv --task mpqa             (columns id, prediction)
   polyloom eval --predictions answers.jsonl --task bbh.toml --extract step-by-step
   polyloom eval --predictions samples_arc_easy_2026-05-01T10-11-12.jsonl
-  polyloom eval --predictions scored.csv --values rouge_l       (scores that the file holds)")]
+  polyloom eval --predictions scored.csv --values rouge_l       (scores that the file holds)"
+)]
 pub struct EvalArgs {
     /// Models to run: folders with config.json, PEFT adapters, MODEL+ADAPTER, folders of heads alone, hf:org/name
     #[arg(value_name = "MODEL", conflicts_with = "predictions")]

@@ -67,7 +67,10 @@ impl Endpoint {
         }
         let key = std::env::var(key_variable).ok();
         let key = key.map(|k| k.trim().to_owned()).filter(|k| !k.is_empty());
-        if key.as_ref().is_some_and(|k| !k.chars().all(|c| c.is_ascii_graphic())) {
+        if key
+            .as_ref()
+            .is_some_and(|k| !k.chars().all(|c| c.is_ascii_graphic()))
+        {
             return Err(MergeError::plan(
                 "arguments",
                 format!("{key_variable} holds a character that no key has"),
@@ -150,18 +153,24 @@ impl Endpoint {
     fn once(&self, body: &Value) -> Result<String, Trouble> {
         let address = self.address();
         let error = |code, what: String| MergeError::plan(code, what).at(address.clone());
-        let mut request = self.agent.post(&address).header("content-type", "application/json");
+        let mut request = self
+            .agent
+            .post(&address)
+            .header("content-type", "application/json");
         if let Some(key) = &self.key.1 {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let slow = || {
-            let what = format!("does not answer within {} s", self.timeout.as_secs());
-            let slow = error("endpoint-timeout", what);
-            Trouble::Passing(
-                Box::new(slow.hint("--timeout SECONDS waits longer, --concurrency 1 asks for less at once")),
-                None,
-            )
-        };
+        let slow =
+            || {
+                let what = format!("does not answer within {} s", self.timeout.as_secs());
+                let slow = error("endpoint-timeout", what);
+                Trouble::Passing(
+                    Box::new(slow.hint(
+                        "--timeout SECONDS waits longer, --concurrency 1 asks for less at once",
+                    )),
+                    None,
+                )
+            };
         let response = request.send(body.to_string()).map_err(|e| match e {
             ureq::Error::Timeout(_) => slow(),
             ureq::Error::HostNotFound => Trouble::Final(Box::new(
@@ -175,7 +184,10 @@ impl Endpoint {
                 ))
             }
             other => Trouble::Passing(
-                Box::new(error("endpoint-failed", format!("cannot be asked: {other}"))),
+                Box::new(error(
+                    "endpoint-failed",
+                    format!("cannot be asked: {other}"),
+                )),
                 None,
             ),
         })?;
@@ -200,7 +212,10 @@ impl Endpoint {
                 )))
             });
         }
-        let told = error("endpoint-refused", format!("answers {status}: {}", excerpt(&reason(&said))));
+        let told = error(
+            "endpoint-refused",
+            format!("answers {status}: {}", excerpt(&reason(&said))),
+        );
         if status.is_server_error()
             || status == StatusCode::TOO_MANY_REQUESTS
             || status == StatusCode::REQUEST_TIMEOUT
@@ -242,7 +257,9 @@ impl Endpoint {
 /// The message of an error in OpenAI's form, else all of it.
 fn reason(said: &str) -> String {
     let value: Value = serde_json::from_str(said).unwrap_or_default();
-    let message = value["error"]["message"].as_str().or(value["message"].as_str());
+    let message = value["error"]["message"]
+        .as_str()
+        .or(value["message"].as_str());
     message.map_or_else(|| said.to_owned(), str::to_owned)
 }
 

@@ -123,4 +123,3 @@ fn remarks(task: &str, entry: &Value, first_of_task: bool, missing: bool, ui: &U
         }
     }
 }
-

@@ -10,8 +10,8 @@ use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits, images};
 use polyloom_learn::engine::{Value, slice, tensor};
-use polyloom_learn::models::generate::{Sampling, generate};
 use polyloom_learn::models::Source;
+use polyloom_learn::models::generate::{Sampling, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::outputs;
 use polyloom_learn::tasks::system::no_head;
@@ -131,7 +131,16 @@ fn by_task(
     let ready = base.ready(&system)?;
     ready.warnings.iter().for_each(|w| ui.warning(w));
     ready.with(&[&head], |model, source| {
-        Ok(classified(model, source, &base.reader, &head, inputs, args, out, ui))
+        Ok(classified(
+            model,
+            source,
+            &base.reader,
+            &head,
+            inputs,
+            args,
+            out,
+            ui,
+        ))
     })?
 }
 
@@ -158,7 +167,10 @@ fn embedded(model: &Model, reader: &Reader, inputs: &[Input]) -> Result<Value, F
 }
 
 /// Answers of a head, batch by batch.
-#[allow(clippy::too_many_arguments, reason = "a model, its head, what is asked and where it goes")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a model, its head, what is asked and where it goes"
+)]
 fn classified(
     model: &Model,
     source: &dyn Source,
@@ -175,7 +187,8 @@ fn classified(
             given.push(match reader {
                 Reader::Texts(_) => examples::Input::Text(first.clone(), second.clone()),
                 Reader::Pictures(_) => {
-                    let (pixels, size) = images::decode(Path::new(first), None, &Limits::default())?;
+                    let (pixels, size) =
+                        images::decode(Path::new(first), None, &Limits::default())?;
                     let size = size.map(|n| n as usize);
                     examples::Input::Image { pixels, size }
                 }
@@ -187,7 +200,10 @@ fn classified(
             let (shown, event) = match head.kind {
                 HeadKind::Regression => {
                     let x = said.first().map_or(f64::NAN, |x| short(*x));
-                    (x.to_string(), json!({"type": "number", "input": input.0, "value": x}))
+                    (
+                        x.to_string(),
+                        json!({"type": "number", "input": input.0, "value": x}),
+                    )
                 }
                 _ => classes(&head.labels, input, said, args, inputs.len() == 1),
             };

@@ -234,18 +234,25 @@ impl Ui {
 
     /// A progress line over `total` bytes.
     pub fn progress(&self, verb: &str, total: u64) -> Progress<'_> {
-        let template = "{prefix}  [{bar:28}]  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}";
+        let template =
+            "{prefix}  [{bar:28}]  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}";
         self.line(verb, total, "bytes", template)
     }
 
     /// A progress line over `total` steps of one kind.
     pub fn steps(&self, verb: &str, total: u64) -> Progress<'_> {
-        self.line(verb, total, "step", "{prefix}  [{bar:28}]  {pos}/{len}  {wide_msg}")
+        self.line(
+            verb,
+            total,
+            "step",
+            "{prefix}  [{bar:28}]  {pos}/{len}  {wide_msg}",
+        )
     }
 
     fn line(&self, verb: &str, total: u64, unit: &'static str, template: &str) -> Progress<'_> {
         let bar = self.progress.then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
+            let bar =
+                ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("##-"));
             }
@@ -287,7 +294,11 @@ impl Progress<'_> {
             && last.elapsed().as_secs() >= 1
         {
             *last = Instant::now();
-            let thing = if self.unit == "bytes" { "tensor" } else { "what" };
+            let thing = if self.unit == "bytes" {
+                "tensor"
+            } else {
+                "what"
+            };
             self.ui.event(
                 &json!({"type": "progress", (self.unit): done, "total": self.total, (thing): what}),
             );

@@ -14,7 +14,11 @@ const PROMPT: &str = "[[prompts]]\ntemplate = \"{{input}}\\nMood:\"\nchoices = [
 fn reviews(dir: &Path, more: &str) -> String {
     let mut rows = "id,text,mood\n".to_owned();
     for i in 0..12 {
-        let (word, mood) = if i % 3 == 0 { ("fine", "good") } else { ("awful", "bad") };
+        let (word, mood) = if i % 3 == 0 {
+            ("fine", "good")
+        } else {
+            ("awful", "bad")
+        };
         writeln!(rows, "r{i},review {i} is {word},{mood}").unwrap();
     }
     std::fs::write(dir.join("reviews.csv"), rows).unwrap();
@@ -60,7 +64,17 @@ fn results(path: &Path) -> Value {
 
 fn ask(url: &str, spec: &str, target: &Path, more: &[&str]) -> (Option<i32>, String, String) {
     let target = target.display().to_string();
-    let args = ["eval", "--endpoint", url, "--model", "org/m", "-t", spec, "-o", &target];
+    let args = [
+        "eval",
+        "--endpoint",
+        url,
+        "--model",
+        "org/m",
+        "-t",
+        spec,
+        "-o",
+        &target,
+    ];
     let out = polyloom(&[&args[..], more].concat());
     (out.status.code(), text(&out.stdout), text(&out.stderr))
 }
@@ -82,14 +96,27 @@ fn a_server_is_asked_and_scored_and_its_answers_are_kept() {
     assert_eq!(seen.len(), 12);
     let (path, body) = &seen[0];
     assert_eq!(path, "/v1/chat/completions");
-    assert_eq!((&body["model"], &body["temperature"], &body["seed"]), (&json!("org/m"), &json!(0.0), &json!(0)));
-    let zero = seen.iter().map(|(_, b)| prompt(b)).find(|p| p.starts_with("review 0 ")).unwrap();
-    assert_eq!(zero, "review 0 is fine\nMood:\n\nAnswer with one of these and nothing else: bad, good");
+    assert_eq!(
+        (&body["model"], &body["temperature"], &body["seed"]),
+        (&json!("org/m"), &json!(0.0), &json!(0))
+    );
+    let zero = seen
+        .iter()
+        .map(|(_, b)| prompt(b))
+        .find(|p| p.starts_with("review 0 "))
+        .unwrap();
+    assert_eq!(
+        zero,
+        "review 0 is fine\nMood:\n\nAnswer with one of these and nothing else: bad, good"
+    );
     assert_eq!(results(&target)["model"]["name"], "m");
 
     // All answers are there: nobody is asked again. Without the last ones, only these are asked, also after a cut line.
     let (code, _, said) = ask(&server.url, &spec, &target, &[]);
-    assert!(code == Some(0) && said.contains("nothing changed"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("nothing changed"),
+        "{said}"
+    );
     assert_eq!(server.seen().len(), 12);
     let kept = dir.path().join("r.responses.jsonl");
     let lines = std::fs::read_to_string(&kept).unwrap();
@@ -97,7 +124,10 @@ fn a_server_is_asked_and_scored_and_its_answers_are_kept() {
     std::fs::write(&kept, format!("{}\n{{\"key\": \"ab", some.join("\n"))).unwrap();
     std::fs::remove_file(&target).unwrap();
     let (code, _, said) = ask(&server.url, &spec, &target, &[]);
-    assert!(code == Some(0) && said.contains("9 of 12 answers are there already"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("9 of 12 answers are there already"),
+        "{said}"
+    );
     assert_eq!(server.seen().len(), 15);
     assert_eq!(results(&target)["tasks"]["mine/mood"]["n"], 12);
     ask(&server.url, &spec, &target, &["--force"]);
@@ -113,29 +143,68 @@ fn texts_to_go_on_with_examples_and_rules() {
     let dir = tempfile::tempdir().unwrap();
     let spec = reviews(dir.path(), PROMPT);
     let server = Server::start(|_, _, body| {
-        let said = if mood(&prompt(body)) == "bad" { " bad\n" } else { " good\n" };
+        let said = if mood(&prompt(body)) == "bad" {
+            " bad\n"
+        } else {
+            " good\n"
+        };
         (200, json!({"choices": [{"text": said}]}).to_string())
     });
     let target = dir.path().join("r.json");
-    let (code, _, said) = ask(&server.url, &spec, &target, &["--api", "completions", "--fewshot", "2", "--max-tokens", "5"]);
+    let (code, _, said) = ask(
+        &server.url,
+        &spec,
+        &target,
+        &[
+            "--api",
+            "completions",
+            "--fewshot",
+            "2",
+            "--max-tokens",
+            "5",
+        ],
+    );
     assert_eq!(code, Some(0), "{said}");
     let seen = server.seen();
     assert_eq!(seen[0].0, "/v1/completions");
-    assert_eq!((&seen[0].1["max_tokens"], &seen[0].1["stop"]), (&json!(5), &json!(["\n"])));
-    let last = seen.iter().map(|(_, b)| prompt(b)).find(|p| p.contains("review 11 ")).unwrap();
-    assert_eq!(last, "review 0 is fine\nMood: good\n\nreview 1 is awful\nMood: bad\n\nreview 11 is awful\nMood:");
-    assert_eq!(results(&target)["tasks"]["mine/mood"]["value"].as_f64().unwrap(), 11.0 / 12.0);
+    assert_eq!(
+        (&seen[0].1["max_tokens"], &seen[0].1["stop"]),
+        (&json!(5), &json!(["\n"]))
+    );
+    let last = seen
+        .iter()
+        .map(|(_, b)| prompt(b))
+        .find(|p| p.contains("review 11 "))
+        .unwrap();
+    assert_eq!(
+        last,
+        "review 0 is fine\nMood: good\n\nreview 1 is awful\nMood: bad\n\nreview 11 is awful\nMood:"
+    );
+    assert_eq!(
+        results(&target)["tasks"]["mine/mood"]["value"]
+            .as_f64()
+            .unwrap(),
+        11.0 / 12.0
+    );
     // The task's own rules read the answer.
-    let rules = format!("{PROMPT}\n[[parse]]\nname = \"mood\"\nsteps = [{{ regex = \"mood=(\\\\w+)\" }}]");
+    let rules =
+        format!("{PROMPT}\n[[parse]]\nname = \"mood\"\nsteps = [{{ regex = \"mood=(\\\\w+)\" }}]");
     let spec = reviews(dir.path(), &rules);
     let server = Server::start(|_, _, body| {
-        let word = if mood(&prompt(body)) == "bad" { "bad" } else { "good" };
+        let word = if mood(&prompt(body)) == "bad" {
+            "bad"
+        } else {
+            "good"
+        };
         chat(&format!("not bad, not good: mood={word}"))
     });
     let (code, _, said) = ask(&server.url, &spec, &dir.path().join("rules.json"), &[]);
     assert_eq!(code, Some(0), "{said}");
     let found = results(&dir.path().join("rules.json"));
-    assert_eq!(found["tasks"]["mine/mood"]["value"].as_f64().unwrap(), 11.0 / 12.0);
+    assert_eq!(
+        found["tasks"]["mine/mood"]["value"].as_f64().unwrap(),
+        11.0 / 12.0
+    );
 }
 
 #[test]
@@ -157,13 +226,31 @@ fn a_busy_server_is_asked_again_and_a_refusal_is_told() {
     // The key is sent, and its variable named where it does not help.
     let closed = Server::start(|_, path, _| match path {
         "/v1/chat/completions Bearer good" => chat("bad"),
-        _ => (401, json!({"error": {"message": "Incorrect API key"}}).to_string()),
+        _ => (
+            401,
+            json!({"error": {"message": "Incorrect API key"}}).to_string(),
+        ),
     });
     let said = refused(&closed.url, &["--api-key-env", "NO_SUCH_KEY"]);
-    assert!(said.contains(&closed.url) && said.contains("401") && said.contains("Incorrect API key"), "{said}");
-    assert!(said.contains("NO_SUCH_KEY is not set; --api-key-env NAME"), "{said}");
+    assert!(
+        said.contains(&closed.url) && said.contains("401") && said.contains("Incorrect API key"),
+        "{said}"
+    );
+    assert!(
+        said.contains("NO_SUCH_KEY is not set; --api-key-env NAME"),
+        "{said}"
+    );
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_polyloom"))
-        .args(["eval", "--endpoint", &closed.url, "--model", "m", "-t", &spec, "-o"])
+        .args([
+            "eval",
+            "--endpoint",
+            &closed.url,
+            "--model",
+            "m",
+            "-t",
+            &spec,
+            "-o",
+        ])
         .arg(dir.path().join("keyed.json"))
         .args(["--api-key-env", "SOME_KEY"])
         .env("SOME_KEY", "good")
@@ -172,12 +259,21 @@ fn a_busy_server_is_asked_again_and_a_refusal_is_told() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     let odd = Server::start(|_, _, _| (200, "<html>It works!</html>".into()));
     let said = refused(&odd.url, &[]);
-    assert!(said.contains("answers no completion: <html>It works!") && said.contains("--endpoint"), "{said}");
+    assert!(
+        said.contains("answers no completion: <html>It works!") && said.contains("--endpoint"),
+        "{said}"
+    );
     let unknown = Server::start(|_, _, _| (404, json!({"message": "no such model"}).to_string()));
     let said = refused(&unknown.url, &[]);
-    assert!(said.contains("no such model") && said.contains("know the model `org/m`"), "{said}");
+    assert!(
+        said.contains("no such model") && said.contains("know the model `org/m`"),
+        "{said}"
+    );
     let said = refused("http://127.0.0.1:9/v1", &[]);
-    assert!(said.contains("http://127.0.0.1:9/v1/chat/completions: refuses the connection"), "{said}");
+    assert!(
+        said.contains("http://127.0.0.1:9/v1/chat/completions: refuses the connection"),
+        "{said}"
+    );
     assert!(said.contains("start the server"), "{said}");
     let said = refused("localhost:8000", &[]);
     assert!(said.contains("is no http:// or https:// address"), "{said}");
@@ -195,13 +291,25 @@ fn a_slow_server_is_told_with_the_time_it_had() {
     let dir = tempfile::tempdir().unwrap();
     let spec = reviews(dir.path(), PROMPT);
     let slow = Server::start(|number, _, _| {
-        std::thread::sleep(std::time::Duration::from_millis(if number > 2 { 1500 } else { 0 }));
+        std::thread::sleep(std::time::Duration::from_millis(if number > 2 {
+            1500
+        } else {
+            0
+        }));
         chat("bad")
     });
     let target = dir.path().join("r.json");
-    let (code, _, said) = ask(&slow.url, &spec, &target, &["--timeout", "1", "--concurrency", "1"]);
+    let (code, _, said) = ask(
+        &slow.url,
+        &spec,
+        &target,
+        &["--timeout", "1", "--concurrency", "1"],
+    );
     assert_eq!(code, Some(2));
-    assert!(said.contains("does not answer within 1 s") && said.contains("--timeout SECONDS"), "{said}");
+    assert!(
+        said.contains("does not answer within 1 s") && said.contains("--timeout SECONDS"),
+        "{said}"
+    );
     // What was answered before is kept.
     let kept = std::fs::read_to_string(dir.path().join("r.responses.jsonl")).unwrap();
     assert_eq!(kept.lines().count(), 2);

@@ -51,7 +51,11 @@ const LABELS: &str = "[labels]\nnames = [\"bright\", \"dark\"]";
 /// Writes a head that says its bias, whatever it sees.
 pub fn head(file: &Path, bias: &[f32], labels: Option<&[&str]>, width: usize) {
     let tensors: Vec<(OutTensor, Vec<u8>)> = [
-        ("weight", vec![bias.len(), width], vec![0.0; bias.len() * width]),
+        (
+            "weight",
+            vec![bias.len(), width],
+            vec![0.0; bias.len() * width],
+        ),
         ("bias", vec![bias.len()], bias.to_vec()),
     ]
     .into_iter()
@@ -90,13 +94,23 @@ fn results(path: &Path) -> Value {
 
 fn done(args: &[&str]) -> (String, String) {
     let out = polyloom(args);
-    assert_eq!(out.status.code(), Some(0), "{args:?}: {}", text(&out.stderr));
+    assert_eq!(
+        out.status.code(),
+        Some(0),
+        "{args:?}: {}",
+        text(&out.stderr)
+    );
     (text(&out.stdout), text(&out.stderr))
 }
 
 fn refused(args: &[&str]) -> String {
     let out = polyloom(args);
-    assert_eq!(out.status.code(), Some(2), "{args:?}: {}", text(&out.stdout));
+    assert_eq!(
+        out.status.code(),
+        Some(2),
+        "{args:?}: {}",
+        text(&out.stdout)
+    );
     text(&out.stderr)
 }
 
@@ -106,8 +120,17 @@ fn a_folder_is_scored_on_the_tasks_of_its_heads() {
     let (spec, folder) = (task(dir.path(), LABELS), model(dir.path(), "mine"));
     let root = folder.display().to_string();
     // Labels in another order: outputs follow the task.
-    head(&folder.join("heads/level.safetensors"), &[1.0, 2.0], Some(&["dark", "bright"]), 24);
-    std::fs::write(folder.join("polyloom.json"), r#"{"tasks": [{"id": "level"}]}"#).unwrap();
+    head(
+        &folder.join("heads/level.safetensors"),
+        &[1.0, 2.0],
+        Some(&["dark", "bright"]),
+        24,
+    );
+    std::fs::write(
+        folder.join("polyloom.json"),
+        r#"{"tasks": [{"id": "level"}]}"#,
+    )
+    .unwrap();
     let catalogue = ["--catalogue", &spec];
     let args = [&["eval", &*root][..], &catalogue].concat();
     let (shown, _) = done(&args);
@@ -125,9 +148,17 @@ fn a_folder_is_scored_on_the_tasks_of_its_heads() {
     assert!(told.contains("light/level: nothing changed"), "{told}");
     assert_eq!(again.replace(&root, "mine"), shown);
     assert_eq!(std::fs::read(&file).unwrap(), first);
-    head(&folder.join("heads/level.safetensors"), &[2.0, 1.0], Some(&["dark", "bright"]), 24);
+    head(
+        &folder.join("heads/level.safetensors"),
+        &[2.0, 1.0],
+        Some(&["dark", "bright"]),
+        24,
+    );
     let (_, told) = done(&args);
-    assert!(told.contains("they are replaced") && !told.contains("nothing changed"), "{told}");
+    assert!(
+        told.contains("they are replaced") && !told.contains("nothing changed"),
+        "{told}"
+    );
     assert_eq!(results(&file)["tasks"]["light/level"]["value"], 0.375);
 
     // Fewer rows are spread over the split: half of each class.
@@ -137,22 +168,41 @@ fn a_folder_is_scored_on_the_tasks_of_its_heads() {
     assert_eq!((&entry["value"], &entry["n"]), (&json!(0.375), &json!(8)));
 
     // A head without labels takes those of the task; classes that the task does not name are those of the rows.
-    head(&folder.join("heads/level.safetensors"), &[2.0, 1.0], None, 24);
+    head(
+        &folder.join("heads/level.safetensors"),
+        &[2.0, 1.0],
+        None,
+        24,
+    );
     for labels in [LABELS, ""] {
         let spec = task(dir.path(), labels);
-        let target = dir.path().join(format!("{}.json", labels.len())).display().to_string();
+        let target = dir
+            .path()
+            .join(format!("{}.json", labels.len()))
+            .display()
+            .to_string();
         done(&["eval", &root, "-t", &spec, "-o", &target]);
-        assert_eq!(results(Path::new(&target))["tasks"]["light/level"]["value"], 0.625);
+        assert_eq!(
+            results(Path::new(&target))["tasks"]["light/level"]["value"],
+            0.625
+        );
     }
 }
 
 #[test]
 fn the_help_says_what_can_be_scored() {
     let (shown, _) = done(&["eval", "--help"]);
-    for words in ["polyloom eval [OPTIONS] <MODEL>...", "--predictions <FILE>", "--endpoint <URL> --model <NAME>"] {
+    for words in [
+        "polyloom eval [OPTIONS] <MODEL>...",
+        "--predictions <FILE>",
+        "--endpoint <URL> --model <NAME>",
+    ] {
         assert!(shown.contains(words), "{shown}");
     }
-    assert!(shown.contains("Asking a server:") && shown.contains("--api-key-env"), "{shown}");
+    assert!(
+        shown.contains("Asking a server:") && shown.contains("--api-key-env"),
+        "{shown}"
+    );
     assert!(shown.lines().all(|l| l.chars().count() <= 100), "{shown}");
 }
 
@@ -164,31 +214,58 @@ fn what_does_not_fit_is_said_with_both_sides() {
     let target = dir.path().join("r.json").display().to_string();
     let args = ["eval", &*root, "-t", &*spec, "-o", &*target];
     let said = refused(&args);
-    assert!(said.contains("has no head for `light/level`") && said.contains("--heads DIR"), "{said}");
+    assert!(
+        said.contains("has no head for `light/level`") && said.contains("--heads DIR"),
+        "{said}"
+    );
     let said = refused(&["eval", &root]);
-    assert!(said.contains("none was given") && said.contains("-t TASK"), "{said}");
+    assert!(
+        said.contains("none was given") && said.contains("-t TASK"),
+        "{said}"
+    );
     let file = folder.join("heads/level.safetensors");
     head(&file, &[1.0, 2.0], Some(&["cat", "dog"]), 24);
     let said = refused(&args);
-    assert!(said.contains("2 classes (cat, dog)") && said.contains("2 (bright, dark)"), "{said}");
+    assert!(
+        said.contains("2 classes (cat, dog)") && said.contains("2 (bright, dark)"),
+        "{said}"
+    );
     head(&file, &[1.0, 2.0, 3.0], None, 24);
     let said = refused(&args);
-    assert!(said.contains("3 classes without names") && said.contains("2 (bright, dark)"), "{said}");
+    assert!(
+        said.contains("3 classes without names") && said.contains("2 (bright, dark)"),
+        "{said}"
+    );
     head(&file, &[1.0, 2.0], None, 32);
     let said = refused(&args);
-    assert!(said.contains("takes 32 numbers") && said.contains("has 24"), "{said}");
+    assert!(
+        said.contains("takes 32 numbers") && said.contains("has 24"),
+        "{said}"
+    );
     head(&file, &[1.0], None, 24);
     let said = refused(&args);
-    assert!(said.contains("head of regression") && said.contains("asks for classification"), "{said}");
+    assert!(
+        said.contains("head of regression") && said.contains("asks for classification"),
+        "{said}"
+    );
     let said = refused(&["eval", &root, &root, "-t", &spec, "-o", &target]);
-    assert!(said.contains("several systems") && said.contains("-o DIR/"), "{said}");
+    assert!(
+        said.contains("several systems") && said.contains("-o DIR/"),
+        "{said}"
+    );
     let said = refused(&["eval"]);
     assert!(said.contains("nothing to score"), "{said}");
     // Nothing was written.
     assert!(!Path::new(&target).exists());
     let preds = dir.path().join("p.csv");
     std::fs::write(&preds, "id,prediction\n").unwrap();
-    let said = refused(&["eval", "--predictions", &preds.display().to_string(), "-L", "3"]);
+    let said = refused(&[
+        "eval",
+        "--predictions",
+        &preds.display().to_string(),
+        "-L",
+        "3",
+    ]);
     assert!(said.contains("--limit"), "{said}");
 }
 
@@ -200,16 +277,33 @@ fn several_systems_make_a_table_and_a_file_each() {
     // Heads alone stand on a base, which is opened once for both and for itself.
     for (name, bias) in [("a", [2.0, 1.0]), ("b", [1.0, 2.0])] {
         let folder = dir.path().join(name);
-        head(&folder.join("heads/light/level.safetensors"), &bias, Some(&["bright", "dark"]), 24);
+        head(
+            &folder.join("heads/light/level.safetensors"),
+            &bias,
+            Some(&["bright", "dark"]),
+            24,
+        );
         std::fs::write(folder.join("polyloom.json"), r#"{"base": "../base"}"#).unwrap();
     }
     head(&base.join("heads/level.safetensors"), &[1.0, 2.0], None, 24);
     let path = |name: &str| dir.path().join(name).display().to_string();
     let runs = path("runs");
-    let args = ["eval", &path("a"), &path("b"), &path("base"), "-t", &spec, "-o", &runs];
+    let args = [
+        "eval",
+        &path("a"),
+        &path("b"),
+        &path("base"),
+        "-t",
+        &spec,
+        "-o",
+        &runs,
+    ];
     let (shown, _) = done(&args);
     let shown = shown.replace(&runs, "runs");
-    assert_eq!(shown, "system   level\na        0.625\nb        0.375\nbase     0.375\nresults: runs\n");
+    assert_eq!(
+        shown,
+        "system   level\na        0.625\nb        0.375\nbase     0.375\nresults: runs\n"
+    );
     let values: Vec<f64> = ["a", "b", "base"]
         .iter()
         .map(|n| results(&dir.path().join(format!("runs/{n}.json"))))
@@ -217,8 +311,10 @@ fn several_systems_make_a_table_and_a_file_each() {
         .collect();
     assert_eq!(values, [0.625, 0.375, 0.375]);
     let out = polyloom(&[&args[..], &["--json", "--force"]].concat());
-    let events: Vec<Value> =
-        text(&out.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let events: Vec<Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     let opened: Vec<&Value> = events.iter().filter(|e| e["type"] == "model").collect();
     assert!(opened.len() == 1 && opened[0]["systems"] == 3, "{opened:?}");
     assert_eq!(events[0]["type"], "plan");
@@ -233,14 +329,23 @@ fn a_killed_run_leaves_the_tasks_it_finished() {
     let dir = tempfile::tempdir().unwrap();
     let spec = task(dir.path(), LABELS);
     let folder = model(dir.path(), "mine");
-    head(&folder.join("heads/level.safetensors"), &[2.0, 1.0], None, 24);
+    head(
+        &folder.join("heads/level.safetensors"),
+        &[2.0, 1.0],
+        None,
+        24,
+    );
     let text_of = std::fs::read_to_string(&spec).unwrap();
     let mut args = vec!["eval".to_owned(), folder.display().to_string(), "-o".into()];
     let target = dir.path().join("r.json");
     args.extend([target.display().to_string(), "--force".into()]);
     for i in 0..6 {
         let spec = dir.path().join(format!("{i}.task.toml"));
-        std::fs::write(&spec, text_of.replace("light/level", &format!("t{i}/level"))).unwrap();
+        std::fs::write(
+            &spec,
+            text_of.replace("light/level", &format!("t{i}/level")),
+        )
+        .unwrap();
         args.extend(["-t".into(), spec.display().to_string()]);
     }
     for wait in [5, 30, 60, 90, 140] {
@@ -257,11 +362,20 @@ fn a_killed_run_leaves_the_tasks_it_finished() {
         if target.exists() {
             for (task, entry) in results(&target)["tasks"].as_object().unwrap() {
                 assert_eq!(entry["value"], 0.625, "{task}");
-                assert!(dir.path().join(entry["samples"].as_str().unwrap()).is_file(), "{task}");
+                assert!(
+                    dir.path()
+                        .join(entry["samples"].as_str().unwrap())
+                        .is_file(),
+                    "{task}"
+                );
             }
         }
     }
-    let args: Vec<&str> = args.iter().map(|a| &**a).filter(|a| *a != "--force").collect();
+    let args: Vec<&str> = args
+        .iter()
+        .map(|a| &**a)
+        .filter(|a| *a != "--force")
+        .collect();
     done(&args);
     assert_eq!(results(&target)["tasks"].as_object().unwrap().len(), 6);
 }
@@ -283,28 +397,48 @@ fn golden_accuracies_of_real_pictures() {
     let told = results(&from.join("accuracies.json"));
     let heads = from.join("heads").display().to_string();
     let data = shared.join("data").display().to_string();
-    let (tasks, mut folders) = (["omniglot_balinese", "omniglot_greek", "omniglot_latin"], Vec::new());
+    let (tasks, mut folders) = (
+        ["omniglot_balinese", "omniglot_greek", "omniglot_latin"],
+        Vec::new(),
+    );
     for name in ["base", "experts/omniglot_greek"] {
         let folder = dir.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         for file in ["config.json", "model.safetensors"] {
             std::fs::copy(from.join(name).join(file), folder.join(file)).unwrap();
         }
-        let preparation = r#"{"do_resize": false, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
+        let preparation =
+            r#"{"do_resize": false, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
         std::fs::write(folder.join("preprocessor_config.json"), preparation).unwrap();
         folders.push(folder.display().to_string());
     }
     let runs = dir.path().join("runs").display().to_string();
     let tasks_given = tasks.join(",");
-    let args = ["eval", &*folders[0], &*folders[1], "--heads", &*heads, "--data", &*data, "-t", &*tasks_given, "-o", &*runs];
+    let args = [
+        "eval",
+        &*folders[0],
+        &*folders[1],
+        "--heads",
+        &*heads,
+        "--data",
+        &*data,
+        "-t",
+        &*tasks_given,
+        "-o",
+        &*runs,
+    ];
     done(&args);
     let mut cases = 0;
-    for (name, wanted) in [("base", &told["base"]), ("omniglot_greek", &told["matrix"]["omniglot_greek"])] {
+    for (name, wanted) in [
+        ("base", &told["base"]),
+        ("omniglot_greek", &told["matrix"]["omniglot_greek"]),
+    ] {
         let found = results(&dir.path().join(format!("runs/{name}.json")));
         for task in tasks {
             let entry = &found["tasks"][format!("vision/{task}")];
             let n = entry["n"].as_f64().unwrap();
-            let apart = (entry["value"].as_f64().unwrap() - wanted[task].as_f64().unwrap()).abs() * n;
+            let apart =
+                (entry["value"].as_f64().unwrap() - wanted[task].as_f64().unwrap()).abs() * n;
             assert!(apart < 1.5, "{name} on {task}: {apart} images apart");
             cases += 1;
         }
@@ -318,29 +452,66 @@ fn golden_thirty_adapters_open_their_base_once() {
     let dir = tempfile::tempdir().unwrap();
     let from = shared.join("models/text-adapters");
     let base = shared.join("models/all-MiniLM-L6-v2").display().to_string();
-    let names = ["sst2", "subj", "trec6", "mpqa", "tweet_emotion", "banking77", "msrp", "sick_entailment"];
+    let names = [
+        "sst2",
+        "subj",
+        "trec6",
+        "mpqa",
+        "tweet_emotion",
+        "banking77",
+        "msrp",
+        "sick_entailment",
+    ];
     let mut args = vec!["eval".to_owned()];
     for i in 0..30 {
         let (name, folder) = (names[i % 8], dir.path().join(format!("{i:02}")));
         std::fs::create_dir(&folder).unwrap();
         for file in ["adapter_config.json", "adapter_model.safetensors"] {
-            std::fs::copy(from.join("adapters").join(name).join(file), folder.join(file)).unwrap();
+            std::fs::copy(
+                from.join("adapters").join(name).join(file),
+                folder.join(file),
+            )
+            .unwrap();
         }
         args.push(folder.display().to_string());
     }
     // A model with the adapter folded in says the same.
     let folded = format!("{base}+{}", from.join("adapters/msrp").display());
     let data = shared.join("data").display().to_string();
-    let (heads, runs) = (from.join("heads").display().to_string(), dir.path().join("runs").display().to_string());
-    let more = ["--base", &base, "--heads", &heads, "--data", &data, "-t", "trec6", "-L", "8", "--max-length", "64", "-o", &runs, "--json"];
+    let (heads, runs) = (
+        from.join("heads").display().to_string(),
+        dir.path().join("runs").display().to_string(),
+    );
+    let more = [
+        "--base",
+        &base,
+        "--heads",
+        &heads,
+        "--data",
+        &data,
+        "-t",
+        "trec6",
+        "-L",
+        "8",
+        "--max-length",
+        "64",
+        "-o",
+        &runs,
+        "--json",
+    ];
     args.extend([folded]);
     args.extend(more.map(str::to_owned));
     let out = polyloom(&args.iter().map(|a| &**a).collect::<Vec<_>>());
     assert!(out.status.success(), "{}", text(&out.stderr));
-    let events: Vec<Value> =
-        text(&out.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let events: Vec<Value> = text(&out.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     let opened: Vec<&Value> = events.iter().filter(|e| e["type"] == "model").collect();
-    assert!(opened.len() == 1 && opened[0]["systems"] == 31, "{opened:?}");
+    assert!(
+        opened.len() == 1 && opened[0]["systems"] == 31,
+        "{opened:?}"
+    );
     let value = |name: &str, task: &str| {
         let found = results(&dir.path().join(format!("runs/{name}.json")));
         let entry = &found["tasks"][task];
@@ -350,7 +521,10 @@ fn golden_thirty_adapters_open_their_base_once() {
     {
         let task = "text/trec6";
         for i in 8..30 {
-            assert_eq!(value(&format!("{i:02}"), task), value(&format!("{:02}", i % 8), task));
+            assert_eq!(
+                value(&format!("{i:02}"), task),
+                value(&format!("{:02}", i % 8), task)
+            );
         }
         assert_eq!(value("06", task), value("msrp", task));
     }

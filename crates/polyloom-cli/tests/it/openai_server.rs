@@ -42,14 +42,17 @@ impl Server {
 
 /// A reply of the chat interface.
 pub fn chat(text: &str) -> Said {
-    let body = json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]});
+    let body =
+        json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]});
     (200, body.to_string())
 }
 
 /// What a request asks.
 pub fn prompt(body: &Value) -> String {
     let chat = body["messages"][0]["content"].as_str();
-    chat.or(body["prompt"].as_str()).unwrap_or_default().to_owned()
+    chat.or(body["prompt"].as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn answer(
@@ -64,7 +67,9 @@ fn answer(
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
-        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
+        let Some((name, value)) = header.trim_end().split_once(": ") else {
+            break;
+        };
         match &*name.to_ascii_lowercase() {
             "content-length" => length = value.parse().unwrap(),
             "authorization" => key = format!(" {value}"),
@@ -74,7 +79,12 @@ fn answer(
     let mut bytes = vec![0; length];
     reader.read_exact(&mut bytes)?;
     let body: Value = serde_json::from_slice(&bytes).unwrap();
-    let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned() + &key;
+    let path = line
+        .split_whitespace()
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned()
+        + &key;
     let number = {
         let mut seen = seen.lock().unwrap();
         seen.push((path.clone(), body.clone()));

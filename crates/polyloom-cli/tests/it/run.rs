@@ -93,11 +93,19 @@ fn the_head_of_a_task_answers() {
     let asked = |task: &str| polyloom(&["run", &model, "--task", task, &picture, "--top", "2"]);
     for task in ["light/level", "level"] {
         let out = asked(task);
-        assert_eq!(text(&out.stdout), "bright\t0.7500\ndark\t0.2500\n", "{}", text(&out.stderr));
+        assert_eq!(
+            text(&out.stdout),
+            "bright\t0.7500\ndark\t0.2500\n",
+            "{}",
+            text(&out.stderr)
+        );
     }
     let out = asked("other");
     let said = text(&out.stderr);
-    assert!(said.contains("has no head for `other`") && said.contains("--heads DIR"), "{said}");
+    assert!(
+        said.contains("has no head for `other`") && said.contains("--heads DIR"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -14,6 +14,6 @@ mod write;
 pub use config::{AdapterConfig, BaseChange, Bias, PeftType};
 pub use folded::{FoldOptions, Folded};
 pub use folder::{AdaptedModule, AdapterFolder, Factors, LayerKind, PREFIX};
-pub use names::BaseNames;
 pub use matching::{Names, PatternError, Targets};
+pub use names::BaseNames;
 pub use write::{AdapterTensor, write_adapter};

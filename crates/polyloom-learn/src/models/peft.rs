@@ -60,7 +60,8 @@ pub fn parts(
             return Err(Error::file(adapter.file(), what)
                 .hint("the adapter belongs to another base; --base MODEL names it"));
         }
-        let constant = |values, shape: Vec<usize>| Ok::<_, Error>(Value::constant(tensor(values, shape)?));
+        let constant =
+            |values, shape: Vec<usize>| Ok::<_, Error>(Value::constant(tensor(values, shape)?));
         let magnitude = match &stored.magnitude {
             Some(stored) => Some(constant(adapter.read(stored)?, vec![factors.outputs])?),
             None => None,

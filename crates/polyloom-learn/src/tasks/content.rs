@@ -11,7 +11,16 @@ use crate::error::Result;
 pub type Hashes = HashMap<PathBuf, String>;
 
 /// Files of weights and settings.
-const KINDS: [&str; 8] = ["safetensors", "bin", "pt", "pth", "gguf", "json", "txt", "model"];
+const KINDS: [&str; 8] = [
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "gguf",
+    "json",
+    "txt",
+    "model",
+];
 
 /// Hash of the content of folders (or single files): weights, configuration, tokenizer, pooling, heads. What programs
 /// write about a model (`polyloom.json`, results, logs of training) is left out, and so are names of folders.
@@ -49,7 +58,10 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -
     let entries =
         std::fs::read_dir(folder).map_err(|e| polyloom_core::Error::io(folder, "read", e))?;
     for entry in entries.flatten() {
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let (path, name) = (
+            entry.path(),
+            entry.file_name().to_string_lossy().into_owned(),
+        );
         let full = format!("{prefix}{name}");
         if path.is_dir() {
             // Pooling of sentence-transformers lies in numbered folders.
@@ -59,7 +71,11 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -
             }
             continue;
         }
-        let kind = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        let kind = path
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let told = name == "polyloom.json"
             || name.ends_with("results.json")
             || name.ends_with(".log.json")

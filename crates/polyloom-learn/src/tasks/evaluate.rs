@@ -87,7 +87,10 @@ pub fn own(ready: &Ready<'_>, spec: &TaskSpec) -> Result<Option<Vec<Found>>> {
     }
     head.task.clone_from(&spec.id);
     Ok(Some(vec![Found {
-        target: spec.targets.first().map_or(String::new(), |t| t.name.clone()),
+        target: spec
+            .targets
+            .first()
+            .map_or(String::new(), |t| t.name.clone()),
         head,
         place,
         own: true,
@@ -187,7 +190,9 @@ impl Run<'_> {
             if features[..i].contains(feature) {
                 continue;
             }
-            let of: Vec<usize> = (0..heads.len()).filter(|h| heads[*h].feature == *feature).collect();
+            let of: Vec<usize> = (0..heads.len())
+                .filter(|h| heads[*h].feature == *feature)
+                .collect();
             let some: Vec<&Head> = of.iter().map(|h| &heads[*h]).collect();
             let rows = shelf.rows(spec, loader, self.reader, *feature)?;
             let found = self.ready.with(&some, |model, source| {
@@ -197,8 +202,7 @@ impl Run<'_> {
                 said[h] = found;
             }
         }
-        let named: Vec<(&str, &Head)> =
-            found.iter().map(|f| &*f.target).zip(&heads).collect();
+        let named: Vec<(&str, &Head)> = found.iter().map(|f| &*f.target).zip(&heads).collect();
         let (path, hash) = self.model;
         let mut made = answers(path, hash, &ids, &named, &said);
         if let ([one], [asked]) = (&heads[..], &asked[..])

@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use super::head::{Feature, Head, HeadKind};
 use crate::engine::{Tensor, slice, tensor};
 use crate::error::{Error, Result};
-use crate::models::open::{Model, Trunk};
 use crate::models::Source;
+use crate::models::open::{Model, Trunk};
 use crate::ops::Activation;
 
 /// Labels that are written in a message.
@@ -70,15 +70,14 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
             head.activation = Activation::Relu;
         }
         Trunk::Bert(_) => head.feature = Feature::Pooled,
-        Trunk::Vit(_) => {}
+        Trunk::Vit(_) | Trunk::Mlp(_) => {}
         Trunk::Decoder(_) => {
             let what = "has a head of classes on a decoder, which cannot be run yet";
             return Err(Error::file(&model.folder, what));
         }
     }
-    let counted = |(i, label): (usize, &String)| {
-        *label == i.to_string() || *label == format!("LABEL_{i}")
-    };
+    let counted =
+        |(i, label): (usize, &String)| *label == i.to_string() || *label == format!("LABEL_{i}");
     if head.labels.iter().enumerate().all(counted) {
         head.labels.clear();
     }
@@ -116,7 +115,9 @@ pub fn fit(
             head.kind.word(),
             kind.word()
         ));
-        return Err(error.hint("--heads DIR names a folder of other heads").into());
+        return Err(error
+            .hint("--heads DIR names a folder of other heads")
+            .into());
     }
     let (width, seen) = (head.feature.width(model.width()), head.inputs());
     if seen != width {
@@ -157,7 +158,9 @@ pub fn fit(
     if head.labels.is_empty() {
         head.labels.clone_from(classes);
         let note = counts.then(|| {
-            format!("{place}: its classes have no names; they are taken for those of {what} in order")
+            format!(
+                "{place}: its classes have no names; they are taken for those of {what} in order"
+            )
         });
         return Ok((head, note));
     }
@@ -204,7 +207,9 @@ fn reorder(head: &mut Head, order: &[usize]) -> Result<()> {
     };
     let width = weight.dims()[1];
     let (w, b) = (slice(weight)?.to_vec(), slice(bias)?.to_vec());
-    let rows = order.iter().flat_map(|&i| w[i * width..][..width].iter().copied());
+    let rows = order
+        .iter()
+        .flat_map(|&i| w[i * width..][..width].iter().copied());
     *weight = tensor(rows.collect(), (order.len(), width))?;
     *bias = tensor(order.iter().map(|&i| b[i]).collect(), order.len())?;
     Ok(())
@@ -228,8 +233,14 @@ mod tests {
     #[test]
     fn outputs_follow_the_order_of_the_task() {
         let labels = ["b".to_owned(), "a".to_owned()];
-        let mut head =
-            Head::zeros("t", Feature::Cls, HeadKind::Classification, labels.to_vec(), 2).unwrap();
+        let mut head = Head::zeros(
+            "t",
+            Feature::Cls,
+            HeadKind::Classification,
+            labels.to_vec(),
+            2,
+        )
+        .unwrap();
         head.layers[0] = (
             tensor(vec![1.0, 2.0, 3.0, 4.0], (2, 2)).unwrap(),
             tensor(vec![5.0, 6.0], 2).unwrap(),

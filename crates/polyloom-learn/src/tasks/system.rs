@@ -15,7 +15,7 @@ use super::fit;
 use super::head::Head;
 use super::rows::Reader;
 use crate::error::{Error, Result};
-use crate::models::lora::{LowRank, Lora};
+use crate::models::lora::{Lora, LowRank};
 use crate::models::open::Model;
 use crate::models::{Plain, Source, peft};
 
@@ -287,7 +287,11 @@ impl Ready<'_> {
 /// What a model without heads for a task is told.
 #[must_use]
 pub fn no_head(system: &System, task: &str, target: &str) -> Error {
-    let roots: Vec<String> = system.heads.iter().map(|r| r.display().to_string()).collect();
+    let roots: Vec<String> = system
+        .heads
+        .iter()
+        .map(|r| r.display().to_string())
+        .collect();
     MergeError::plan(
         "no-head",
         format!("has no head for `{}`", fit::full(task, target)),

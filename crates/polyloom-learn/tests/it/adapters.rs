@@ -41,11 +41,18 @@ fn adapter(folder: &Path, change: &[(&str, Json)], more: Vec<AdapterTensor>) -> 
     };
     let mut tensors = more;
     for layer in 0..2 {
-        for (part, out) in [("attention.attention.query", 24), ("intermediate.dense", 40)] {
+        for (part, out) in [
+            ("attention.attention.query", 24),
+            ("intermediate.dense", 40),
+        ] {
             let module = format!("encoder.layer.{layer}.{part}");
             let rank = ranked(&module);
             tensors.push(random(&format!("{module}.lora_A.weight"), &[rank, 24], 0.3));
-            tensors.push(random(&format!("{module}.lora_B.weight"), &[out, rank], 0.3));
+            tensors.push(random(
+                &format!("{module}.lora_B.weight"),
+                &[out, rank],
+                0.3,
+            ));
             if config["use_dora"] == true {
                 let mut lengths = random(&format!("{module}.lora_magnitude_vector"), &[out], 0.1);
                 lengths.values.iter_mut().for_each(|x| *x += 0.7);
@@ -56,11 +63,16 @@ fn adapter(folder: &Path, change: &[(&str, Json)], more: Vec<AdapterTensor>) -> 
     write_adapter(folder, &config, &tensors, "", FolderOptions::default()).unwrap()
 }
 
-fn seen(model: &polyloom_learn::models::open::Model, source: &dyn polyloom_learn::models::Source) -> Vec<f32> {
+fn seen(
+    model: &polyloom_learn::models::open::Model,
+    source: &dyn polyloom_learn::models::Source,
+) -> Vec<f32> {
     let stream = Stream::new(1, "pixels", 0);
     let pixels = (0..3 * 2 * 12 * 12).map(|i| stream.normal(i)).collect();
     let pixels = Value::constant(tensor(pixels, vec![3, 2, 12, 12]).unwrap());
-    slice(model.look(source, &pixels).unwrap().data()).unwrap().to_vec()
+    slice(model.look(source, &pixels).unwrap().data())
+        .unwrap()
+        .to_vec()
 }
 
 #[test]
@@ -76,21 +88,35 @@ fn beside_the_base_as_folded_in() {
         ("rslora", vec![("use_rslora", json!(true))], vec![], false),
         (
             "patterns",
-            vec![("rank_pattern", pattern.clone()), ("alpha_pattern", json!({"intermediate.dense": 1}))],
+            vec![
+                ("rank_pattern", pattern.clone()),
+                ("alpha_pattern", json!({"intermediate.dense": 1})),
+            ],
             vec![],
             false,
         ),
         ("dora", vec![("use_dora", json!(true))], vec![], false),
-        ("pissa", vec![("init_lora_weights", json!("pissa"))], vec![], true),
+        (
+            "pissa",
+            vec![("init_lora_weights", json!("pissa"))],
+            vec![],
+            true,
+        ),
         (
             "whole",
             vec![("modules_to_save", json!(["layernorm"]))],
-            vec![whole("layernorm.weight", &[24]), whole("layernorm.bias", &[24])],
+            vec![
+                whole("layernorm.weight", &[24]),
+                whole("layernorm.bias", &[24]),
+            ],
             true,
         ),
         (
             "convolution",
-            vec![("target_modules", json!(["query", "intermediate.dense", "projection"]))],
+            vec![(
+                "target_modules",
+                json!(["query", "intermediate.dense", "projection"]),
+            )],
             vec![
                 whole(&format!("{conv}.lora_A.weight"), &[2, 2, 4, 4]),
                 whole(&format!("{conv}.lora_B.weight"), &[24, 2, 1, 1]),
@@ -103,14 +129,26 @@ fn beside_the_base_as_folded_in() {
         let system = System::find(&folder.display().to_string(), None, None).unwrap();
         let ready = base.ready(&system).unwrap();
         assert_eq!(ready.is_folded(), folds, "{name}");
-        let found = ready.with(&[], |model, source| Ok(seen(model, source))).unwrap();
+        let found = ready
+            .with(&[], |model, source| Ok(seen(model, source)))
+            .unwrap();
         let folded = Opened::folded(&vit(), &folder).unwrap();
         let wanted = seen(&folded.model, &folded.model.weights);
         let apart = |a: &[f32], b: &[f32]| {
-            a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+            a.iter()
+                .zip(b)
+                .map(|(x, y)| (x - y).abs())
+                .fold(0.0, f32::max)
         };
-        assert!(apart(&found, &wanted) < 1e-5, "{name}: {}", apart(&found, &wanted));
-        assert!(apart(&found, &plain) > 1e-2, "{name}: the adapter does nothing");
+        assert!(
+            apart(&found, &wanted) < 1e-5,
+            "{name}: {}",
+            apart(&found, &wanted)
+        );
+        assert!(
+            apart(&found, &plain) > 1e-2,
+            "{name}: the adapter does nothing"
+        );
     }
 }
 
@@ -119,19 +157,35 @@ fn an_adapter_of_another_base_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let base = Base::open(&vit(), None).unwrap();
     let more = vec![
-        random("encoder.layer.7.attention.attention.query.lora_A.weight", &[2, 24], 0.1),
-        random("encoder.layer.7.attention.attention.query.lora_B.weight", &[24, 2], 0.1),
+        random(
+            "encoder.layer.7.attention.attention.query.lora_A.weight",
+            &[2, 24],
+            0.1,
+        ),
+        random(
+            "encoder.layer.7.attention.attention.query.lora_B.weight",
+            &[24, 2],
+            0.1,
+        ),
     ];
     let folder = adapter(&dir.path().join("other"), &[], more);
     let system = System::find(&folder.display().to_string(), None, None).unwrap();
     let error = base.ready(&system).err().unwrap().to_string();
-    assert!(error.contains("encoder.layer.7.attention.attention.query"), "{error}");
+    assert!(
+        error.contains("encoder.layer.7.attention.attention.query"),
+        "{error}"
+    );
     // A base that is nowhere is named with the file that names it.
     std::fs::write(
         folder.join("adapter_config.json"),
         r#"{"peft_type": "LORA", "r": 2, "base_model_name_or_path": "org/gone"}"#,
     )
     .unwrap();
-    let error = System::find(&folder.display().to_string(), None, None).unwrap_err().to_string();
-    assert!(error.contains("adapter_config.json") && error.contains("org/gone"), "{error}");
+    let error = System::find(&folder.display().to_string(), None, None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("adapter_config.json") && error.contains("org/gone"),
+        "{error}"
+    );
 }

@@ -36,9 +36,11 @@ pub fn run(args: &EvalArgs, url: &str, ui: &Ui) -> Result<ExitCode, Failure> {
     };
     let endpoint = Endpoint::new(url, model, style, &given.api_key_env, given.timeout)?;
     if args.tasks.is_empty() {
-        return Err(MergeError::plan("no-task", "a server names no tasks, and none was given")
-            .hint("-t TASK,TASK (`polyloom tasks list`, or spec files)")
-            .into());
+        return Err(
+            MergeError::plan("no-task", "a server names no tasks, and none was given")
+                .hint("-t TASK,TASK (`polyloom tasks list`, or spec files)")
+                .into(),
+        );
     }
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -61,7 +63,12 @@ pub fn run(args: &EvalArgs, url: &str, ui: &Ui) -> Result<ExitCode, Failure> {
         task: None,
         chosen: Columns::default(),
     };
-    let mut output = Output::open(&path, &name, &who, args.force || Output::is_stale(&path, &who))?;
+    let mut output = Output::open(
+        &path,
+        &name,
+        &who,
+        args.force || Output::is_stale(&path, &who),
+    )?;
     let mut kept = Kept::open(&path.with_extension("responses.jsonl"))?;
     let (catalogue, ids) = catalogue(&args.places, &args.tasks)?;
     let mut asked = Vec::new();
@@ -89,24 +96,33 @@ pub fn run(args: &EvalArgs, url: &str, ui: &Ui) -> Result<ExitCode, Failure> {
         let texts = answered(&endpoint, asking, id, args, &mut kept, ui)?;
         let (answers, unread) = asking.answers(&who.path, &who.hash, &texts);
         if unread > 0 {
-            ui.note(&format!("{id}: {unread} answers hold no number and are left out"));
+            ui.note(&format!(
+                "{id}: {unread} answers hold no number and are left out"
+            ));
         }
         let hash = task_hash(&task.spec, &loader.hashes()?);
         // The same words under the same settings make the same scores.
         let said = sha256_text(&json!(texts).to_string());
         let mut options = options(args)?;
         options.allow_partial |= unread > 0;
-        let key = key(&format!("{hash} rows {:?} said {said}", args.limit), &who, &options);
+        let key = key(
+            &format!("{hash} rows {:?} said {said}", args.limit),
+            &who,
+            &options,
+        );
         if let Some(found) = output.unchanged(&key).filter(|_| !args.force) {
             reused(id, ui);
             entries.extend(found);
             continue;
         }
         if answers.rows.is_empty() {
-            return Err(MergeError::plan("bad-answers", format!("no answer on task `{id}` holds a number"))
-                .at(kept.path.display().to_string())
-                .hint("the file shows what was asked and answered")
-                .into());
+            return Err(MergeError::plan(
+                "bad-answers",
+                format!("no answer on task `{id}` holds a number"),
+            )
+            .at(kept.path.display().to_string())
+            .hint("the file shows what was asked and answered")
+            .into());
         }
         let scored = score(&task.spec, loader, &hash, &answers, &options)?;
         entries.extend(output.add(id, &key, &scored)?);
@@ -144,10 +160,15 @@ fn answered(
         .iter()
         .map(|b| sha256_text(&format!("{}\n{b}", endpoint.address())))
         .collect();
-    let open: Vec<usize> = (0..keys.len()).filter(|i| !kept.said.contains_key(&keys[*i])).collect();
+    let open: Vec<usize> = (0..keys.len())
+        .filter(|i| !kept.said.contains_key(&keys[*i]))
+        .collect();
     let there = keys.len() - open.len();
     if there > 0 && !open.is_empty() {
-        ui.note(&format!("{task}: {there} of {} answers are there already", keys.len()));
+        ui.note(&format!(
+            "{task}: {there} of {} answers are there already",
+            keys.len()
+        ));
     }
     let progress = ui.steps("asking", keys.len() as u64);
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -205,7 +226,8 @@ impl Kept {
     fn open(path: &Path) -> Result<Self, MergeError> {
         let mut said = HashMap::new();
         if path.exists() {
-            let bytes = std::fs::read(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
+            let bytes =
+                std::fs::read(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
             for line in String::from_utf8_lossy(&bytes).lines() {
                 let line: Value = serde_json::from_str(line).unwrap_or_default();
                 if let (Some(key), Some(text)) = (line["key"].as_str(), line["response"].as_str()) {
@@ -227,7 +249,11 @@ impl Kept {
                 std::fs::create_dir_all(folder).map_err(io)?;
             }
             let mut open = std::fs::OpenOptions::new();
-            let mut file = open.create(true).append(true).open(&self.path).map_err(io)?;
+            let mut file = open
+                .create(true)
+                .append(true)
+                .open(&self.path)
+                .map_err(io)?;
             // A line that was cut off must not run into the next.
             if file.metadata().map_err(io)?.len() > 0 {
                 file.write_all(b"\n").map_err(io)?;

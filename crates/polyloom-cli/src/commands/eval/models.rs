@@ -45,7 +45,11 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     match (&args.name, &mut names[..]) {
         (Some(name), [one]) => one.clone_from(name),
         (Some(_), _) => {
-            return Err(MergeError::plan("bad-flag", "--name names one system, and there are several").into());
+            return Err(MergeError::plan(
+                "bad-flag",
+                "--name names one system, and there are several",
+            )
+            .into());
         }
         (None, _) => {}
     }
@@ -66,17 +70,31 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         };
         let stale = Output::is_stale(&path, &said);
         if stale {
-            ui.note(&format!("{}: holds results of what the model was before; they are replaced", path.display()));
+            ui.note(&format!(
+                "{}: holds results of what the model was before; they are replaced",
+                path.display()
+            ));
         }
         let output = Output::open(&path, &name, &said, args.force || stale)?;
         let mut jobs = Vec::new();
         for task in tasks.iter().filter(|t| list.contains(&t.spec.id)) {
-            let settings = format!("{} rows {:?} tokens {:?}", task.hash, args.limit, args.max_length);
+            let settings = format!(
+                "{} rows {:?} tokens {:?}",
+                task.hash, args.limit, args.max_length
+            );
             let key = key(&settings, &said, &options);
             let held = output.unchanged(&key).filter(|_| !args.force);
             jobs.push((task, key, held));
         }
-        asked.push(Work { system, name, path, said, output, jobs, entries: Vec::new() });
+        asked.push(Work {
+            system,
+            name,
+            path,
+            said,
+            output,
+            jobs,
+            entries: Vec::new(),
+        });
     }
     let mut bases: Vec<PathBuf> = systems.iter().map(|s| real(&s.base)).collect();
     bases.dedup();
@@ -111,8 +129,10 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         done(&one.path.display().to_string(), one.entries.len(), ui);
         return Ok(ExitCode::SUCCESS);
     }
-    let rows: Vec<(String, Entries)> =
-        asked.iter().map(|w| (w.name.clone(), w.entries.clone())).collect();
+    let rows: Vec<(String, Entries)> = asked
+        .iter()
+        .map(|w| (w.name.clone(), w.entries.clone()))
+        .collect();
     ui.answer(&matrix(&rows));
     let shown = match &args.output {
         Some(folder) => folder.display().to_string(),
@@ -222,8 +242,14 @@ fn on_base(
     if works.iter().any(|w| runs(w)) {
         let path = &works[0].system.base;
         let opened = Base::open(path, args.max_length)?;
-        ui.event(&json!({"type": "model", "model": path.display().to_string(), "systems": works.len()}));
-        ui.detail(&format!("{}: opened once for {} systems", path.display(), works.len()));
+        ui.event(
+            &json!({"type": "model", "model": path.display().to_string(), "systems": works.len()}),
+        );
+        ui.detail(&format!(
+            "{}: opened once for {} systems",
+            path.display(),
+            works.len()
+        ));
         base = Some(opened);
     }
     let mut shelf = Shelf::new(&args.split, args.limit);
@@ -247,7 +273,10 @@ fn on_base(
         let ready = match &base {
             Some(base) if runs(work) => {
                 let ready = base.ready(work.system)?;
-                ready.warnings.iter().for_each(|w| ui.warning(&format!("{}: {w}", work.name)));
+                ready
+                    .warnings
+                    .iter()
+                    .for_each(|w| ui.warning(&format!("{}: {w}", work.name)));
                 if ready.is_folded() {
                     ui.detail(&format!("{}: folded into weights of its own", work.name));
                 }
@@ -259,18 +288,27 @@ fn on_base(
         for ((task, key, held), found) in work.jobs.iter_mut().zip(heads) {
             each(&format!("{} on {}", work.name, task.spec.id));
             if let Some(held) = held.take() {
-                let place = if several { format!("{}: {}", work.name, task.spec.id) } else { task.spec.id.clone() };
+                let place = if several {
+                    format!("{}: {}", work.name, task.spec.id)
+                } else {
+                    task.spec.id.clone()
+                };
                 reused(&place, ui);
                 work.entries.extend(held);
                 continue;
             }
-            let Some((base, ready)) = &ready else { continue };
+            let Some((base, ready)) = &ready else {
+                continue;
+            };
             let found = match found {
                 Some(found) => found,
                 None => match evaluate::own(ready, task.spec)? {
                     Some(found) => found,
                     None if several => {
-                        ui.note(&format!("{}: no head for {}, left out", work.name, task.spec.id));
+                        ui.note(&format!(
+                            "{}: no head for {}, left out",
+                            work.name, task.spec.id
+                        ));
                         continue;
                     }
                     None => {
@@ -288,16 +326,27 @@ fn on_base(
             let (answers, notes) = run.predict(task.spec, &task.loader, &found, &mut shelf)?;
             notes.iter().for_each(|n| ui.note(n));
             let scored = score(task.spec, &task.loader, &task.hash, &answers, options)?;
-            work.entries.extend(work.output.add(&task.spec.id, key, &scored)?);
+            work.entries
+                .extend(work.output.add(&task.spec.id, key, &scored)?);
             // What is done stays, whatever comes after.
             work.output.write()?;
         }
         if work.entries.is_empty() {
-            let roots: Vec<String> = work.system.heads.iter().map(|r| r.display().to_string()).collect();
-            return Err(MergeError::plan("no-head", "has no head for any of the tasks")
-                .at(work.system.folder.display().to_string())
-                .hint(format!("looked in {}; --heads DIR names another folder", roots.join(" and ")))
-                .into());
+            let roots: Vec<String> = work
+                .system
+                .heads
+                .iter()
+                .map(|r| r.display().to_string())
+                .collect();
+            return Err(
+                MergeError::plan("no-head", "has no head for any of the tasks")
+                    .at(work.system.folder.display().to_string())
+                    .hint(format!(
+                        "looked in {}; --heads DIR names another folder",
+                        roots.join(" and ")
+                    ))
+                    .into(),
+            );
         }
     }
     Ok(())

@@ -121,4 +121,3 @@ fn by_tasks(
     let lines = groups::told(&catalogue, &ids, &entries, ui)?;
     Ok((entries, lines))
 }
-

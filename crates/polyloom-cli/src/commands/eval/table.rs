@@ -169,7 +169,11 @@ pub fn matrix(systems: &[(String, Entries)]) -> String {
     };
     let first = tasks.first().and_then(|t| one_metric(t));
     let with_mean = tasks.len() > 1 && tasks.iter().all(|t| one_metric(t) == first);
-    let widest = systems.iter().map(|(n, _)| n.chars().count()).max().unwrap_or(0);
+    let widest = systems
+        .iter()
+        .map(|(n, _)| n.chars().count())
+        .max()
+        .unwrap_or(0);
     let name = widest.clamp(6, 28);
     let columns: Vec<(String, usize)> = tasks
         .iter()

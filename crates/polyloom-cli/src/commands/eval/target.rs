@@ -14,7 +14,9 @@ pub fn names(systems: &[System]) -> Vec<String> {
         match typed.canonicalize() {
             Ok(path) => {
                 let names = path.components().rev();
-                names.map(|c| c.as_os_str().to_string_lossy().into_owned()).collect()
+                names
+                    .map(|c| c.as_os_str().to_string_lossy().into_owned())
+                    .collect()
             }
             // A model of the hub, or MODEL+ADAPTER.
             Err(_) if system.adapter.is_some() => vec![system.name()],
@@ -63,10 +65,12 @@ pub fn file(
     let text = output.as_os_str().to_string_lossy();
     let is_file = output.extension().is_some_and(|e| e == "json");
     if several && (output.is_file() || is_file) {
-        return Err(MergeError::plan("bad-flag", "is one file, and there are several systems")
-            .at(output.display().to_string())
-            .hint("-o DIR/ takes a results file for each")
-            .into());
+        return Err(
+            MergeError::plan("bad-flag", "is one file, and there are several systems")
+                .at(output.display().to_string())
+                .hint("-o DIR/ takes a results file for each")
+                .into(),
+        );
     }
     Ok(match several || output.is_dir() || text.ends_with('/') {
         true => output.join(format!("{name}.json")),

@@ -136,7 +136,10 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
             continue;
         }
         let at = |e: MergeError| {
-            e.at(format!("task `{}`, split `{}`, example `{}`", spec.id, settings.split, example.id))
+            e.at(format!(
+                "task `{}`, split `{}`, example `{}`",
+                spec.id, settings.split, example.id
+            ))
         };
         let near: Vec<Record> = shots.of(record).into_iter().cloned().collect();
         let mut text = renderer.context(prompt, &near, record).map_err(at)?;
@@ -158,7 +161,10 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
         }
     }
     if questions.is_empty() {
-        let what = format!("task `{}` has no rows in split `{}`", spec.id, settings.split);
+        let what = format!(
+            "task `{}` has no rows in split `{}`",
+            spec.id, settings.split
+        );
         return Err(MergeError::plan("empty", what));
     }
     Ok(Asking {
@@ -202,7 +208,9 @@ fn request(kind: TaskType, prompt: &Prompt, choices: &[String]) -> String {
     match kind {
         TaskType::Generation => String::new(),
         TaskType::Regression | TaskType::Sts => "\n\nAnswer with a number and nothing else.".into(),
-        _ if prompt.choice_format == "letters" => "\n\nAnswer with a letter and nothing else.".into(),
+        _ if prompt.choice_format == "letters" => {
+            "\n\nAnswer with a letter and nothing else.".into()
+        }
         _ if prompt.choice_format.is_empty() => format!(
             "\n\nAnswer with one of these and nothing else: {}",
             choices.join(", ")
@@ -220,8 +228,11 @@ impl Asking {
         let column = if repeats > 1 { "outputs" } else { "output" };
         let of = self.questions.chunks(repeats).zip(said.chunks(repeats));
         for (questions, texts) in of {
-            let read: Option<Vec<String>> =
-                questions.iter().zip(texts).map(|(q, t)| self.read(q, t)).collect();
+            let read: Option<Vec<String>> = questions
+                .iter()
+                .zip(texts)
+                .map(|(q, t)| self.read(q, t))
+                .collect();
             let Some(mut read) = read else {
                 unread += 1;
                 continue;

@@ -5,7 +5,9 @@
 #[must_use]
 pub fn find(text: &str, choices: &[String], letters: bool) -> Option<usize> {
     let lines = || text.lines().filter(|l| !l.trim().is_empty());
-    let tail = text.rfind("answer is").map(|at| &text[at + "answer is".len()..]);
+    let tail = text
+        .rfind("answer is")
+        .map(|at| &text[at + "answer is".len()..]);
     let parts = [Some(text), lines().next(), lines().next_back(), tail];
     for part in parts.into_iter().flatten() {
         let part = bare(part);
@@ -15,12 +17,16 @@ pub fn find(text: &str, choices: &[String], letters: bool) -> Option<usize> {
     }
     if letters {
         let parts = [tail, lines().next(), lines().next_back()];
-        let found = parts.into_iter().flatten().find_map(|p| letter(p, choices.len()));
+        let found = parts
+            .into_iter()
+            .flatten()
+            .find_map(|p| letter(p, choices.len()));
         if found.is_some() {
             return found;
         }
     }
-    tail.and_then(|t| mentioned(t, choices)).or_else(|| mentioned(text, choices))
+    tail.and_then(|t| mentioned(t, choices))
+        .or_else(|| mentioned(text, choices))
 }
 
 /// Lower case, without white space, quotes and stops around.
@@ -34,7 +40,9 @@ fn letter(text: &str, choices: usize) -> Option<usize> {
     let text = text.trim_start_matches([' ', ':', '*', '(', '[', '"', '\'']);
     let mut chars = text.chars();
     let first = chars.next().filter(char::is_ascii_uppercase)?;
-    let ends = chars.next().is_none_or(|c| !c.is_alphanumeric() && c != ' ' && c != '\'');
+    let ends = chars
+        .next()
+        .is_none_or(|c| !c.is_alphanumeric() && c != ' ' && c != '\'');
     let place = usize::from(u8::try_from(first).ok()? - b'A');
     (ends && place < choices).then_some(place)
 }
@@ -58,7 +66,9 @@ fn mentioned(text: &str, choices: &[String]) -> Option<usize> {
         }
     }
     let inside = |a: &(usize, usize, usize)| {
-        found.iter().any(|b| b.0 <= a.0 && a.1 <= b.1 && b.1 - b.0 > a.1 - a.0)
+        found
+            .iter()
+            .any(|b| b.0 <= a.0 && a.1 <= b.1 && b.1 - b.0 > a.1 - a.0)
     };
     let mut places: Vec<usize> = found.iter().filter(|f| !inside(f)).map(|f| f.2).collect();
     places.sort_unstable();
@@ -73,7 +83,9 @@ fn mentioned(text: &str, choices: &[String]) -> Option<usize> {
 #[must_use]
 pub fn number(text: &str) -> Option<String> {
     let part = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
-    let words = text.split(|c| !part(c)).map(|w| w.trim_end_matches(['.', '-', '+', 'e', 'E']));
+    let words = text
+        .split(|c| !part(c))
+        .map(|w| w.trim_end_matches(['.', '-', '+', 'e', 'E']));
     words
         .filter(|w| w.contains(|c: char| c.is_ascii_digit()))
         .find(|w| w.parse::<f64>().is_ok_and(f64::is_finite))
@@ -94,10 +106,23 @@ mod tests {
         let two = ["negative", "positive"];
         assert_eq!(place(" Positive.\n", &two, false), Some(1));
         assert_eq!(place("**positive**", &two, false), Some(1));
-        assert_eq!(place("The label is positive, I think", &two, false), Some(1));
-        assert_eq!(place("positive\n\nIt is not negative because ...", &two, false), Some(1));
+        assert_eq!(
+            place("The label is positive, I think", &two, false),
+            Some(1)
+        );
+        assert_eq!(
+            place("positive\n\nIt is not negative because ...", &two, false),
+            Some(1)
+        );
         assert_eq!(place("neither negative nor positive", &two, false), None);
-        assert_eq!(place("not negative at all, so the answer is positive.", &two, false), Some(1));
+        assert_eq!(
+            place(
+                "not negative at all, so the answer is positive.",
+                &two,
+                false
+            ),
+            Some(1)
+        );
         assert_eq!(place("nonnegative", &two, false), None);
         // A choice inside a longer one.
         let cards = ["card", "lost card", "refund"];
@@ -106,7 +131,10 @@ mod tests {
         let three = ["red", "a blue one", "green"];
         assert_eq!(place("(B)", &three, true), Some(1));
         assert_eq!(place("B. a blue one", &three, true), Some(1));
-        assert_eq!(place("First I look. So the answer is (C).", &three, true), Some(2));
+        assert_eq!(
+            place("First I look. So the answer is (C).", &three, true),
+            Some(2)
+        );
         assert_eq!(place("A car is red", &three, true), Some(0));
         assert_eq!(place("(Z)", &three, true), None);
     }
