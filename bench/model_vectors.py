@@ -28,6 +28,11 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 MODELS = {
     "bert": lambda: t.BertModel(t.BertConfig(**ENCODER, hidden_act="gelu_new", type_vocab_size=2), add_pooling_layer=False),
     "roberta": lambda: t.RobertaModel(t.RobertaConfig(**ENCODER, pad_token_id=1, type_vocab_size=1), add_pooling_layer=False),
+    "xlm-roberta": lambda: t.XLMRobertaModel(t.XLMRobertaConfig(**ENCODER, pad_token_id=1, type_vocab_size=1, hidden_act="silu"), add_pooling_layer=False),
+    "bert-classes": lambda: t.BertForSequenceClassification(t.BertConfig(**ENCODER, type_vocab_size=2, num_labels=4)),
+    "roberta-classes": lambda: t.RobertaForSequenceClassification(t.RobertaConfig(**ENCODER, pad_token_id=1, type_vocab_size=1, num_labels=4)),
+    "distilbert-classes": lambda: t.DistilBertForSequenceClassification(t.DistilBertConfig(vocab_size=61, dim=24, n_layers=2, n_heads=3, hidden_dim=40, max_position_embeddings=20, num_labels=4)),
+    "vit-classes": lambda: t.ViTForImageClassification(t.ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=12, patch_size=4, num_channels=2, num_labels=4)),
     "distilbert": lambda: t.DistilBertModel(t.DistilBertConfig(vocab_size=61, dim=24, n_layers=2, n_heads=3, hidden_dim=40, max_position_embeddings=20, activation="relu")),
     "mpnet": lambda: t.MPNetModel(t.MPNetConfig(**{**ENCODER, "max_position_embeddings": 40}, pad_token_id=1), add_pooling_layer=False),
     "vit": lambda: t.ViTModel(t.ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=12, patch_size=4, num_channels=2, layer_norm_eps=1e-7, qkv_bias=True), add_pooling_layer=False),
@@ -55,10 +60,11 @@ for name, make in MODELS.items():
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     config = model.config.to_dict()
     io = {}
-    if name == "vit":
+    if name.startswith("vit"):
         io["pixels"] = torch.randn(3, 2, 12, 12)
         with torch.no_grad():
-            io["hidden"] = model(pixel_values=io["pixels"]).last_hidden_state
+            out = model(pixel_values=io["pixels"])
+        io["logits" if name == "vit-classes" else "hidden"] = out[0]
     elif name == "clip":
         ids = torch.randint(3, 60, (3, 9))
         mask = torch.ones_like(ids)
@@ -80,19 +86,20 @@ for name, make in MODELS.items():
         pad = config.get("pad_token_id") or 0
         ids = torch.randint(3, 61, (3, 9))
         mask = torch.ones_like(ids)
-        if "vocab_size" in config and config["model_type"] in ("bert", "roberta", "distilbert", "mpnet"):
+        if "vocab_size" in config and config["model_type"] in ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet"):
             ids[1, 6:] = pad
             mask[1, 6:] = 0
         io |= {"ids": ids, "mask": mask}
         extra = {}
-        if name == "bert":
+        if config["model_type"] == "bert":
             io["types"] = extra["token_type_ids"] = torch.tensor([[0] * 4 + [1] * 5] * 3)
         with torch.no_grad():
             out = model(input_ids=ids, attention_mask=mask, **extra)
         io["hidden" if hasattr(out, "last_hidden_state") else "logits"] = out[0]
     folder = a.out / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None and k not in ("_name_or_path", "transformers_version", "id2label", "label2id")}, indent=1, sort_keys=True, default=str) + "\n")
+    hidden = ("_name_or_path", "transformers_version") + (() if name.endswith("-classes") else ("id2label", "label2id"))
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None and k not in hidden}, indent=1, sort_keys=True, default=str) + "\n")
     # As the Hub has it: save_pretrained turns the names of newer versions back.
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)

@@ -9,8 +9,8 @@ use polyloom_learn::models::{Plain, Point, Source, Trained};
 use polyloom_learn::{Result, ops};
 use serde_json::{Value as Json, json};
 
+use super::case::{Case, Trunk, folder, values};
 use super::differences;
-use super::models::{Case, Trunk, folder, values};
 
 /// Models and the names of their rates: of the stream, of the probabilities.
 const MODELS: [(&str, Option<&str>, Option<&str>); 8] = [

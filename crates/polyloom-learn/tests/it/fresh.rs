@@ -11,7 +11,7 @@ use polyloom_learn::train::{Optimiser, Rule};
 use polyloom_learn::{Result, ops};
 use serde_json::{Value as Json, json};
 
-use super::models::Case;
+use super::case::Case;
 
 fn config(name: &str) -> Json {
     Case::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/models/{name}"))).config()

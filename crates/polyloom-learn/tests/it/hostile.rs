@@ -8,7 +8,7 @@ use polyloom_learn::models::open::{Model, Trunk};
 use polyloom_learn::text::Text;
 use serde_json::{Value as Json, json};
 
-use super::models::Case;
+use super::case::Case;
 
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")

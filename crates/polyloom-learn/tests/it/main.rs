@@ -1,6 +1,7 @@
 //! Whole models.
 
 mod adapters;
+mod case;
 mod differences;
 mod dropout;
 mod fresh;

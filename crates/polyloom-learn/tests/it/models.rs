@@ -1,195 +1,21 @@
 //! Every architecture beside `transformers` (bench/model_vectors.py made the vectors), and its gradients.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use polyloom_core::Checkpoint;
-use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
-use polyloom_learn::models::bert::Bert;
-use polyloom_learn::models::clip::Clip;
-use polyloom_learn::models::decoder::{Cache, Decoder};
+use polyloom_learn::engine::Parameters;
+use polyloom_learn::models::decoder::Cache;
 use polyloom_learn::models::generate::{Sampling, generate, log_likelihood};
 use polyloom_learn::models::open::Model;
-use polyloom_learn::models::t5::T5;
-use polyloom_learn::models::vit::Vit;
-use polyloom_learn::models::{Batch, Plain, Source, Trained, mean_weights};
+use polyloom_learn::models::{Batch, Plain, Source, Trained};
+use polyloom_learn::ops;
 use polyloom_learn::train::schedule::Shape;
 use polyloom_learn::train::{Optimiser, Rule, Schedule};
-use polyloom_learn::{Result, ops};
 
+use super::case::{Case, Trunk, cases, folder, values};
 use super::differences;
 
 /// Absolute difference that a sum of a few hundred terms in another order may leave.
 const NEAR: f32 = 1e-4;
-
-pub struct Case {
-    pub folder: PathBuf,
-    /// In place of the configuration of the folder.
-    pub changed: Option<serde_json::Value>,
-    weights: Checkpoint,
-    io: Checkpoint,
-}
-
-pub enum Trunk {
-    Bert(Bert),
-    Vit(Vit),
-    Decoder(Box<Decoder>),
-    T5(T5),
-    Clip(Clip),
-}
-
-pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
-}
-
-impl Case {
-    pub fn open(folder: &Path) -> Self {
-        let io = Checkpoint::open(folder.join("io.safetensors")).unwrap();
-        Self {
-            folder: folder.to_owned(),
-            changed: None,
-            weights: Checkpoint::open(folder.join("model.safetensors")).unwrap(),
-            io,
-        }
-    }
-
-    pub fn name(&self) -> String {
-        self.folder
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    pub fn config<T: serde::de::DeserializeOwned>(&self) -> T {
-        let read = || std::fs::read(self.folder.join("config.json")).unwrap();
-        match &self.changed {
-            Some(config) => serde_json::from_value(config.clone()).unwrap(),
-            None => serde_json::from_slice(&read()).unwrap(),
-        }
-    }
-
-    pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let read = |(name, stored): (&String, &polyloom_core::StoredTensor)| {
-            (
-                name.clone(),
-                tensor(self.weights.read_all(stored).unwrap(), stored.shape.clone()).unwrap(),
-            )
-        };
-        self.weights.tensors().iter().map(read).collect()
-    }
-
-    pub fn model(&self) -> Trunk {
-        match self.name().as_str() {
-            "vit" => Trunk::Vit(Vit::new(self.config(), "").unwrap()),
-            "clip" => Trunk::Clip(Clip::new(self.config()).unwrap()),
-            "t5" | "t5v1_1" => Trunk::T5(T5::new(self.config()).unwrap()),
-            "bert" | "roberta" | "distilbert" | "mpnet" => {
-                Trunk::Bert(Bert::new(self.config(), "").unwrap())
-            }
-            _ => Trunk::Decoder(Box::new(Decoder::new(self.config(), "model.").unwrap())),
-        }
-    }
-
-    pub fn numbers(&self, name: &str) -> Option<(Vec<f32>, Vec<usize>)> {
-        let stored = self.io.get(name)?;
-        Some((self.io.read_all(stored).unwrap(), stored.shape.clone()))
-    }
-
-    fn whole(&self, name: &str) -> Option<Vec<u32>> {
-        let stored = self.io.get(name)?;
-        let mut bytes = vec![0; stored.elements() * 4];
-        self.io
-            .read_bytes(stored, 0..bytes.len() as u64, &mut bytes)
-            .unwrap();
-        Some(
-            bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| u32::from_le_bytes(*b))
-                .collect(),
-        )
-    }
-
-    pub fn batch(&self) -> Batch {
-        let ids = self.whole("ids").unwrap();
-        let present = self
-            .whole("mask")
-            .unwrap()
-            .iter()
-            .map(|m| *m == 1)
-            .collect();
-        Batch {
-            length: ids.len() / 3,
-            sequences: 3,
-            ids,
-            present,
-            types: self.whole("types").unwrap_or_default(),
-        }
-    }
-}
-
-impl Trunk {
-    /// What the vectors hold: hidden states, of decoders logits.
-    pub fn output(&self, case: &Case, weights: &dyn Source) -> Result<Value> {
-        match self {
-            Self::Bert(model) => model.forward(weights, &case.batch()),
-            Self::Vit(model) => {
-                let (pixels, shape) = case.numbers("pixels").unwrap();
-                model.forward(weights, &Value::constant(tensor(pixels, shape)?))
-            }
-            Self::T5(model) => {
-                let batch = case.batch();
-                let ids = case.whole("targets").unwrap();
-                let targets = Batch {
-                    present: vec![true; ids.len()],
-                    types: Vec::new(),
-                    sequences: 3,
-                    length: ids.len() / 3,
-                    ids,
-                };
-                let encoded = model.encode(weights, &batch)?;
-                model.decode(weights, &encoded, batch.hidden()?.as_ref(), &targets)
-            }
-            Self::Clip(model) => {
-                let (pixels, shape) = case.numbers("pixels").unwrap();
-                let images = model.images(weights, &Value::constant(tensor(pixels, shape)?))?;
-                model.scores(weights, &images, &model.texts(weights, &case.batch())?)
-            }
-            Self::Decoder(model) => {
-                model.logits(weights, &model.forward(weights, &case.batch(), None)?)
-            }
-        }
-    }
-
-    /// A smooth number of all that is present in the output.
-    pub fn smooth(&self, case: &Case, weights: &dyn Source) -> Value {
-        let out = self.output(case, weights).unwrap();
-        let out = if let Self::Bert(_) = self {
-            ops::pool(&out, &mean_weights(&case.batch()).unwrap()).unwrap()
-        } else {
-            out
-        };
-        let n = out.data().elem_count();
-        let mix = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
-        let mix = Value::constant(tensor(mix, out.dims()).unwrap());
-        ops::mean(&ops::mul(&ops::mul(&out, &out).unwrap(), &mix).unwrap()).unwrap()
-    }
-}
-
-pub fn cases() -> Vec<Case> {
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder())
-        .unwrap()
-        .flatten()
-        .map(|e| e.path())
-        .collect();
-    folders.sort();
-    folders.iter().map(|f| Case::open(f)).collect()
-}
-
-pub fn values(t: &Tensor) -> Vec<f32> {
-    slice(&t.contiguous().unwrap()).unwrap().to_vec()
-}
 
 #[test]
 #[allow(clippy::print_stdout, reason = "says how many models ran")]
@@ -222,7 +48,7 @@ fn outputs_are_those_of_transformers() {
         println!("{}: largest difference {apart:.1e}", case.name());
         assert!(apart <= NEAR, "{}: {apart}", case.name());
     }
-    assert!(all.len() >= 14, "{} models", all.len());
+    assert!(all.len() >= 19, "{} models", all.len());
 }
 
 #[test]

@@ -10,8 +10,8 @@ use polyloom_learn::models::merged::{Merged, Rows, TaskVector, task_vector};
 use polyloom_learn::models::{Plain, Source, Trained};
 use polyloom_learn::{Result, ops};
 
+use super::case::{Case, folder, values};
 use super::differences::agree;
-use super::models::{Case, folder, values};
 
 const MODELS: [&str; 3] = ["bert", "vit", "qwen2"];
 

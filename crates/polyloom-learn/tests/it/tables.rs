@@ -3,7 +3,7 @@
 use polyloom_learn::engine::Parameters;
 use polyloom_learn::models::{Plain, Trained};
 
-use super::models::{Case, folder};
+use super::case::{Case, folder};
 
 #[test]
 fn rows_of_a_model_are_those_of_its_tokens() {
