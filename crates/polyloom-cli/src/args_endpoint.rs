@@ -34,12 +34,6 @@ pub struct EndpointArgs {
         requires = "endpoint"
     )]
     pub api_key_env: String,
-    /// Examples in the prompt [default: what the task says]
-    #[arg(long, value_name = "N", requires = "endpoint")]
-    pub fewshot: Option<u32>,
-    /// Tokens of an answer at most [default: what the task says; for a label 64, with --api completions 16]
-    #[arg(long, value_name = "N", requires = "endpoint", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: Option<u32>,
     /// Seed that is sent with every request
     #[arg(long, value_name = "N", default_value_t = 0, requires = "endpoint")]
     pub seed: u64,

@@ -69,7 +69,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "COLUMN=VALUE", requires = "predictions", value_parser = pair)]
     pub only: Vec<(String, String)>,
     /// How an answer is read from text: direct, last-line, step-by-step or regex:PATTERN [default: the task's rules]
-    #[arg(long, value_name = "RULE", conflicts_with = "models")]
+    #[arg(long, value_name = "RULE")]
     pub extract: Option<String>,
     /// Take the scores of this column as they are, without a task
     #[arg(long, value_name = "COLUMN", requires = "predictions", conflicts_with_all = ["tasks", "metrics", "extract", "prediction"])]
@@ -101,6 +101,12 @@ pub struct EvalArgs {
     /// Score again what is unchanged; replace results of something else
     #[arg(long)]
     pub force: bool,
+    /// Examples in the prompt of a decoder or a server [default: what the task says]
+    #[arg(long, value_name = "N", conflicts_with = "predictions")]
+    pub fewshot: Option<u32>,
+    /// Tokens of their answer at most [default: what the task says; for a label 64, of texts that are gone on with 16]
+    #[arg(long, value_name = "N", conflicts_with = "predictions", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
     #[command(flatten)]
     pub places: Places,
     #[command(flatten)]

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::Options;
+use polyloom::evaluate::board::score::ask::{Settings, Style};
 use polyloom::evaluate::board::score::extract::Extract;
+use polyloom::tasks::spec::TaskSpec;
 use serde_json::{Value, json};
 
 use crate::args_eval::EvalArgs;
@@ -30,6 +32,18 @@ pub fn run(args: &EvalArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
         _ => Err(MergeError::plan("arguments", "there is nothing to score")
             .hint("polyloom eval MODEL... runs models, --endpoint URL asks a server, --predictions FILE scores what others predicted")
             .into()),
+    }
+}
+
+/// How models that answer in text are asked.
+fn settings(args: &EvalArgs, style: Style, spec: &TaskSpec) -> Settings {
+    Settings {
+        split: args.split.clone(),
+        limit: args.limit,
+        style,
+        fewshot: args.fewshot,
+        max_tokens: args.max_tokens,
+        raw: args.extract.is_some() || !spec.parse.is_empty(),
     }
 }
 

@@ -16,6 +16,7 @@ mod eval_endpoint;
 mod eval_kinds;
 mod eval_models;
 mod eval_more;
+mod eval_speak;
 #[cfg(feature = "hub")]
 mod hub_server;
 

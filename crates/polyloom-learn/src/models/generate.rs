@@ -5,7 +5,7 @@ use polyloom_core::rng::Stream;
 
 use super::decoder::{Cache, Decoder};
 use super::{Batch, Source};
-use crate::engine::{Value, slice};
+use crate::engine::slice;
 use crate::error::{Error, Result};
 use crate::ops;
 
@@ -128,29 +128,54 @@ pub fn log_likelihood(
     context: &[u32],
     continuation: &[u32],
 ) -> Result<(f64, bool)> {
-    if context.is_empty() || continuation.is_empty() {
+    let found = log_likelihoods(model, weights, context, &[continuation.to_vec()])?;
+    Ok(found[0])
+}
+
+/// [`log_likelihood`] of several continuations; the context is run once.
+///
+/// # Errors
+/// As [`log_likelihood`].
+pub fn log_likelihoods(
+    model: &Decoder,
+    weights: &dyn Source,
+    context: &[u32],
+    continuations: &[Vec<u32>],
+) -> Result<Vec<(f64, bool)>> {
+    if context.is_empty() || continuations.iter().any(Vec::is_empty) {
         return Err(Error::shape("log-likelihood", "no tokens"));
     }
-    let all = [context, &continuation[..continuation.len() - 1]].concat();
-    let hidden = model.forward(weights, &one(&all), None)?;
-    let part: Value = ops::narrow(&hidden, 1, context.len() - 1, continuation.len())?;
-    let logits = model.logits(weights, &part)?;
-    let scores = slice(logits.data())?;
-    let width = scores.len() / continuation.len();
-    let (mut total, mut greedy) = (0.0, true);
-    for (row, &token) in scores.chunks_exact(width).zip(continuation) {
-        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|x| f64::from(x - top).exp()).sum();
-        let Some(&score) = row.get(token as usize) else {
-            return Err(Error::shape(
-                "log-likelihood",
-                format!("token {token} of {width}"),
-            ));
-        };
-        total += f64::from(score - top) - sum.ln();
-        greedy &= Sampling::greedy().choose(row, 0) == token;
+    let mut cache = Cache::default();
+    let hidden = model.forward(weights, &one(context), Some(&mut cache))?;
+    let last = ops::narrow(&hidden, 1, context.len() - 1, 1)?;
+    let first = model.logits(weights, &last)?;
+    let first = slice(first.data())?;
+    let width = first.len();
+    let mut found = Vec::with_capacity(continuations.len());
+    for continuation in continuations {
+        let mut scores = first.to_vec();
+        if continuation.len() > 1 {
+            let rest = &continuation[..continuation.len() - 1];
+            let hidden = model.forward(weights, &one(rest), Some(&mut cache.clone()))?;
+            let logits = model.logits(weights, &hidden)?;
+            scores.extend_from_slice(&slice(logits.data())?);
+        }
+        let (mut total, mut greedy) = (0.0, true);
+        for (row, &token) in scores.chunks_exact(width).zip(continuation) {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|x| f64::from(x - top).exp()).sum();
+            let Some(&score) = row.get(token as usize) else {
+                return Err(Error::shape(
+                    "log-likelihood",
+                    format!("token {token} of {width}"),
+                ));
+            };
+            total += f64::from(score - top) - sum.ln();
+            greedy &= Sampling::greedy().choose(row, 0) == token;
+        }
+        found.push((total, greedy));
     }
-    Ok((total, greedy))
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod fit;
 pub mod forward;
 pub mod head;
 pub mod rows;
+pub mod speak;
 pub mod system;
 
 pub use family::Opened;

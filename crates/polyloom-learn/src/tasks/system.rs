@@ -16,7 +16,7 @@ use super::head::Head;
 use super::rows::Reader;
 use crate::error::{Error, Result};
 use crate::models::lora::{Lora, LowRank};
-use crate::models::open::Model;
+use crate::models::open::{Model, Trunk};
 use crate::models::{Plain, Source, peft};
 
 /// What is named as a model: where its parts lie.
@@ -192,7 +192,8 @@ impl Base {
         };
         let own = |name: &str| {
             let head = |stem: &str| name == stem || name.starts_with(&format!("{stem}."));
-            head("classifier") || head("pre_classifier")
+            // A head is read as a tensor, not as a layer of the trunk.
+            head("classifier") || head("pre_classifier") || head("lm_head")
         };
         let folder = AdapterFolder::open(adapter)?;
         Ok(match peft::parts(&folder, &self.headers, &own)? {
@@ -247,6 +248,12 @@ impl Ready<'_> {
     #[must_use]
     pub fn is_folded(&self) -> bool {
         matches!(self.change, Change::Folded(_))
+    }
+
+    /// Whether it answers in text.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        matches!(self.model().trunk, Trunk::Decoder(_))
     }
 
     /// The classifier that the model itself brings, as a head.

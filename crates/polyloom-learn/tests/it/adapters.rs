@@ -75,6 +75,9 @@ fn seen(
         .to_vec()
 }
 
+/// Name, changed settings, further tensors, whether it is folded.
+type Case<'a> = (&'a str, Vec<(&'a str, Json)>, Vec<AdapterTensor>, bool);
+
 #[test]
 fn beside_the_base_as_folded_in() {
     let dir = tempfile::tempdir().unwrap();
@@ -83,7 +86,7 @@ fn beside_the_base_as_folded_in() {
     let pattern = json!({"layer.0.attention.attention.query": 3});
     let whole = |name: &str, shape: &[usize]| random(name, shape, 0.2);
     let conv = "embeddings.patch_embeddings.projection";
-    let cases: Vec<(&str, Vec<(&str, Json)>, Vec<AdapterTensor>, bool)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("lora", vec![], vec![], false),
         ("rslora", vec![("use_rslora", json!(true))], vec![], false),
         (

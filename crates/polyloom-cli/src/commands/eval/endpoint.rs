@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
-use polyloom::evaluate::board::score::ask::{self, Asking, Settings, Style};
+use polyloom::evaluate::board::score::ask::{self, Asking, Style};
 use polyloom::evaluate::board::score::output::{Output, key};
 use polyloom::evaluate::board::score::score;
 use polyloom::tasks::data::Limits;
@@ -19,7 +19,7 @@ use polyloom_core::hash::sha256_text;
 use serde_json::{Value, json};
 
 use super::table::table;
-use super::{Entries, done, groups, options, reused, tell};
+use super::{Entries, done, groups, options, reused, settings, tell};
 use crate::args_endpoint::Api;
 use crate::args_eval::EvalArgs;
 use crate::commands::tasks::{catalogue, expanded, roots};
@@ -54,7 +54,7 @@ pub fn run(args: &EvalArgs, url: &str, ui: &Ui) -> Result<ExitCode, Failure> {
         None => PathBuf::from(format!("{name}.results.json")),
     };
     let address = endpoint.address();
-    let setting = json!([address, model, given.seed, given.max_tokens, given.fewshot]);
+    let setting = json!([address, model, given.seed, args.max_tokens, args.fewshot]);
     let who = Answers {
         path: PathBuf::from(format!("{address}#{model}")),
         hash: sha256_text(&setting.to_string()),
@@ -78,14 +78,7 @@ pub fn run(args: &EvalArgs, url: &str, ui: &Ui) -> Result<ExitCode, Failure> {
         let folder = roots(&args.places).folder(task)?;
         let loader = Loader::new(&task.spec, folder, Limits::default());
         loader.split(&args.split)?;
-        let settings = Settings {
-            split: args.split.clone(),
-            limit: args.limit,
-            style,
-            fewshot: given.fewshot,
-            max_tokens: given.max_tokens,
-            raw: args.extract.is_some() || !task.spec.parse.is_empty(),
-        };
+        let settings = settings(args, style, &task.spec);
         let asking = ask::questions(&task.spec, &loader, &settings)?;
         asked.push((id, task, loader, asking));
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
+use polyloom::evaluate::board::score::ask::{self, Style};
 use polyloom::evaluate::board::score::output::{Output, key};
 use polyloom::evaluate::board::score::{Options, score};
 use polyloom::plan::reference::Places;
@@ -16,12 +17,13 @@ use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 use polyloom_learn::tasks::content::Hashes;
 use polyloom_learn::tasks::evaluate::{self, Found, Run, Shelf};
-use polyloom_learn::tasks::system::no_head;
+use polyloom_learn::tasks::speak::{Speaker, Spoken};
+use polyloom_learn::tasks::system::{Ready, no_head};
 use polyloom_learn::tasks::{Base, System};
 use serde_json::json;
 
 use super::table::{matrix, table};
-use super::{Entries, done, groups, options, reused, target, tell};
+use super::{Entries, done, groups, options, reused, settings, target, tell};
 use crate::args_eval::EvalArgs;
 use crate::commands::tasks::{catalogue, expanded, roots};
 use crate::hub::{self, Brought, Hub};
@@ -94,6 +96,7 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             output,
             jobs,
             entries: Vec::new(),
+            ran: false,
         });
     }
     let mut bases: Vec<PathBuf> = systems.iter().map(|s| real(&s.base)).collect();
@@ -107,16 +110,25 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let steps: usize = asked.iter().map(|w| w.jobs.len()).sum();
     ui.event(&json!({"type": "plan", "systems": systems.len(), "bases": order.len(), "tasks": tasks.len(), "runs": steps}));
     let progress = ui.steps("evaluating", steps as u64);
-    let mut at = 0;
+    let (mut at, mut speakers) = (0, 0);
     for base in &order {
         let of = asked.iter_mut().filter(|w| real(&w.system.base) == *base);
         let mut each = |what: &str| {
             progress.at(at, what);
             at += 1;
         };
-        on_base(of.collect(), several, args, &options, &mut each, ui)?;
+        speakers += on_base(of.collect(), several, args, &options, &mut each, ui)?;
     }
     progress.end();
+    let asked_for = [
+        ("--fewshot", args.fewshot.is_some()),
+        ("--max-tokens", args.max_tokens.is_some()),
+        ("--extract", args.extract.is_some()),
+    ];
+    let ran = asked.iter().any(|w| w.ran);
+    for (flag, _) in asked_for.iter().filter(|(_, given)| *given && ran && speakers == 0) {
+        ui.note(&format!("no effect here: {flag} (no decoder was asked)"));
+    }
     let missing = args.limit.is_none();
     for work in &asked {
         tell(several.then_some(&*work.name), &work.entries, missing, ui);
@@ -159,6 +171,8 @@ struct Work<'a> {
     output: Output,
     jobs: Vec<(&'a Task<'a>, String, Option<Entries>)>,
     entries: Entries,
+    /// Something of it was run.
+    ran: bool,
 }
 
 /// The path without links, so that two names of a base are one.
@@ -228,7 +242,7 @@ fn tasks<'c>(
     Ok(tasks)
 }
 
-/// Runs the systems of a base; it is opened once, and only if something is to be run.
+/// Runs the systems of a base; it is opened once, and only if something is to be run. Gives how often a decoder was asked.
 fn on_base(
     mut works: Vec<&mut Work<'_>>,
     several: bool,
@@ -236,7 +250,8 @@ fn on_base(
     options: &Options,
     each: &mut dyn FnMut(&str),
     ui: &Ui,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
+    let mut speakers = 0;
     let runs = |w: &Work<'_>| w.jobs.iter().any(|(_, _, held)| held.is_none());
     let mut base = None;
     if works.iter().any(|w| runs(w)) {
@@ -301,31 +316,43 @@ fn on_base(
                 continue;
             };
             let found = match found {
-                Some(found) => found,
-                None => match evaluate::own(ready, task.spec)? {
-                    Some(found) => found,
-                    None if several => {
-                        ui.note(&format!(
-                            "{}: no head for {}, left out",
-                            work.name, task.spec.id
-                        ));
-                        continue;
-                    }
-                    None => {
-                        let target = task.spec.targets.first().map_or("", |t| &*t.name);
-                        return Err(no_head(work.system, &task.spec.id, target).into());
-                    }
-                },
+                Some(found) => Some(found),
+                None => evaluate::own(ready, task.spec)?,
             };
-            let run = Run {
-                ready,
-                reader: &base.reader,
-                model: (&work.said.path, &work.said.hash),
-                batch: args.batch as usize,
+            let mut unread = 0;
+            work.ran = true;
+            let answers = match found {
+                Some(found) => {
+                    let run = Run {
+                        ready,
+                        reader: &base.reader,
+                        model: (&work.said.path, &work.said.hash),
+                        batch: args.batch as usize,
+                    };
+                    let (answers, notes) = run.predict(task.spec, &task.loader, &found, &mut shelf)?;
+                    notes.iter().for_each(|n| ui.note(n));
+                    answers
+                }
+                None if ready.speaks() => {
+                    speakers += 1;
+                    let spoken = spoken(ready, &work.said, task, args)?;
+                    unread = spoken.unread;
+                    told(&work.name, &task.spec.id, &spoken, ui);
+                    spoken.answers
+                }
+                None if several => {
+                    let what = format!("{}: no head for {}, left out", work.name, task.spec.id);
+                    ui.note(&what);
+                    continue;
+                }
+                None => {
+                    let target = task.spec.targets.first().map_or("", |t| &*t.name);
+                    return Err(no_head(work.system, &task.spec.id, target).into());
+                }
             };
-            let (answers, notes) = run.predict(task.spec, &task.loader, &found, &mut shelf)?;
-            notes.iter().for_each(|n| ui.note(n));
-            let scored = score(task.spec, &task.loader, &task.hash, &answers, options)?;
+            let mut options = options.clone();
+            options.allow_partial |= unread > 0;
+            let scored = score(task.spec, &task.loader, &task.hash, &answers, &options)?;
             work.entries
                 .extend(work.output.add(&task.spec.id, key, &scored)?);
             // What is done stays, whatever comes after.
@@ -349,5 +376,33 @@ fn on_base(
             );
         }
     }
-    Ok(())
+    Ok(speakers)
+}
+
+/// What a decoder says of a task: likelihoods of choices, or texts.
+fn spoken(
+    ready: &Ready<'_>,
+    who: &Answers,
+    task: &Task<'_>,
+    args: &EvalArgs,
+) -> Result<Spoken, Failure> {
+    let settings = settings(args, Style::Completion, task.spec);
+    let asking = ask::questions(task.spec, &task.loader, &settings)?;
+    let spoken = ready.with(&[], |model, source| {
+        let speaker = Speaker::of(model, source, args.max_length)?;
+        speaker.map(|s| s.answers(&asking, &who.path, &who.hash)).transpose()
+    })?;
+    let none = || MergeError::Internal("a decoder that is none was asked".into());
+    Ok(spoken.ok_or_else(none)?)
+}
+
+fn told(system: &str, task: &str, spoken: &Spoken, ui: &Ui) {
+    if spoken.cut > 0 {
+        let n = spoken.cut;
+        ui.note(&format!("{system}: {n} prompts of {task} are longer than the model takes; their beginning was cut off"));
+    }
+    if spoken.unread > 0 {
+        let n = spoken.unread;
+        ui.note(&format!("{system}: {n} answers on {task} hold no number and are left out"));
+    }
 }

@@ -50,7 +50,11 @@ pub struct Question {
     pub attempt: u32,
     /// What the model is shown.
     pub prompt: String,
-    choices: Vec<String>,
+    /// Answers to choose from; none where the answer is free.
+    pub choices: Vec<String>,
+    /// What stands between the prompt and an answer that goes on with it: white space at the prompt's end belongs to the
+    /// answer, because tokenizers join it with the word after it.
+    pub lead: String,
 }
 
 /// The prompts of a task.
@@ -147,8 +151,12 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
         if choices.is_empty() && kind != TaskType::Generation {
             choices.clone_from(&goal.classes);
         }
+        let mut lead = String::new();
         match settings.style {
-            Style::Completion => text = settle(&text, &[]).0,
+            Style::Completion => {
+                let (kept, mut moved) = settle(&text, std::slice::from_ref(&prompt.target_delimiter));
+                (text, lead) = (kept, moved.remove(0));
+            }
             Style::Chat => text += &request(kind, prompt, &choices),
         }
         for attempt in 0..generation.repeats.max(1) {
@@ -157,6 +165,7 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
                 attempt,
                 prompt: text.clone(),
                 choices: choices.clone(),
+                lead: lead.clone(),
             });
         }
     }
@@ -220,6 +229,70 @@ fn request(kind: TaskType, prompt: &Prompt, choices: &[String]) -> String {
 }
 
 impl Asking {
+    /// Whether every answer is one of given choices, so that their likelihoods decide; not where rules read it from a text.
+    #[must_use]
+    pub fn has_choices(&self) -> bool {
+        let kinds = [
+            TaskType::Classification,
+            TaskType::PairClassification,
+            TaskType::MultipleChoice,
+        ];
+        !self.raw && kinds.contains(&self.goal.kind)
+    }
+
+    /// Logarithms of the probabilities of the choices, with their numbers of tokens, as predictions; one list a question.
+    #[must_use]
+    pub fn likelihoods(&self, path: &Path, hash: &str, found: &[Vec<(f64, usize)>]) -> Answers {
+        let named = |question: &Question, values: Vec<Value>| match self.goal.kind {
+            TaskType::MultipleChoice => Value::from(values),
+            _ => {
+                let classes = (0..values.len()).map(|i| self.class_of(question, i));
+                Value::Object(classes.zip(values).collect())
+            }
+        };
+        let rows = self.questions.iter().zip(found).map(|(question, list)| {
+            let mut row = Map::new();
+            row.insert("id".into(), question.id.clone().into());
+            let scores = list.iter().map(|(x, _)| json!(x)).collect();
+            let tokens = list.iter().map(|(_, n)| json!(n)).collect();
+            row.insert("loglik".into(), named(question, scores));
+            row.insert("tokens".into(), named(question, tokens));
+            row
+        });
+        Self::predictions(path, hash, rows.collect(), &["id", "loglik", "tokens"])
+    }
+
+    fn predictions(
+        path: &Path,
+        hash: &str,
+        rows: Vec<Map<String, Value>>,
+        columns: &[&str],
+    ) -> Answers {
+        Answers {
+            path: path.to_owned(),
+            hash: hash.to_owned(),
+            rows,
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+            task: None,
+            chosen: Columns {
+                id: Some("id".into()),
+                ..Columns::default()
+            },
+        }
+    }
+
+    /// The class that a choice stands for: choices may be other words for the classes, in their order.
+    fn class_of(&self, question: &Question, place: usize) -> String {
+        let own = &question.choices[place];
+        match self.goal.class(&Value::from(own.as_str())) {
+            Some(class) => self.goal.class_name(class),
+            None if question.choices.len() == self.goal.classes.len() => {
+                self.goal.classes[place].clone()
+            }
+            None => own.clone(),
+        }
+    }
+
     /// Answers as predictions, and how many could not be read and have none. `path` and `hash` say who answered.
     #[must_use]
     pub fn answers(&self, path: &Path, hash: &str, said: &[String]) -> (Answers, usize) {
@@ -246,17 +319,7 @@ impl Asking {
             row.insert(column.into(), value);
             rows.push(row);
         }
-        let answers = Answers {
-            path: path.to_owned(),
-            hash: hash.to_owned(),
-            rows,
-            columns: vec!["id".into(), column.into()],
-            task: None,
-            chosen: Columns {
-                id: Some("id".into()),
-                ..Columns::default()
-            },
-        };
+        let answers = Self::predictions(path, hash, rows, &["id", column]);
         (answers, unread)
     }
 
@@ -281,15 +344,7 @@ impl Asking {
                 if kind == TaskType::MultipleChoice {
                     return Some(own.clone());
                 }
-                // Choices may be other words for the classes.
-                let class = match self.goal.class(&Value::from(own.as_str())) {
-                    Some(class) => self.goal.class_name(class),
-                    None if choices.len() == self.goal.classes.len() => {
-                        self.goal.classes[place].clone()
-                    }
-                    None => own.clone(),
-                };
-                Some(class)
+                Some(self.class_of(question, place))
             }
         }
     }
