@@ -22,8 +22,11 @@ fn model(dir: &Path) -> PathBuf {
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(from.join(file), folder.join(file)).unwrap();
     }
-    let vocab: serde_json::Map<String, Value> =
-        WORDS.iter().enumerate().map(|(i, w)| ((*w).to_owned(), json!(i))).collect();
+    let vocab: serde_json::Map<String, Value> = WORDS
+        .iter()
+        .enumerate()
+        .map(|(i, w)| ((*w).to_owned(), json!(i)))
+        .collect();
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
@@ -36,7 +39,11 @@ fn model(dir: &Path) -> PathBuf {
 fn task(dir: &Path, name: &str, kind: &str, prompts: &str, metric: &str) -> String {
     let mut rows = "id,text,mood\n".to_owned();
     for i in 0..10 {
-        let (word, mood) = if i % 2 == 0 { ("fine", "good") } else { ("awful", "not bad") };
+        let (word, mood) = if i % 2 == 0 {
+            ("fine", "good")
+        } else {
+            ("awful", "not bad")
+        };
         writeln!(rows, "r{i},review {} is {word},{mood}", i % 2).unwrap();
     }
     std::fs::write(dir.join("rows.csv"), rows).unwrap();
@@ -68,14 +75,25 @@ fn a_decoder_takes_the_likeliest_choice_or_goes_on() {
     let target = dir.path().join("r.json");
     let (root, shown) = (folder.display().to_string(), target.display().to_string());
     let tasks = specs.join(",");
-    let args = ["eval", &*root, "-t", &*tasks, "-o", &*shown, "--max-tokens", "3"];
+    let args = [
+        "eval",
+        &*root,
+        "-t",
+        &*tasks,
+        "-o",
+        &*shown,
+        "--max-tokens",
+        "3",
+    ];
     let out = polyloom(&args);
     assert!(out.status.success(), "{}", text(&out.stderr));
     let found: Value = serde_json::from_str(&std::fs::read_to_string(&target).unwrap()).unwrap();
 
     // The same by hand: tokens of both choices after the prompt's.
     let model = Model::open(&folder).unwrap();
-    let Trunk::Decoder(decoder) = &model.trunk else { panic!() };
+    let Trunk::Decoder(decoder) = &model.trunk else {
+        panic!()
+    };
     let ids = |words: &str| -> Vec<u32> {
         let place = |w| WORDS.iter().position(|x| *x == w).unwrap() as u32;
         words.split(' ').map(place).collect()
@@ -85,23 +103,58 @@ fn a_decoder_takes_the_likeliest_choice_or_goes_on() {
         let word = if i % 2 == 0 { "fine" } else { "awful" };
         let context = ids(&format!("review {} is {word} Mood :", i % 2));
         let of = |words: &str| {
-            log_likelihood(decoder, &model.weights, &context, &ids(words)).unwrap().0
+            log_likelihood(decoder, &model.weights, &context, &ids(words))
+                .unwrap()
+                .0
         };
         let chosen = usize::from(of("not bad") > of("good"));
         right += usize::from(chosen == i % 2);
     }
     let wanted = right as f64 / 10.0;
     for name in ["mine/class", "mine/choice"] {
-        assert_eq!(found["tasks"][name]["value"].as_f64().unwrap(), wanted, "{name}");
+        assert_eq!(
+            found["tasks"][name]["value"].as_f64().unwrap(),
+            wanted,
+            "{name}"
+        );
     }
     assert_eq!(found["tasks"]["mine/free"]["n"], 10);
 
     // Examples in the prompt change the question; a model without room for any says so.
     let fewer = dir.path().join("few.json").display().to_string();
-    let out = polyloom(&["eval", &root, "-t", &specs[0], "-o", &fewer, "--fewshot", "2", "--max-length", "9"]);
+    let out = polyloom(&[
+        "eval",
+        &root,
+        "-t",
+        &specs[0],
+        "-o",
+        &fewer,
+        "--fewshot",
+        "2",
+        "--max-length",
+        "9",
+    ]);
     assert!(out.status.success(), "{}", text(&out.stderr));
-    assert!(text(&out.stderr).contains("their beginning was cut off"), "{}", text(&out.stderr));
-    let out = polyloom(&["eval", &root, "-t", &specs[0], "-o", &fewer, "--max-length", "1", "--force"]);
+    assert!(
+        text(&out.stderr).contains("their beginning was cut off"),
+        "{}",
+        text(&out.stderr)
+    );
+    let out = polyloom(&[
+        "eval",
+        &root,
+        "-t",
+        &specs[0],
+        "-o",
+        &fewer,
+        "--max-length",
+        "1",
+        "--force",
+    ]);
     assert_eq!(out.status.code(), Some(2));
-    assert!(text(&out.stderr).contains("example `r0`"), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("example `r0`"),
+        "{}",
+        text(&out.stderr)
+    );
 }

@@ -35,7 +35,11 @@ impl<'a> Speaker<'a> {
     ///
     /// # Errors
     /// No tokenizer, or a broken one.
-    pub fn of(model: &'a Model, source: &'a dyn Source, most: Option<usize>) -> Result<Option<Self>> {
+    pub fn of(
+        model: &'a Model,
+        source: &'a dyn Source,
+        most: Option<usize>,
+    ) -> Result<Option<Self>> {
         let Trunk::Decoder(decoder) = &model.trunk else {
             return Ok(None);
         };
@@ -44,7 +48,9 @@ impl<'a> Speaker<'a> {
             source,
             // The end of a prompt must stay; it is cut here.
             text: Text::open(&model.folder, usize::MAX)?,
-            most: most.unwrap_or(usize::MAX).min(decoder.config.max_position_embeddings),
+            most: most
+                .unwrap_or(usize::MAX)
+                .min(decoder.config.max_position_embeddings),
         }))
     }
 
@@ -70,15 +76,15 @@ impl<'a> Speaker<'a> {
             said.push(self.text(question, asking, &mut cut)?);
         }
         let (answers, unread) = asking.answers(path, hash, &said);
-        Ok(Spoken { answers, unread, cut })
+        Ok(Spoken {
+            answers,
+            unread,
+            cut,
+        })
     }
 
     /// Logarithm of the probability of each choice, and how many tokens it has.
-    fn likelihoods(
-        &self,
-        question: &Question,
-        cut: &mut usize,
-    ) -> Result<Vec<(f64, usize)>> {
+    fn likelihoods(&self, question: &Question, cut: &mut usize) -> Result<Vec<(f64, usize)>> {
         let context = self.tokens(&question.prompt)?;
         let mut continuations = Vec::with_capacity(question.choices.len());
         for choice in &question.choices {
@@ -116,7 +122,9 @@ impl<'a> Speaker<'a> {
             &mut |token| {
                 found.push(token);
                 // What cannot be written yet stops nothing.
-                self.text.text(&found).map_or(true, |text| first(&text).is_none())
+                self.text
+                    .text(&found)
+                    .map_or(true, |text| first(&text).is_none())
             },
         )
         .map_err(|e| named(question, e))?;

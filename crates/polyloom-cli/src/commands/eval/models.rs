@@ -126,7 +126,10 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         ("--extract", args.extract.is_some()),
     ];
     let ran = asked.iter().any(|w| w.ran);
-    for (flag, _) in asked_for.iter().filter(|(_, given)| *given && ran && speakers == 0) {
+    for (flag, _) in asked_for
+        .iter()
+        .filter(|(_, given)| *given && ran && speakers == 0)
+    {
         ui.note(&format!("no effect here: {flag} (no decoder was asked)"));
     }
     let missing = args.limit.is_none();
@@ -329,7 +332,8 @@ fn on_base(
                         model: (&work.said.path, &work.said.hash),
                         batch: args.batch as usize,
                     };
-                    let (answers, notes) = run.predict(task.spec, &task.loader, &found, &mut shelf)?;
+                    let (answers, notes) =
+                        run.predict(task.spec, &task.loader, &found, &mut shelf)?;
                     notes.iter().for_each(|n| ui.note(n));
                     answers
                 }
@@ -390,7 +394,9 @@ fn spoken(
     let asking = ask::questions(task.spec, &task.loader, &settings)?;
     let spoken = ready.with(&[], |model, source| {
         let speaker = Speaker::of(model, source, args.max_length)?;
-        speaker.map(|s| s.answers(&asking, &who.path, &who.hash)).transpose()
+        speaker
+            .map(|s| s.answers(&asking, &who.path, &who.hash))
+            .transpose()
     })?;
     let none = || MergeError::Internal("a decoder that is none was asked".into());
     Ok(spoken.ok_or_else(none)?)
@@ -403,6 +409,8 @@ fn told(system: &str, task: &str, spoken: &Spoken, ui: &Ui) {
     }
     if spoken.unread > 0 {
         let n = spoken.unread;
-        ui.note(&format!("{system}: {n} answers on {task} hold no number and are left out"));
+        ui.note(&format!(
+            "{system}: {n} answers on {task} hold no number and are left out"
+        ));
     }
 }

@@ -154,7 +154,8 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
         let mut lead = String::new();
         match settings.style {
             Style::Completion => {
-                let (kept, mut moved) = settle(&text, std::slice::from_ref(&prompt.target_delimiter));
+                let (kept, mut moved) =
+                    settle(&text, std::slice::from_ref(&prompt.target_delimiter));
                 (text, lead) = (kept, moved.remove(0));
             }
             Style::Chat => text += &request(kind, prompt, &choices),
