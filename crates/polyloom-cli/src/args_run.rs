@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
   polyloom run models/all-MiniLM-L6-v2 \"my card was swallowed\"            (a vector)
   polyloom run models/sentiment -f reviews.csv --column text -o out.jsonl   (classes)
   polyloom run models/vit digit.png --top 3
+  polyloom run models/clip pet.jpg --classes \"a cat,a dog\" --top 2
   polyloom run out/ties --task banking77 \"my card was swallowed\"        (its head for the task)
   polyloom run models/qwen --max-tokens 40 \"Once upon a time\"")]
 pub struct RunArgs {
@@ -40,6 +41,9 @@ pub struct RunArgs {
     /// Another folder of heads
     #[arg(long, value_name = "DIR", requires = "task")]
     pub heads: Option<PathBuf>,
+    /// Classes in words, for a CLIP: "a cat,a dog"
+    #[arg(long, value_name = "TEXT,...", value_delimiter = ',', conflicts_with_all = ["kind", "embed", "task"])]
+    pub classes: Vec<String>,
     /// Classes to show
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub top: u32,

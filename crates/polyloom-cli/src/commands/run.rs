@@ -15,6 +15,7 @@ use polyloom_learn::models::generate::{Sampling, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::outputs;
 use polyloom_learn::tasks::system::no_head;
+use polyloom_learn::tasks::zero_shot::zero_shot;
 use polyloom_learn::tasks::{Base, Head, HeadKind, Opened, Reader, System, fit};
 use serde_json::json;
 
@@ -77,6 +78,13 @@ fn by_itself(
     let opened = Opened::open(&args.model)?;
     opened.warnings.iter().for_each(|w| ui.warning(w));
     let model = &opened.model;
+    if !args.classes.is_empty() {
+        let named: Vec<String> = args.classes.iter().map(|c| c.trim().to_owned()).collect();
+        let head = zero_shot(model, &named)?;
+        let weights = model.weights.with(head.tensors());
+        let reader = Reader::of(model, None)?;
+        return classified(model, &weights, &reader, &head, inputs, args, out, ui);
+    }
     let kind = match args.kind {
         Some(kind) => kind,
         None if args.embed => Kind::Embed,

@@ -52,6 +52,58 @@ fn a_picture_becomes_a_vector() {
     assert!(text(&again.stderr).contains("--force replaces it"));
 }
 
+#[test]
+fn classes_may_be_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = picture(dir.path());
+    let clip = dir.path().join("clip");
+    std::fs::create_dir(&clip).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(&tiny("clip")).join(file), clip.join(file)).unwrap();
+    }
+    let words = ["a", "the", "cat", "dog"];
+    let vocabulary: Value = words
+        .iter()
+        .zip(40..)
+        .map(|(w, i)| ((*w).to_owned(), Value::from(i)))
+        .collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "the"},
+    });
+    std::fs::write(clip.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let clip = clip.display().to_string();
+    let out = polyloom(&[
+        "run",
+        &clip,
+        &picture,
+        "--classes",
+        "a cat, the dog",
+        "--top",
+        "2",
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let said = text(&out.stdout);
+    let mut lines: Vec<(&str, f64)> = said
+        .lines()
+        .map(|l| l.split_once('\t').unwrap())
+        .map(|(label, p)| (label, p.parse().unwrap()))
+        .collect();
+    assert!(
+        (lines.iter().map(|l| l.1).sum::<f64>() - 1.0).abs() < 2e-4,
+        "{said}"
+    );
+    lines.sort_by_key(|l| l.0);
+    assert_eq!([lines[0].0, lines[1].0], ["a cat", "the dog"]);
+    // Without classes the picture is a vector.
+    let out = polyloom(&["run", &clip, &picture]);
+    let vector: Vec<f64> = serde_json::from_str(text(&out.stdout).trim()).unwrap();
+    assert!((vector.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-5);
+    let out = polyloom(&["run", &tiny("vit"), &picture, "--classes", "a cat"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("classes in words need a CLIP"));
+}
+
 /// A family of our own, written from nothing.
 #[test]
 fn a_perceptron_sees_too() {

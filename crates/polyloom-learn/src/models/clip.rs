@@ -16,6 +16,9 @@ pub struct Config {
     pub text_config: Tower,
     /// The tower for pictures.
     pub vision_config: Tower,
+    /// Width of the space of both.
+    #[serde(default = "projection")]
+    pub projection_dim: usize,
 }
 
 /// What `config.json` says of a tower; fields of the other one keep their defaults.
@@ -53,6 +56,10 @@ pub struct Tower {
     /// Dropout of the probabilities of attention.
     #[serde(default)]
     pub attention_dropout: f32,
+}
+
+fn projection() -> usize {
+    512
 }
 
 fn quick() -> String {
@@ -101,11 +108,15 @@ impl Clip {
             if t.num_attention_heads == 0
                 || !t.hidden_size.is_multiple_of(t.num_attention_heads)
                 || t.patch_size == 0
+                || t.image_size < t.patch_size
+                // Above, a picture brought to that size would fill the memory.
+                || t.image_size > 4096
+                || t.num_channels > 64
             {
                 return Err(Error::Config {
                     what: format!(
-                        "hidden_size {} with {} heads, patches of {}",
-                        t.hidden_size, t.num_attention_heads, t.patch_size
+                        "hidden_size {} with {} heads, patches of {} in images of {}",
+                        t.hidden_size, t.num_attention_heads, t.patch_size, t.image_size
                     ),
                 });
             }
@@ -283,8 +294,7 @@ impl Clip {
         ops::linear(&pooled, &weights.tensor("visual_projection.weight")?, None)
     }
 
-    /// Scores of every picture for every text, `[images, texts]`: cosines times the learned factor. Texts that name classes
-    /// are a zero-shot head.
+    /// Scores of every picture for every text, `[images, texts]`: cosines times the learned factor.
     ///
     /// # Errors
     /// Vectors of two widths, no `logit_scale`.

@@ -6,6 +6,7 @@ use polyloom_core::Checkpoint;
 use serde_json::Value as Json;
 
 use super::bert::Bert;
+use super::clip::Clip;
 use super::decoder::Decoder;
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
@@ -25,6 +26,8 @@ pub enum Trunk {
     Vit(Vit),
     /// Perceptron over pixels.
     Mlp(Mlp),
+    /// Two towers, for texts and for pictures.
+    Clip(Box<Clip>),
     /// Llama and its kin.
     Decoder(Box<Decoder>),
 }
@@ -121,6 +124,11 @@ impl Model {
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Mlp(Mlp::new(config).map_err(named)?)
             }
+            "clip" => {
+                prefix(&[""], "visual_projection.weight")?;
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                Trunk::Clip(Box::new(Clip::new(config).map_err(named)?))
+            }
             "bert" | "roberta" | "xlm-roberta" | "camembert" | "distilbert" | "mpnet" => {
                 let prefix = prefix(
                     &["", "bert.", "roberta.", "distilbert.", "mpnet."],
@@ -146,7 +154,7 @@ impl Model {
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))
-                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, clip, llama, mistral, qwen2, qwen3, gemma, gemma2"));
             }
         };
         let sentence = Sentence::open(folder)?;
@@ -184,6 +192,10 @@ impl Model {
         match &self.trunk {
             Trunk::Vit(v) => Some((v.config.image_size, v.config.num_channels)),
             Trunk::Mlp(m) => Some((m.config.image_size, m.config.num_channels)),
+            Trunk::Clip(c) => {
+                let tower = &c.config.vision_config;
+                Some((tower.image_size, tower.num_channels))
+            }
             Trunk::Bert(_) | Trunk::Decoder(_) => None,
         }
     }
@@ -195,6 +207,7 @@ impl Model {
             Trunk::Bert(b) => b.config.hidden_size,
             Trunk::Vit(v) => v.config.hidden_size,
             Trunk::Mlp(m) => m.width(),
+            Trunk::Clip(c) => c.config.projection_dim,
             Trunk::Decoder(d) => d.config.hidden_size,
         }
     }
@@ -207,6 +220,7 @@ impl Model {
         let positions = match &self.trunk {
             Trunk::Bert(b) => b.longest(),
             Trunk::Decoder(d) => d.config.max_position_embeddings,
+            Trunk::Clip(c) => c.config.text_config.max_position_embeddings,
             Trunk::Vit(_) | Trunk::Mlp(_) => {
                 return Err(Error::file(
                     &self.folder,
@@ -236,14 +250,21 @@ impl Model {
                 &self.folder,
                 "is a model of images and reads no text",
             )),
+            Trunk::Clip(_) => Err(Error::file(
+                &self.folder,
+                "gives one vector for a text, no states of its tokens",
+            )),
         }
     }
 
-    /// One vector for every text, `[texts, width]`.
+    /// One vector for every text, `[texts, width]`; of CLIP of length 1, in the space of its pictures.
     ///
     /// # Errors
-    /// As [`Model::hidden`].
+    /// As [`Model::hidden`] and [`Clip::texts`].
     pub fn embed(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
+        if let Trunk::Clip(model) = &self.trunk {
+            return ops::unit_length(&model.texts(weights, batch)?);
+        }
         self.sentence.forward(&self.hidden(weights, batch)?, batch)
     }
 
@@ -255,21 +276,22 @@ impl Model {
         let prefix = match &self.trunk {
             Trunk::Bert(b) => &*b.prefix,
             Trunk::Vit(v) => &*v.prefix,
-            Trunk::Mlp(_) | Trunk::Decoder(_) => "",
+            Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::Decoder(_) => "",
         };
         let pooler = format!("{prefix}pooler.dense");
         ops::activate(&weights.linear(&pooler, first)?, ops::Activation::Tanh)
     }
 
-    /// One vector for every picture, the class token or a perceptron's last layer, `[images, width]`; pixels are `[images,
-    /// channels, size, size]`.
+    /// One vector for every picture, `[images, width]`: the class token, a perceptron's last layer, of CLIP a vector of
+    /// length 1 in the space of its texts. Pixels are `[images, channels, size, size]`.
     ///
     /// # Errors
-    /// A model of texts, and as [`Vit::forward`] and [`Mlp::forward`].
+    /// A model of texts, and as [`Vit::forward`], [`Mlp::forward`] and [`Clip::images`].
     pub fn look(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
         let hidden = match &self.trunk {
             Trunk::Vit(model) => model.forward(weights, pixels)?,
             Trunk::Mlp(model) => return model.forward(weights, pixels),
+            Trunk::Clip(model) => return ops::unit_length(&model.images(weights, pixels)?),
             Trunk::Bert(_) | Trunk::Decoder(_) => {
                 return Err(Error::file(
                     &self.folder,

@@ -14,6 +14,7 @@ pub mod head;
 pub mod rows;
 pub mod speak;
 pub mod system;
+pub mod zero_shot;
 
 pub use family::Opened;
 pub use head::{Feature, Head, HeadKind};

@@ -73,6 +73,18 @@ fn every_number_of_a_configuration_may_lie() {
         }
         assert!(refused > 20, "{name}: {refused}");
     }
+    let clip = Case::open(&folder().join("clip"));
+    let config: Json = clip.config();
+    assert_eq!(try_out(&clip, &config), Ok(()));
+    for tower in ["text_config", "vision_config"] {
+        for key in config[tower].as_object().unwrap().keys() {
+            for lie in &lies {
+                let mut config = config.clone();
+                config[tower][key] = lie.clone();
+                let _ = try_out(&clip, &config);
+            }
+        }
+    }
     let llama = Case::open(&folder().join("llama"));
     let mut config: Json = llama.config();
     for (key, lie) in [

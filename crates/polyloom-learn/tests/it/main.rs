@@ -2,6 +2,7 @@
 
 mod adapters;
 mod case;
+mod clip;
 mod differences;
 mod dropout;
 mod fresh;
