@@ -92,6 +92,8 @@ pub enum Command {
     Merge(Box<MergeArgs>),
     /// Extract, fold in, combine, stack or assemble adapters (LoRA, MoE)
     Adapt(crate::args_adapt::AdaptArgs),
+    /// Train one task, or several jointly: all weights, low-rank parts or heads
+    Train(Box<crate::args_train::TrainArgs>),
     /// Store deltas small: masks over one shared vector; restore
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors

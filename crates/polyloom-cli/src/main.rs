@@ -12,6 +12,7 @@ mod args_results;
 mod args_run;
 mod args_synth;
 mod args_tasks;
+mod args_train;
 mod commands;
 mod endpoint;
 mod hub;

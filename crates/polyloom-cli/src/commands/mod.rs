@@ -13,6 +13,7 @@ mod metrics;
 mod report;
 mod run;
 mod tasks;
+mod train;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Inspect(_)
             | Command::Run(_)
             | Command::Eval(_)
+            | Command::Train(_)
     );
     if args.global.download && !fetches {
         ui.note("no effect here: --download");
@@ -63,6 +65,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Eval(args) => eval::run(&args, hub, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
+        Command::Train(args) => train::run(&args, hub, ui),
         Command::Tasks(args) => tasks::run(args, ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {

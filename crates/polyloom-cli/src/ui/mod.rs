@@ -232,6 +232,17 @@ impl Ui {
         text
     }
 
+    /// A line of words, on a terminal alone.
+    pub fn running(&self) -> Option<Running> {
+        self.progress.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                bar.set_style(style);
+            }
+            Running(bar)
+        })
+    }
+
     /// A progress line over `total` bytes.
     pub fn progress(&self, verb: &str, total: u64) -> Progress<'_> {
         let template =
@@ -266,6 +277,26 @@ impl Ui {
             unit,
             last: Mutex::new(Instant::now()),
         }
+    }
+}
+
+/// A line that says what goes on, in place of itself.
+pub struct Running(ProgressBar);
+
+impl Running {
+    /// Says something else.
+    pub fn say(&self, text: &str) {
+        self.0.set_message(text.to_owned());
+    }
+
+    /// Says something that stays, above the line.
+    pub fn above(&self, text: &str) {
+        self.0.println(text);
+    }
+
+    /// Removes the line.
+    pub fn end(self) {
+        self.0.finish_and_clear();
     }
 }
 

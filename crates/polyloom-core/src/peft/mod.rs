@@ -16,4 +16,4 @@ pub use folded::{FoldOptions, Folded};
 pub use folder::{AdaptedModule, AdapterFolder, Factors, LayerKind, PREFIX};
 pub use matching::{Names, PatternError, Targets};
 pub use names::BaseNames;
-pub use write::{AdapterTensor, write_adapter};
+pub use write::{AdapterTensor, adapter_files, write_adapter};

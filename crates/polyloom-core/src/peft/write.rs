@@ -34,6 +34,25 @@ pub fn write_adapter(
     readme: &str,
     mut options: FolderOptions,
 ) -> Result<PathBuf> {
+    let files = adapter_files(target, config, tensors)?;
+    options.bytes = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let folder = OutputFolder::create(target, options)?;
+    for (name, bytes) in &files {
+        folder.write_file(name, bytes)?;
+    }
+    folder.write_file("README.md", readme.as_bytes())?;
+    folder.commit()
+}
+
+/// The files of an adapter folder that PEFT reads, by name; `target` is named in errors.
+///
+/// # Errors
+/// Values that are not finite or too large for their type.
+pub fn adapter_files(
+    target: &Path,
+    config: &Map<String, Value>,
+    tensors: &[AdapterTensor],
+) -> Result<[(&'static str, Vec<u8>); 2]> {
     let mut stored = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let out = OutTensor {
@@ -60,10 +79,8 @@ pub fn write_adapter(
     }
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors_bytes(&stored, &metadata);
-    options.bytes = bytes.len() as u64;
-    let folder = OutputFolder::create(target, options)?;
-    folder.write_file("adapter_model.safetensors", &bytes)?;
-    folder.write_file("adapter_config.json", config_text(config).as_bytes())?;
-    folder.write_file("README.md", readme.as_bytes())?;
-    folder.commit()
+    Ok([
+        ("adapter_model.safetensors", bytes),
+        ("adapter_config.json", config_text(config).into_bytes()),
+    ])
 }

@@ -1,7 +1,25 @@
-//! Training: schedules, optimisers over flat buffers, steps.
+//! Training: what a recipe says ([`recipe`]), the tasks of a run ([`learned`]), the loop ([`run`]), the folder that comes
+//! of it ([`write`]); [`session`] puts them together.
 
+pub mod augment;
+pub mod learned;
+pub mod log;
+pub mod lowrank;
+pub mod objective;
 pub mod optimiser;
+pub mod probe;
+pub mod recipe;
+pub mod run;
+pub mod sampler;
 pub mod schedule;
+pub mod session;
+pub mod state;
+pub mod trainee;
+pub mod write;
 
+pub use learned::Given;
 pub use optimiser::{Optimiser, Rule};
+pub use recipe::Recipe;
+pub use run::{Job, Outcome, Told, run};
 pub use schedule::Schedule;
+pub use session::train;

@@ -1,7 +1,10 @@
 //! Learning rates over the steps of a run, as `transformers` defines them.
 
+use serde::{Deserialize, Serialize};
+
 /// What the rate does after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// Stays.
     Constant,

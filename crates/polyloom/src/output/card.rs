@@ -11,6 +11,8 @@ pub struct CardInfo {
     pub hub_models: Vec<String>,
     /// `transformers`, `peft`, ...
     pub library: String,
+    /// Tag beside `polyloom`; `merge` where it is empty.
+    pub tag: String,
     /// One sentence on what the run did, such as "A merge of three models".
     pub summary: String,
     /// Method, and its paper if it has one.
@@ -44,7 +46,12 @@ pub fn render(info: &CardInfo) -> String {
         &info.library
     };
     let _ = writeln!(out, "library_name: {}", quoted(library));
-    out.push_str("tags:\n- merge\n- polyloom\n---\n");
+    let tag = if info.tag.is_empty() {
+        "merge"
+    } else {
+        &info.tag
+    };
+    let _ = write!(out, "tags:\n- {tag}\n- polyloom\n---\n");
     let _ = writeln!(out, "# {}\n\n{}", one_line(&info.title), info.summary);
     let _ = write!(out, "\n## Method\n\n`{}`", info.method);
     if let Some(reference) = &info.reference {

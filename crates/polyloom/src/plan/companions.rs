@@ -305,6 +305,7 @@ fn card_info(plan: &Plan, folder: &OutputFolder) -> card::CardInfo {
         }),
         hub_models,
         library: "transformers".to_owned(),
+        tag: String::new(),
         summary: format!(
             "A merge of {} models, written as {}",
             experts.len(),

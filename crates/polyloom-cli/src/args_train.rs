@@ -1,0 +1,94 @@
+//! What can be typed after `polyloom train`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::args_tasks::Places;
+
+/// `polyloom train`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom train loom.toml -o experts/intent
+  polyloom train --base models/all-MiniLM-L6-v2 -t text/banking77 --method lora -o adapters/intent
+  polyloom train --base models/all-MiniLM-L6-v2 -t text/sst2,text/trec6 --each -o experts
+  polyloom train loom.toml -o joint --set train.sampling=square-root --set train.head.start=probe
+  polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
+
+Keys of [train] with their defaults: docs/reference/training.md")]
+pub struct TrainArgs {
+    /// A loom.toml with [base] and [train]; flags count more than it says
+    #[arg(value_name = "RECIPE", required_unless_present = "tasks")]
+    pub recipe: Option<PathBuf>,
+    /// Folder to write: a model, or a PEFT adapter, with heads/ and polyloom.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// The model to begin with: a folder, MODEL+ADAPTER, or hf:org/name in the local cache
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// Tasks to learn, together: ids or spec files
+    #[arg(short, long = "task", visible_alias = "tasks", value_name = "TASK", value_delimiter = ',')]
+    pub tasks: Vec<String>,
+    /// One expert per task (DIR/<task>), instead of one model for all
+    #[arg(long)]
+    pub each: bool,
+    /// What changes
+    #[arg(long, value_name = "WHAT")]
+    pub method: Option<Method>,
+    /// Times that every row is seen [default: 3]
+    #[arg(long, value_name = "N", conflicts_with = "steps")]
+    pub epochs: Option<f64>,
+    /// Steps of the optimiser
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u32>,
+    /// Rows of a pass [default: 32]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u32>,
+    /// Highest learning rate [default: 5e-5 full, 5e-4 lora, 1e-3 head]
+    #[arg(long, visible_alias = "lr", value_name = "RATE")]
+    pub rate: Option<f32>,
+    /// Rank of low-rank parts [default: 8]
+    #[arg(long, visible_alias = "r", value_name = "N")]
+    pub rank: Option<u32>,
+    /// Rows of each task at most
+    #[arg(short = 'L', long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Seed [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Any key of the recipe, such as train.head.start=probe (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go on with a run that was interrupted; experts that are there are left
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace the folder, drop the checkpoint of an interrupted run
+    #[arg(long)]
+    pub force: bool,
+    /// Skip fsync of the output
+    #[arg(long)]
+    pub no_sync: bool,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// What changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Every weight of the trunk that the task uses
+    Full,
+    /// The head alone
+    Head,
+    /// Low-rank parts, written as PEFT does
+    Lora,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write KEY=VALUE, such as train.rate=1e-4")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}

@@ -1,0 +1,303 @@
+//! `polyloom train`
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use polyloom::plan::reference::Places;
+use polyloom::recipe;
+use polyloom::tasks::data::Limits;
+use polyloom::tasks::hash::task_hash;
+use polyloom::tasks::load::Loader;
+use polyloom_learn::tasks::Opened;
+use polyloom_learn::train::recipe::Method as Kind;
+use polyloom_learn::train::run::{Evaluation, Step, Told};
+use polyloom_learn::train::session::{Finished, Options, work_folder};
+use polyloom_learn::train::{Given, Recipe, train};
+use serde_json::json;
+
+use super::tasks::{catalogue, expanded, roots};
+use crate::args_train::{Method, TrainArgs};
+use crate::hub::{self, Brought, Hub};
+use crate::ui::{Failure, Ui};
+
+/// Runs the command.
+pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
+    polyloom_core::memory::keep_large_buffers();
+    let recipe = asked(args)?;
+    let given = given(&recipe.train.tasks, args)?;
+    let opened = match &recipe.base {
+        Some(base) => {
+            let merge = recipe::from_models("passthrough", None, std::slice::from_ref(base))?;
+            let needs = merge.models.iter().flat_map(|m| hub::needs(&m.reference));
+            if hub(args.dry_run).bring(needs, merge.dialect, &Places::default(), ui)? == Brought::Said {
+                return Ok(ExitCode::SUCCESS);
+            }
+            Opened::open(base)?
+        }
+        None => Opened::fresh(&recipe)?,
+    };
+    opened.warnings.iter().for_each(|w| ui.warning(w));
+    if args.dry_run {
+        planned(&recipe, &given, &opened, args, ui);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stop = super::stop_flag()?;
+    let options = Options {
+        resume: args.resume,
+        force: args.force,
+        no_sync: args.no_sync,
+    };
+    let mut line = Line::new(ui, recipe.train.each);
+    let done = train(&recipe, &opened, &given, &args.output, options, &mut |folder, told| {
+        line.tell(folder, told);
+        !stop.load(Ordering::SeqCst)
+    });
+    line.end();
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => {
+            if stop.load(Ordering::SeqCst) {
+                ui.note("stopped after a step; the same command with --resume goes on");
+            }
+            return Err(error.into());
+        }
+    };
+    for one in &done {
+        finished(one, ui);
+    }
+    ui.answer(&args.output.display().to_string());
+    let tasks: usize = done.iter().map(|d| d.tasks.len()).sum();
+    ui.event(&json!({"type": "done", "output": args.output, "tasks": tasks, "folders": done.iter().map(|d| &d.folder).collect::<Vec<_>>()}));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The recipe with the flags put in.
+fn asked(args: &TrainArgs) -> Result<Recipe, Failure> {
+    let mut set = args.set.clone();
+    let mut put = |key: &str, value: Option<String>| {
+        set.extend(value.map(|value| (key.to_owned(), value)));
+    };
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    put("base.path", args.base.as_deref().map(quoted));
+    if !args.tasks.is_empty() {
+        let list: Vec<toml::Value> = args.tasks.iter().map(|t| t.clone().into()).collect();
+        put("train.tasks", Some(toml::Value::Array(list).to_string()));
+    }
+    put("train.each", args.each.then(|| "true".to_owned()));
+    let method = args.method.map(|m| match m {
+        Method::Full => "full",
+        Method::Head => "head",
+        Method::Lora => "lora",
+    });
+    put("train.method", method.map(quoted));
+    put("train.epochs", args.epochs.map(|x| format!("{x:?}")));
+    put("train.steps", args.steps.map(|x| x.to_string()));
+    put("train.batch", args.batch.map(|x| x.to_string()));
+    put("train.rate", args.rate.map(|x| format!("{x:?}")));
+    put("train.lora.rank", args.rank.map(|x| x.to_string()));
+    put("train.limit", args.limit.map(|x| x.to_string()));
+    put("seed", args.seed.map(|x| x.to_string()));
+    Ok(match &args.recipe {
+        Some(file) => Recipe::open(file, &set)?,
+        None => Recipe::read("", "flags", &set)?,
+    })
+}
+
+/// The tasks, with their folders and hashes.
+fn given(named: &[String], args: &TrainArgs) -> Result<Vec<Given>, Failure> {
+    let (catalogue, ids) = catalogue(&args.places, named)?;
+    let mut found = Vec::new();
+    for id in expanded(&catalogue, &ids)? {
+        let task = catalogue.task(&id)?;
+        let folder = roots(&args.places).folder(task)?;
+        let loader = Loader::new(&task.spec, folder.clone(), Limits::default());
+        let hash = task_hash(&task.spec, &loader.hashes()?);
+        found.push(Given {
+            spec: task.spec.clone(),
+            folder,
+            hash,
+        });
+    }
+    Ok(found)
+}
+
+/// What would be done.
+fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, ui: &Ui) {
+    let t = &recipe.train;
+    let numbers: usize = opened.stored.iter().map(|(_, _, s)| s.iter().product::<usize>()).sum();
+    let what = match t.method {
+        Kind::Full => "every weight that the task uses".to_owned(),
+        Kind::Head => "the head alone".to_owned(),
+        Kind::Lora => format!("low-rank parts of rank {}", t.lora.rank),
+    };
+    let base = recipe.base.as_deref().unwrap_or("a new model");
+    let ids: Vec<&str> = given.iter().map(|g| &*g.spec.id).collect();
+    let length = match t.steps {
+        Some(steps) => format!("{steps} steps"),
+        None => format!("{} epochs", t.epochs.unwrap_or(3.0)),
+    };
+    let how = if t.each { "one expert each" } else { "together" };
+    ui.answer(&format!(
+        "plan: {what} of {base} ({:.1} M numbers)\n  tasks, {how}: {}\n  {length}, batch {} x {}, rate {}, seed {}\n  writes {}; checkpoint and log in {} while it runs",
+        numbers as f64 / 1e6,
+        ids.join(", "),
+        t.batch,
+        t.accumulate,
+        recipe.rate(),
+        recipe.seed,
+        args.output.display(),
+        work_folder(&args.output).display(),
+    ));
+    ui.event(&json!({"type": "plan", "recipe": recipe, "numbers": numbers, "tasks": ids}));
+}
+
+fn finished(one: &Finished, ui: &Ui) {
+    let place = one.folder.display();
+    let Some((steps, given)) = one.steps else {
+        ui.note(&format!("{place} is there already and is left as it is"));
+        return;
+    };
+    let scores = one.evaluation.as_ref().map(scores).unwrap_or_default();
+    let which = match given == steps {
+        true => format!("{steps} steps"),
+        false => format!("step {given} of {steps}, the best"),
+    };
+    ui.say(&format!("{place}: {which}{scores}"));
+    let tasks: serde_json::Map<String, serde_json::Value> = one
+        .evaluation
+        .iter()
+        .flat_map(|e| &e.tasks)
+        .map(|(name, (metric, value, n))| {
+            (name.clone(), json!({"metric": metric, "value": value, "n": n}))
+        })
+        .collect();
+    ui.event(&json!({"type": "result", "folder": one.folder, "steps": steps, "given": given, "validation": tasks}));
+}
+
+fn scores(e: &Evaluation) -> String {
+    let one = |(name, (metric, value, n)): (&String, &(String, f64, u64))| {
+        format!("{name} {metric} {value:.3} (n {n})")
+    };
+    let list: Vec<String> = e.tasks.iter().take(4).map(one).collect();
+    let more = e.tasks.len().saturating_sub(4);
+    let more = if more > 0 { format!(", {more} more") } else { String::new() };
+    let mean = if e.tasks.len() > 1 { format!(", mean {:.3}", e.mean) } else { String::new() };
+    format!("; validation: {}{more}{mean}", list.join(", "))
+}
+
+/// The progress line.
+struct Line<'a> {
+    ui: &'a Ui,
+    bar: Option<crate::ui::Running>,
+    each: bool,
+    mean: Option<f64>,
+    told: Instant,
+}
+
+impl<'a> Line<'a> {
+    fn new(ui: &'a Ui, each: bool) -> Self {
+        Self {
+            ui,
+            bar: ui.running(),
+            each,
+            mean: None,
+            told: Instant::now(),
+        }
+    }
+
+    fn tell(&mut self, folder: &Path, told: &Told) {
+        match told {
+            Told::Begun {
+                trained,
+                all,
+                rows,
+                steps,
+                from,
+            } => {
+                self.mean = None;
+                let list: Vec<String> = rows.iter().map(|(t, n)| format!("{t} {n}")).collect();
+                let place = match self.each {
+                    true => format!("{}: ", folder.display()),
+                    false => String::new(),
+                };
+                let from = match from {
+                    0 => String::new(),
+                    n => format!(", from step {n}"),
+                };
+                self.ui.say(&format!(
+                    "{place}training {:.2} of {:.2} M numbers on {} rows, {steps} steps{from}",
+                    *trained as f64 / 1e6,
+                    *all as f64 / 1e6,
+                    list.join(" + "),
+                ));
+                self.ui.event(&json!({"type": "begin", "folder": folder, "trained": trained, "numbers": all, "rows": rows.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<serde_json::Map<_, _>>(), "steps": steps, "from": from}));
+            }
+            Told::Step(step) => {
+                if let Some(bar) = &self.bar {
+                    bar.say(&self.shown(step));
+                } else if self.ui.json && self.told.elapsed().as_secs() >= 1 {
+                    self.told = Instant::now();
+                    self.ui.event(&json!({"type": "progress", "step": step.step, "steps": step.steps, "loss": step.loss, "losses": step.losses, "seconds_left": step.left.round()}));
+                }
+            }
+            Told::Evaluated(e) => {
+                self.mean = Some(e.mean);
+                let best = if e.best { ", the best so far" } else { "" };
+                let text = format!("step {}{}{best}", e.step, scores(e));
+                match &self.bar {
+                    Some(bar) => bar.above(&text),
+                    None => self.ui.detail(&text),
+                }
+                let tasks: serde_json::Map<String, serde_json::Value> = e
+                    .tasks
+                    .iter()
+                    .map(|(name, (_, value, _))| (name.clone(), json!(value)))
+                    .collect();
+                self.ui.event(&json!({"type": "evaluation", "step": e.step, "mean": e.mean, "tasks": tasks, "best": e.best}));
+            }
+            Told::Saved(step) => self.ui.detail(&format!("checkpoint of step {step}")),
+        }
+    }
+
+    /// `step 400/2000  loss 0.412 (banking77 0.61, mpqa 0.21)  val mean 0.861  eta 3m12s`
+    fn shown(&self, step: &Step) -> String {
+        let mut of_tasks: Vec<String> = step
+            .losses
+            .iter()
+            .take(4)
+            .map(|(t, l)| format!("{} {l:.2}", t.rsplit('/').next().unwrap_or(t)))
+            .collect();
+        if step.losses.len() > 4 {
+            of_tasks.push("...".into());
+        }
+        let of_tasks = match step.losses.len() {
+            0 | 1 => String::new(),
+            _ => format!(" ({})", of_tasks.join(", ")),
+        };
+        let mean = self.mean.map(|m| format!("  val mean {m:.3}")).unwrap_or_default();
+        format!(
+            "step {}/{}  loss {:.3}{of_tasks}{mean}  eta {}",
+            step.step,
+            step.steps,
+            step.loss,
+            time(step.left)
+        )
+    }
+
+    fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.end();
+        }
+    }
+}
+
+fn time(seconds: f64) -> String {
+    let s = seconds.round().max(0.0) as u64;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        _ => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+    }
+}

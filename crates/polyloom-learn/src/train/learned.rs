@@ -1,0 +1,329 @@
+//! The tasks of a run: rows, heads and what they begin with.
+
+use std::path::PathBuf;
+
+use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples::{Asked, Wanted};
+use polyloom::tasks::data::Limits;
+use polyloom::tasks::load::Loader;
+use polyloom::tasks::spec::TaskSpec;
+use polyloom_core::rng::Stream;
+
+use super::probe::{self, Seen, Target};
+use super::recipe::{Recipe, Start};
+use crate::engine::{slice, tensor};
+use crate::error::Result;
+use crate::models::Source;
+use crate::models::open::Model;
+use crate::tasks::forward::features;
+use crate::tasks::rows::usual_feature;
+use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Shown};
+
+/// A task that is to be learned.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Its spec.
+    pub spec: TaskSpec,
+    /// Folder of its data.
+    pub folder: PathBuf,
+    /// Hash of spec and data.
+    pub hash: String,
+}
+
+/// A task with its rows read.
+pub struct Learned<'a> {
+    /// The task.
+    pub given: &'a Given,
+    /// Rows that are learned from.
+    pub train: Rows,
+    /// Rows that are looked at.
+    pub validation: Option<Rows>,
+    /// What its heads see.
+    pub feature: Feature,
+    /// Places of its heads, one per target.
+    pub heads: std::ops::Range<usize>,
+}
+
+impl Learned<'_> {
+    /// The task's loader.
+    #[must_use]
+    pub fn loader(&self) -> Loader<'_> {
+        Loader::new(&self.given.spec, self.given.folder.clone(), Limits::default())
+    }
+}
+
+/// Reads the tasks of a run and makes their heads; `source` has the base's weights.
+///
+/// # Errors
+/// Tasks without rows or with one class alone, numbers that are all alike, splits that are not there, and what reading
+/// reports.
+pub fn learned<'a>(
+    recipe: &Recipe,
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    given: &'a [Given],
+) -> Result<(Vec<Learned<'a>>, Vec<Head>)> {
+    let t = &recipe.train;
+    let (mut tasks, mut heads) = (Vec::new(), Vec::new());
+    for given in given {
+        let spec = &given.spec;
+        let id = &spec.id;
+        let feature = t
+            .head
+            .feature
+            .unwrap_or_else(|| usual_feature(model, !spec.fields.input2.is_empty()));
+        let loader = Loader::new(spec, given.folder.clone(), Limits::default());
+        let read = |split: &str, limit| Rows::read(spec, &loader, split, reader, feature, limit);
+        let train = read(&t.split, t.limit)?;
+        if train.is_empty() {
+            let what = format!("task `{id}` has no rows in split `{}`", t.split);
+            return Err(MergeError::plan("empty-task", what)
+                .hint("`polyloom tasks show TASK` shows its splits; train.split chooses one")
+                .into());
+        }
+        let there = spec.splits.named.contains_key(&t.validation);
+        let validation = match t.validation.is_empty() || !there {
+            true if t.patience > 0 => {
+                let what = format!("task `{id}` has no split `{}`, and `train.patience` needs one", t.validation);
+                return Err(MergeError::plan("no-split", what)
+                    .hint("train.validation names the split that is looked at")
+                    .into());
+            }
+            true => None,
+            false => Some(read(&t.validation, t.validation_limit)?).filter(|r| !r.is_empty()),
+        };
+        let start = heads.len();
+        for (place, asked) in train.asked.iter().enumerate() {
+            let name = match &*asked.target {
+                "" => id.clone(),
+                target => format!("{id}/{target}"),
+            };
+            let mut head = blank(&name, asked, &train.wanted[place], feature, model.width())?;
+            head.task_hash = Some(given.hash.clone());
+            heads.push(head);
+        }
+        tasks.push(Learned {
+            given,
+            train,
+            validation,
+            feature,
+            heads: start..heads.len(),
+        });
+    }
+    for task in &tasks {
+        begin(recipe, model, source, reader, task, &mut heads[task.heads.clone()])?;
+    }
+    Ok((tasks, heads))
+}
+
+/// A head of zeros for what is asked.
+fn blank(
+    name: &str,
+    asked: &Asked,
+    wanted: &[Option<Wanted>],
+    feature: Feature,
+    width: usize,
+) -> Result<Head> {
+    let kind = HeadKind::of(asked.kind);
+    let known: Vec<&Wanted> = wanted.iter().flatten().collect();
+    let refuse = |what: String, hint: &str| {
+        Err(MergeError::plan("bad-task", format!("task `{name}`: {what}"))
+            .hint(hint)
+            .into())
+    };
+    if known.is_empty() {
+        return refuse(
+            "no training row says what is right".into(),
+            "`polyloom tasks check` shows why",
+        );
+    }
+    let mut head = Head::zeros(name, feature, kind, asked.classes.clone(), width)?;
+    match kind {
+        HeadKind::Classification => {
+            if let Wanted::Class(first) = known[0]
+                && known.iter().all(|w| **w == Wanted::Class(*first))
+            {
+                let class = asked.classes.get(*first as usize).map_or("", String::as_str);
+                return refuse(
+                    format!("all {} training rows have the class `{class}`", known.len()),
+                    "a classifier needs rows of at least two classes; look at train.limit and train.split",
+                );
+            }
+        }
+        HeadKind::Multilabel if asked.classes.is_empty() => {
+            return refuse("no training row has a label".into(), "`polyloom tasks check` shows why");
+        }
+        HeadKind::Multilabel => {}
+        HeadKind::Regression => {
+            let numbers = || {
+                known.iter().map(|w| match w {
+                    Wanted::Number(x) => *x,
+                    _ => f64::NAN,
+                })
+            };
+            let n = known.len() as f64;
+            let mean = numbers().sum::<f64>() / n;
+            let deviation = (numbers().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+            if !(deviation > 0.0 && deviation.is_finite()) {
+                return refuse(
+                    format!("all {} training rows have the number {mean}", known.len()),
+                    "there is nothing to learn from a constant",
+                );
+            }
+            head.scale = [mean, deviation];
+        }
+    }
+    Ok(head)
+}
+
+/// What the heads of a task begin with.
+fn begin(
+    recipe: &Recipe,
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    task: &Learned<'_>,
+    heads: &mut [Head],
+) -> Result<()> {
+    match &recipe.train.head.start {
+        Start::Zero => Ok(()),
+        Start::Random => {
+            for head in heads {
+                let (w, _) = &mut head.layers[0];
+                let stream = Stream::new(recipe.seed, &format!("heads/{}", head.task), 0);
+                let values = (0..w.elem_count() as u64).map(|i| 0.02 * stream.normal(i));
+                *w = tensor(values.collect(), w.dims())?;
+            }
+            Ok(())
+        }
+        Start::From(folder) => {
+            let root = match folder.join("heads") {
+                inner if inner.is_dir() => inner,
+                _ => folder.clone(),
+            };
+            for head in heads {
+                let last = head.task.rsplit('/').next().unwrap_or(&head.task);
+                let path = match Head::path(&root, &head.task) {
+                    path if path.exists() => path,
+                    _ => Head::path(&root, last),
+                };
+                let found = Head::read(&path, &head.task)?;
+                let fits = found.outputs() == head.outputs()
+                    && found.feature == head.feature
+                    && found.layers[0].0.dims()[1] == head.layers[0].0.dims()[1]
+                    && (found.labels.is_empty() || found.labels == head.labels);
+                if !fits {
+                    let what = format!(
+                        "is a head of {} outputs on {} `{}`; task `{}` needs {} on {} `{}`, with the task's labels",
+                        found.outputs(),
+                        found.layers[0].0.dims()[1],
+                        found.feature.word(),
+                        head.task,
+                        head.outputs(),
+                        head.layers[0].0.dims()[1],
+                        head.feature.word(),
+                    );
+                    let error = MergeError::plan("bad-head", what).at(path.display().to_string());
+                    return Err(error.into());
+                }
+                // The file's numbers are in the unit of the task.
+                head.scale = [0.0, 1.0];
+                head.layers = found.layers;
+                head.activation = found.activation;
+            }
+            Ok(())
+        }
+        Start::Probe => {
+            let of = |rows: &Rows| all_features(model, source, reader, task.feature, &rows.shown);
+            let train = of(&task.train)?;
+            let held = match &task.validation {
+                Some(rows) => Some((of(rows)?, rows)),
+                None => None,
+            };
+            for (place, head) in heads.iter_mut().enumerate() {
+                let (x, y) = known(&train, &task.train, place, head, &task.train.asked[place]);
+                let other = held.as_ref().map(|(features, rows)| {
+                    known(features, rows, place, head, &task.train.asked[place])
+                });
+                let other = other.filter(|(_, y)| !y.is_empty());
+                let seen = Seen {
+                    features: &x,
+                    wanted: &y,
+                };
+                let other = other.as_ref().map(|(x, y)| Seen {
+                    features: x,
+                    wanted: y,
+                });
+                let outputs = head.outputs();
+                let probe = probe::fit(head.kind, outputs, &seen, other.as_ref());
+                let width = probe.weight.len() / outputs.max(1);
+                head.layers = vec![(
+                    tensor(probe.weight, (outputs, width))?,
+                    tensor(probe.bias, outputs)?,
+                )];
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Features of inputs, row by row, without a graph.
+fn all_features(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    feature: Feature,
+    shown: &[Shown],
+) -> Result<Vec<f32>> {
+    let width = feature.width(model.width());
+    let mut order: Vec<usize> = (0..shown.len()).collect();
+    order.sort_by_key(|&i| (shown[i].length(), i));
+    let mut out = vec![0f32; shown.len() * width];
+    for part in order.chunks(64) {
+        let of = part.iter().map(|&i| &shown[i]).collect();
+        let found = features(model, source, reader, &[(feature, of)])?;
+        let values = slice(found[0].data())?;
+        for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
+            out[i * width..][..width].copy_from_slice(row);
+        }
+    }
+    Ok(out)
+}
+
+/// Features and answers of the rows that say what is right. Classes of rows whose split names others are found by name.
+fn known(
+    features: &[f32],
+    rows: &Rows,
+    place: usize,
+    head: &Head,
+    asked: &Asked,
+) -> (Vec<f32>, Vec<Target>) {
+    let width = features.len() / rows.len().max(1);
+    let own = &rows.asked[place].classes;
+    let class = |c: u32| {
+        if *own == asked.classes {
+            return Some(c);
+        }
+        let name = own.get(c as usize)?;
+        asked.classes.iter().position(|n| n == name).map(|p| p as u32)
+    };
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for (row, wanted) in features.chunks_exact(width.max(1)).zip(&rows.wanted[place]) {
+        let target = match wanted {
+            Some(Wanted::Class(c)) => class(*c).map(Target::Class),
+            Some(Wanted::Set(set)) => {
+                Some(Target::Set(set.iter().filter_map(|c| class(*c)).collect()))
+            }
+            Some(Wanted::Number(n)) => {
+                Some(Target::Number((n - head.scale[0]) / head.scale[1]))
+            }
+            None => None,
+        };
+        if let Some(target) = target {
+            x.extend_from_slice(row);
+            y.push(target);
+        }
+    }
+    (x, y)
+}

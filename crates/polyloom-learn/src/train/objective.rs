@@ -1,0 +1,113 @@
+//! Losses of heads on what is right.
+
+use polyloom::evaluate::board::score::examples::Wanted;
+
+use crate::engine::{Value, tensor};
+use crate::error::{Error, Result};
+use crate::ops;
+use crate::tasks::{Head, HeadKind};
+
+/// The mean loss of a head's outputs `[n, out]` over the rows that say what is right, with how many they are; `None`
+/// where none does. Cross-entropy for classes (with smoothing), binary cross-entropy for labels (mean over labels), the
+/// square for numbers in units of their deviation.
+///
+/// # Errors
+/// What is right is not of the head's kind.
+pub fn loss(
+    head: &Head,
+    outputs: &Value,
+    wanted: &[Option<&Wanted>],
+    smoothing: f32,
+) -> Result<Option<(Value, usize)>> {
+    let at: Vec<u32> = (0u32..)
+        .zip(wanted)
+        .filter_map(|(i, w)| w.map(|_| i))
+        .collect();
+    if at.is_empty() {
+        return Ok(None);
+    }
+    let outputs = match at.len() == wanted.len() {
+        true => outputs.clone(),
+        false => ops::rows(outputs, &at)?,
+    };
+    let n = at.len();
+    let wrong = || {
+        Error::shape(
+            "loss",
+            format!("an answer that a head of {} does not give", head.kind.word()),
+        )
+    };
+    let known = wanted.iter().flatten();
+    let value = match head.kind {
+        HeadKind::Classification => {
+            let classes = known.map(|w| match w {
+                Wanted::Class(c) => Ok(*c),
+                _ => Err(wrong()),
+            });
+            let classes = classes.collect::<Result<Vec<u32>>>()?;
+            ops::cross_entropy(&outputs, &classes, smoothing)?
+        }
+        HeadKind::Multilabel => {
+            // A label holds or not: classes 0 and 1 with the scores 0 and z.
+            let width = head.outputs();
+            let mut labels = Vec::with_capacity(n * width);
+            for w in known {
+                let Wanted::Set(set) = w else {
+                    return Err(wrong());
+                };
+                labels.extend((0..width as u32).map(|c| u32::from(set.contains(&c))));
+            }
+            let z = ops::reshape(&outputs, &[n * width, 1])?;
+            let zero = Value::constant(tensor(vec![0.0; n * width], (n * width, 1))?);
+            ops::cross_entropy(&ops::concat(&[&zero, &z], 1)?, &labels, 0.0)?
+        }
+        HeadKind::Regression => {
+            let [mean, deviation] = head.scale;
+            let numbers = known.map(|w| match w {
+                Wanted::Number(x) => Ok(((x - mean) / deviation) as f32),
+                _ => Err(wrong()),
+            });
+            let numbers = numbers.collect::<Result<Vec<f32>>>()?;
+            let target = Value::constant(tensor(numbers, (n, 1))?);
+            ops::mean_squares(&outputs, &target)?
+        }
+    };
+    Ok(Some((value, n)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Feature;
+
+    #[test]
+    fn by_hand() {
+        let head = |kind, labels: &[&str]| {
+            let labels = labels.iter().map(|l| (*l).to_owned()).collect();
+            Head::zeros("t", Feature::Cls, kind, labels, 1).unwrap()
+        };
+        let of = |values: &[f32], width: usize| {
+            Value::leaf(tensor(values.to_vec(), (values.len() / width, width)).unwrap())
+        };
+        let number = |h: &Head, v: &Value, w: &[Option<&Wanted>]| {
+            let (loss, n) = loss(h, v, w, 0.0).unwrap().unwrap();
+            (loss.number().unwrap(), n)
+        };
+        let two = head(HeadKind::Classification, &["a", "b"]);
+        let right = Wanted::Class(1);
+        // The middle row says nothing.
+        let found = number(&two, &of(&[0.0, 0.0, 9.0, 0.0, 0.0, 3f32.ln()], 2), &[Some(&right), None, Some(&right)]);
+        assert!((found.0 - (2f32.ln() + (4.0f32 / 3.0).ln()) / 2.0).abs() < 1e-6 && found.1 == 2);
+        let labels = head(HeadKind::Multilabel, &["a", "b"]);
+        let set = Wanted::Set(vec![0]);
+        let found = number(&labels, &of(&[2.0, -1.0], 2), &[Some(&set)]);
+        let by_hand = ((-2f32).exp().ln_1p() + (-1f32).exp().ln_1p()) / 2.0;
+        assert!((found.0 - by_hand).abs() < 1e-6);
+        let mut line = head(HeadKind::Regression, &[]);
+        line.scale = [10.0, 2.0];
+        let twelve = Wanted::Number(12.0);
+        assert_eq!(number(&line, &of(&[3.0], 1), &[Some(&twelve)]), (4.0, 1));
+        assert!(loss(&line, &of(&[3.0], 1), &[Some(&right)], 0.0).is_err());
+        assert!(loss(&line, &of(&[3.0], 1), &[None], 0.0).unwrap().is_none());
+    }
+}

@@ -1,0 +1,592 @@
+//! What a recipe says of training: `[train]` of a `loom.toml`.
+//!
+//! Names that users of `transformers` and PEFT type (`learning_rate`, `lora_alpha`, ...) mean the same here.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom::tasks::sample::Policy;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Shape;
+use crate::tasks::Feature;
+
+/// What changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Every weight of the trunk that the task uses, and the head.
+    #[default]
+    Full,
+    /// The head alone.
+    Head,
+    /// Low-rank parts beside linear layers, and the head.
+    Lora,
+}
+
+/// What a head begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Small random weights.
+    #[default]
+    Random,
+    /// Zeros.
+    Zero,
+    /// A regression on the features of the base: logistic for classes, ridge for numbers.
+    Probe,
+    /// The head of a folder of heads.
+    #[serde(untagged)]
+    From(PathBuf),
+}
+
+/// `[train.head]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadRecipe {
+    /// What it begins with.
+    pub start: Start,
+    /// It stays as it began: with `start = "probe"` the protocol of the merging literature.
+    pub frozen: bool,
+    /// What it sees; the model's usual feature where nothing is said.
+    pub feature: Option<Feature>,
+}
+
+/// `[train.lora]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraRecipe {
+    /// Rank.
+    #[serde(alias = "r")]
+    pub rank: usize,
+    /// The parts count `alpha / rank`; twice the rank where nothing is said.
+    #[serde(alias = "lora_alpha")]
+    pub alpha: Option<f64>,
+    /// Dropout of the parts' input.
+    #[serde(alias = "lora_dropout")]
+    pub dropout: f32,
+    /// The last words of module names; empty for all linear layers of the trunk.
+    #[serde(alias = "target_modules")]
+    pub targets: Vec<String>,
+    /// The parts count `alpha / √rank`.
+    #[serde(alias = "use_rslora")]
+    pub rslora: bool,
+    /// Weights are taken apart into length and direction.
+    #[serde(alias = "use_dora")]
+    pub dora: bool,
+}
+
+impl Default for LoraRecipe {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: None,
+            dropout: 0.0,
+            targets: Vec::new(),
+            rslora: false,
+            dora: false,
+        }
+    }
+}
+
+/// How often tasks are drawn in joint training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// By number of rows.
+    #[default]
+    Proportional,
+    /// All alike.
+    Uniform,
+    /// By `n^(1/temperature)`.
+    Temperature,
+    /// By the root of the number of rows.
+    SquareRoot,
+}
+
+/// Which optimiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimiserName {
+    /// AdamW.
+    #[default]
+    Adamw,
+    /// Adam, with the decay in the gradient.
+    Adam,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+/// Which weights a run gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Those of the best evaluation; the last where nothing was evaluated.
+    #[default]
+    Best,
+    /// Those of the last step.
+    Last,
+}
+
+/// `[train]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Train {
+    /// Task ids or spec files.
+    pub tasks: Vec<String>,
+    /// One expert per task, instead of one model for all.
+    pub each: bool,
+    /// What changes.
+    pub method: Method,
+    /// A model made from nothing, in place of a base: what its `config.json` says.
+    pub new: Option<toml::Table>,
+    /// Times that every row is seen; 3 where neither this nor `steps` is given.
+    #[serde(alias = "num_train_epochs")]
+    pub epochs: Option<f64>,
+    /// Steps of the optimiser.
+    #[serde(alias = "max_steps")]
+    pub steps: Option<u32>,
+    /// Rows of a pass.
+    #[serde(alias = "batch_size", alias = "per_device_train_batch_size")]
+    pub batch: usize,
+    /// Passes of a step.
+    #[serde(alias = "gradient_accumulation_steps")]
+    pub accumulate: u32,
+    /// Highest learning rate; 5e-5 for all weights, 5e-4 for low-rank parts, 1e-3 for a head, 1e-3 from nothing.
+    #[serde(alias = "learning_rate", alias = "lr")]
+    pub rate: Option<f32>,
+    /// Weight decay, of matrices alone.
+    #[serde(alias = "weight_decay")]
+    pub decay: f32,
+    /// Optimiser.
+    #[serde(alias = "optimizer", alias = "optim")]
+    pub optimiser: OptimiserName,
+    /// Decay of the moments of Adam.
+    pub betas: [f32; 2],
+    /// Added to the root of Adam's second moment.
+    #[serde(alias = "adam_epsilon")]
+    pub eps: f32,
+    /// Momentum of stochastic gradient descent.
+    pub momentum: f32,
+    /// Course of the learning rate.
+    #[serde(alias = "lr_scheduler_type")]
+    pub schedule: Shape,
+    /// Warm-up: steps, or below 1 a share of them.
+    #[serde(alias = "warmup_ratio", alias = "warmup_steps")]
+    pub warmup: f64,
+    /// Longest gradient; 0 for any.
+    #[serde(alias = "max_grad_norm")]
+    pub clip: f32,
+    /// Share of the probability that is spread over all classes.
+    #[serde(alias = "label_smoothing_factor")]
+    pub smoothing: f32,
+    /// How often tasks are drawn in joint training.
+    pub sampling: Sampling,
+    /// For `sampling = "temperature"`.
+    pub temperature: f64,
+    /// Rows of a task that count at most for how often it is drawn.
+    pub cap: Option<u64>,
+    /// Rows of each task at most.
+    pub limit: Option<usize>,
+    /// Rows of each task in an evaluation at most.
+    pub validation_limit: Option<usize>,
+    /// Split that is learned from.
+    pub split: String,
+    /// Split that is looked at; empty for none.
+    pub validation: String,
+    /// Steps between evaluations; an epoch where nothing is said, 0 for none but the last.
+    #[serde(alias = "eval_steps")]
+    pub evaluate_every: Option<u32>,
+    /// Evaluations without a better one before the run ends; 0 for all steps.
+    #[serde(alias = "early_stopping_patience")]
+    pub patience: u32,
+    /// Which weights are given.
+    pub keep: Keep,
+    /// Steps between checkpoints; as evaluations where nothing is said, 0 for none.
+    #[serde(alias = "save_steps")]
+    pub save_every: Option<u32>,
+    /// Tokens of a text at most.
+    #[serde(alias = "max_seq_length")]
+    pub max_length: Option<usize>,
+    /// Strength of small random turns, stretches and shifts of pictures; 0 for none, 1 is usual.
+    pub augment: f32,
+    /// Type of the weights on disk; that of the base where nothing is said.
+    pub dtype: Option<String>,
+    /// Beginnings of names of trunk weights that stay.
+    pub freeze: Vec<String>,
+    /// Heads.
+    pub head: HeadRecipe,
+    /// Low-rank parts.
+    pub lora: LoraRecipe,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            tasks: Vec::new(),
+            each: false,
+            method: Method::default(),
+            new: None,
+            epochs: None,
+            steps: None,
+            batch: 32,
+            accumulate: 1,
+            rate: None,
+            decay: 0.01,
+            optimiser: OptimiserName::default(),
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            momentum: 0.9,
+            schedule: Shape::Linear,
+            warmup: 0.1,
+            clip: 1.0,
+            smoothing: 0.0,
+            sampling: Sampling::default(),
+            temperature: 2.0,
+            cap: None,
+            limit: None,
+            validation_limit: None,
+            split: "train".into(),
+            validation: "validation".into(),
+            evaluate_every: None,
+            patience: 0,
+            keep: Keep::default(),
+            save_every: None,
+            max_length: None,
+            augment: 0.0,
+            dtype: None,
+            freeze: Vec::new(),
+            head: HeadRecipe::default(),
+            lora: LoraRecipe::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Base {
+    path: Option<String>,
+    strip_prefix: Option<IgnoredAny>,
+    add_prefix: Option<IgnoredAny>,
+    stats: Option<IgnoredAny>,
+}
+
+/// A whole file; tables of other commands are left to them.
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    version: Option<i64>,
+    name: Option<String>,
+    seed: u64,
+    base: Base,
+    train: Train,
+    expert: Option<IgnoredAny>,
+    model: Option<IgnoredAny>,
+    slice: Option<IgnoredAny>,
+    merge: Option<IgnoredAny>,
+    tokenizer: Option<IgnoredAny>,
+    chat_template: Option<IgnoredAny>,
+    eval: Option<IgnoredAny>,
+    tune: Option<IgnoredAny>,
+    compress: Option<IgnoredAny>,
+    route: Option<IgnoredAny>,
+    serve: Option<IgnoredAny>,
+    tasks: Option<IgnoredAny>,
+}
+
+/// A run of training as a recipe, flags or a program ask for it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Recipe {
+    /// Title.
+    pub name: Option<String>,
+    /// Seed of heads, order of rows, dropout, pictures.
+    pub seed: u64,
+    /// The base, as typed; none for a model made from nothing.
+    pub base: Option<String>,
+    /// The rest.
+    pub train: Train,
+}
+
+type Result<T> = std::result::Result<T, MergeError>;
+
+impl Recipe {
+    /// Reads a `loom.toml`, with keys set from outside (`train.rate`, `1e-4`), which count more.
+    ///
+    /// # Errors
+    /// No TOML, keys or words that are not known (with line and column), values that cannot be.
+    pub fn read(text: &str, place: &str, set: &[(String, String)]) -> Result<Self> {
+        let whole: std::result::Result<File, toml::de::Error> = toml::from_str(text);
+        let mut file = whole.map_err(|e| located(&e, text, place))?;
+        if !set.is_empty() {
+            let mut table: toml::Table =
+                toml::from_str(text).map_err(|e| located(&e, text, place))?;
+            for (key, value) in set {
+                put(&mut table, key, value)?;
+            }
+            file = table.try_into().map_err(|e: toml::de::Error| {
+                MergeError::plan("bad-recipe", e.message().to_owned()).at("--set")
+            })?;
+        }
+        if file.version.is_some_and(|v| v != 1) {
+            let error = MergeError::plan("bad-recipe", "`version` must be 1");
+            return Err(error.at(place));
+        }
+        let recipe = Self {
+            name: file.name,
+            seed: file.seed,
+            base: file.base.path,
+            train: file.train,
+        };
+        recipe.check().map_err(|e| e.at(place))?;
+        Ok(recipe)
+    }
+
+    /// Whether the values can be.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.train;
+        let bad = |what: &str, hint: &str| {
+            let error = MergeError::plan("bad-recipe", what);
+            Err(if hint.is_empty() { error } else { error.hint(hint) })
+        };
+        if t.tasks.is_empty() {
+            return bad(
+                "`train.tasks` names no task",
+                "tasks = [\"text/sst2\"]; `polyloom tasks list` shows those that are known",
+            );
+        }
+        match (&self.base, &t.new) {
+            (None, None) => {
+                return bad(
+                    "names no base to train",
+                    "[base] path = \"...\", --base MODEL, or [train.new] for a model made from nothing",
+                );
+            }
+            (Some(_), Some(_)) => {
+                return bad(
+                    "has both a base and `train.new`; a run begins with one of them",
+                    "",
+                );
+            }
+            _ => {}
+        }
+        if t.epochs.is_some() && t.steps.is_some() {
+            return bad("has both `train.epochs` and `train.steps`", "give one of them");
+        }
+        if t.steps == Some(0) || t.epochs.is_some_and(|e| !(e > 0.0 && e.is_finite())) {
+            return bad("`train.steps` and `train.epochs` must be above 0", "");
+        }
+        if t.batch == 0 || t.accumulate == 0 || t.limit == Some(0) || t.max_length == Some(0) {
+            return bad(
+                "`train.batch`, `accumulate`, `limit` and `max_length` must be at least 1",
+                "",
+            );
+        }
+        let numbers = [
+            ("rate", t.rate.unwrap_or(0.0)),
+            ("decay", t.decay),
+            ("eps", t.eps),
+            ("clip", t.clip),
+            ("augment", t.augment),
+        ];
+        for (name, x) in numbers {
+            if !(x.is_finite() && x >= 0.0) {
+                return bad(&format!("`train.{name}` is {x}; it must be at least 0"), "");
+            }
+        }
+        let below_one = [
+            ("betas", t.betas[0]),
+            ("betas", t.betas[1]),
+            ("momentum", t.momentum),
+            ("smoothing", t.smoothing),
+            ("lora.dropout", t.lora.dropout),
+        ];
+        for (name, x) in below_one {
+            if !(0.0..1.0).contains(&x) {
+                return bad(
+                    &format!("`train.{name}` is {x}; it must be in 0 to below 1"),
+                    "",
+                );
+            }
+        }
+        if !(t.warmup.is_finite() && t.warmup >= 0.0) {
+            return bad("`train.warmup` must be at least 0", "");
+        }
+        if t.method == Method::Lora {
+            if t.lora.rank == 0 || t.lora.alpha.is_some_and(|a| !(a.is_finite() && a > 0.0)) {
+                return bad("`train.lora.rank` and `alpha` must be above 0", "");
+            }
+            if t.new.is_some() {
+                return bad(
+                    "`method = \"lora\"` needs a base; a model made from nothing has nothing to adapt",
+                    "",
+                );
+            }
+        }
+        if t.method == Method::Head && t.head.frozen {
+            return bad(
+                "`method = \"head\"` and `head.frozen` leave nothing to train",
+                "",
+            );
+        }
+        if t.head.frozen && matches!(t.head.start, Start::Random | Start::Zero) {
+            return bad(
+                "a frozen head that begins random or zero says nothing of the task",
+                "[train.head] start = \"probe\"",
+            );
+        }
+        self.policy()?;
+        Ok(())
+    }
+
+    /// The rule of sampling.
+    ///
+    /// # Errors
+    /// A temperature that is not above 0.
+    pub fn policy(&self) -> Result<Policy> {
+        Ok(match self.train.sampling {
+            Sampling::Proportional => Policy::Proportional,
+            Sampling::Uniform => Policy::Uniform,
+            Sampling::SquareRoot => Policy::SquareRoot,
+            Sampling::Temperature if self.train.temperature > 0.0 => {
+                Policy::Temperature(self.train.temperature)
+            }
+            Sampling::Temperature => {
+                return Err(MergeError::plan(
+                    "bad-recipe",
+                    "`train.temperature` must be above 0",
+                ));
+            }
+        })
+    }
+
+    /// The highest learning rate.
+    #[must_use]
+    pub fn rate(&self) -> f32 {
+        let usual = match self.train.method {
+            Method::Full if self.train.new.is_some() => 1e-3,
+            Method::Full => 5e-5,
+            Method::Lora => 5e-4,
+            Method::Head => 1e-3,
+        };
+        self.train.rate.unwrap_or(usual)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and a file that cannot be read.
+    pub fn open(path: &Path, set: &[(String, String)]) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
+        let mut recipe = Self::read(&text, &path.display().to_string(), set)?;
+        // Relative paths: first beside the recipe, then from the working directory.
+        let beside = |given: &str| {
+            let near = path.parent().map(|p| p.join(given));
+            near.filter(|p| p.exists())
+                .map_or_else(|| given.to_owned(), |p| p.display().to_string())
+        };
+        recipe.base = recipe.base.as_deref().map(beside);
+        for task in &mut recipe.train.tasks {
+            *task = beside(task);
+        }
+        if let Start::From(folder) = &mut recipe.train.head.start {
+            *folder = beside(&folder.display().to_string()).into();
+        }
+        Ok(recipe)
+    }
+}
+
+/// Puts a value at a dotted key; what is no value of TOML is text.
+fn put(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
+    let parsed = toml::from_str::<toml::Table>(&format!("x = {value}"))
+        .ok()
+        .and_then(|mut t| t.remove("x"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut at = table;
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let next = at
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next.as_table_mut().ok_or_else(|| {
+            MergeError::plan("unknown-key", format!("--set: `{part}` in `{key}` is no table"))
+        })?;
+    }
+    at.insert(last.to_owned(), parsed);
+    Ok(())
+}
+
+/// An error of the parser with line and column, and the nearest name of a key that is not known.
+fn located(error: &toml::de::Error, text: &str, place: &str) -> MergeError {
+    let at = match error.span() {
+        None => place.to_owned(),
+        Some(span) => {
+            let before = &text[..text.floor_char_boundary(span.start)];
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("{place}:{line}:{column}")
+        }
+    };
+    let message = error.message().to_owned();
+    let mut out = MergeError::plan("bad-recipe", message.clone()).at(at);
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown")
+        && let Some(found) = quoted.next()
+    {
+        let names: Vec<&str> = quoted.collect();
+        if let Some(near) = polyloom::suggest::nearest(found, &names, 1).first() {
+            out = out.hint(format!("did you mean `{near}`?"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "seed = 7\n[base]\npath = \"m\"\n[train]\ntasks = [\"a\"]\n";
+
+    fn told(extra: &str) -> String {
+        let text = format!("{SMALL}{extra}");
+        Recipe::read(&text, "loom.toml", &[]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_of_other_programs_mean_the_same() {
+        let ours = Recipe::read(&format!("{SMALL}rate = 1e-4\nbatch = 8\nmethod = \"lora\"\n[train.lora]\nrank = 4\nalpha = 8\ndora = true\n"), "f", &[]).unwrap();
+        let theirs = Recipe::read(&format!("{SMALL}learning_rate = 1e-4\nper_device_train_batch_size = 8\nmethod = \"lora\"\n[train.lora]\nr = 4\nlora_alpha = 8\nuse_dora = true\n"), "f", &[]).unwrap();
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.rate(), 1e-4);
+    }
+
+    #[test]
+    fn keys_set_from_outside_count_more() {
+        let set = [("train.method".to_owned(), "head".to_owned()), ("train.head.start".to_owned(), "probe".to_owned())];
+        let recipe = Recipe::read(SMALL, "f", &set).unwrap();
+        assert_eq!((recipe.train.method, recipe.train.head.start, recipe.seed), (Method::Head, Start::Probe, 7));
+        let heads = [("train.head.start".to_owned(), "some/heads".to_owned())];
+        let recipe = Recipe::read(SMALL, "f", &heads).unwrap();
+        assert_eq!(recipe.train.head.start, Start::From("some/heads".into()));
+    }
+
+    #[test]
+    fn problems_say_where_and_what() {
+        let error = Recipe::read(&format!("{SMALL}epoch = 3\n"), "loom.toml", &[]).unwrap_err();
+        assert!(error.to_string().starts_with("loom.toml:6:1: unknown field `epoch`"), "{error}");
+        assert_eq!(error.hints(), ["did you mean `epochs`?"]);
+        assert!(told("epochs = 3\nsteps = 3\n").contains("both `train.epochs`"));
+        assert!(told("batch = 0\n").contains("at least 1"));
+        assert!(told("rate = -1.0\n").contains("`train.rate` is -1"));
+        assert!(told("method = \"qlora\"\n").contains("unknown variant `qlora`"));
+        assert!(told("[train.head]\nfrozen = true\n").contains("says nothing of the task"));
+        assert!(told("[train.new]\nmodel_type = \"vit\"\n").contains("both a base"));
+        let none = Recipe::read("[base]\npath = \"m\"\n", "f", &[]).unwrap_err();
+        assert!(none.to_string().contains("names no task"));
+    }
+}

@@ -1,0 +1,551 @@
+//! The loop: rows, losses, steps, evaluations, checkpoints.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use indexmap::IndexMap;
+use polyloom::MergeError;
+use polyloom::evaluate::board::score::{Options, score};
+use polyloom::tasks::sample::shares;
+use polyloom_core::hash::xxh3;
+use polyloom_core::rng::Stream;
+use polyloom_core::{DType, dtype};
+use serde_json::json;
+
+use super::augment::changed;
+use super::learned::{Given, Learned, learned};
+use super::log::Log;
+use super::objective::loss;
+use super::optimiser::{Optimiser, Rule};
+use super::recipe::{Keep, OptimiserName, Recipe};
+use super::sampler::Sampler;
+use super::schedule::Schedule;
+use super::state::{Facts, STATE, State};
+use super::trainee::{Trainee, Used, Watched};
+use crate::engine::{Value, slice};
+use crate::error::{Error, Result};
+use crate::models::open::Model;
+use crate::models::Source;
+use crate::ops;
+use crate::tasks::answers::answers;
+use crate::tasks::forward::{features, outputs};
+use crate::tasks::{Head, Reader, Shown};
+
+/// Rows of a pass without a graph.
+const EVALUATED: usize = 64;
+
+/// A step that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its number, from 1.
+    pub step: u32,
+    /// Steps of the run.
+    pub steps: u32,
+    /// Mean loss.
+    pub loss: f64,
+    /// Mean loss of every task that it saw.
+    pub losses: IndexMap<String, f64>,
+    /// Learning rate.
+    pub rate: f32,
+    /// Length of the gradient before it was cut.
+    pub length: f64,
+    /// Seconds that are left, by the pace so far.
+    pub left: f64,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// After how many steps.
+    pub step: u32,
+    /// Mean over tasks of the metric that counts first, with its sign turned where less is better.
+    pub mean: f64,
+    /// By head: name of the metric, value, rows.
+    pub tasks: IndexMap<String, (String, f64, u64)>,
+    /// Whether it is the best so far.
+    pub best: bool,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// Tasks are read, heads made.
+    Begun {
+        /// Numbers that are trained, and all numbers of the model with its heads.
+        trained: usize,
+        /// All numbers.
+        all: usize,
+        /// Training rows of every task.
+        rows: Vec<(String, usize)>,
+        /// Steps of the run.
+        steps: u32,
+        /// Step of the checkpoint that it goes on from, 0 for none.
+        from: u32,
+    },
+    /// A step.
+    Step(Step),
+    /// An evaluation.
+    Evaluated(Evaluation),
+    /// A checkpoint of this step was written.
+    Saved(u32),
+}
+
+/// Told what happens; false stops the run after the step, with a checkpoint.
+pub type Watch<'a> = &'a mut dyn FnMut(&Told) -> bool;
+
+/// A run.
+pub struct Job<'a> {
+    /// What is asked for.
+    pub recipe: &'a Recipe,
+    /// The model.
+    pub model: &'a Model,
+    /// Its inputs.
+    pub reader: &'a Reader,
+    /// Tasks.
+    pub tasks: &'a [Given],
+    /// Folder of checkpoint and log.
+    pub work: &'a Path,
+}
+
+/// What a run made.
+pub struct Outcome {
+    /// The weights it gives are in here.
+    pub trainee: Trainee,
+    /// Names that the trunk uses.
+    pub used: Used,
+    /// Heads as they began; [`Head::with`] gives them as they are now.
+    pub heads: Vec<Head>,
+    /// Steps done, and the step whose weights are given.
+    pub steps: (u32, u32),
+    /// The evaluation of the weights that are given, where there was one.
+    pub evaluation: Option<Evaluation>,
+}
+
+impl Outcome {
+    /// The heads with the weights that the run gives.
+    ///
+    /// # Errors
+    /// Never in practice: heads of this run.
+    pub fn heads(&self) -> Result<Vec<Head>> {
+        self.trainee
+            .with(None, |source| self.heads.iter().map(|h| h.with(source)).collect())
+    }
+}
+
+/// Trains.
+///
+/// A checkpoint in the folder is gone on from: the run then does what it would have done, to the bit for the same number
+/// of threads.
+///
+/// # Errors
+/// Tasks that cannot be learned, a checkpoint of another run, a loss or a gradient that is not finite (the last checkpoint
+/// stays), [`polyloom_core::Error::Interrupted`] where `watch` stopped the run.
+pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
+    let (recipe, t) = (job.recipe, &job.recipe.train);
+    let base = &job.model.weights;
+    let (tasks, heads) = learned(recipe, job.model, base, job.reader, job.tasks)?;
+    let base = base.with(heads.iter().flat_map(Head::tensors));
+    let used = used(job, &tasks, &heads, &base)?;
+    let trainee = Trainee::new(recipe, base, &used, &heads)?;
+    if trainee.parameters.is_empty() {
+        return Err(MergeError::plan("bad-recipe", "nothing is left to train")
+            .hint("look at train.freeze, train.method and train.head.frozen")
+            .into());
+    }
+    let rows: Vec<usize> = tasks.iter().map(|t| t.train.len()).collect();
+    let passes = rows.iter().sum::<usize>().div_ceil(t.batch);
+    let per_epoch = (passes as f64 / f64::from(t.accumulate)).max(1.0);
+    let steps = t.steps.unwrap_or_else(|| {
+        let steps = (t.epochs.unwrap_or(3.0) * per_epoch).ceil();
+        steps.clamp(1.0, f64::from(u32::MAX)) as u32
+    });
+    let warm = match t.warmup {
+        w if w < 1.0 => (w * f64::from(steps)).round() as u32,
+        w => w as u32,
+    };
+    let schedule = Schedule {
+        rate: recipe.rate(),
+        warm,
+        steps,
+        shape: t.schedule,
+    };
+    let of_tasks: Vec<f64> = job.tasks.iter().map(|g| g.spec.weights.train).collect();
+    let counts: Vec<u64> = rows.iter().map(|n| *n as u64).collect();
+    let shares = shares(&counts, &of_tasks, t.cap, recipe.policy()?)?;
+    let mut sampler = Sampler::new(rows.clone(), &shares, recipe.seed);
+    let mut optimiser = Optimiser::new(rule(recipe), &trainee.parameters);
+    (optimiser.clip, optimiser.spare_vectors) = (t.clip, true);
+    let mut facts = Facts {
+        fingerprint: fingerprint(job, &trainee, &rows)?,
+        of_task: vec![0; rows.len()],
+        ..Facts::default()
+    };
+    let mut best: Option<Vec<f32>> = None;
+    if let Some(state) = State::read(job.work)? {
+        if state.facts.fingerprint != facts.fingerprint
+            || state.weights.len() != trainee.parameters.len()
+        {
+            return Err(Error::file(
+                &job.work.join(STATE),
+                "is the checkpoint of another run: base, tasks, method, seed or batch differ",
+            )
+            .hint("go on with the recipe it was begun with, or --force to begin again"));
+        }
+        trainee
+            .parameters
+            .update(|w, _| w.copy_from_slice(&state.weights))?;
+        optimiser.restore(state.facts.step, state.moments)?;
+        sampler.restore(state.facts.drawn, state.facts.of_task.clone());
+        (facts, best) = (state.facts, state.best);
+    }
+    let numbers = |s: &[(String, usize)]| s.iter().map(|(_, n)| n).sum::<usize>();
+    let frozen: Vec<(String, usize)> = used
+        .tensors
+        .iter()
+        .filter(|n| trainee.parameters.get(n).is_none())
+        .filter_map(|n| Some((n.clone(), trainee.base.find(n).ok()??.data().elem_count())))
+        .collect();
+    let ids = tasks.iter().map(|t| t.given.spec.id.clone());
+    watch(&Told::Begun {
+        trained: trainee.parameters.len(),
+        all: trainee.parameters.len() + numbers(&frozen),
+        rows: ids.zip(rows.iter().copied()).collect(),
+        steps,
+        from: facts.step,
+    });
+    let mut log = Log::open(job.work, u64::from(facts.step))?;
+    let looked = tasks.iter().any(|t| t.validation.is_some());
+    let evaluate_every = t
+        .evaluate_every
+        .unwrap_or_else(|| per_epoch.ceil().min(f64::from(u32::MAX)) as u32);
+    let save_every = t.save_every.unwrap_or(evaluate_every);
+    let began = (Instant::now(), facts.step);
+    let mut last: Option<Evaluation> = None;
+    let mut enough = false;
+    while facts.step < steps && !enough {
+        let rate = schedule.at(facts.step);
+        let mut gradients = trainee.parameters.gradients()?;
+        let mut sums: Vec<(f64, f64)> = vec![(0.0, 0.0); tasks.len()];
+        for _ in 0..t.accumulate {
+            let (before, _) = sampler.counts();
+            let drawn = sampler.next(t.batch);
+            pass(job, &trainee, &tasks, &heads, &drawn, before, &mut sums, |loss| {
+                ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients)
+            })
+            .map_err(|e| at_step(e, facts.step + 1, job))?;
+        }
+        let seen = optimiser
+            .step(&trainee.parameters, &gradients, rate)
+            .map_err(|e| at_step(e, facts.step + 1, job))?;
+        facts.step += 1;
+        facts.drawn = sampler.counts().0;
+        facts.of_task = sampler.counts().1.to_vec();
+        let (total, weight) = sums.iter().fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
+        let of_task = tasks.iter().zip(&sums).filter(|(_, s)| s.1 > 0.0);
+        let done = f64::from(facts.step - began.1);
+        let step = Step {
+            step: facts.step,
+            steps,
+            loss: total / weight.max(1.0),
+            losses: of_task
+                .map(|(t, s)| (t.given.spec.id.clone(), s.0 / s.1))
+                .collect(),
+            rate,
+            length: seen.length,
+            left: began.0.elapsed().as_secs_f64() / done * f64::from(steps - facts.step),
+        };
+        let mut line = json!({"type": "step", "step": step.step, "loss": step.loss});
+        if tasks.len() > 1 {
+            line["losses"] = json!(step.losses);
+        }
+        line["rate"] = json!(f64::from(step.rate));
+        line["gradient"] = json!(step.length);
+        line["time"] = json!(now());
+        log.line(&line)?;
+        let end = facts.step == steps;
+        let due = |every: u32| every > 0 && facts.step.is_multiple_of(every);
+        if looked && (end || due(evaluate_every)) {
+            let mut found = evaluate(job, &trainee, &tasks, &heads, facts.step)?;
+            // Of equals the first.
+            found.best =
+                found.mean.is_finite() && facts.best.is_none_or(|(_, b)| found.mean > b);
+            if found.best {
+                facts.best = Some((facts.step, found.mean));
+                facts.since = 0;
+                best = Some(trainee.parameters.weights()?.to_vec());
+            } else {
+                facts.since += 1;
+                enough = t.patience > 0 && facts.since >= t.patience;
+            }
+            facts.evaluated = Some(facts.step);
+            let scores: IndexMap<&String, f64> =
+                found.tasks.iter().map(|(n, v)| (n, v.1)).collect();
+            log.line(&json!({"type": "evaluation", "step": found.step, "mean": found.mean, "tasks": scores, "time": now()}))?;
+            watch(&Told::Evaluated(found.clone()));
+            if found.best {
+                last = Some(found);
+            }
+        }
+        let go_on = watch(&Told::Step(step));
+        if (due(save_every) && !end && !enough) || !go_on {
+            let weights = trainee.parameters.weights()?;
+            State::write(job.work, &facts, &weights, optimiser.state(), best.as_deref())?;
+            watch(&Told::Saved(facts.step));
+        }
+        if !go_on && !end && !enough {
+            return Err(polyloom_core::Error::Interrupted.into());
+        }
+    }
+    let mut given = facts.step;
+    if let (Keep::Best, Some(weights), Some((step, _))) = (t.keep, &best, facts.best) {
+        trainee
+            .parameters
+            .update(|w, _| w.copy_from_slice(weights))?;
+        given = step;
+        if last.as_ref().is_none_or(|e| e.step != step) {
+            last = Some(evaluate(job, &trainee, &tasks, &heads, step)?);
+        }
+    } else if looked && last.as_ref().is_none_or(|e| e.step != facts.step) {
+        last = Some(evaluate(job, &trainee, &tasks, &heads, facts.step)?);
+    }
+    Ok(Outcome {
+        trainee,
+        used,
+        heads,
+        steps: (facts.step, given),
+        evaluation: last,
+    })
+}
+
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn rule(recipe: &Recipe) -> Rule {
+    let t = &recipe.train;
+    match t.optimiser {
+        OptimiserName::Sgd => Rule::Sgd {
+            momentum: t.momentum,
+            decay: t.decay,
+            nesterov: false,
+        },
+        name => Rule::Adam {
+            betas: t.betas,
+            eps: t.eps,
+            decay: t.decay,
+            coupled: name == OptimiserName::Adam,
+        },
+    }
+}
+
+/// What the run is about, for checkpoints. Settings that may change on the way (rates, steps, evaluations) are not in it.
+fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<String> {
+    let t = &job.recipe.train;
+    let mut hash = 0u64;
+    for p in trainee.parameters.iter() {
+        let values = slice(p.value.data())?;
+        let mut bytes = vec![0u8; 4 * values.len()];
+        dtype::narrow(&values, DType::F32, &mut bytes);
+        let one = xxh3(&bytes) ^ xxh3(p.name.as_bytes()).rotate_left(1);
+        hash = xxh3(&[hash.to_le_bytes(), one.to_le_bytes()].concat());
+    }
+    let tasks: Vec<_> = job.tasks.iter().map(|g| (&g.spec.id, &g.hash)).collect();
+    let facts = json!([
+        env!("CARGO_PKG_VERSION"),
+        tasks,
+        rows,
+        t.method,
+        job.recipe.seed,
+        t.batch,
+        t.accumulate,
+        t.optimiser,
+        t.augment,
+        t.max_length,
+        t.smoothing,
+        t.sampling,
+        format!("{hash:016x}"),
+    ]);
+    Ok(facts.to_string())
+}
+
+/// What the trunk uses, found by running it on one row of each task.
+fn used(
+    job: &Job<'_>,
+    tasks: &[Learned<'_>],
+    heads: &[Head],
+    base: &crate::models::Plain,
+) -> Result<Used> {
+    let watched = Watched::new(base);
+    for task in tasks {
+        let parts = [(task.feature, vec![&task.train.shown[0]])];
+        let found = features(job.model, &watched, job.reader, &parts)?;
+        for head in &heads[task.heads.clone()] {
+            head.forward(&watched, &found[0])?;
+        }
+    }
+    Ok(watched.used())
+}
+
+/// One pass: the loss of the drawn rows goes to `back`, sums of losses and rows by task to `sums`.
+#[allow(clippy::too_many_arguments, reason = "the state of the loop, taken apart")]
+fn pass(
+    job: &Job<'_>,
+    trainee: &Trainee,
+    tasks: &[Learned<'_>],
+    heads: &[Head],
+    drawn: &[Vec<u32>],
+    before: u64,
+    sums: &mut [(f64, f64)],
+    back: impl FnOnce(Value) -> Result<()>,
+) -> Result<()> {
+    let t = &job.recipe.train;
+    let total: usize = drawn.iter().map(Vec::len).sum();
+    // Pictures of this pass, changed; what is drawn depends on how many rows were drawn before.
+    let mut number = before;
+    let mut new: Vec<Vec<Shown>> = vec![Vec::new(); tasks.len()];
+    if let (Reader::Pictures(p), true) = (job.reader, t.augment > 0.0) {
+        for ((task, places), new) in tasks.iter().zip(drawn).zip(&mut new) {
+            for &i in places {
+                let stream = Stream::new(job.recipe.seed, "augment", number);
+                number += 1;
+                if let Shown::Planes(planes) = &task.train.shown[i as usize] {
+                    new.push(Shown::Planes(changed(planes, p.size, t.augment, stream)));
+                }
+            }
+        }
+    }
+    let seed = Stream::new(job.recipe.seed, "dropout", 0).bits(before);
+    let seen: Vec<usize> = (0..tasks.len()).filter(|i| !drawn[*i].is_empty()).collect();
+    let parts: Vec<_> = seen
+        .iter()
+        .map(|&k| {
+            let shown: Vec<&Shown> = match new[k].is_empty() {
+                true => drawn[k].iter().map(|&i| &tasks[k].train.shown[i as usize]).collect(),
+                false => new[k].iter().collect(),
+            };
+            (tasks[k].feature, shown)
+        })
+        .collect();
+    trainee.with(Some(seed), |source| {
+        let found = features(job.model, source, job.reader, &parts)?;
+        let mut whole: Option<Value> = None;
+        for (&k, features) in seen.iter().zip(&found) {
+            let task = &tasks[k];
+            let mut of_task: Option<Value> = None;
+            let mut goals = 0;
+            for (place, head) in heads[task.heads.clone()].iter().enumerate() {
+                let wanted: Vec<_> = drawn[k]
+                    .iter()
+                    .map(|&i| task.train.wanted[place][i as usize].as_ref())
+                    .collect();
+                let said = head.forward(source, features)?;
+                if let Some((value, _)) = loss(head, &said, &wanted, t.smoothing)? {
+                    goals += 1;
+                    of_task = Some(match of_task {
+                        Some(sum) => ops::add(&sum, &value)?,
+                        None => value,
+                    });
+                }
+            }
+            // A task's loss is the mean over its targets; the pass's is the mean over its rows.
+            let Some(value) = of_task else { continue };
+            let value = ops::scale(&value, 1.0 / goals as f32)?;
+            let number = f64::from(value.number()?);
+            if !number.is_finite() {
+                let id = &task.given.spec.id;
+                let first = drawn[k].first().map(|&i| task.train.ids[i as usize].clone());
+                return Err(Error::shape(
+                    "loss",
+                    format!(
+                        "the loss of task `{id}` is {number} (rows such as `{}`)",
+                        first.unwrap_or_default()
+                    ),
+                ));
+            }
+            let n = drawn[k].len() as f64;
+            sums[k].0 += number * n;
+            sums[k].1 += n;
+            let part = ops::scale(&value, (n / total as f64) as f32)?;
+            whole = Some(match whole {
+                Some(sum) => ops::add(&sum, &part)?,
+                None => part,
+            });
+        }
+        whole.map_or(Ok(()), back)
+    })
+}
+
+/// Says at which step something was not finite, and what stays.
+fn at_step(error: Error, step: u32, job: &Job<'_>) -> Error {
+    let Error::Shape { problem, .. } = &error else {
+        return error;
+    };
+    if !problem.contains("finite") && !problem.contains("the loss of task") {
+        return error;
+    }
+    let held = State::read(job.work).ok().flatten();
+    let held = match held {
+        Some(state) => format!(
+            "the checkpoint of step {} stays in {}",
+            state.facts.step,
+            job.work.display()
+        ),
+        None => "there is no checkpoint yet".to_owned(),
+    };
+    MergeError::plan("not-finite", format!("step {step}: {problem}; {held}"))
+        .hint("a lower train.rate, a longer train.warmup or train.clip = 1; with --resume the run goes on from the checkpoint with the new values")
+        .into()
+}
+
+/// Scores of the validation rows, by the board's own metrics.
+fn evaluate(
+    job: &Job<'_>,
+    trainee: &Trainee,
+    tasks: &[Learned<'_>],
+    heads: &[Head],
+    step: u32,
+) -> Result<Evaluation> {
+    let t = &job.recipe.train;
+    let options = Options {
+        split: t.validation.clone(),
+        allow_partial: true,
+        // Intervals are the board's business.
+        draws: 2,
+        ..Options::default()
+    };
+    let mut found = IndexMap::new();
+    let mut signed = Vec::new();
+    for task in tasks {
+        let Some(rows) = &task.validation else { continue };
+        let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
+        let said = trainee.with(None, |source| {
+            outputs(job.model, source, job.reader, &own, &rows.shown, EVALUATED)
+        })?;
+        let of: Vec<(&str, &Head)> = rows
+            .asked
+            .iter()
+            .map(|a| &*a.target)
+            .zip(own.iter().copied())
+            .collect();
+        let answers = answers(job.work, &format!("{step}"), &rows.ids, &of, &said);
+        let spec = &task.given.spec;
+        for scored in score(spec, &task.loader(), &task.given.hash, &answers, &options)? {
+            let Some(metric) = scored.metrics.first() else { continue };
+            if metric.value.is_finite() {
+                let sign = if metric.higher_is_better { 1.0 } else { -1.0 };
+                signed.push(sign * metric.value);
+            }
+            found.insert(scored.task, (metric.name.clone(), metric.value, metric.n));
+        }
+    }
+    Ok(Evaluation {
+        step,
+        mean: match signed.len() {
+            0 => f64::NAN,
+            n => signed.iter().sum::<f64>() / n as f64,
+        },
+        tasks: found,
+        best: false,
+    })
+}

@@ -1,0 +1,215 @@
+//! The folder that a run gives: a model, a PEFT adapter or heads alone, with heads, card, log and provenance.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::output::card::{self, CardInfo};
+use polyloom::output::companion_files;
+use polyloom_core::peft::adapter_files;
+use polyloom_core::writer::{FolderOptions, Layout, OutTensor, OutputFolder, TensorWriter};
+use polyloom_core::{DType, dtype};
+use serde_json::{Value as Json, json};
+
+use super::log::{EVENTS, LOG};
+use super::recipe::{Method, Recipe};
+use super::run::{Job, Outcome};
+use crate::engine::slice;
+use crate::error::{Error, Result};
+use crate::tasks::{Head, Opened};
+
+/// Bytes of a file of weights at most.
+const SHARD: u64 = 5_000_000_000;
+
+/// Writes the folder, all at once.
+///
+/// # Errors
+/// A full disk, a folder that is there already (without `options.force`), weights too large for their type.
+pub fn write(
+    job: &Job<'_>,
+    opened: &Opened,
+    outcome: &Outcome,
+    target: &Path,
+    options: FolderOptions,
+) -> Result<PathBuf> {
+    let recipe = job.recipe;
+    let heads = outcome.heads()?;
+    let dtype = kept_type(recipe)?;
+    let folder = OutputFolder::create(target, options)?;
+    match recipe.train.method {
+        Method::Full => model(&folder, opened, outcome, dtype)?,
+        Method::Lora => {
+            if let Some(set) = &outcome.trainee.low_rank {
+                let linear: Vec<String> = outcome
+                    .used
+                    .linear
+                    .iter()
+                    .filter(|n| !n.starts_with("heads/"))
+                    .cloned()
+                    .collect();
+                let config = set.config(recipe.base.as_deref(), &linear);
+                let tensors = set.tensors(&outcome.trainee.parameters, dtype.unwrap_or(DType::F32))?;
+                for (name, bytes) in adapter_files(target, &config, &tensors)? {
+                    folder.write_file(name, &bytes)?;
+                }
+            }
+        }
+        Method::Head => {}
+    }
+    for head in &heads {
+        let name = Head::path(Path::new("heads"), &head.task);
+        folder.write_file(name, &head.bytes()?)?;
+    }
+    for name in [LOG, EVENTS] {
+        let file = job.work.join(name);
+        if file.exists() {
+            folder.copy_file(&file, name)?;
+        }
+    }
+    let provenance = provenance(job, outcome, &heads);
+    let text = serde_json::to_string_pretty(&provenance)
+        .map_err(|e| Error::file(target, format!("polyloom.json: {e}")))?;
+    folder.write_file("polyloom.json", format!("{text}\n").as_bytes())?;
+    folder.write_file("README.md", card(job, outcome, target).as_bytes())?;
+    Ok(folder.commit()?)
+}
+
+/// The type that the recipe asks for.
+fn kept_type(recipe: &Recipe) -> Result<Option<DType>> {
+    let Some(word) = &recipe.train.dtype else {
+        return Ok(None);
+    };
+    let found = DType::from_word(word).filter(|d| d.is_float() && !d.is_block());
+    let found = found.ok_or_else(|| {
+        let what = format!("`train.dtype`: `{word}` is no type of weights");
+        polyloom::MergeError::plan("bad-recipe", what).hint("one of f32, f16, bf16")
+    })?;
+    Ok(Some(found))
+}
+
+/// `config.json`, weights, tokenizer files.
+fn model(
+    folder: &OutputFolder,
+    opened: &Opened,
+    outcome: &Outcome,
+    dtype: Option<DType>,
+) -> Result<()> {
+    let tensors: Vec<OutTensor> = opened
+        .stored
+        .iter()
+        .map(|(name, stored, shape)| OutTensor {
+            name: name.clone(),
+            // Blocks of few bits cannot be written again.
+            dtype: dtype.unwrap_or(if stored.is_block() { DType::F32 } else { *stored }),
+            shape: shape.clone(),
+        })
+        .collect();
+    let layout = Layout::new(&tensors, SHARD, "model");
+    let writer = TensorWriter::create(folder, &layout)?;
+    outcome.trainee.with(None, |source| {
+        for (i, out) in tensors.iter().enumerate() {
+            let value = source.tensor(&out.name)?;
+            let values = slice(value.data())?;
+            let mut bytes = vec![0u8; out.bytes() as usize];
+            let over = dtype::narrow(&values, out.dtype, &mut bytes);
+            if over > 0 {
+                let what = format!("{over} values are too large for {}", out.dtype);
+                return Err(polyloom_core::Error::tensor(folder.target(), &out.name, what)
+                    .with_hint("train.dtype = \"f32\"")
+                    .into());
+            }
+            writer.write(i, 0, &bytes)?;
+        }
+        Ok(())
+    })?;
+    writer.close()?;
+    if let Some((name, text)) = &layout.index {
+        folder.write_file(name, text)?;
+    }
+    let mut config = opened.config.clone();
+    if let (Some(dtype), Some(map)) = (dtype, config.as_object_mut()) {
+        for key in ["dtype", "torch_dtype"] {
+            if map.contains_key(key) {
+                map.insert(key.into(), dtype.torch_name().into());
+            }
+        }
+    }
+    let text = serde_json::to_string_pretty(&config)
+        .map_err(|e| Error::file(folder.target(), format!("config.json: {e}")))?;
+    folder.write_file("config.json", format!("{text}\n").as_bytes())?;
+    let from = &opened.model.folder;
+    if from.is_dir() {
+        for file in companion_files(from)? {
+            folder.copy_file(&from.join(&file), &file)?;
+        }
+    }
+    Ok(())
+}
+
+fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
+    let recipe = job.recipe;
+    let tasks: Vec<Json> = heads
+        .iter()
+        .map(|h| {
+            json!({
+                "id": h.task,
+                "head": format!("heads/{}.safetensors", h.task),
+                "feature": h.feature.word(),
+                "kind": h.kind.word(),
+                "labels": h.labels,
+                "task_hash": h.task_hash,
+            })
+        })
+        .collect();
+    let scores = outcome.evaluation.as_ref().map(|e| {
+        let of = |(name, (metric, value, n)): (&String, &(String, f64, u64))| {
+            (name.clone(), json!({"metric": metric, "value": value, "n": n}))
+        };
+        let tasks: serde_json::Map<String, Json> = e.tasks.iter().map(of).collect();
+        json!({"split": recipe.train.validation, "step": e.step, "mean": e.mean, "tasks": tasks})
+    });
+    json!({
+        "polyloom": env!("CARGO_PKG_VERSION"),
+        "kind": "train",
+        "base": recipe.base,
+        "recipe": recipe,
+        "seed": recipe.seed,
+        "steps": {"done": outcome.steps.0, "given": outcome.steps.1},
+        "scores": scores,
+        "tasks": tasks,
+    })
+}
+
+fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
+    let recipe = job.recipe;
+    let t = &recipe.train;
+    let (library, method) = match t.method {
+        Method::Full => ("transformers", "full: every weight of the trunk that the task uses"),
+        Method::Lora => ("peft", "lora: low-rank parts beside linear layers"),
+        Method::Head => ("polyloom", "head: the head alone, the trunk stays"),
+    };
+    let tasks = t.tasks.join(", ");
+    let parameter = |name: &str, value: String| ("all".to_owned(), name.to_owned(), value);
+    let mut parameters = vec![
+        parameter("seed", recipe.seed.to_string()),
+        parameter("steps", outcome.steps.0.to_string()),
+        parameter("batch", (t.batch * t.accumulate as usize).to_string()),
+        parameter("rate", recipe.rate().to_string()),
+    ];
+    for (task, (metric, value, n)) in outcome.evaluation.iter().flat_map(|e| &e.tasks) {
+        let name = format!("{metric} ({}, n {n})", t.validation);
+        parameters.push((task.clone(), name, format!("{value:.4}")));
+    }
+    card::render(&CardInfo {
+        title: recipe.name.clone().unwrap_or_else(|| {
+            let name = target.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        }),
+        library: library.to_owned(),
+        tag: "fine-tuned".to_owned(),
+        summary: format!("Trained by Polyloom on {tasks}; heads of the tasks are in `heads/`"),
+        method: method.to_owned(),
+        base: recipe.base.clone(),
+        parameters,
+        versions: vec![("polyloom".to_owned(), env!("CARGO_PKG_VERSION").to_owned())],
+        ..CardInfo::default()
+    })
+}
