@@ -88,6 +88,8 @@ pub enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Tune, merge and score a small family of real tasks, from nothing
+    Quickstart(crate::args_quickstart::QuickstartArgs),
     /// Combine fine-tuned checkpoints without training
     Merge(Box<MergeArgs>),
     /// Extract, fold in, combine, stack or assemble adapters (LoRA, MoE)

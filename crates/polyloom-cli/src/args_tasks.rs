@@ -14,6 +14,7 @@ use crate::args_results::{ResultArgs, source};
   polyloom tasks show mpqa                        (by id, or a spec file, or a folder with a task.json)
   polyloom tasks check my.task.toml --strict
   polyloom tasks new people.csv --targets income,hours --group city
+  polyloom tasks new pictures/                    (pictures/<class>/<file>.png)
   polyloom tasks split people.csv --stratify income -o people
   polyloom tasks split text/sst2 text/subj text/trec --levels skill -o levels
   polyloom tasks pool retrieval/banking77_same_intent bm25.jsonl e5.jsonl --queries 500 -o small
@@ -121,9 +122,12 @@ pub struct CheckArgs {
 /// `polyloom tasks new`
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// A table (.csv, .tsv, .jsonl, .json, .parquet)
-    #[arg(value_name = "TABLE")]
+    /// A table (.csv, .tsv, .jsonl, .json, .parquet), or a folder of images in folders by class
+    #[arg(value_name = "TABLE|FOLDER")]
     pub table: PathBuf,
+    /// The column of texts, or two for pairs [default: the one of running text where nothing else is a feature]
+    #[arg(long, value_name = "A[,B]", value_delimiter = ',', num_args = 1)]
+    pub input: Vec<String>,
     /// Target columns
     #[arg(
         long,

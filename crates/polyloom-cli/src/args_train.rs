@@ -46,7 +46,7 @@ pub struct TrainArgs {
     pub batch: Option<u32>,
     /// Highest learning rate [default: 5e-5 full, 5e-4 lora, 1e-3 head]
     #[arg(long, visible_alias = "lr", value_name = "RATE")]
-    pub rate: Option<f32>,
+    pub rate: Option<f64>,
     /// Rank of low-rank parts [default: 8]
     #[arg(long, visible_alias = "r", value_name = "N")]
     pub rank: Option<u32>,

@@ -10,6 +10,7 @@ mod eval;
 mod look;
 mod merge;
 mod metrics;
+mod quickstart;
 mod report;
 mod run;
 mod tasks;
@@ -17,8 +18,8 @@ mod train;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clap::CommandFactory;
 
@@ -65,6 +66,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Eval(args) => eval::run(&args, hub, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
+        Command::Quickstart(args) => quickstart::run(&args, ui),
         Command::Train(args) => train::run(&args, hub, ui),
         Command::Tasks(args) => tasks::run(args, ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
@@ -107,16 +109,20 @@ pub fn replace(file: &Path, content: &str) -> Result<(), polyloom_core::Error> {
         })
 }
 
-/// A flag that the first Ctrl-C raises (stop after the current chunk); the second ends the program at once.
+/// A flag that the first Ctrl-C raises (stop after the current chunk or step); the second ends the program at once.
 pub fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = stop.clone();
+    static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(raised) = RAISED.get() {
+        return Ok(raised.clone());
+    }
+    let raised = RAISED.get_or_init(Arc::default).clone();
+    let seen = raised.clone();
     ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::SeqCst) {
+        if seen.swap(true, Ordering::SeqCst) {
             #[allow(clippy::exit, reason = "the user asked twice")]
             std::process::exit(130);
         }
     })
     .map_err(|e| Failure::Other(anyhow::anyhow!("cannot watch for Ctrl-C: {e}")))?;
-    Ok(stop)
+    Ok(raised)
 }

@@ -78,9 +78,23 @@ pub struct Ui {
     verbose: u8,
     colour: bool,
     progress: bool,
+    /// Nothing but warnings and errors is told.
+    muted: bool,
 }
 
 impl Ui {
+    /// The same for commands that are steps of another: they tell warnings and errors alone.
+    pub fn muted(&self) -> Self {
+        Self {
+            json: false,
+            quiet: 1,
+            verbose: 0,
+            colour: self.colour,
+            progress: false,
+            muted: true,
+        }
+    }
+
     /// From the global options.
     pub fn new(global: &Global) -> Self {
         let terminal = std::io::stderr().is_terminal();
@@ -99,6 +113,7 @@ impl Ui {
                 && !global.json
                 && global.quiet == 0
                 && global.verbose == 0,
+            muted: false,
         }
     }
 
@@ -112,7 +127,7 @@ impl Ui {
 
     /// The answer: stdout.
     pub fn answer(&self, text: &str) {
-        if !self.json {
+        if !self.json && !self.muted {
             print_out(text);
         }
     }
@@ -408,6 +423,7 @@ mod tests {
             verbose: 0,
             colour: false,
             progress: false,
+            muted: false,
         }
     }
 

@@ -30,6 +30,7 @@ mod same_order;
 mod synth;
 mod tasks;
 mod tasks_more;
+mod train;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

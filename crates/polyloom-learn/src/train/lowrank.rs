@@ -128,17 +128,17 @@ impl LowRankSet {
     }
 
     /// `adapter_config.json`. PEFT finds modules by the ends of their names, so the shortest ends are written that mean
-    /// these modules and no others.
+    /// these modules and no others of `all` that the base has.
     #[must_use]
-    pub fn config(&self, base: Option<&str>, linear: &[String]) -> Map<String, Json> {
-        let targets = Names::List(shortest(&self.modules, linear));
+    pub fn config(&self, base: Option<&str>, all: &[String]) -> Map<String, Json> {
+        let targets = Names::List(shortest(&self.modules, all));
         let base = base.map(|b| Json::from(b.to_owned()));
         let mut map = AdapterConfig::lora(base.as_ref(), &targets, self.recipe.rank);
         let alpha = self.alpha();
         let whole = alpha.fract() == 0.0;
         let alpha = if whole { json!(alpha as i64) } else { json!(alpha) };
         map.insert("lora_alpha".into(), alpha);
-        map.insert("lora_dropout".into(), json!(f64::from(self.recipe.dropout)));
+        map.insert("lora_dropout".into(), json!(self.recipe.dropout));
         map.insert("use_rslora".into(), json!(self.recipe.rslora));
         map.insert("use_dora".into(), json!(self.recipe.dora));
         map.insert("task_type".into(), json!("FEATURE_EXTRACTION"));

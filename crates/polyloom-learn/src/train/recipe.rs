@@ -65,7 +65,7 @@ pub struct LoraRecipe {
     pub alpha: Option<f64>,
     /// Dropout of the parts' input.
     #[serde(alias = "lora_dropout")]
-    pub dropout: f32,
+    pub dropout: f64,
     /// The last words of module names; empty for all linear layers of the trunk.
     #[serde(alias = "target_modules")]
     pub targets: Vec<String>,
@@ -155,20 +155,20 @@ pub struct Train {
     pub accumulate: u32,
     /// Highest learning rate; 5e-5 for all weights, 5e-4 for low-rank parts, 1e-3 for a head, 1e-3 from nothing.
     #[serde(alias = "learning_rate", alias = "lr")]
-    pub rate: Option<f32>,
+    pub rate: Option<f64>,
     /// Weight decay, of matrices alone.
     #[serde(alias = "weight_decay")]
-    pub decay: f32,
+    pub decay: f64,
     /// Optimiser.
     #[serde(alias = "optimizer", alias = "optim")]
     pub optimiser: OptimiserName,
     /// Decay of the moments of Adam.
-    pub betas: [f32; 2],
+    pub betas: [f64; 2],
     /// Added to the root of Adam's second moment.
     #[serde(alias = "adam_epsilon")]
-    pub eps: f32,
+    pub eps: f64,
     /// Momentum of stochastic gradient descent.
-    pub momentum: f32,
+    pub momentum: f64,
     /// Course of the learning rate.
     #[serde(alias = "lr_scheduler_type")]
     pub schedule: Shape,
@@ -177,10 +177,10 @@ pub struct Train {
     pub warmup: f64,
     /// Longest gradient; 0 for any.
     #[serde(alias = "max_grad_norm")]
-    pub clip: f32,
+    pub clip: f64,
     /// Share of the probability that is spread over all classes.
     #[serde(alias = "label_smoothing_factor")]
-    pub smoothing: f32,
+    pub smoothing: f64,
     /// How often tasks are drawn in joint training.
     pub sampling: Sampling,
     /// For `sampling = "temperature"`.
@@ -210,7 +210,7 @@ pub struct Train {
     #[serde(alias = "max_seq_length")]
     pub max_length: Option<usize>,
     /// Strength of small random turns, stretches and shifts of pictures; 0 for none, 1 is usual.
-    pub augment: f32,
+    pub augment: f64,
     /// Type of the weights on disk; that of the base where nothing is said.
     pub dtype: Option<String>,
     /// Beginnings of names of trunk weights that stay.
@@ -465,7 +465,7 @@ impl Recipe {
 
     /// The highest learning rate.
     #[must_use]
-    pub fn rate(&self) -> f32 {
+    pub fn rate(&self) -> f64 {
         let usual = match self.train.method {
             Method::Full if self.train.new.is_some() => 1e-3,
             Method::Full => 5e-5,
@@ -588,5 +588,17 @@ mod tests {
         assert!(told("[train.new]\nmodel_type = \"vit\"\n").contains("both a base"));
         let none = Recipe::read("[base]\npath = \"m\"\n", "f", &[]).unwrap_err();
         assert!(none.to_string().contains("names no task"));
+    }
+
+    #[test]
+    fn the_reference_page_has_every_key() {
+        let page = include_str!("../../../../docs/reference/training.md");
+        let all = serde_json::to_value(Train::default()).unwrap();
+        for (key, value) in all.as_object().unwrap() {
+            assert!(page.contains(&format!("`{key}`")), "docs/reference/training.md lacks `{key}`");
+            for key in value.as_object().into_iter().flat_map(|o| o.keys()) {
+                assert!(page.contains(&format!("`{key}`")), "docs/reference/training.md lacks `{key}`");
+            }
+        }
     }
 }

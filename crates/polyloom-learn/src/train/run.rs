@@ -164,7 +164,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         w => w as u32,
     };
     let schedule = Schedule {
-        rate: recipe.rate(),
+        rate: recipe.rate() as f32,
         warm,
         steps,
         shape: t.schedule,
@@ -174,7 +174,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let shares = shares(&counts, &of_tasks, t.cap, recipe.policy()?)?;
     let mut sampler = Sampler::new(rows.clone(), &shares, recipe.seed);
     let mut optimiser = Optimiser::new(rule(recipe), &trainee.parameters);
-    (optimiser.clip, optimiser.spare_vectors) = (t.clip, true);
+    (optimiser.clip, optimiser.spare_vectors) = (t.clip as f32, true);
     let mut facts = Facts {
         fingerprint: fingerprint(job, &trainee, &rows)?,
         of_task: vec![0; rows.len()],
@@ -258,7 +258,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         if tasks.len() > 1 {
             line["losses"] = json!(step.losses);
         }
-        line["rate"] = json!(f64::from(step.rate));
+        line["rate"] = json!(step.rate.to_string().parse::<f64>().unwrap_or(0.0));
         line["gradient"] = json!(step.length);
         line["time"] = json!(now());
         log.line(&line)?;
@@ -326,14 +326,14 @@ fn rule(recipe: &Recipe) -> Rule {
     let t = &recipe.train;
     match t.optimiser {
         OptimiserName::Sgd => Rule::Sgd {
-            momentum: t.momentum,
-            decay: t.decay,
+            momentum: t.momentum as f32,
+            decay: t.decay as f32,
             nesterov: false,
         },
         name => Rule::Adam {
-            betas: t.betas,
-            eps: t.eps,
-            decay: t.decay,
+            betas: t.betas.map(|b| b as f32),
+            eps: t.eps as f32,
+            decay: t.decay as f32,
             coupled: name == OptimiserName::Adam,
         },
     }
@@ -410,7 +410,7 @@ fn pass(
                 let stream = Stream::new(job.recipe.seed, "augment", number);
                 number += 1;
                 if let Shown::Planes(planes) = &task.train.shown[i as usize] {
-                    new.push(Shown::Planes(changed(planes, p.size, t.augment, stream)));
+                    new.push(Shown::Planes(changed(planes, p.size, t.augment as f32, stream)));
                 }
             }
         }
@@ -440,7 +440,7 @@ fn pass(
                     .map(|&i| task.train.wanted[place][i as usize].as_ref())
                     .collect();
                 let said = head.forward(source, features)?;
-                if let Some((value, _)) = loss(head, &said, &wanted, t.smoothing)? {
+                if let Some((value, _)) = loss(head, &said, &wanted, t.smoothing as f32)? {
                     goals += 1;
                     of_task = Some(match of_task {
                         Some(sum) => ops::add(&sum, &value)?,

@@ -148,7 +148,7 @@ impl Trainee {
         f(&Lora {
             base: source,
             modules: set.parts(source)?,
-            dropout: set.recipe.dropout,
+            dropout: set.recipe.dropout as f32,
         })
     }
 }

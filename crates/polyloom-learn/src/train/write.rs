@@ -38,14 +38,14 @@ pub fn write(
         Method::Full => model(&folder, opened, outcome, dtype)?,
         Method::Lora => {
             if let Some(set) = &outcome.trainee.low_rank {
-                let linear: Vec<String> = outcome
-                    .used
-                    .linear
+                // PEFT looks at every module of the model, also at those that the tasks do not use.
+                let modules: Vec<String> = opened
+                    .stored
                     .iter()
-                    .filter(|n| !n.starts_with("heads/"))
-                    .cloned()
+                    .filter(|(_, _, shape)| shape.len() == 2)
+                    .filter_map(|(name, ..)| Some(name.strip_suffix(".weight")?.to_owned()))
                     .collect();
-                let config = set.config(recipe.base.as_deref(), &linear);
+                let config = set.config(recipe.base.as_deref(), &modules);
                 let tensors = set.tensors(&outcome.trainee.parameters, dtype.unwrap_or(DType::F32))?;
                 for (name, bytes) in adapter_files(target, &config, &tensors)? {
                     folder.write_file(name, &bytes)?;

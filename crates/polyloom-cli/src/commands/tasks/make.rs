@@ -29,7 +29,15 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let output = args
         .output
         .clone()
-        .unwrap_or_else(|| args.table.with_extension("task.toml"));
+        .unwrap_or_else(|| match args.table.is_dir() {
+            // A folder's name may have a dot in it.
+            true => {
+                let mut name = args.table.components().as_path().as_os_str().to_owned();
+                name.push(".task.toml");
+                name.into()
+            }
+            false => args.table.with_extension("task.toml"),
+        });
     if output.exists() && !args.force && !args.dry_run {
         return Err(exists(&output));
     }
@@ -44,9 +52,23 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         },
         time: args.time.clone(),
         drop: args.drop.clone(),
+        inputs: args.input.clone(),
         seed: args.seed,
     };
-    let (mut spec, inferred) = infer::infer(&args.table, &wishes, &Limits::default())?;
+    if args.input.len() > 2 {
+        let error = MergeError::plan("bad-flag", "--input names more than two columns");
+        return Err(error.hint("one text, or the two of a pair").into());
+    }
+    let limits = Limits::default();
+    let images = args.table.is_dir();
+    let (mut spec, inferred) = if images {
+        let (spec, n) = infer::images(&args.table, &wishes, &limits)?;
+        let classes = spec.labels.names.len();
+        ui.say(&format!("{n} images of {classes} classes"));
+        (spec, Vec::new())
+    } else {
+        infer::infer(&args.table, &wishes, &limits)?
+    };
     // The spec finds its table beside it; elsewhere it has to name the folder.
     let folder = |p: &Path| {
         let parent = p
@@ -55,7 +77,16 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             .unwrap_or(Path::new("."));
         parent.canonicalize().ok()
     };
-    if folder(&output) != folder(&args.table)
+    if images {
+        let beside = folder(&output) == folder(&args.table);
+        spec.source.root = match (beside, args.table.file_name()) {
+            (true, Some(name)) => name.to_string_lossy().into_owned(),
+            _ => {
+                let whole = args.table.canonicalize();
+                whole.unwrap_or_else(|_| args.table.clone()).display().to_string()
+            }
+        };
+    } else if folder(&output) != folder(&args.table)
         && let Some(table) = folder(&args.table)
     {
         spec.source.root = table.display().to_string();
@@ -87,11 +118,13 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         }
         ui.event(&event);
     }
-    ui.say(&columns(&lines));
-    let used = spec.fields.input.clone();
+    if !images {
+        ui.say(&columns(&lines));
+    }
+    let used = [spec.fields.input.clone(), spec.fields.input2.clone()];
     for c in inferred
         .iter()
-        .filter(|c| c.role == Role::Text && c.name != used)
+        .filter(|c| c.role == Role::Text && !used.contains(&c.name))
     {
         ui.note(&format!(
             "`{}` is running text and no feature of the table",

@@ -25,6 +25,8 @@ pub struct Wishes {
     pub time: Option<String>,
     /// Columns that are no features.
     pub drop: Vec<String>,
+    /// The text column of a task of texts, or two of a task of pairs.
+    pub inputs: Vec<String>,
     /// Seed of the splits.
     pub seed: u64,
 }
@@ -182,6 +184,7 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         .iter()
         .chain(&wishes.group)
         .chain(&wishes.time)
+        .chain(&wishes.inputs)
         .chain(&wishes.drop);
     let mut absent = named.filter(|n| !seen.contains_key(*n));
     if let Some(name) = absent.next() {
@@ -208,38 +211,107 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         }
         spec.targets.push(target(name, seen));
     }
-    single(&mut spec, &columns);
+    texts(&mut spec, &columns, wishes);
     Ok((spec, columns))
 }
 
-/// One target and one running text: a text task instead of a table.
-fn single(spec: &mut TaskSpec, columns: &[Inferred]) {
-    let texts: Vec<&Inferred> = columns.iter().filter(|c| c.role == Role::Text).collect();
+/// One running text and no other feature, or texts that were asked for: a text task instead of a table.
+fn texts(spec: &mut TaskSpec, columns: &[Inferred], wishes: &Wishes) {
+    let found: Vec<&str> = columns
+        .iter()
+        .filter(|c| c.role == Role::Text)
+        .map(|c| &*c.name)
+        .collect();
     let others = columns
         .iter()
         .any(|c| matches!(c.role, Role::Numeric | Role::Categorical));
-    let ([text], false, [_]) = (&texts[..], others, &spec.targets[..]) else {
-        return;
+    let inputs = match (&wishes.inputs[..], &found[..], others) {
+        ([], [text], false) => vec![(*text).to_owned()],
+        ([], ..) => return,
+        (named, ..) => named.to_vec(),
     };
-    let target = spec.targets.remove(0);
-    spec.kind = Some(target.kind);
-    spec.fields.input.clone_from(&text.name);
-    spec.fields.target = target.column;
-    spec.labels.names = target.labels;
-    spec.metrics = target.metrics;
+    spec.fields.input.clone_from(&inputs[0]);
+    spec.fields.input2 = inputs.get(1).cloned().unwrap_or_default();
     spec.modality.input = vec!["text".into()];
-    spec.modality.output = if target.kind.is_number() {
-        "number"
-    } else {
-        "label"
+    let number = spec.targets.iter().all(|t| t.kind.is_number());
+    spec.modality.output = if number { "number" } else { "label" }.into();
+    if spec.targets.len() == 1 {
+        let target = spec.targets.remove(0);
+        spec.kind = Some(target.kind);
+        spec.fields.target = target.column;
+        spec.labels.names = target.labels;
+        spec.metrics = target.metrics;
     }
-    .into();
     if let Some(table) = &mut spec.table {
-        table.drop.retain(|c| *c != text.name);
-        if *table == Columns::default() {
+        for list in [&mut table.drop, &mut table.categorical, &mut table.numeric] {
+            list.retain(|c| !inputs.contains(c));
+        }
+        // Of a task of texts the table says who belongs together alone.
+        let features = [&mut table.categorical, &mut table.numeric];
+        let features: Vec<String> = features.into_iter().flat_map(std::mem::take).collect();
+        table.drop.extend(features);
+        if table.group.is_empty() && table.time.is_empty() {
             spec.table = None;
         }
     }
+}
+
+/// Writes a spec for a folder of images in folders by class: `<class>/<file>`, or `train/<class>/<file>` and the like.
+/// Without folders of splits, seeded splits of 80, 10 and 10 percent.
+///
+/// # Errors
+/// No images, one class alone, a folder that cannot be read.
+pub fn images(folder: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec, usize)> {
+    const SPLITS: [(&str, &[&str]); 3] = [
+        ("train", &["train", "training"]),
+        ("validation", &["validation", "valid", "val", "dev"]),
+        ("test", &["test"]),
+    ];
+    let mut spec = TaskSpec::new(id(folder, wishes), Source::new(SourceKind::ImageFolder, ""));
+    let there = |names: &[&str]| {
+        let mut names = names.iter();
+        names.find(|n| folder.join(n).is_dir()).map(|n| (*n).to_owned())
+    };
+    let parts: Vec<(&str, String)> = SPLITS
+        .iter()
+        .filter_map(|(name, words)| Some((*name, there(words)?)))
+        .collect();
+    let mut listed = Vec::new();
+    if parts.is_empty() {
+        for (name, slice) in [("train", "[:80%]"), ("validation", "[80%:90%]"), ("test", "[90%:]")] {
+            let split = Split {
+                slice: slice.into(),
+                seed: Some(wishes.seed),
+                ..Split::default()
+            };
+            spec.splits.named.insert(name.into(), split);
+        }
+        listed = data::images::list(folder, "", limits)?;
+    }
+    for (name, part) in parts {
+        listed.extend(data::images::list(folder, &part, limits)?);
+        let split = Split {
+            // The split's own name is its folder already.
+            file: if part == name { String::new() } else { part },
+            ..Split::default()
+        };
+        spec.splits.named.insert(name.into(), split);
+    }
+    let classes: BTreeSet<&str> = listed.iter().map(|l| &*l.label).collect();
+    if classes.len() < 2 {
+        let only = classes.iter().next().copied().unwrap_or_default();
+        return Err(data::bad(folder, format!("has images of one class alone, `{only}`"))
+            .hint("a folder for every class, with its images: <class>/<file>.png"));
+    }
+    spec.kind = Some(TaskType::Classification);
+    spec.modality.input = vec!["image".into()];
+    spec.modality.output = "label".into();
+    spec.fields.id = "file".into();
+    spec.fields.input = "image".into();
+    spec.fields.target = "label".into();
+    spec.labels.names = classes.into_iter().map(str::to_owned).collect();
+    spec.metrics = vec![Metric::named("accuracy", true), Metric::named("macro_f1", false)];
+    Ok((spec, listed.len()))
 }
 
 fn id(path: &Path, wishes: &Wishes) -> String {
@@ -276,6 +348,8 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
         (Role::Group, "named".into())
     } else if is(&wishes.time) {
         (Role::Time, "named".into())
+    } else if named_by(&wishes.inputs) {
+        (Role::Text, "named".into())
     } else if named_by(&wishes.drop) {
         (Role::Dropped, "named".into())
     } else if seen.nested > 0 {
