@@ -86,6 +86,7 @@ impl Log {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Content<'a> {
     Version(&'a str),
     Scalar(&'a str, f32),

@@ -198,7 +198,7 @@ impl Problem<'_> {
             })
             .collect();
         let mean = y.iter().sum::<f64>() / n.max(1) as f64;
-        let x = Matrix::from_f32(n, self.width, self.x).transposed();
+        let x = Matrix::from_f32(n, self.width, self.x);
         let mut g = Matrix::zeros(self.width, self.width);
         g.add_gram(1.0, &x);
         for i in 0..self.width {
@@ -247,9 +247,12 @@ fn judged(
     found.chunks_exact(outputs).zip(wanted).map(one).sum::<f64>() / wanted.len().max(1) as f64
 }
 
+/// A value and its gradient at a place.
+type Objective<'a> = &'a dyn Fn(&[f64]) -> (f64, Vec<f64>);
+
 /// The smallest value of a smooth convex function, by L-BFGS with ten pairs and a backtracking line search; at most 300
 /// steps, or until the largest derivative is below 1e-4 of the first one's (at least 1e-4).
-fn minimised(f: &dyn Fn(&[f64]) -> (f64, Vec<f64>), mut x: Vec<f64>) -> Vec<f64> {
+fn minimised(f: Objective<'_>, mut x: Vec<f64>) -> Vec<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let largest = |g: &[f64]| g.iter().fold(0f64, |m, g| m.max(g.abs()));
     let (mut value, mut gradient) = f(&x);
