@@ -14,12 +14,7 @@ limit=${LIMIT:-500}
 seeds=${SEEDS:-1 2 3}
 mkdir -p "$out/results"
 
-train() { # recipe, folder, flags
-    [ -e "$2" ] && [ ! -e "$2/.unfinished" ] && return
-    mkdir -p "$2" && touch "$2/.unfinished"
-    "$poly" train "$here/$1.toml" -o "$2/made" --resume "${@:3}"
-    rm "$2/.unfinished"
-}
+train() { "$poly" train "$here/$1.toml" -o "$2" --resume "${@:3}"; } # recipe, folder, flags; what is there is left
 train full "$out/full"
 train joint "$out/joint"
 for seed in $seeds; do train lora "$out/lora-$seed" --seed "$seed"; done
@@ -28,10 +23,10 @@ heads=$out/heads
 mkdir -p "$heads"
 while read -r task; do
     mkdir -p "$heads/$(dirname "$task")"
-    cp "$out/full/made/$task/heads/$task.safetensors" "$heads/$task.safetensors"
+    cp "$out/full/$task/heads/$task.safetensors" "$heads/$task.safetensors"
 done < "$here/tasks.txt"
 experts=(); adapters=()
-while read -r task; do experts+=("$out/full/made/$task"); adapters+=("$out/lora-${seeds%% *}/made/$task"); done < "$here/tasks.txt"
+while read -r task; do experts+=("$out/full/$task"); adapters+=("$out/lora-${seeds%% *}/$task"); done < "$here/tasks.txt"
 
 merge() { # name, flags
     [ -e "$out/merged/$1" ] || "$poly" merge --base "$base" "${experts[@]}" "${@:2}" -o "$out/merged/$1"
@@ -60,10 +55,15 @@ combine linear --combination linear --weights "$weights"
 combine ties --combination ties --density 0.5 --weights "$weights"
 combine svd --combination svd --weights "$weights" --rank 16
 
-"$poly" eval "$base" "$out/joint/made" "$out"/merged/* "$out"/combined/* -t "$tasks" --heads "$heads" --base "$base" -L "$limit" --max-length 64 -o "$out/results/"
+"$poly" eval "$base" "$out/joint" "$out"/merged/* "$out"/combined/* -t "$tasks" --heads "$heads" --base "$base" -L "$limit" --max-length 64 -o "$out/results/"
+# Experts are scored on their own task; the files of one kind are one system of the board.
+own=()
 for kind in full $(for s in $seeds; do echo "lora-$s"; done); do
     while read -r task; do
-        "$poly" eval "$out/$kind/made/$task" -t "$task" --base "$base" -L "$limit" --max-length 64 -o "$out/results/$kind/$(basename "$task").json"
+        file=$out/own/$kind/$(basename "$task").json
+        "$poly" eval "$out/$kind/$task" -t "$task" --base "$base" -L "$limit" --max-length 64 --name "$kind" -o "$file"
+        own+=("$kind=$file")
     done < "$here/tasks.txt"
 done
-"$poly" board "$out"/results/*.json "$out/results/full" "$out"/results/lora-* --format md > "$out/board.md"
+"$poly" board "$out"/results/*.json "${own[@]}" --aggregate win_rate,mean_rank,bt --format md | tee "$out/board.md"
+"$poly" report "$out"/results/*.json "${own[@]}" -o "$out/report.html" --baseline all-MiniLM-L6-v2 --force
