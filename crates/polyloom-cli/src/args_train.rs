@@ -27,7 +27,13 @@ pub struct TrainArgs {
     #[arg(long, value_name = "MODEL")]
     pub base: Option<String>,
     /// Tasks to learn, together: ids or spec files
-    #[arg(short, long = "task", visible_alias = "tasks", value_name = "TASK", value_delimiter = ',')]
+    #[arg(
+        short,
+        long = "task",
+        visible_alias = "tasks",
+        value_name = "TASK",
+        value_delimiter = ','
+    )]
     pub tasks: Vec<String>,
     /// One expert per task (DIR/<task>), instead of one model for all
     #[arg(long)]

@@ -28,11 +28,45 @@ const TASKS: [&str; 7] = [
 /// papers use for about eight tasks; none was chosen on the test rows.
 const MERGES: [(&str, &[&str]); 8] = [
     ("average", &["--method", "linear"]),
-    ("task_arithmetic", &["--method", "task_arithmetic", "--shared", "lambda=0.4"]),
-    ("ties", &["--method", "ties_reference", "--shared", "density=0.2", "--shared", "lambda=1.0"]),
-    ("breadcrumbs", &["--method", "breadcrumbs_reference", "--shared", "lambda=0.5"]),
-    ("pcb", &["--method", "pcb", "--shared", "ratio=0.1", "--shared", "lambda=1.2"]),
-    ("consensus", &["--method", "consensus", "--shared", "lambda=0.4"]),
+    (
+        "task_arithmetic",
+        &["--method", "task_arithmetic", "--shared", "lambda=0.4"],
+    ),
+    (
+        "ties",
+        &[
+            "--method",
+            "ties_reference",
+            "--shared",
+            "density=0.2",
+            "--shared",
+            "lambda=1.0",
+        ],
+    ),
+    (
+        "breadcrumbs",
+        &[
+            "--method",
+            "breadcrumbs_reference",
+            "--shared",
+            "lambda=0.5",
+        ],
+    ),
+    (
+        "pcb",
+        &[
+            "--method",
+            "pcb",
+            "--shared",
+            "ratio=0.1",
+            "--shared",
+            "lambda=1.2",
+        ],
+    ),
+    (
+        "consensus",
+        &["--method", "consensus", "--shared", "lambda=0.4"],
+    ),
     ("lines", &["--method", "lines", "--shared", "beta=0.6"]),
     ("tsv_m", &["--method", "tsv_m"]),
 ];
@@ -80,15 +114,24 @@ pub fn run(args: &QuickstartArgs, ui: &Ui) -> Result<ExitCode, Failure> {
 fn remove(folder: &Path) -> Result<(), Failure> {
     // Only what this command made is taken away.
     if !folder.join(files::MARK).exists() {
-        let error = MergeError::plan("output-exists", "was not made by quickstart and is not removed");
-        return Err(error.at(folder.display().to_string()).hint("-o DIR chooses another folder").into());
+        let error = MergeError::plan(
+            "output-exists",
+            "was not made by quickstart and is not removed",
+        );
+        return Err(error
+            .at(folder.display().to_string())
+            .hint("-o DIR chooses another folder")
+            .into());
     }
     std::fs::remove_dir_all(folder).map_err(|e| polyloom_core::Error::io(folder, "remove", e))?;
     Ok(())
 }
 
 fn specs() -> Vec<String> {
-    TASKS.iter().map(|t| format!("data/{t}/task.toml")).collect()
+    TASKS
+        .iter()
+        .map(|t| format!("data/{t}/task.toml"))
+        .collect()
 }
 
 struct Script<'u> {
@@ -107,9 +150,23 @@ impl Script<'_> {
             self.run(&["train", "recipes/base.toml", "-o", "base", "--seed", &seed])?;
         }
         self.say(&format!("tuning {} experts, one per task", TASKS.len()));
-        self.run(&["train", "recipes/experts.toml", "-o", "experts", "--seed", &seed])?;
+        self.run(&[
+            "train",
+            "recipes/experts.toml",
+            "-o",
+            "experts",
+            "--seed",
+            &seed,
+        ])?;
         self.say("training one model on all tasks together");
-        self.run(&["train", "recipes/joint.toml", "-o", "joint", "--seed", &seed])?;
+        self.run(&[
+            "train",
+            "recipes/joint.toml",
+            "-o",
+            "joint",
+            "--seed",
+            &seed,
+        ])?;
         collect_heads()?;
         self.say(&format!("merging by {} methods", MERGES.len()));
         for (name, flags) in MERGES {
@@ -122,7 +179,14 @@ impl Script<'_> {
         self.say("storing deltas as masks, and restoring the model of every task");
         for method in BUNDLES {
             let bundle = format!("bundles/{method}");
-            self.run(&["compress", "recipes/merge.toml", "--method", method, "-o", &bundle])?;
+            self.run(&[
+                "compress",
+                "recipes/merge.toml",
+                "--method",
+                method,
+                "-o",
+                &bundle,
+            ])?;
             for task in TASKS {
                 let out = format!("restored/{method}/{task}");
                 self.run(&["compress", "restore", &bundle, "--task", task, "-o", &out])?;
@@ -156,11 +220,25 @@ impl Script<'_> {
         self.say("");
         let mut words = vec!["board"];
         words.extend(files.iter().map(String::as_str));
-        words.extend(["--aggregate", "mean,normalised,win_rate", "--expert", "results/experts.json"]);
+        words.extend([
+            "--aggregate",
+            "mean,normalised,win_rate",
+            "--expert",
+            "results/experts.json",
+        ]);
         self.shown(&words)?;
         let mut words = vec!["report"];
         words.extend(files.iter().map(String::as_str));
-        words.extend(["-o", "report.html", "--expert", "results/experts.json", "--baseline", "base", "--title", "Quickstart: seven tasks in one model"]);
+        words.extend([
+            "-o",
+            "report.html",
+            "--expert",
+            "results/experts.json",
+            "--baseline",
+            "base",
+            "--title",
+            "Quickstart: seven tasks in one model",
+        ]);
         self.run(&words)?;
         files::commands(&self.done)
     }
@@ -193,8 +271,9 @@ impl Script<'_> {
         let line: Vec<String> = words.iter().map(quoted).collect();
         self.done.push(format!("polyloom {}", line.join(" ")));
         let typed = std::iter::once("polyloom").chain(words.iter().copied());
-        Cli::read(typed.map(Into::into))
-            .map_err(|e| MergeError::Internal(format!("quickstart types a wrong command: {e}")).into())
+        Cli::read(typed.map(Into::into)).map_err(|e| {
+            MergeError::Internal(format!("quickstart types a wrong command: {e}")).into()
+        })
     }
 }
 

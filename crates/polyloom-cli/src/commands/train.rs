@@ -31,7 +31,9 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
         Some(base) => {
             let merge = recipe::from_models("passthrough", None, std::slice::from_ref(base))?;
             let needs = merge.models.iter().flat_map(|m| hub::needs(&m.reference));
-            if hub(args.dry_run).bring(needs, merge.dialect, &Places::default(), ui)? == Brought::Said {
+            if hub(args.dry_run).bring(needs, merge.dialect, &Places::default(), ui)?
+                == Brought::Said
+            {
                 return Ok(ExitCode::SUCCESS);
             }
             Opened::open(base)?
@@ -50,10 +52,17 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
         no_sync: args.no_sync,
     };
     let mut line = Line::new(ui, recipe.train.each);
-    let done = train(&recipe, &opened, &given, &args.output, options, &mut |folder, told| {
-        line.tell(folder, told);
-        !stop.load(Ordering::SeqCst)
-    });
+    let done = train(
+        &recipe,
+        &opened,
+        &given,
+        &args.output,
+        options,
+        &mut |folder, told| {
+            line.tell(folder, told);
+            !stop.load(Ordering::SeqCst)
+        },
+    );
     line.end();
     let done = match done {
         Ok(done) => done,
@@ -126,7 +135,11 @@ fn given(named: &[String], args: &TrainArgs) -> Result<Vec<Given>, Failure> {
 /// What would be done.
 fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, ui: &Ui) {
     let t = &recipe.train;
-    let numbers: usize = opened.stored.iter().map(|(_, _, s)| s.iter().product::<usize>()).sum();
+    let numbers: usize = opened
+        .stored
+        .iter()
+        .map(|(_, _, s)| s.iter().product::<usize>())
+        .sum();
     let what = match t.method {
         Kind::Full => "every weight that the task uses".to_owned(),
         Kind::Head => "the head alone".to_owned(),
@@ -138,7 +151,11 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
         Some(steps) => format!("{steps} steps"),
         None => format!("{} epochs", t.epochs.unwrap_or(3.0)),
     };
-    let how = if t.each { "one expert each" } else { "together" };
+    let how = if t.each {
+        "one expert each"
+    } else {
+        "together"
+    };
     ui.answer(&format!(
         "plan: {what} of {base} ({:.1} M numbers)\n  tasks, {how}: {}\n  {length}, batch {} x {}, rate {}, seed {}\n  writes {}; checkpoint and log in {} while it runs",
         numbers as f64 / 1e6,
@@ -170,7 +187,10 @@ fn finished(one: &Finished, ui: &Ui) {
         .iter()
         .flat_map(|e| &e.tasks)
         .map(|(name, (metric, value, n))| {
-            (name.clone(), json!({"metric": metric, "value": value, "n": n}))
+            (
+                name.clone(),
+                json!({"metric": metric, "value": value, "n": n}),
+            )
         })
         .collect();
     ui.event(&json!({"type": "result", "folder": one.folder, "steps": steps, "given": given, "validation": tasks}));
@@ -182,8 +202,16 @@ fn scores(e: &Evaluation) -> String {
     };
     let list: Vec<String> = e.tasks.iter().take(4).map(one).collect();
     let more = e.tasks.len().saturating_sub(4);
-    let more = if more > 0 { format!(", {more} more") } else { String::new() };
-    let mean = if e.tasks.len() > 1 { format!(", mean {:.3}", e.mean) } else { String::new() };
+    let more = if more > 0 {
+        format!(", {more} more")
+    } else {
+        String::new()
+    };
+    let mean = if e.tasks.len() > 1 {
+        format!(", mean {:.3}", e.mean)
+    } else {
+        String::new()
+    };
     format!("; validation: {}{more}{mean}", list.join(", "))
 }
 
@@ -276,7 +304,10 @@ impl<'a> Line<'a> {
             0 | 1 => String::new(),
             _ => format!(" ({})", of_tasks.join(", ")),
         };
-        let mean = self.mean.map(|m| format!("  val mean {m:.3}")).unwrap_or_default();
+        let mean = self
+            .mean
+            .map(|m| format!("  val mean {m:.3}"))
+            .unwrap_or_default();
         format!(
             "step {}/{}  loss {:.3}{of_tasks}{mean}  eta {}",
             step.step,

@@ -10,7 +10,12 @@ use super::{polyloom, text};
 
 fn data(task: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("quickstart/data");
-    folder.join(task).canonicalize().unwrap().display().to_string()
+    folder
+        .join(task)
+        .canonicalize()
+        .unwrap()
+        .display()
+        .to_string()
 }
 
 /// A recipe of a small perceptron made from nothing, and more lines of `[train]`.
@@ -54,62 +59,132 @@ fn a_new_model_learns_and_its_folder_is_whole() {
     assert!(done.status.success(), "{}", text(&done.stderr));
     assert_eq!(text(&done.stdout).trim(), out);
     let provenance = json(&out);
-    let score = provenance["scores"]["tasks"]["digits"]["value"].as_f64().unwrap();
+    let score = provenance["scores"]["tasks"]["digits"]["value"]
+        .as_f64()
+        .unwrap();
     // Ten digits: one tenth is chance.
     assert!(score > 0.5, "{provenance}");
     assert_eq!(provenance["tasks"][0]["feature"], "cls");
-    for name in ["config.json", "model.safetensors", "heads/digits.safetensors", "README.md", "events.out.tfevents.polyloom"] {
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "heads/digits.safetensors",
+        "README.md",
+        "events.out.tfevents.polyloom",
+    ] {
         assert!(!read(&out, name).is_empty());
     }
     let log = String::from_utf8(read(&out, "train.jsonl")).unwrap();
-    let lines: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     let steps = lines.iter().filter(|l| l["type"] == "step").count();
     let looked = lines.iter().filter(|l| l["type"] == "evaluation").count();
     assert_eq!((steps, looked), (60, 3));
     assert!(!Path::new(&format!("{out}.training")).exists());
     refused(&["train", &recipe, "-o", &out], "exists already");
-    let plan = polyloom(&["train", &recipe, "-o", &at(dir.path(), "other"), "--dry-run"]);
+    let plan = polyloom(&[
+        "train",
+        &recipe,
+        "-o",
+        &at(dir.path(), "other"),
+        "--dry-run",
+    ]);
     assert!(text(&plan.stdout).contains("60 steps, batch 16 x 1, rate 0.01, seed 3"));
     assert!(!dir.path().join("other").exists());
 
     // A head alone, and low-rank parts, over what came out.
     let task = data("omniglot_greek/task.toml");
     let head = at(dir.path(), "head");
-    let args = ["train", "--base", &out, "-t", &task, "-L", "60", "--steps", "4", "-o"];
+    let args = [
+        "train", "--base", &out, "-t", &task, "-L", "60", "--steps", "4", "-o",
+    ];
     let run = |more: &[&str], to: &str| {
-        let args: Vec<&str> = args.iter().copied().chain([to]).chain(more.iter().copied()).collect();
+        let args: Vec<&str> = args
+            .iter()
+            .copied()
+            .chain([to])
+            .chain(more.iter().copied())
+            .collect();
         let done = polyloom(&args);
         assert!(done.status.success(), "{}", text(&done.stderr));
     };
-    run(&["--method", "head", "--set", "train.head.start=probe"], &head);
+    run(
+        &["--method", "head", "--set", "train.head.start=probe"],
+        &head,
+    );
     assert!(!Path::new(&head).join("model.safetensors").exists());
     assert_eq!(json(&head)["base"], Value::from(out.clone()));
     let lora = at(dir.path(), "lora");
-    run(&["--method", "lora", "--rank", "2", "--set", "train.lora.dora=true"], &lora);
+    run(
+        &[
+            "--method",
+            "lora",
+            "--rank",
+            "2",
+            "--set",
+            "train.lora.dora=true",
+        ],
+        &lora,
+    );
     let config: Value = serde_json::from_slice(&read(&lora, "adapter_config.json")).unwrap();
-    assert_eq!((&config["r"], &config["lora_alpha"], &config["use_dora"]), (&2.into(), &4.into(), &true.into()));
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"], &config["use_dora"]),
+        (&2.into(), &4.into(), &true.into())
+    );
     let folded = at(dir.path(), "folded");
     let done = polyloom(&["adapt", "fold", &lora, "--base", &out, "-o", &folded]);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    assert_ne!(read(&folded, "model.safetensors"), read(&out, "model.safetensors"));
+    assert_ne!(
+        read(&folded, "model.safetensors"),
+        read(&out, "model.safetensors")
+    );
 }
 
 #[test]
 fn one_expert_a_task_and_all_tasks_together() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path(), "steps = 4");
-    let tasks = format!("{},{}", data("digits/task.toml"), data("omniglot_latin/task.toml"));
+    let tasks = format!(
+        "{},{}",
+        data("digits/task.toml"),
+        data("omniglot_latin/task.toml")
+    );
     let (each, joint) = (at(dir.path(), "each"), at(dir.path(), "joint"));
     let done = polyloom(&["train", &recipe, "-t", &tasks, "--each", "-o", &each]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     for task in ["digits", "omniglot_latin"] {
         assert!(!read(&each, &format!("{task}/heads/{task}.safetensors")).is_empty());
     }
-    let again = polyloom(&["train", &recipe, "-t", &tasks, "--each", "-o", &each, "--resume"]);
-    assert!(text(&again.stderr).contains("is there already and is left"), "{}", text(&again.stderr));
-    let done = polyloom(&["train", &recipe, "-t", &tasks, "-o", &joint, "--set", "train.sampling=uniform", "--json"]);
-    let events: Vec<Value> = text(&done.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert!(events.iter().any(|e| e["type"] == "begin" && e["rows"]["omniglot_latin"] == 80));
+    let again = polyloom(&[
+        "train", &recipe, "-t", &tasks, "--each", "-o", &each, "--resume",
+    ]);
+    assert!(
+        text(&again.stderr).contains("is there already and is left"),
+        "{}",
+        text(&again.stderr)
+    );
+    let done = polyloom(&[
+        "train",
+        &recipe,
+        "-t",
+        &tasks,
+        "-o",
+        &joint,
+        "--set",
+        "train.sampling=uniform",
+        "--json",
+    ]);
+    let events: Vec<Value> = text(&done.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert!(
+        events
+            .iter()
+            .any(|e| e["type"] == "begin" && e["rows"]["omniglot_latin"] == 80)
+    );
     assert_eq!(events.last().unwrap()["type"], "done");
     assert_eq!(json(&joint)["tasks"].as_array().unwrap().len(), 2);
 }
@@ -117,7 +192,10 @@ fn one_expert_a_task_and_all_tasks_together() {
 #[test]
 fn a_run_that_was_killed_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let recipe = recipe(dir.path(), "steps = 400\naugment = 1.0\nevaluate_every = 10\nsave_every = 10");
+    let recipe = recipe(
+        dir.path(),
+        "steps = 400\naugment = 1.0\nevaluate_every = 10\nsave_every = 10",
+    );
     let (whole, cut) = (at(dir.path(), "whole"), at(dir.path(), "cut"));
     let program = env!("CARGO_BIN_EXE_polyloom");
     let mut child = Command::new(program)
@@ -128,21 +206,31 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() {
     let began = Instant::now();
     while !checkpoint.exists() {
         assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint");
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the run ended before it was killed"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!Path::new(&cut).exists(), "the run was not cut short");
     refused(&["train", &recipe, "-o", &cut], "was interrupted");
-    refused(&["train", &recipe, "-o", &cut, "--resume", "--seed", "4"], "checkpoint of another run");
+    refused(
+        &["train", &recipe, "-o", &cut, "--resume", "--seed", "4"],
+        "checkpoint of another run",
+    );
     for (out, resume) in [(&cut, true), (&whole, false)] {
         let mut args = vec!["train", &recipe, "-o", out, "-j", "1"];
         args.extend(resume.then_some("--resume"));
         let done = polyloom(&args);
         assert!(done.status.success(), "{}", text(&done.stderr));
         if resume {
-            assert!(text(&done.stderr).contains("from step "), "{}", text(&done.stderr));
+            assert!(
+                text(&done.stderr).contains("from step "),
+                "{}",
+                text(&done.stderr)
+            );
         }
     }
     for name in ["model.safetensors", "heads/digits.safetensors"] {
@@ -168,28 +256,76 @@ fn what_cannot_be_trained_is_said() {
     refused(&["train", &odd, "-o", &out], "unknown field `epoch`");
     refused(&["train", &odd, "-o", &out], "hint: did you mean `epochs`?");
     let good = recipe(dir.path(), "steps = 30\nsave_every = 2\nevaluate_every = 0");
-    refused(&["train", &good, "-o", &out, "-t", "text/nothing"], "text/nothing");
-    refused(&["train", &good, "-o", &out, "--set", "train.split=other"], "has no split `other`");
-    refused(&["train", &good, "-o", &out, "--set", "train.new.model_type=\"cnn\""], "cnn");
+    refused(
+        &["train", &good, "-o", &out, "-t", "text/nothing"],
+        "text/nothing",
+    );
+    refused(
+        &["train", &good, "-o", &out, "--set", "train.split=other"],
+        "has no split `other`",
+    );
+    refused(
+        &[
+            "train",
+            &good,
+            "-o",
+            &out,
+            "--set",
+            "train.new.model_type=\"cnn\"",
+        ],
+        "cnn",
+    );
     // One class is left.
     let spec = std::fs::read_to_string(data("digits/task.toml")).unwrap();
     let spec = spec
-        .replace("[labels]\n", "[labels]\nignore = [0, 1, 2, 3, 4, 5, 6, 7, 8]\n")
+        .replace(
+            "[labels]\n",
+            "[labels]\nignore = [0, 1, 2, 3, 4, 5, 6, 7, 8]\n",
+        )
         .replace("root = \".\"", &format!("root = {:?}", data("digits")));
     let one = at(dir.path(), "one.toml");
     std::fs::write(&one, &spec).unwrap();
-    refused(&["train", &good, "-o", &out, "-t", &one], "have the class `nine`");
+    refused(
+        &["train", &good, "-o", &out, "-t", &one],
+        "have the class `nine`",
+    );
     let none = at(dir.path(), "none.toml");
     std::fs::write(&none, spec.replace("7, 8]", "7, 8, 9]")).unwrap();
-    refused(&["train", &good, "-o", &out, "-t", &none], "has no rows in split `train`");
+    refused(
+        &["train", &good, "-o", &out, "-t", &none],
+        "has no rows in split `train`",
+    );
     assert!(!Path::new(&out).exists() && !Path::new(&format!("{out}.training")).exists());
     // Numbers that leave the range: the last checkpoint stays, and a lower rate goes on from it.
-    let wild = ["train", &good, "-o", &out, "--set", "train.optimiser=sgd", "--set", "train.clip=0", "--set", "train.warmup=3", "--rate"];
-    let with = |more: &[&str]| polyloom(&wild.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>());
+    let wild = [
+        "train",
+        &good,
+        "-o",
+        &out,
+        "--set",
+        "train.optimiser=sgd",
+        "--set",
+        "train.clip=0",
+        "--set",
+        "train.warmup=3",
+        "--rate",
+    ];
+    let with = |more: &[&str]| {
+        polyloom(
+            &wild
+                .iter()
+                .copied()
+                .chain(more.iter().copied())
+                .collect::<Vec<_>>(),
+        )
+    };
     let done = with(&["1e18"]);
     let said = text(&done.stderr);
     assert_eq!(done.status.code(), Some(2), "{said}");
-    assert!(said.contains("finite") || said.contains("the loss of task `digits` is"), "{said}");
+    assert!(
+        said.contains("finite") || said.contains("the loss of task `digits` is"),
+        "{said}"
+    );
     assert!(said.contains("a lower train.rate"), "{said}");
 }
 
@@ -197,7 +333,10 @@ fn what_cannot_be_trained_is_said() {
 fn help() {
     let short = polyloom(&["train", "-h"]);
     let shown = text(&short.stdout);
-    assert!(shown.contains("Train one task") && shown.contains("--resume"), "{shown}");
+    assert!(
+        shown.contains("Train one task") && shown.contains("--resume"),
+        "{shown}"
+    );
     assert!(shown.lines().all(|l| l.chars().count() <= 120));
 }
 
@@ -211,7 +350,10 @@ fn the_guide() {
     mails(&dir.path().join("mails.csv"));
     let blocks = |language: &str| -> Vec<&str> {
         let mark = format!("```{language}\n");
-        page.split(&mark).skip(1).filter_map(|b| b.split("```").next()).collect()
+        page.split(&mark)
+            .skip(1)
+            .filter_map(|b| b.split("```").next())
+            .collect()
     };
     std::fs::write(dir.path().join("pictures.toml"), blocks("toml")[0]).unwrap();
     let minilm = root.join("../shared/models/all-MiniLM-L6-v2");
@@ -238,14 +380,25 @@ fn the_guide() {
             .env("NO_COLOR", "1")
             .output()
             .unwrap();
-        assert!(out.status.success(), "{line}\n{}{}", text(&out.stdout), text(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{line}\n{}{}",
+            text(&out.stdout),
+            text(&out.stderr)
+        );
         if *verb == "eval" && !texts {
-            assert!(text(&out.stdout).contains("accuracy"), "{}", text(&out.stdout));
+            assert!(
+                text(&out.stdout).contains("accuracy"),
+                "{}",
+                text(&out.stdout)
+            );
         }
         ran += 1;
     }
     assert!(ran >= 6);
-    let score = json(&at(dir.path(), "out/pictures"))["scores"]["tasks"]["pictures"]["value"].as_f64().unwrap();
+    let score = json(&at(dir.path(), "out/pictures"))["scores"]["tasks"]["pictures"]["value"]
+        .as_f64()
+        .unwrap();
     assert!(score > 0.5, "{score}");
 }
 
@@ -277,12 +430,50 @@ fn pictures(root: &Path) {
 /// 160 short mails with a topic and whether they are urgent.
 fn mails(file: &Path) {
     let topics = [
-        ("money", ["my card was charged twice for one order", "please refund the fee on my account", "the transfer has not arrived yet", "i was billed for a plan i left"]),
-        ("travel", ["my flight was moved to monday", "the hotel has lost my booking", "which train goes to the airport", "i missed my bus connection home"]),
-        ("food", ["the soup was cold and far too salty", "can i order the cake without nuts", "the pizza came an hour late", "where is my dinner order now"]),
-        ("garden", ["the roses have lost all leaves", "when should i plant the onions", "the hedge needs cutting again", "there are snails on the lettuce"]),
+        (
+            "money",
+            [
+                "my card was charged twice for one order",
+                "please refund the fee on my account",
+                "the transfer has not arrived yet",
+                "i was billed for a plan i left",
+            ],
+        ),
+        (
+            "travel",
+            [
+                "my flight was moved to monday",
+                "the hotel has lost my booking",
+                "which train goes to the airport",
+                "i missed my bus connection home",
+            ],
+        ),
+        (
+            "food",
+            [
+                "the soup was cold and far too salty",
+                "can i order the cake without nuts",
+                "the pizza came an hour late",
+                "where is my dinner order now",
+            ],
+        ),
+        (
+            "garden",
+            [
+                "the roses have lost all leaves",
+                "when should i plant the onions",
+                "the hedge needs cutting again",
+                "there are snails on the lettuce",
+            ],
+        ),
     ];
-    let ends = [("answer right now", "yes"), ("as soon as you can", "yes"), ("this cannot wait", "yes"), ("when you have time", "no"), ("next week is fine", "no")];
+    let ends = [
+        ("answer right now", "yes"),
+        ("as soon as you can", "yes"),
+        ("this cannot wait", "yes"),
+        ("when you have time", "no"),
+        ("next week is fine", "no"),
+    ];
     let greetings = ["hello", "dear team"];
     let mut rows = vec!["text,topic,urgent".to_owned()];
     for (topic, texts) in topics {

@@ -48,7 +48,11 @@ impl Learned<'_> {
     /// The task's loader.
     #[must_use]
     pub fn loader(&self) -> Loader<'_> {
-        Loader::new(&self.given.spec, self.given.folder.clone(), Limits::default())
+        Loader::new(
+            &self.given.spec,
+            self.given.folder.clone(),
+            Limits::default(),
+        )
     }
 }
 
@@ -85,7 +89,10 @@ pub fn learned<'a>(
         let there = spec.splits.named.contains_key(&t.validation);
         let validation = match t.validation.is_empty() || !there {
             true if t.patience > 0 => {
-                let what = format!("task `{id}` has no split `{}`, and `train.patience` needs one", t.validation);
+                let what = format!(
+                    "task `{id}` has no split `{}`, and `train.patience` needs one",
+                    t.validation
+                );
                 return Err(MergeError::plan("no-split", what)
                     .hint("train.validation names the split that is looked at")
                     .into());
@@ -112,7 +119,14 @@ pub fn learned<'a>(
         });
     }
     for task in &tasks {
-        begin(recipe, model, source, reader, task, &mut heads[task.heads.clone()])?;
+        begin(
+            recipe,
+            model,
+            source,
+            reader,
+            task,
+            &mut heads[task.heads.clone()],
+        )?;
     }
     Ok((tasks, heads))
 }
@@ -128,9 +142,11 @@ fn blank(
     let kind = HeadKind::of(asked.kind);
     let known: Vec<&Wanted> = wanted.iter().flatten().collect();
     let refuse = |what: String, hint: &str| {
-        Err(MergeError::plan("bad-task", format!("task `{name}`: {what}"))
-            .hint(hint)
-            .into())
+        Err(
+            MergeError::plan("bad-task", format!("task `{name}`: {what}"))
+                .hint(hint)
+                .into(),
+        )
     };
     if known.is_empty() {
         return refuse(
@@ -144,7 +160,10 @@ fn blank(
             if let Wanted::Class(first) = known[0]
                 && known.iter().all(|w| **w == Wanted::Class(*first))
             {
-                let class = asked.classes.get(*first as usize).map_or("", String::as_str);
+                let class = asked
+                    .classes
+                    .get(*first as usize)
+                    .map_or("", String::as_str);
                 return refuse(
                     format!("all {} training rows have the class `{class}`", known.len()),
                     "a classifier needs rows of at least two classes; look at train.limit and train.split",
@@ -152,7 +171,10 @@ fn blank(
             }
         }
         HeadKind::Multilabel if asked.classes.is_empty() => {
-            return refuse("no training row has a label".into(), "`polyloom tasks check` shows why");
+            return refuse(
+                "no training row has a label".into(),
+                "`polyloom tasks check` shows why",
+            );
         }
         HeadKind::Multilabel => {}
         HeadKind::Regression => {
@@ -306,7 +328,11 @@ fn known(
             return Some(c);
         }
         let name = own.get(c as usize)?;
-        asked.classes.iter().position(|n| n == name).map(|p| p as u32)
+        asked
+            .classes
+            .iter()
+            .position(|n| n == name)
+            .map(|p| p as u32)
     };
     let (mut x, mut y) = (Vec::new(), Vec::new());
     for (row, wanted) in features.chunks_exact(width.max(1)).zip(&rows.wanted[place]) {
@@ -315,9 +341,7 @@ fn known(
             Some(Wanted::Set(set)) => {
                 Some(Target::Set(set.iter().filter_map(|c| class(*c)).collect()))
             }
-            Some(Wanted::Number(n)) => {
-                Some(Target::Number((n - head.scale[0]) / head.scale[1]))
-            }
+            Some(Wanted::Number(n)) => Some(Target::Number((n - head.scale[0]) / head.scale[1])),
             None => None,
         };
         if let Some(target) = target {

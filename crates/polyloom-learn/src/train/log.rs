@@ -45,7 +45,10 @@ impl Log {
             events: (create(&events)?, events.clone()),
         };
         let head = record(&event(0.0, 0, Content::Version("brain.Event:2")));
-        log.events.0.write_all(&head).map_err(io(&events, "write"))?;
+        log.events
+            .0
+            .write_all(&head)
+            .map_err(io(&events, "write"))?;
         for line in kept {
             log.line(&line)?;
         }
@@ -76,7 +79,9 @@ impl Log {
         };
         for (name, value) in line.as_object().into_iter().flatten() {
             match value {
-                Value::Object(inner) => inner.iter().for_each(|(n, x)| put(&format!("{name}/{n}"), x)),
+                Value::Object(inner) => inner
+                    .iter()
+                    .for_each(|(n, x)| put(&format!("{name}/{n}"), x)),
                 _ if ["step", "time", "seconds"].contains(&name.as_str()) => {}
                 x => put(name, x),
             }
@@ -166,8 +171,8 @@ mod tests {
         assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
         let made = event(1.0, 300, Content::Scalar("a", 0.5));
         let by_hand = [
-            0x09, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F, 0x10, 0xAC, 0x02, 0x2A, 0x0A, 0x0A, 0x08, 0x0A, 0x01, b'a', 0x15, 0, 0,
-            0, 0x3F,
+            0x09, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F, 0x10, 0xAC, 0x02, 0x2A, 0x0A, 0x0A, 0x08, 0x0A,
+            0x01, b'a', 0x15, 0, 0, 0, 0x3F,
         ];
         assert_eq!(made, by_hand);
         assert_eq!(record(&made).len(), made.len() + 16);
@@ -176,7 +181,8 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_drops_what_came_after_its_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let line = |step: u64| json!({"type": "step", "step": step, "loss": 0.5, "losses": {"a": 1.0}});
+        let line =
+            |step: u64| json!({"type": "step", "step": step, "loss": 0.5, "losses": {"a": 1.0}});
         let mut log = Log::open(dir.path(), 0).unwrap();
         (1..=5).for_each(|i| log.line(&line(i)).unwrap());
         drop(log);

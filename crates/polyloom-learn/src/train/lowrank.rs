@@ -65,7 +65,11 @@ impl LowRankSet {
     #[must_use]
     pub fn scale(&self) -> f32 {
         let rank = self.recipe.rank as f64;
-        let below = if self.recipe.rslora { rank.sqrt() } else { rank };
+        let below = if self.recipe.rslora {
+            rank.sqrt()
+        } else {
+            rank
+        };
         (self.alpha() / below) as f32
     }
 
@@ -136,7 +140,11 @@ impl LowRankSet {
         let mut map = AdapterConfig::lora(base.as_ref(), &targets, self.recipe.rank);
         let alpha = self.alpha();
         let whole = alpha.fract() == 0.0;
-        let alpha = if whole { json!(alpha as i64) } else { json!(alpha) };
+        let alpha = if whole {
+            json!(alpha as i64)
+        } else {
+            json!(alpha)
+        };
         map.insert("lora_alpha".into(), alpha);
         map.insert("lora_dropout".into(), json!(self.recipe.dropout));
         map.insert("use_rslora".into(), json!(self.recipe.rslora));

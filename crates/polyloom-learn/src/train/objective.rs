@@ -34,7 +34,10 @@ pub fn loss(
     let wrong = || {
         Error::shape(
             "loss",
-            format!("an answer that a head of {} does not give", head.kind.word()),
+            format!(
+                "an answer that a head of {} does not give",
+                head.kind.word()
+            ),
         )
     };
     let known = wanted.iter().flatten();
@@ -96,7 +99,11 @@ mod tests {
         let two = head(HeadKind::Classification, &["a", "b"]);
         let right = Wanted::Class(1);
         // The middle row says nothing.
-        let found = number(&two, &of(&[0.0, 0.0, 9.0, 0.0, 0.0, 3f32.ln()], 2), &[Some(&right), None, Some(&right)]);
+        let found = number(
+            &two,
+            &of(&[0.0, 0.0, 9.0, 0.0, 0.0, 3f32.ln()], 2),
+            &[Some(&right), None, Some(&right)],
+        );
         assert!((found.0 - (2f32.ln() + (4.0f32 / 3.0).ln()) / 2.0).abs() < 1e-6 && found.1 == 2);
         let labels = head(HeadKind::Multilabel, &["a", "b"]);
         let set = Wanted::Set(vec![0]);

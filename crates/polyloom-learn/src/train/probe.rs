@@ -46,18 +46,29 @@ pub struct Probe {
 
 /// Fits a head.
 #[must_use]
-pub fn fit(kind: HeadKind, outputs: usize, train: &Seen<'_>, validation: Option<&Seen<'_>>) -> Probe {
+pub fn fit(
+    kind: HeadKind,
+    outputs: usize,
+    train: &Seen<'_>,
+    validation: Option<&Seen<'_>>,
+) -> Probe {
     let n = train.wanted.len();
     let width = train.features.len() / n.max(1);
     let mut mean = vec![0f64; width];
     for row in train.features.chunks_exact(width) {
-        mean.iter_mut().zip(row).for_each(|(m, x)| *m += f64::from(*x));
+        mean.iter_mut()
+            .zip(row)
+            .for_each(|(m, x)| *m += f64::from(*x));
     }
     mean.iter_mut().for_each(|m| *m /= n as f64);
     let squares: f64 = train
         .features
         .chunks_exact(width)
-        .flat_map(|row| row.iter().zip(&mean).map(|(x, m)| (f64::from(*x) - m).powi(2)))
+        .flat_map(|row| {
+            row.iter()
+                .zip(&mean)
+                .map(|(x, m)| (f64::from(*x) - m).powi(2))
+        })
         .sum();
     let deviation = (squares / (n * width) as f64).sqrt().max(1e-12);
     let centred = |features: &[f32]| -> Vec<f32> {
@@ -103,7 +114,9 @@ pub fn fit(kind: HeadKind, outputs: usize, train: &Seen<'_>, validation: Option<
     };
     for (row, b) in w.chunks_exact(width.max(1)).zip(b) {
         let shift: f64 = row.iter().zip(&mean).map(|(w, m)| w / deviation * m).sum();
-        probe.weight.extend(row.iter().map(|w| (w / deviation) as f32));
+        probe
+            .weight
+            .extend(row.iter().map(|w| (w / deviation) as f32));
         probe.bias.push((b - shift) as f32);
     }
     probe
@@ -179,7 +192,10 @@ impl Problem<'_> {
             .collect();
         let mut by_bias = vec![0f64; self.outputs];
         for row in p.chunks_exact(self.outputs) {
-            by_bias.iter_mut().zip(row).for_each(|(b, g)| *b += f64::from(*g));
+            by_bias
+                .iter_mut()
+                .zip(row)
+                .for_each(|(b, g)| *b += f64::from(*g));
         }
         gradient.extend(by_bias.iter().map(|g| self.c * g));
         let penalty = 0.5 * w.iter().map(|w| w * w).sum::<f64>();
@@ -230,9 +246,9 @@ fn judged(
 ) -> f64 {
     let found = scores(x, width, outputs, theta);
     let one = |(row, wanted): (&[f32], &Target)| match wanted {
-        Target::Class(class) => {
-            f64::from(u8::from(crate::tasks::answers::largest(row) != *class as usize))
-        }
+        Target::Class(class) => f64::from(u8::from(
+            crate::tasks::answers::largest(row) != *class as usize,
+        )),
         Target::Set(set) => row
             .iter()
             .enumerate()
@@ -244,7 +260,12 @@ fn judged(
         Target::Number(y) => (f64::from(row[0]) - y).powi(2),
     };
     debug_assert!(kind != HeadKind::Regression || outputs == 1);
-    found.chunks_exact(outputs).zip(wanted).map(one).sum::<f64>() / wanted.len().max(1) as f64
+    found
+        .chunks_exact(outputs)
+        .zip(wanted)
+        .map(one)
+        .sum::<f64>()
+        / wanted.len().max(1) as f64
 }
 
 /// A value and its gradient at a place.
@@ -321,7 +342,8 @@ mod tests {
         // scikit-learn 1.9: LogisticRegression(C=0.5, tol=1e-10, max_iter=10000) on these eight points, three classes: the
         // features are centred with deviation 1 already, so that nothing is put in.
         let x = [
-            1.0f32, 2.0, -1.0, 0.5, 0.0, -1.5, 2.0, -0.5, -2.0, 1.0, 0.5, 0.5, -0.5, -1.0, 0.0, -1.0,
+            1.0f32, 2.0, -1.0, 0.5, 0.0, -1.5, 2.0, -0.5, -2.0, 1.0, 0.5, 0.5, -0.5, -1.0, 0.0,
+            -1.0,
         ];
         let labels = [0u32, 1, 2, 0, 1, 0, 2, 2];
         let wanted: Vec<Target> = labels.iter().map(|c| Target::Class(*c)).collect();
@@ -359,7 +381,10 @@ mod tests {
             .chunks(3)
             .map(|r| Target::Number(f64::from(r[0] - 2.0 * r[1] + 7.0)))
             .collect();
-        let seen = Seen { features: &x, wanted: &y };
+        let seen = Seen {
+            features: &x,
+            wanted: &y,
+        };
         let probe = fit(HeadKind::Regression, 1, &seen, Some(&seen));
         for (found, expected) in probe.weight.iter().zip([1.0, -2.0, 0.0]) {
             assert!((found - expected).abs() < 0.01, "{probe:?}");
@@ -369,14 +394,22 @@ mod tests {
             .chunks(3)
             .map(|r| Target::Set((0..2).filter(|i| r[*i] > 5.0).map(|i| i as u32).collect()))
             .collect();
-        let seen = Seen { features: &x, wanted: &sets };
+        let seen = Seen {
+            features: &x,
+            wanted: &sets,
+        };
         let probe = fit(HeadKind::Multilabel, 2, &seen, Some(&seen));
         let right = x
             .chunks(3)
             .zip(&sets)
             .filter(|(r, t)| {
                 let holds = |i: usize| {
-                    r.iter().zip(&probe.weight[3 * i..]).map(|(x, w)| x * w).sum::<f32>() + probe.bias[i] > 0.0
+                    r.iter()
+                        .zip(&probe.weight[3 * i..])
+                        .map(|(x, w)| x * w)
+                        .sum::<f32>()
+                        + probe.bias[i]
+                        > 0.0
                 };
                 let found: Vec<u32> = (0..2).filter(|i| holds(*i)).map(|i| i as u32).collect();
                 Target::Set(found) == **t

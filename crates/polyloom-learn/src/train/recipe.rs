@@ -350,7 +350,11 @@ impl Recipe {
         let t = &self.train;
         let bad = |what: &str, hint: &str| {
             let error = MergeError::plan("bad-recipe", what);
-            Err(if hint.is_empty() { error } else { error.hint(hint) })
+            Err(if hint.is_empty() {
+                error
+            } else {
+                error.hint(hint)
+            })
         };
         if t.tasks.is_empty() {
             return bad(
@@ -374,7 +378,10 @@ impl Recipe {
             _ => {}
         }
         if t.epochs.is_some() && t.steps.is_some() {
-            return bad("has both `train.epochs` and `train.steps`", "give one of them");
+            return bad(
+                "has both `train.epochs` and `train.steps`",
+                "give one of them",
+            );
         }
         if t.steps == Some(0) || t.epochs.is_some_and(|e| !(e > 0.0 && e.is_finite())) {
             return bad("`train.steps` and `train.epochs` must be above 0", "");
@@ -514,7 +521,10 @@ fn put(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
             .entry(part)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()));
         at = next.as_table_mut().ok_or_else(|| {
-            MergeError::plan("unknown-key", format!("--set: `{part}` in `{key}` is no table"))
+            MergeError::plan(
+                "unknown-key",
+                format!("--set: `{part}` in `{key}` is no table"),
+            )
         })?;
     }
     at.insert(last.to_owned(), parsed);
@@ -554,7 +564,9 @@ mod tests {
 
     fn told(extra: &str) -> String {
         let text = format!("{SMALL}{extra}");
-        Recipe::read(&text, "loom.toml", &[]).unwrap_err().to_string()
+        Recipe::read(&text, "loom.toml", &[])
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -567,9 +579,15 @@ mod tests {
 
     #[test]
     fn keys_set_from_outside_count_more() {
-        let set = [("train.method".to_owned(), "head".to_owned()), ("train.head.start".to_owned(), "probe".to_owned())];
+        let set = [
+            ("train.method".to_owned(), "head".to_owned()),
+            ("train.head.start".to_owned(), "probe".to_owned()),
+        ];
         let recipe = Recipe::read(SMALL, "f", &set).unwrap();
-        assert_eq!((recipe.train.method, recipe.train.head.start, recipe.seed), (Method::Head, Start::Probe, 7));
+        assert_eq!(
+            (recipe.train.method, recipe.train.head.start, recipe.seed),
+            (Method::Head, Start::Probe, 7)
+        );
         let heads = [("train.head.start".to_owned(), "some/heads".to_owned())];
         let recipe = Recipe::read(SMALL, "f", &heads).unwrap();
         assert_eq!(recipe.train.head.start, Start::From("some/heads".into()));
@@ -578,7 +596,12 @@ mod tests {
     #[test]
     fn problems_say_where_and_what() {
         let error = Recipe::read(&format!("{SMALL}epoch = 3\n"), "loom.toml", &[]).unwrap_err();
-        assert!(error.to_string().starts_with("loom.toml:6:1: unknown field `epoch`"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("loom.toml:6:1: unknown field `epoch`"),
+            "{error}"
+        );
         assert_eq!(error.hints(), ["did you mean `epochs`?"]);
         assert!(told("epochs = 3\nsteps = 3\n").contains("both `train.epochs`"));
         assert!(told("batch = 0\n").contains("at least 1"));
@@ -595,9 +618,15 @@ mod tests {
         let page = include_str!("../../../../docs/reference/training.md");
         let all = serde_json::to_value(Train::default()).unwrap();
         for (key, value) in all.as_object().unwrap() {
-            assert!(page.contains(&format!("`{key}`")), "docs/reference/training.md lacks `{key}`");
+            assert!(
+                page.contains(&format!("`{key}`")),
+                "docs/reference/training.md lacks `{key}`"
+            );
             for key in value.as_object().into_iter().flat_map(|o| o.keys()) {
-                assert!(page.contains(&format!("`{key}`")), "docs/reference/training.md lacks `{key}`");
+                assert!(
+                    page.contains(&format!("`{key}`")),
+                    "docs/reference/training.md lacks `{key}`"
+                );
             }
         }
     }

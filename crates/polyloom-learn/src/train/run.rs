@@ -24,8 +24,8 @@ use super::state::{Facts, STATE, State};
 use super::trainee::{Trainee, Used, Watched};
 use crate::engine::{Value, slice};
 use crate::error::{Error, Result};
-use crate::models::open::Model;
 use crate::models::Source;
+use crate::models::open::Model;
 use crate::ops;
 use crate::tasks::answers::answers;
 use crate::tasks::forward::{features, outputs};
@@ -127,8 +127,9 @@ impl Outcome {
     /// # Errors
     /// Never in practice: heads of this run.
     pub fn heads(&self) -> Result<Vec<Head>> {
-        self.trainee
-            .with(None, |source| self.heads.iter().map(|h| h.with(source)).collect())
+        self.trainee.with(None, |source| {
+            self.heads.iter().map(|h| h.with(source)).collect()
+        })
     }
 }
 
@@ -229,9 +230,16 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         for _ in 0..t.accumulate {
             let (before, _) = sampler.counts();
             let drawn = sampler.next(t.batch);
-            pass(job, &trainee, &tasks, &heads, &drawn, before, &mut sums, |loss| {
-                ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients)
-            })
+            pass(
+                job,
+                &trainee,
+                &tasks,
+                &heads,
+                &drawn,
+                before,
+                &mut sums,
+                |loss| ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients),
+            )
             .map_err(|e| at_step(e, facts.step + 1, job))?;
         }
         let seen = optimiser
@@ -267,8 +275,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         if looked && (end || due(evaluate_every)) {
             let mut found = evaluate(job, &trainee, &tasks, &heads, facts.step)?;
             // Of equals the first.
-            found.best =
-                found.mean.is_finite() && facts.best.is_none_or(|(_, b)| found.mean > b);
+            found.best = found.mean.is_finite() && facts.best.is_none_or(|(_, b)| found.mean > b);
             if found.best {
                 facts.best = Some((facts.step, found.mean));
                 facts.since = 0;
@@ -289,7 +296,13 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         let go_on = watch(&Told::Step(step));
         if (due(save_every) && !end && !enough) || !go_on {
             let weights = trainee.parameters.weights()?;
-            State::write(job.work, &facts, &weights, optimiser.state(), best.as_deref())?;
+            State::write(
+                job.work,
+                &facts,
+                &weights,
+                optimiser.state(),
+                best.as_deref(),
+            )?;
             watch(&Told::Saved(facts.step));
         }
         if !go_on && !end && !enough {
@@ -388,7 +401,10 @@ fn used(
 }
 
 /// One pass: the loss of the drawn rows goes to `back`, sums of losses and rows by task to `sums`.
-#[allow(clippy::too_many_arguments, reason = "the state of the loop, taken apart")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the state of the loop, taken apart"
+)]
 fn pass(
     job: &Job<'_>,
     trainee: &Trainee,
@@ -410,7 +426,12 @@ fn pass(
                 let stream = Stream::new(job.recipe.seed, "augment", number);
                 number += 1;
                 if let Shown::Planes(planes) = &task.train.shown[i as usize] {
-                    new.push(Shown::Planes(changed(planes, p.size, t.augment as f32, stream)));
+                    new.push(Shown::Planes(changed(
+                        planes,
+                        p.size,
+                        t.augment as f32,
+                        stream,
+                    )));
                 }
             }
         }
@@ -421,7 +442,10 @@ fn pass(
         .iter()
         .map(|&k| {
             let shown: Vec<&Shown> = match new[k].is_empty() {
-                true => drawn[k].iter().map(|&i| &tasks[k].train.shown[i as usize]).collect(),
+                true => drawn[k]
+                    .iter()
+                    .map(|&i| &tasks[k].train.shown[i as usize])
+                    .collect(),
                 false => new[k].iter().collect(),
             };
             (tasks[k].feature, shown)
@@ -454,7 +478,9 @@ fn pass(
             let number = f64::from(value.number()?);
             if !number.is_finite() {
                 let id = &task.given.spec.id;
-                let first = drawn[k].first().map(|&i| task.train.ids[i as usize].clone());
+                let first = drawn[k]
+                    .first()
+                    .map(|&i| task.train.ids[i as usize].clone());
                 return Err(Error::shape(
                     "loss",
                     format!(
@@ -517,7 +543,9 @@ fn evaluate(
     let mut found = IndexMap::new();
     let mut signed = Vec::new();
     for task in tasks {
-        let Some(rows) = &task.validation else { continue };
+        let Some(rows) = &task.validation else {
+            continue;
+        };
         let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
         let said = trainee.with(None, |source| {
             outputs(job.model, source, job.reader, &own, &rows.shown, EVALUATED)
@@ -531,7 +559,9 @@ fn evaluate(
         let answers = answers(job.work, &format!("{step}"), &rows.ids, &of, &said);
         let spec = &task.given.spec;
         for scored in score(spec, &task.loader(), &task.given.hash, &answers, &options)? {
-            let Some(metric) = scored.metrics.first() else { continue };
+            let Some(metric) = scored.metrics.first() else {
+                continue;
+            };
             if metric.value.is_finite() {
                 let sign = if metric.higher_is_better { 1.0 } else { -1.0 };
                 signed.push(sign * metric.value);

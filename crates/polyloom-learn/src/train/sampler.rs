@@ -129,6 +129,9 @@ mod tests {
             counts[0] += drawn[0].len();
             counts[1] += drawn[1].len();
         }
-        assert!((counts[0] as f64 / 8000.0 - 0.25).abs() < 0.02, "{counts:?}");
+        assert!(
+            (counts[0] as f64 / 8000.0 - 0.25).abs() < 0.02,
+            "{counts:?}"
+        );
     }
 }

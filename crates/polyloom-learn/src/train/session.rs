@@ -67,7 +67,9 @@ pub fn train(
         recipe.train.tasks = vec![task.spec.id.clone()];
         let target = out.join(&task.spec.id);
         let task = std::slice::from_ref(task);
-        done.push(one(&recipe, opened, &reader, task, &target, options, watch)?);
+        done.push(one(
+            &recipe, opened, &reader, task, &target, options, watch,
+        )?);
     }
     Ok(done)
 }
@@ -113,8 +115,12 @@ fn one(
     }
     if begun && !options.resume {
         if !options.force {
-            let step = State::read(&work).ok().flatten().map_or(0, |s| s.facts.step);
-            let what = format!("holds a run that was interrupted; its checkpoint is that of step {step}");
+            let step = State::read(&work)
+                .ok()
+                .flatten()
+                .map_or(0, |s| s.facts.step);
+            let what =
+                format!("holds a run that was interrupted; its checkpoint is that of step {step}");
             return Err(MergeError::plan("interrupted", what)
                 .at(work.display().to_string())
                 .hint("--resume goes on with it, --force begins again")

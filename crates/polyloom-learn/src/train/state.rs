@@ -152,7 +152,10 @@ mod tests {
         let moments = vec![weights.clone(), vec![1.5; 100_000]];
         State::write(dir.path(), &facts, &weights, &moments, Some(&weights)).unwrap();
         let read = State::read(dir.path()).unwrap().unwrap();
-        assert_eq!((&read.facts, &read.weights, &read.moments), (&facts, &weights, &moments));
+        assert_eq!(
+            (&read.facts, &read.weights, &read.moments),
+            (&facts, &weights, &moments)
+        );
         assert_eq!(read.best.as_ref(), Some(&weights));
         std::fs::write(dir.path().join(STATE), b"rubbish").unwrap();
         assert!(State::read(dir.path()).is_err());

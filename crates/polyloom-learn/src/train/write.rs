@@ -46,7 +46,8 @@ pub fn write(
                     .filter_map(|(name, ..)| Some(name.strip_suffix(".weight")?.to_owned()))
                     .collect();
                 let config = set.config(recipe.base.as_deref(), &modules);
-                let tensors = set.tensors(&outcome.trainee.parameters, dtype.unwrap_or(DType::F32))?;
+                let tensors =
+                    set.tensors(&outcome.trainee.parameters, dtype.unwrap_or(DType::F32))?;
                 for (name, bytes) in adapter_files(target, &config, &tensors)? {
                     folder.write_file(name, &bytes)?;
                 }
@@ -98,7 +99,11 @@ fn model(
         .map(|(name, stored, shape)| OutTensor {
             name: name.clone(),
             // Blocks of few bits cannot be written again.
-            dtype: dtype.unwrap_or(if stored.is_block() { DType::F32 } else { *stored }),
+            dtype: dtype.unwrap_or(if stored.is_block() {
+                DType::F32
+            } else {
+                *stored
+            }),
             shape: shape.clone(),
         })
         .collect();
@@ -112,9 +117,11 @@ fn model(
             let over = dtype::narrow(&values, out.dtype, &mut bytes);
             if over > 0 {
                 let what = format!("{over} values are too large for {}", out.dtype);
-                return Err(polyloom_core::Error::tensor(folder.target(), &out.name, what)
-                    .with_hint("train.dtype = \"f32\"")
-                    .into());
+                return Err(
+                    polyloom_core::Error::tensor(folder.target(), &out.name, what)
+                        .with_hint("train.dtype = \"f32\"")
+                        .into(),
+                );
             }
             writer.write(i, 0, &bytes)?;
         }
@@ -161,7 +168,10 @@ fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
         .collect();
     let scores = outcome.evaluation.as_ref().map(|e| {
         let of = |(name, (metric, value, n)): (&String, &(String, f64, u64))| {
-            (name.clone(), json!({"metric": metric, "value": value, "n": n}))
+            (
+                name.clone(),
+                json!({"metric": metric, "value": value, "n": n}),
+            )
         };
         let tasks: serde_json::Map<String, Json> = e.tasks.iter().map(of).collect();
         json!({"split": recipe.train.validation, "step": e.step, "mean": e.mean, "tasks": tasks})
@@ -182,7 +192,10 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
     let recipe = job.recipe;
     let t = &recipe.train;
     let (library, method) = match t.method {
-        Method::Full => ("transformers", "full: every weight of the trunk that the task uses"),
+        Method::Full => (
+            "transformers",
+            "full: every weight of the trunk that the task uses",
+        ),
         Method::Lora => ("peft", "lora: low-rank parts beside linear layers"),
         Method::Head => ("polyloom", "head: the head alone, the trunk stays"),
     };

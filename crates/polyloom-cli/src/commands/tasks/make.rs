@@ -83,7 +83,10 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
             (true, Some(name)) => name.to_string_lossy().into_owned(),
             _ => {
                 let whole = args.table.canonicalize();
-                whole.unwrap_or_else(|_| args.table.clone()).display().to_string()
+                whole
+                    .unwrap_or_else(|_| args.table.clone())
+                    .display()
+                    .to_string()
             }
         };
     } else if folder(&output) != folder(&args.table)

@@ -270,7 +270,9 @@ pub fn images(folder: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSp
     let mut spec = TaskSpec::new(id(folder, wishes), Source::new(SourceKind::ImageFolder, ""));
     let there = |names: &[&str]| {
         let mut names = names.iter();
-        names.find(|n| folder.join(n).is_dir()).map(|n| (*n).to_owned())
+        names
+            .find(|n| folder.join(n).is_dir())
+            .map(|n| (*n).to_owned())
     };
     let parts: Vec<(&str, String)> = SPLITS
         .iter()
@@ -278,7 +280,11 @@ pub fn images(folder: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSp
         .collect();
     let mut listed = Vec::new();
     if parts.is_empty() {
-        for (name, slice) in [("train", "[:80%]"), ("validation", "[80%:90%]"), ("test", "[90%:]")] {
+        for (name, slice) in [
+            ("train", "[:80%]"),
+            ("validation", "[80%:90%]"),
+            ("test", "[90%:]"),
+        ] {
             let split = Split {
                 slice: slice.into(),
                 seed: Some(wishes.seed),
@@ -300,8 +306,10 @@ pub fn images(folder: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSp
     let classes: BTreeSet<&str> = listed.iter().map(|l| &*l.label).collect();
     if classes.len() < 2 {
         let only = classes.iter().next().copied().unwrap_or_default();
-        return Err(data::bad(folder, format!("has images of one class alone, `{only}`"))
-            .hint("a folder for every class, with its images: <class>/<file>.png"));
+        return Err(
+            data::bad(folder, format!("has images of one class alone, `{only}`"))
+                .hint("a folder for every class, with its images: <class>/<file>.png"),
+        );
     }
     spec.kind = Some(TaskType::Classification);
     spec.modality.input = vec!["image".into()];
@@ -310,7 +318,10 @@ pub fn images(folder: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSp
     spec.fields.input = "image".into();
     spec.fields.target = "label".into();
     spec.labels.names = classes.into_iter().map(str::to_owned).collect();
-    spec.metrics = vec![Metric::named("accuracy", true), Metric::named("macro_f1", false)];
+    spec.metrics = vec![
+        Metric::named("accuracy", true),
+        Metric::named("macro_f1", false),
+    ];
     Ok((spec, listed.len()))
 }
 
