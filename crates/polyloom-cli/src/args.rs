@@ -102,7 +102,9 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Ask a model: a vector, a class, more text
     Run(Box<crate::args_run::RunArgs>),
-    /// Score models, adapters or predictions on tasks, with intervals
+    /// Write what the heads of a model say of the rows of a file
+    Predict(Box<crate::args_predict::PredictArgs>),
+    /// Score models, adapters, a server or predictions on tasks, with intervals
     Eval(Box<crate::args_eval::EvalArgs>),
     /// Compare the predictions of two systems: intervals, a test, what got worse
     Compare(crate::args_compare::CompareArgs),

@@ -57,22 +57,22 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME", default_value = "test")]
     pub split: String,
     /// Column that names an example [default: id, the task's id column, doc_id, example_id, else the order of rows]
-    #[arg(long, value_name = "COLUMN", requires = "predictions")]
+    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions")]
     pub id: Option<String>,
     /// Column that names the task of a row [default: task]
-    #[arg(long, value_name = "COLUMN", requires = "predictions")]
+    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions")]
     pub task_column: Option<String>,
     /// Column of predictions [default: prediction, pred, y_pred, predicted, output, label, ...]
-    #[arg(long, value_name = "COLUMN", requires = "predictions")]
+    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions")]
     pub prediction: Option<String>,
     /// Only rows with this text in a column, such as model=small (repeatable)
-    #[arg(long, value_name = "COLUMN=VALUE", requires = "predictions", value_parser = pair)]
+    #[arg(long, value_name = "COLUMN=VALUE", requires = "predictions", help_heading = "Scoring predictions", value_parser = pair)]
     pub only: Vec<(String, String)>,
     /// How an answer is read from text: direct, last-line, step-by-step or regex:PATTERN [default: the task's rules]
     #[arg(long, value_name = "RULE")]
     pub extract: Option<String>,
     /// Take the scores of this column as they are, without a task
-    #[arg(long, value_name = "COLUMN", requires = "predictions", conflicts_with_all = ["tasks", "metrics", "extract", "prediction"])]
+    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions", conflicts_with_all = ["tasks", "metrics", "extract", "prediction"])]
     pub values: Option<String>,
     /// Metrics in place of those that the task declares; the first counts
     #[arg(
@@ -83,7 +83,7 @@ pub struct EvalArgs {
     )]
     pub metrics: Vec<String>,
     /// Score what is there where the file lacks examples or has others
-    #[arg(long, requires = "predictions")]
+    #[arg(long, requires = "predictions", help_heading = "Scoring predictions")]
     pub allow_partial: bool,
     /// Intervals cover 1 - ALPHA
     #[arg(long, value_name = "ALPHA", default_value_t = 0.05, value_parser = crate::args_compare::level)]
@@ -113,7 +113,8 @@ pub struct EvalArgs {
     pub server: EndpointArgs,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// A count of at least one.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     let n = text.parse().ok().filter(|n: &usize| *n > 0);
     n.ok_or_else(|| "a whole number from 1 on".into())
 }

@@ -10,6 +10,7 @@ mod eval;
 mod look;
 mod merge;
 mod metrics;
+mod predict;
 mod quickstart;
 mod report;
 mod run;
@@ -49,6 +50,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Inspect(_)
             | Command::Run(_)
             | Command::Eval(_)
+            | Command::Predict(_)
             | Command::Train(_)
     );
     if args.global.download && !fetches {
@@ -62,6 +64,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Board(args) => board::run(&args, ui),
         Command::Report(args) => report::run(&args, ui),
         Command::Run(args) => run::run(&args, hub, ui),
+        Command::Predict(args) => predict::run(&args, hub(false), ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, hub, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),

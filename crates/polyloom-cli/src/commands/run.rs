@@ -24,9 +24,10 @@ use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
 /// An input: a text or the path of a picture, perhaps with a second text.
-type Input = (String, Option<String>);
+pub type Input = (String, Option<String>);
 
-const COLUMNS: [&str; 7] = [
+/// Usual names of a column of inputs.
+pub const COLUMNS: [&str; 7] = [
     "text",
     "sentence",
     "input",
@@ -174,6 +175,18 @@ fn embedded(model: &Model, reader: &Reader, inputs: &[Input]) -> Result<Value, F
     }
 }
 
+/// An input as tasks have it: a text or a pair, or the pixels of the file that is named.
+pub fn given(reader: &Reader, (first, second): &Input) -> Result<examples::Input, Failure> {
+    Ok(match reader {
+        Reader::Texts(_) => examples::Input::Text(first.clone(), second.clone()),
+        Reader::Pictures(_) => {
+            let (pixels, size) = images::decode(Path::new(first), None, &Limits::default())?;
+            let size = size.map(|n| n as usize);
+            examples::Input::Image { pixels, size }
+        }
+    })
+}
+
 /// Answers of a head, batch by batch.
 #[allow(
     clippy::too_many_arguments,
@@ -191,16 +204,8 @@ fn classified(
 ) -> Result<(), Failure> {
     for part in inputs.chunks(args.batch as usize) {
         let mut given = Vec::with_capacity(part.len());
-        for (first, second) in part {
-            given.push(match reader {
-                Reader::Texts(_) => examples::Input::Text(first.clone(), second.clone()),
-                Reader::Pictures(_) => {
-                    let (pixels, size) =
-                        images::decode(Path::new(first), None, &Limits::default())?;
-                    let size = size.map(|n| n as usize);
-                    examples::Input::Image { pixels, size }
-                }
-            });
+        for input in part {
+            given.push(self::given(reader, input)?);
         }
         let shown = reader.show(&given, head.feature)?;
         let found = outputs(model, source, reader, &[head], &shown, part.len())?;

@@ -24,6 +24,7 @@ mod environment;
 mod hostile;
 mod messages;
 mod openai_server;
+mod predict;
 mod report;
 mod run;
 mod same_order;

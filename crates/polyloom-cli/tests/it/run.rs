@@ -14,7 +14,7 @@ fn tiny(name: &str) -> String {
 }
 
 /// A grey picture of 12 x 12 as a Windows bitmap of 24 bits.
-fn picture(folder: &Path) -> String {
+pub fn picture(folder: &Path) -> String {
     let (row, rows) = (12 * 3, 12);
     let mut bytes = b"BM".to_vec();
     bytes.extend((54 + row * rows as u32).to_le_bytes());

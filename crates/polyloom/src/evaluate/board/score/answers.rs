@@ -116,6 +116,40 @@ impl Answers {
         })
     }
 
+    /// Writes them as a file that [`Self::read`] reads: CSV (lists as JSON) or JSON lines, by its ending; it appears whole
+    /// or not at all.
+    ///
+    /// # Errors
+    /// Another ending, a file that cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        let io = |e: std::io::Error| MergeError::from(polyloom_core::Error::io(path, "write", e));
+        let bytes = match &*ending {
+            "csv" => {
+                let mut writer = csv::Writer::from_writer(Vec::new());
+                let failed = |e: csv::Error| io(e.into());
+                writer.write_record(&self.columns).map_err(failed)?;
+                for row in &self.rows {
+                    let cells = self.columns.iter().map(|c| row.get(c).map(plain).unwrap_or_default());
+                    writer.write_record(cells).map_err(failed)?;
+                }
+                writer.into_inner().map_err(|e| io(e.into_error()))?
+            }
+            "jsonl" => {
+                let lines = self.rows.iter().map(|row| Value::Object(row.clone()).to_string() + "\n");
+                lines.collect::<String>().into_bytes()
+            }
+            _ => {
+                let error = MergeError::plan("bad-flag", "is neither .csv nor .jsonl");
+                return Err(error.at(path.display().to_string()).hint("-o FILE.csv"));
+            }
+        };
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        std::fs::write(&part, bytes).map_err(io)?;
+        std::fs::rename(&part, path).map_err(io)
+    }
+
     /// Whether the file has a column.
     #[must_use]
     pub fn has(&self, column: &str) -> bool {
