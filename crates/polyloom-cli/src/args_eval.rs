@@ -57,13 +57,28 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME", default_value = "test")]
     pub split: String,
     /// Column that names an example [default: id, the task's id column, doc_id, example_id, else the order of rows]
-    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions")]
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        requires = "predictions",
+        help_heading = "Scoring predictions"
+    )]
     pub id: Option<String>,
     /// Column that names the task of a row [default: task]
-    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions")]
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        requires = "predictions",
+        help_heading = "Scoring predictions"
+    )]
     pub task_column: Option<String>,
     /// Column of predictions [default: prediction, pred, y_pred, predicted, output, label, ...]
-    #[arg(long, value_name = "COLUMN", requires = "predictions", help_heading = "Scoring predictions")]
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        requires = "predictions",
+        help_heading = "Scoring predictions"
+    )]
     pub prediction: Option<String>,
     /// Only rows with this text in a column, such as model=small (repeatable)
     #[arg(long, value_name = "COLUMN=VALUE", requires = "predictions", help_heading = "Scoring predictions", value_parser = pair)]

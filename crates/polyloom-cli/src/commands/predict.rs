@@ -41,7 +41,10 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     // A head can answer for a task that no catalogue knows.
     let (catalogue, ids) = catalogue(&args.places, std::slice::from_ref(&args.task))?;
-    let spec = ids.first().and_then(|id| catalogue.task(id).ok()).map(|e| &e.spec);
+    let spec = ids
+        .first()
+        .and_then(|id| catalogue.task(id).ok())
+        .map(|e| &e.spec);
     let asked = spec.map(examples::asked).transpose()?.unwrap_or_default();
     let task = spec.map_or(&*args.task, |s| &*s.id);
     let (ids, inputs) = rows(args, spec)?;
@@ -58,14 +61,26 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         let Some((head, file)) = system.head(task, target)? else {
             return Err(no_head(&system, task, target).into());
         };
-        let head = fitted(head, asked.iter().find(|a| a.target == *target), &ready, &file)?;
+        let head = fitted(
+            head,
+            asked.iter().find(|a| a.target == *target),
+            &ready,
+            &file,
+        )?;
         let mut given = Vec::with_capacity(inputs.len());
         for input in &inputs {
             given.push(run::given(&base.reader, input)?);
         }
         let shown = base.reader.show(&given, head.feature)?;
         let found = ready.with(&[&head], |model, source| {
-            outputs(model, source, &base.reader, &[&head], &shown, args.batch as usize)
+            outputs(
+                model,
+                source,
+                &base.reader,
+                &[&head],
+                &shown,
+                args.batch as usize,
+            )
         })?;
         said.extend(found);
         heads.push(head);
@@ -85,7 +100,13 @@ fn fitted(
     file: &std::path::Path,
 ) -> Result<Head, Failure> {
     let Some(asked) = asked else { return Ok(head) };
-    let (head, _) = fit(head, asked, ready.model(), &file.display().to_string(), false)?;
+    let (head, _) = fit(
+        head,
+        asked,
+        ready.model(),
+        &file.display().to_string(),
+        false,
+    )?;
     Ok(head)
 }
 
@@ -124,7 +145,9 @@ fn rows(args: &PredictArgs, spec: Option<&TaskSpec>) -> Result<Rows, Failure> {
             (None, None | Some("")) => None,
             (None, Some(own)) => Some(there(own).ok_or_else(|| lacks(own))?),
         };
-        let id = asked(&args.id)?.or_else(|| own(|s| &s.fields.id)).or_else(|| there("id"));
+        let id = asked(&args.id)?
+            .or_else(|| own(|s| &s.fields.id))
+            .or_else(|| there("id"));
         for row in 0..table.rows() {
             let text = |name: &str| {
                 let column = table.column(name);

@@ -192,10 +192,15 @@ fn a_folder_is_scored_on_the_tasks_of_its_heads() {
 #[test]
 fn a_classifier_that_came_with_the_model_is_taken_by_name_or_by_number() {
     let dir = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyloom-learn/tests/models/vit-classes");
+    let from =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyloom-learn/tests/models/vit-classes");
     let folder = dir.path().join("classes");
     std::fs::create_dir(&folder).unwrap();
-    std::fs::copy(from.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    std::fs::copy(
+        from.join("model.safetensors"),
+        folder.join("model.safetensors"),
+    )
+    .unwrap();
     let config = results(&from.join("config.json"));
     let size = config["image_size"].as_u64().unwrap() as usize;
     let mut spec = std::fs::read_to_string(task(dir.path(), LABELS)).unwrap();
@@ -206,7 +211,11 @@ fn a_classifier_that_came_with_the_model_is_taken_by_name_or_by_number() {
         let folder = dir.path().join("pictures").join(class);
         std::fs::create_dir_all(&folder).unwrap();
         let pixel = |k: usize| (k * (i + 3) * 37 % 251) as u8;
-        std::fs::write(folder.join("x.raw"), (0..size * size).map(pixel).collect::<Vec<u8>>()).unwrap();
+        std::fs::write(
+            folder.join("x.raw"),
+            (0..size * size).map(pixel).collect::<Vec<u8>>(),
+        )
+        .unwrap();
     }
     let file = dir.path().join("four.task.toml").display().to_string();
     std::fs::write(&file, spec).unwrap();
@@ -218,21 +227,33 @@ fn a_classifier_that_came_with_the_model_is_taken_by_name_or_by_number() {
         std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
         let target = dir.path().join(target).display().to_string();
         let (_, told) = done(&["eval", &root, "-t", &file, "-o", &target]);
-        (results(Path::new(&target))["tasks"]["light/level"]["value"].as_f64().unwrap(), told)
+        (
+            results(Path::new(&target))["tasks"]["light/level"]["value"]
+                .as_f64()
+                .unwrap(),
+            told,
+        )
     };
     let (plain, told) = said(["a", "b", "c", "d"], "1.json");
     assert!(!told.contains("order"), "{told}");
     let (others, told) = said(["cat", "dog", "cow", "hen"], "2.json");
-    assert!(told.contains("(cat, dog, cow, hen) have other names") && told.contains("(a, b, c, d)"), "{told}");
+    assert!(
+        told.contains("(cat, dog, cow, hen) have other names") && told.contains("(a, b, c, d)"),
+        "{told}"
+    );
     let (none, told) = said(["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"], "3.json");
     assert!(told.contains("its classes have no names"), "{told}");
     assert_eq!((others, none), (plain, plain));
     // Turned by one, what was right is wrong: four pictures, each turn is right about its share.
-    let turned: f64 = [["b", "c", "d", "a"], ["c", "d", "a", "b"], ["d", "a", "b", "c"]]
-        .iter()
-        .enumerate()
-        .map(|(i, names)| said(*names, &format!("t{i}.json")).0)
-        .sum();
+    let turned: f64 = [
+        ["b", "c", "d", "a"],
+        ["c", "d", "a", "b"],
+        ["d", "a", "b", "c"],
+    ]
+    .iter()
+    .enumerate()
+    .map(|(i, names)| said(*names, &format!("t{i}.json")).0)
+    .sum();
     assert_eq!(plain + turned, 1.0);
 }
 

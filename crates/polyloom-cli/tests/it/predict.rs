@@ -22,7 +22,10 @@ fn rows_get_predictions_that_eval_reads() {
     let found = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<&str> = found.lines().collect();
     assert_eq!(lines[0], "id,prediction,probabilities");
-    assert!(lines.len() == 3 && lines[1].starts_with("a,bright,\"[0.25"), "{found}");
+    assert!(
+        lines.len() == 3 && lines[1].starts_with("a,bright,\"[0.25"),
+        "{found}"
+    );
     // Not over what is there, and only into files that are read again.
     let refused = |more: &[&str]| {
         let out = polyloom(&[&args[..], more].concat());
@@ -39,8 +42,18 @@ fn rows_get_predictions_that_eval_reads() {
         root = \".\"\n[splits]\ntest = { file = \"truth.csv\" }\n[fields]\nid = \"id\"\ninput = \"input\"\ntarget = \"level\"\n\
         [labels]\nnames = [\"dark\", \"bright\"]\n[[metrics]]\nname = \"accuracy\"\nprimary = true\n";
     std::fs::write(&scores, spec).unwrap();
-    std::fs::write(dir.path().join("truth.csv"), "id,input,level\na,x,bright\nb,x,dark\n").unwrap();
+    std::fs::write(
+        dir.path().join("truth.csv"),
+        "id,input,level\na,x,bright\nb,x,dark\n",
+    )
+    .unwrap();
     let scores = scores.display().to_string();
-    let out = polyloom(&["eval", "--predictions", &file.display().to_string(), "--task", &scores]);
+    let out = polyloom(&[
+        "eval",
+        "--predictions",
+        &file.display().to_string(),
+        "--task",
+        &scores,
+    ]);
     assert!(text(&out.stdout).contains("0.500"), "{}", text(&out.stderr));
 }

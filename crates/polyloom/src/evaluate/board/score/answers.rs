@@ -130,13 +130,19 @@ impl Answers {
                 let failed = |e: csv::Error| io(e.into());
                 writer.write_record(&self.columns).map_err(failed)?;
                 for row in &self.rows {
-                    let cells = self.columns.iter().map(|c| row.get(c).map(plain).unwrap_or_default());
+                    let cells = self
+                        .columns
+                        .iter()
+                        .map(|c| row.get(c).map(plain).unwrap_or_default());
                     writer.write_record(cells).map_err(failed)?;
                 }
                 writer.into_inner().map_err(|e| io(e.into_error()))?
             }
             "jsonl" => {
-                let lines = self.rows.iter().map(|row| Value::Object(row.clone()).to_string() + "\n");
+                let lines = self
+                    .rows
+                    .iter()
+                    .map(|row| Value::Object(row.clone()).to_string() + "\n");
                 lines.collect::<String>().into_bytes()
             }
             _ => {
