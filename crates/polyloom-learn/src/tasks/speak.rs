@@ -95,7 +95,7 @@ impl<'a> Speaker<'a> {
         let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
         let context = self.fitted(context, longest, question, cut)?;
         let scores = log_likelihoods(self.decoder, self.source, &context, &continuations)
-            .map_err(|e| named(question, e))?;
+            .map_err(|e| named(question, &e))?;
         let lengths = continuations.iter().map(Vec::len);
         Ok(scores.into_iter().map(|(x, _)| x).zip(lengths).collect())
     }
@@ -127,7 +127,7 @@ impl<'a> Speaker<'a> {
                     .map_or(true, |text| first(&text).is_none())
             },
         )
-        .map_err(|e| named(question, e))?;
+        .map_err(|e| named(question, &e))?;
         let mut text = self.text.text(&tokens)?;
         if let Some(at) = first(&text) {
             text.truncate(at);
@@ -159,7 +159,7 @@ impl<'a> Speaker<'a> {
                 tokens: answer,
                 most: self.most,
             };
-            return Err(named(question, error));
+            return Err(named(question, &error));
         }
         if context.len() > room {
             *cut += 1;
@@ -170,7 +170,7 @@ impl<'a> Speaker<'a> {
 }
 
 /// Says which example an error belongs to.
-fn named(question: &Question, error: Error) -> Error {
+fn named(question: &Question, error: &Error) -> Error {
     let what = format!("example `{}`: {error}", question.id);
     polyloom::MergeError::plan("not-answered", what).into()
 }
