@@ -82,6 +82,9 @@ for name, make in MODELS.items():
         io |= {"ids": ids, "mask": mask, "targets": targets}
         with torch.no_grad():
             io["logits"] = model(input_ids=ids, attention_mask=mask, decoder_input_ids=targets).logits
+            # The first input has no padding: its answer, greedily, past any end.
+            model.generation_config.eos_token_id = None
+            io["answer"] = model.generate(ids[:1], max_new_tokens=12, do_sample=False, decoder_start_token_id=0)[:, 1:]
     else:
         pad = config.get("pad_token_id") or 0
         ids = torch.randint(3, 61, (3, 9))

@@ -11,7 +11,7 @@ use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits, images};
 use polyloom_learn::engine::{Value, slice, tensor};
 use polyloom_learn::models::Source;
-use polyloom_learn::models::generate::{Sampling, generate};
+use polyloom_learn::models::generate::{Sampling, answer, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::outputs;
 use polyloom_learn::tasks::system::no_head;
@@ -273,12 +273,12 @@ fn generated(
     out: &mut Option<Sink>,
     ui: &Ui,
 ) -> Result<(), Failure> {
-    let Trunk::Decoder(decoder) = &model.trunk else {
+    if !matches!(model.trunk, Trunk::Decoder(_) | Trunk::T5(_)) {
         return Err(MergeError::plan("no-decoder", "generates no text")
             .at(model.folder.display().to_string())
-            .hint("--as embed gives vectors; models that generate are decoders (llama, mistral, qwen, gemma)")
+            .hint("--as embed gives vectors; models that generate are decoders (llama, mistral, qwen, gemma) and t5")
             .into());
-    };
+    }
     let text = model.text(None)?;
     let sampling = Sampling {
         temperature: args.temperature,
@@ -288,19 +288,19 @@ fn generated(
     };
     for input in inputs {
         let prompt = text.batch(&[(&input.0, None)])?.ids;
-        let found = generate(
-            decoder,
-            &model.weights,
-            &prompt,
-            args.max_tokens,
-            text.ends(),
-            sampling,
-            &mut |_| true,
-        )?;
-        let answer = text.text(&found)?;
+        let (weights, most, ends) = (&model.weights, args.max_tokens, text.ends());
+        let mut each = |_| true;
+        let found = match &model.trunk {
+            Trunk::T5(t5) => answer(t5, weights, &prompt, most, ends, sampling, &mut each)?,
+            Trunk::Decoder(decoder) => {
+                generate(decoder, weights, &prompt, most, ends, sampling, &mut each)?
+            }
+            _ => Vec::new(),
+        };
+        let said = text.text(&found)?;
         let event =
-            json!({"type": "text", "input": input.0, "output": answer, "tokens": found.len()});
-        tell(&answer, event, out, ui)?;
+            json!({"type": "text", "input": input.0, "output": said, "tokens": found.len()});
+        tell(&said, event, out, ui)?;
     }
     Ok(())
 }

@@ -104,6 +104,33 @@ fn classes_may_be_words() {
     assert!(text(&out.stderr).contains("classes in words need a CLIP"));
 }
 
+#[test]
+fn a_t5_answers_a_text() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(&tiny("t5v1_1")).join(file), dir.path().join(file)).unwrap();
+    }
+    let vocabulary: Value = (0..61).map(|i| (format!("t{i}"), Value::from(i))).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t3"},
+    });
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let model = dir.path().display().to_string();
+    let out = polyloom(&["run", &model, "t5 t9 t30", "--max-tokens", "6"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let said = text(&out.stdout);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert!(
+        words.len() == 6 && words.iter().all(|w| w.starts_with('t')),
+        "{said}"
+    );
+    // Its encoder gives vectors.
+    let out = polyloom(&["run", &model, "t5 t9 t30", "--embed"]);
+    let vector: Vec<f64> = serde_json::from_str(text(&out.stdout).trim()).unwrap();
+    assert_eq!(vector.len(), 24);
+}
+
 /// A family of our own, written from nothing.
 #[test]
 fn a_perceptron_sees_too() {

@@ -98,7 +98,7 @@ impl Cache {
     }
 
     /// Appends, and returns all keys and values.
-    fn extend(&mut self, layer: usize, k: &Value, v: &Value) -> Result<(Value, Value)> {
+    pub(super) fn extend(&mut self, layer: usize, k: &Value, v: &Value) -> Result<(Value, Value)> {
         let new = match self.layers.get(layer) {
             Some((a, b)) => {
                 let joined = |a: &Tensor, b: &Value| {

@@ -1,11 +1,12 @@
-//! Text out of a decoder: greedy or sampled, one token after the other; and how likely a given text is.
+//! Text out of a decoder or a T5: greedy or sampled, one token after the other; and how likely a given text is.
 
 use polyloom_core::nn::softmax;
 use polyloom_core::rng::Stream;
 
 use super::decoder::{Cache, Decoder};
+use super::t5::{Memory, T5};
 use super::{Batch, Source};
-use crate::engine::slice;
+use crate::engine::{Value, slice};
 use crate::error::{Error, Result};
 use crate::ops;
 
@@ -99,12 +100,53 @@ pub fn generate(
         .max_position_embeddings
         .saturating_sub(prompt.len());
     let mut cache = Cache::default();
-    let (mut next, mut found) = (prompt.to_vec(), Vec::new());
-    for step in 0..most.min(room) {
-        let hidden = model.forward(weights, &one(&next), Some(&mut cache))?;
+    let step = |next: &[u32]| {
+        let hidden = model.forward(weights, &one(next), Some(&mut cache))?;
         let last = ops::narrow(&hidden, 1, next.len() - 1, 1)?;
-        let logits = model.logits(weights, &last)?;
-        let token = sampling.choose(&slice(logits.data())?, step as u64);
+        model.logits(weights, &last)
+    };
+    grow(prompt, most.min(room), ends, sampling, each, step)
+}
+
+/// Tokens that a T5 answers an input with, as [`generate`].
+///
+/// # Errors
+/// No input, and as [`T5::encode`].
+pub fn answer(
+    model: &T5,
+    weights: &dyn Source,
+    input: &[u32],
+    most: usize,
+    ends: &[u32],
+    sampling: Sampling,
+    each: &mut dyn FnMut(u32) -> bool,
+) -> Result<Vec<u32>> {
+    if input.is_empty() {
+        return Err(Error::shape("generate", "no tokens to begin with"));
+    }
+    let encoded = model.encode(weights, &one(input))?;
+    let mut memory = Memory::default();
+    let start = model.config.decoder_start_token_id.unwrap_or(0);
+    let step = |next: &[u32]| {
+        let memory = Some(&mut memory);
+        model.decode(weights, &encoded, None, &one(next), memory)
+    };
+    grow(&[start], most, ends, sampling, each, step)
+}
+
+/// `step` gives the scores after the tokens that are new to it.
+fn grow(
+    first: &[u32],
+    most: usize,
+    ends: &[u32],
+    sampling: Sampling,
+    each: &mut dyn FnMut(u32) -> bool,
+    mut step: impl FnMut(&[u32]) -> Result<Value>,
+) -> Result<Vec<u32>> {
+    let (mut next, mut found) = (first.to_vec(), Vec::new());
+    for draw in 0..most {
+        let logits = step(&next)?;
+        let token = sampling.choose(&slice(logits.data())?, draw as u64);
         if ends.contains(&token) {
             break;
         }

@@ -10,6 +10,7 @@ use super::clip::Clip;
 use super::decoder::Decoder;
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
+use super::t5::T5;
 use super::vit::Vit;
 use super::{Batch, Plain, Source};
 use crate::engine::{Value, tensor};
@@ -28,6 +29,8 @@ pub enum Trunk {
     Mlp(Mlp),
     /// Two towers, for texts and for pictures.
     Clip(Box<Clip>),
+    /// An encoder, and a decoder that answers it.
+    T5(Box<T5>),
     /// Llama and its kin.
     Decoder(Box<Decoder>),
 }
@@ -129,6 +132,11 @@ impl Model {
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Clip(Box::new(Clip::new(config).map_err(named)?))
             }
+            "t5" => {
+                prefix(&[""], "shared.weight")?;
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                Trunk::T5(Box::new(T5::new(config).map_err(named)?))
+            }
             "bert" | "roberta" | "xlm-roberta" | "camembert" | "distilbert" | "mpnet" => {
                 let prefix = prefix(
                     &["", "bert.", "roberta.", "distilbert.", "mpnet."],
@@ -154,13 +162,13 @@ impl Model {
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))
-                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, clip, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
             }
         };
         let sentence = Sentence::open(folder)?;
         let kind = match &trunk {
             _ if head(&weights)?.is_some() => Kind::Classify,
-            Trunk::Decoder(_) if sentence.is_none() => Kind::Generate,
+            Trunk::Decoder(_) | Trunk::T5(_) if sentence.is_none() => Kind::Generate,
             _ => Kind::Embed,
         };
         let classes = match head(&weights)? {
@@ -196,7 +204,7 @@ impl Model {
                 let tower = &c.config.vision_config;
                 Some((tower.image_size, tower.num_channels))
             }
-            Trunk::Bert(_) | Trunk::Decoder(_) => None,
+            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => None,
         }
     }
 
@@ -208,6 +216,7 @@ impl Model {
             Trunk::Vit(v) => v.config.hidden_size,
             Trunk::Mlp(m) => m.width(),
             Trunk::Clip(c) => c.config.projection_dim,
+            Trunk::T5(t) => t.config.d_model,
             Trunk::Decoder(d) => d.config.hidden_size,
         }
     }
@@ -221,6 +230,7 @@ impl Model {
             Trunk::Bert(b) => b.longest(),
             Trunk::Decoder(d) => d.config.max_position_embeddings,
             Trunk::Clip(c) => c.config.text_config.max_position_embeddings,
+            Trunk::T5(t) => t.config.n_positions,
             Trunk::Vit(_) | Trunk::Mlp(_) => {
                 return Err(Error::file(
                     &self.folder,
@@ -238,7 +248,7 @@ impl Model {
         )
     }
 
-    /// The last hidden states of texts, `[texts, tokens, width]`.
+    /// The last hidden states of texts, `[texts, tokens, width]`; of T5 those of its encoder.
     ///
     /// # Errors
     /// A tensor that is absent or of another shape, a model of images.
@@ -246,6 +256,7 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(model) => model.forward(weights, batch),
             Trunk::Decoder(model) => model.forward(weights, batch, None),
+            Trunk::T5(model) => model.encode(weights, batch),
             Trunk::Vit(_) | Trunk::Mlp(_) => Err(Error::file(
                 &self.folder,
                 "is a model of images and reads no text",
@@ -276,7 +287,7 @@ impl Model {
         let prefix = match &self.trunk {
             Trunk::Bert(b) => &*b.prefix,
             Trunk::Vit(v) => &*v.prefix,
-            Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::Decoder(_) => "",
+            Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::T5(_) | Trunk::Decoder(_) => "",
         };
         let pooler = format!("{prefix}pooler.dense");
         ops::activate(&weights.linear(&pooler, first)?, ops::Activation::Tanh)
@@ -292,7 +303,7 @@ impl Model {
             Trunk::Vit(model) => model.forward(weights, pixels)?,
             Trunk::Mlp(model) => return model.forward(weights, pixels),
             Trunk::Clip(model) => return ops::unit_length(&model.images(weights, pixels)?),
-            Trunk::Bert(_) | Trunk::Decoder(_) => {
+            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => {
                 return Err(Error::file(
                     &self.folder,
                     "is a model of texts and sees no pictures",

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::decoder::Cache;
 use super::relative::Buckets;
 use super::{Batch, Point, Source};
 use crate::engine::{Tensor, Value};
@@ -48,9 +49,12 @@ pub struct Config {
     /// Dropout of the stream, of the probabilities of attention and inside of the feed-forward parts.
     #[serde(default = "tenth")]
     pub dropout_rate: f32,
-    /// Fills, and begins the decoder's input.
+    /// Begins the decoder's input; else the token that fills, 0.
     #[serde(default)]
     pub decoder_start_token_id: Option<u32>,
+    /// Tokens of an input in training; nothing in the architecture ends there.
+    #[serde(default = "positions")]
+    pub n_positions: usize,
 }
 
 fn buckets() -> usize {
@@ -73,6 +77,10 @@ fn tenth() -> f32 {
     0.1
 }
 
+fn positions() -> usize {
+    512
+}
+
 fn yes() -> bool {
     true
 }
@@ -82,6 +90,19 @@ fn yes() -> bool {
 /// come the embedded input and the last states of both (0 to 3 in all).
 fn place(layer: usize, part: u64) -> u64 {
     4 + 6 * layer as u64 + part
+}
+
+/// What the decoder remembers of one encoded input: keys and values of the positions seen so far and of the encoder.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    own: Cache,
+    crossed: Vec<(Value, Value)>,
+}
+
+/// Keys and values of an attention.
+fn keys(weights: &dyn Source, name: &str, from: &Value) -> Result<(Value, Value)> {
+    let part = |part: &str| weights.linear(&format!("{name}.{part}"), from);
+    Ok((part("k")?, part("v")?))
 }
 
 /// A T5 of one configuration.
@@ -133,30 +154,23 @@ impl T5 {
         )
     }
 
-    /// An attention with its norm before it; `seen` is what keys and values are made of, where it is not the stream.
+    /// An attention with its norm before it; `seen` makes keys and values, of the stream behind the norm or of something
+    /// else.
     fn attend(
         &self,
         weights: &dyn Source,
         name: &str,
         x: &Value,
-        seen: Option<&Value>,
+        seen: impl FnOnce(&Value) -> Result<(Value, Value)>,
         rule: Attend,
         mask: Mask<'_>,
     ) -> Result<Value> {
         let (folder, _) = name.rsplit_once('.').unwrap_or_default();
         let y = self.norm(weights, &format!("{folder}.layer_norm"), x)?;
-        let part = |part: &str, x: &Value| weights.linear(&format!("{name}.{part}"), x);
-        let from = seen.unwrap_or(&y);
-        part(
-            "o",
-            &ops::attention(
-                &part("q", &y)?,
-                &part("k", from)?,
-                &part("v", from)?,
-                rule,
-                mask,
-            )?,
-        )
+        let q = weights.linear(&format!("{name}.q"), &y)?;
+        let (k, v) = seen(&y)?;
+        let out = ops::attention(&q, &k, &v, rule, mask)?;
+        weights.linear(&format!("{name}.o"), &out)
     }
 
     /// The rule of an attention at a place of dropout.
@@ -183,7 +197,14 @@ impl T5 {
         weights.dropped(out, rate, place + 1)
     }
 
-    fn bias(&self, weights: &dyn Source, stack: &str, length: usize) -> Result<Value> {
+    /// `[heads, queries, keys]`; the queries are the last positions.
+    fn bias(
+        &self,
+        weights: &dyn Source,
+        stack: &str,
+        queries: usize,
+        keys: usize,
+    ) -> Result<Value> {
         let table = weights.tensor(&format!(
             "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         ))?;
@@ -193,7 +214,7 @@ impl T5 {
             farthest: c.relative_attention_max_distance,
             both: stack == "encoder",
         }
-        .bias(&table, length, length)
+        .bias(&table, queries, keys)
     }
 
     /// Hidden states of the encoder, `[sequences, length, d_model]`.
@@ -202,7 +223,7 @@ impl T5 {
     /// A tensor that is absent or of another shape, an id beyond the vocabulary.
     pub fn encode(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
         let hidden = batch.hidden()?;
-        let bias = self.bias(weights, "encoder", batch.length)?;
+        let bias = self.bias(weights, "encoder", batch.length, batch.length)?;
         let mask = Mask {
             keys: hidden.as_ref(),
             bias: Some(&bias),
@@ -216,11 +237,12 @@ impl T5 {
         let mut x = weights.pass(Point::Embedded, weights.dropped(x, rate, 0)?)?;
         for layer in 0..self.config.num_layers {
             let folder = format!("encoder.block.{layer}.layer");
+            let name = format!("{folder}.0.SelfAttention");
             let seen = self.attend(
                 weights,
-                &format!("{folder}.0.SelfAttention"),
+                &name,
                 &x,
-                None,
+                |y| keys(weights, &name, y),
                 self.rule(weights, false, place(layer, 0)),
                 mask,
             )?;
@@ -235,7 +257,8 @@ impl T5 {
     }
 
     /// Scores of the next token at every position of the decoder's input, `[sequences, length, vocab_size]`. The layers of
-    /// the decoder follow those of the encoder in the numbers of [`Point`].
+    /// the decoder follow those of the encoder in the numbers of [`Point`]. With a memory the input follows what it holds;
+    /// gradients do not reach that.
     ///
     /// # Errors
     /// As [`T5::encode`]; another number of sequences than the encoder had.
@@ -245,20 +268,30 @@ impl T5 {
         encoded: &Value,
         hidden: Option<&Tensor>,
         batch: &Batch,
+        mut memory: Option<&mut Memory>,
     ) -> Result<Value> {
         let c = &self.config;
-        let bias = self.bias(weights, "decoder", batch.length)?;
+        let start = memory.as_ref().map_or(0, |m| m.own.length());
+        let bias = self.bias(weights, "decoder", batch.length, start + batch.length)?;
         let shared = weights.tensor("shared.weight")?;
         let x = ops::embedding(&shared, &batch.ids, &[batch.sequences, batch.length])?;
         let mut x = weights.dropped(x, c.dropout_rate, 2)?;
         for layer in 0..c.num_decoder_layers.unwrap_or(c.num_layers) {
             let folder = format!("decoder.block.{layer}.layer");
             let number = c.num_layers + layer;
+            let name = format!("{folder}.0.SelfAttention");
+            let own = |y: &Value| {
+                let (k, v) = keys(weights, &name, y)?;
+                match &mut memory {
+                    Some(memory) => memory.own.extend(layer, &k, &v),
+                    None => Ok((k, v)),
+                }
+            };
             let seen = self.attend(
                 weights,
-                &format!("{folder}.0.SelfAttention"),
+                &name,
                 &x,
-                None,
+                own,
                 self.rule(weights, true, place(number, 0)),
                 Mask {
                     keys: None,
@@ -267,11 +300,21 @@ impl T5 {
             )?;
             let seen = weights.dropped(seen, c.dropout_rate, place(number, 1))?;
             x = ops::add(&weights.pass(Point::Attention(number), seen)?, &x)?;
+            let name = format!("{folder}.1.EncDecAttention");
+            let crossed = |_: &Value| {
+                let Some(memory) = &mut memory else {
+                    return keys(weights, &name, encoded);
+                };
+                if memory.crossed.len() == layer {
+                    memory.crossed.push(keys(weights, &name, encoded)?);
+                }
+                Ok(memory.crossed[layer].clone())
+            };
             let seen = self.attend(
                 weights,
-                &format!("{folder}.1.EncDecAttention"),
+                &name,
                 &x,
-                Some(encoded),
+                crossed,
                 self.rule(weights, false, place(number, 2)),
                 Mask {
                     keys: hidden,

@@ -71,8 +71,9 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
         }
         Trunk::Bert(_) => head.feature = Feature::Pooled,
         Trunk::Vit(_) | Trunk::Mlp(_) => {}
-        Trunk::Decoder(_) | Trunk::Clip(_) => {
-            let what = "has a head of classes on a decoder or a CLIP, which cannot be run yet";
+        Trunk::Decoder(_) | Trunk::T5(_) | Trunk::Clip(_) => {
+            let what =
+                "has a head of classes on a decoder, a T5 or a CLIP, which cannot be run yet";
             return Err(Error::file(&model.folder, what));
         }
     }

@@ -173,7 +173,7 @@ pub fn usual_feature(model: &Model, pair: bool) -> Feature {
     match &model.trunk {
         Trunk::Decoder(_) => Feature::Last,
         Trunk::Bert(_) if pair => Feature::Pair,
-        Trunk::Bert(_) => Feature::Mean,
+        Trunk::Bert(_) | Trunk::T5(_) => Feature::Mean,
         _ => Feature::Cls,
     }
 }

@@ -98,7 +98,7 @@ impl Case {
         Some((self.io.read_all(stored).unwrap(), stored.shape.clone()))
     }
 
-    fn whole(&self, name: &str) -> Option<Vec<u32>> {
+    pub fn whole(&self, name: &str) -> Option<Vec<u32>> {
         let stored = self.io.get(name)?;
         let mut bytes = vec![0; stored.elements() * 4];
         self.io
@@ -168,7 +168,7 @@ impl Trunk {
                     ids,
                 };
                 let encoded = model.encode(weights, &batch)?;
-                model.decode(weights, &encoded, batch.hidden()?.as_ref(), &targets)
+                model.decode(weights, &encoded, batch.hidden()?.as_ref(), &targets, None)
             }
             Self::Clip(model) => {
                 let (pixels, shape) = case.numbers("pixels").unwrap();

@@ -56,6 +56,7 @@ fn every_number_of_a_configuration_may_lie() {
         "llama",
         "qwen3",
         "gemma2",
+        "t5",
     ] {
         let case = Case::open(&folder().join(name));
         let config: Json = case.config();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polyloom_learn::engine::Parameters;
 use polyloom_learn::models::decoder::Cache;
-use polyloom_learn::models::generate::{Sampling, generate, log_likelihood};
+use polyloom_learn::models::generate::{Sampling, answer, generate, log_likelihood};
 use polyloom_learn::models::open::Model;
 use polyloom_learn::models::{Batch, Plain, Source, Trained};
 use polyloom_learn::ops;
@@ -249,6 +249,49 @@ fn texts_grow_and_have_likelihoods() {
         .unwrap();
         let first = found.iter().position(|t| *t == found[2]).unwrap();
         assert_eq!(ended, found[..first]);
+    }
+}
+
+/// A T5 with its memory answers as `transformers` does, token for token, and as without memory.
+#[test]
+fn a_t5_answers() {
+    for name in ["t5", "t5v1_1"] {
+        let case = Case::open(&folder().join(name));
+        let Trunk::T5(model) = case.model() else {
+            panic!("a T5")
+        };
+        let weights = Plain::new(case.tensors());
+        let input = &case.batch().ids[..9];
+        let greedy = |most, ends: &[u32]| {
+            let mut each = |_| true;
+            answer(
+                &model,
+                &weights,
+                input,
+                most,
+                ends,
+                Sampling::greedy(),
+                &mut each,
+            )
+            .unwrap()
+        };
+        let found = greedy(12, &[]);
+        assert_eq!(found, case.whole("answer").unwrap(), "{name}");
+        let end = found.iter().position(|t| *t == found[3]).unwrap();
+        assert_eq!(greedy(12, &found[3..4]), found[..end]);
+        let one = |ids: &[u32]| Batch::padded(&[ids.to_vec()], 0).unwrap();
+        let encoded = model.encode(&weights, &one(input)).unwrap();
+        let mut all = vec![0];
+        all.extend(&found[..11]);
+        let whole = model
+            .decode(&weights, &encoded, None, &one(&all), None)
+            .unwrap();
+        let likeliest = |row: &[f32]| {
+            let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+            best.unwrap() as u32
+        };
+        let again: Vec<u32> = values(whole.data()).chunks(61).map(likeliest).collect();
+        assert_eq!(again, found, "{name}");
     }
 }
 
