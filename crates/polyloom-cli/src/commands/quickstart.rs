@@ -104,8 +104,14 @@ pub fn run(args: &QuickstartArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let report = folder.join("report.html");
     let seconds = began.elapsed().as_secs_f64();
     ui.answer(&format!(
-        "\n{shown}/report.html   the same as a page, with intervals, charts and every answer\n\nEverything lies in {shown}/ to go on with ({seconds:.0} s; its README.md says what is what). Try next:\n  cd {shown}\n  polyloom merge recipes/merge.toml --method ties --each density=0.3 -o merges/mine\n  polyloom eval merges/mine --heads heads -t {} -o results/\n  polyloom board results/ --expert experts\n  polyloom diff --base base experts/digits experts/omniglot_greek\n  polyloom run experts/digits --embed DIGIT.png",
-        specs().join(","),
+        "\n{shown}/report.html   the same as a page, with intervals, charts and every answer\n\n\
+         Everything lies in {shown}/ to go on with ({seconds:.0} s; README.md says what is what). Try next:\n  \
+         cd {shown}\n  \
+         polyloom merge recipes/merge.toml --method ties --each density=0.3 -o merges/mine\n  \
+         polyloom eval merges/mine --heads heads --catalogue data -o results/\n  \
+         polyloom board results/*.json\n  \
+         polyloom diff --base base experts/digits experts/omniglot_greek\n  \
+         polyloom train recipes/experts.toml --epochs 10 -o stronger",
     ));
     ui.event(&json!({"type": "done", "output": folder, "report": report, "seconds": seconds, "commands": script.done}));
     Ok(ExitCode::SUCCESS)

@@ -25,6 +25,7 @@ mod hostile;
 mod messages;
 mod openai_server;
 mod predict;
+mod quickstart;
 mod report;
 mod run;
 mod same_order;

@@ -45,7 +45,7 @@ pub fn write(
                     .filter(|(_, _, shape)| shape.len() == 2)
                     .filter_map(|(name, ..)| Some(name.strip_suffix(".weight")?.to_owned()))
                     .collect();
-                let config = set.config(recipe.base.as_deref(), &modules);
+                let config = set.config(base_name(recipe).as_deref(), &modules);
                 let tensors =
                     set.tensors(&outcome.trainee.parameters, dtype.unwrap_or(DType::F32))?;
                 for (name, bytes) in adapter_files(target, &config, &tensors)? {
@@ -71,6 +71,13 @@ pub fn write(
     folder.write_file("polyloom.json", format!("{text}\n").as_bytes())?;
     folder.write_file("README.md", card(job, outcome, target).as_bytes())?;
     Ok(folder.commit()?)
+}
+
+/// The base as another program finds it from elsewhere: the whole path of a folder, a name of the Hub as it is.
+fn base_name(recipe: &Recipe) -> Option<String> {
+    let typed = recipe.base.as_deref()?;
+    let whole = Path::new(typed).canonicalize();
+    Some(whole.map_or_else(|_| typed.to_owned(), |p| p.display().to_string()))
 }
 
 /// The type that the recipe asks for.
@@ -179,7 +186,7 @@ fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
     json!({
         "polyloom": env!("CARGO_PKG_VERSION"),
         "kind": "train",
-        "base": recipe.base,
+        "base": base_name(recipe),
         "recipe": recipe,
         "seed": recipe.seed,
         "steps": {"done": outcome.steps.0, "given": outcome.steps.1},
