@@ -9,6 +9,7 @@ use polyloom::tasks::sample::Policy;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::optimiser::Tables;
 use super::schedule::Shape;
 use crate::tasks::Feature;
 
@@ -167,6 +168,8 @@ pub struct Train {
     /// Added to the root of Adam's second moment.
     #[serde(alias = "adam_epsilon")]
     pub eps: f64,
+    /// How tables of embeddings move: every row at every step, or those of the batch alone.
+    pub embedding_update: Tables,
     /// Momentum of stochastic gradient descent.
     pub momentum: f64,
     /// Course of the learning rate.
@@ -237,6 +240,7 @@ impl Default for Train {
             optimiser: OptimiserName::default(),
             betas: [0.9, 0.999],
             eps: 1e-8,
+            embedding_update: Tables::default(),
             momentum: 0.9,
             schedule: Shape::Linear,
             warmup: 0.1,

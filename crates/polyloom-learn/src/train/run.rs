@@ -176,6 +176,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let mut sampler = Sampler::new(rows.clone(), &shares, recipe.seed);
     let mut optimiser = Optimiser::new(rule(recipe), &trainee.parameters);
     (optimiser.clip, optimiser.spare_vectors) = (t.clip as f32, true);
+    optimiser.tables = t.embedding_update;
     let mut facts = Facts {
         fingerprint: fingerprint(job, &trainee, &rows)?,
         of_task: vec![0; rows.len()],
@@ -225,7 +226,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let mut enough = false;
     while facts.step < steps && !enough {
         let rate = schedule.at(facts.step);
-        let mut gradients = trainee.parameters.gradients()?;
+        let mut gradients = optimiser.gradients(&trainee.parameters)?;
         let mut sums: Vec<(f64, f64)> = vec![(0.0, 0.0); tasks.len()];
         for _ in 0..t.accumulate {
             let (before, _) = sampler.counts();
@@ -373,6 +374,7 @@ fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<Strin
         t.batch,
         t.accumulate,
         t.optimiser,
+        t.embedding_update,
         t.augment,
         t.max_length,
         t.smoothing,
