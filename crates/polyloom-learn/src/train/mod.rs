@@ -1,5 +1,5 @@
-//! Training: what a recipe says ([`recipe`]), the tasks of a run ([`learned`]), the loop ([`run`]), the folder that comes
-//! of it ([`write`]); [`session`] puts them together.
+//! Training: what a recipe says ([`recipe`]), the tasks of a run ([`learned`]), the loop ([`mod@run`]), the folder that comes
+//! of it ([`mod@write`]); [`session`] puts them together.
 
 pub mod augment;
 pub mod learned;

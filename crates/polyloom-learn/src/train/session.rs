@@ -46,7 +46,7 @@ pub type Watch<'a> = &'a mut dyn FnMut(&Path, &Told) -> bool;
 /// While a run goes on, its checkpoint and log lie in `<out>.training`, which goes away in the end.
 ///
 /// # Errors
-/// An output that is there, work of an interrupted run (without `resume` or `force`), and as [`run`] and [`write`].
+/// An output that is there, work of an interrupted run (without `resume` or `force`), and as [`fn@run`] and [`fn@write`].
 pub fn train(
     recipe: &Recipe,
     opened: &Opened,
