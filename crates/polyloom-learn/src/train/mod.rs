@@ -7,6 +7,7 @@ pub mod log;
 pub mod lowrank;
 pub mod objective;
 pub mod optimiser;
+mod pass;
 pub mod probe;
 pub mod recipe;
 pub mod run;

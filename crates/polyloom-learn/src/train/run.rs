@@ -5,34 +5,26 @@ use std::time::{Instant, SystemTime};
 
 use indexmap::IndexMap;
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::{Options, score};
 use polyloom::tasks::sample::shares;
 use polyloom_core::hash::xxh3;
-use polyloom_core::rng::Stream;
 use polyloom_core::{DType, dtype};
 use serde_json::json;
 
-use super::augment::changed;
-use super::learned::{Given, Learned, learned};
+use super::learned::{Given, learned};
 use super::log::Log;
-use super::objective::loss;
 use super::optimiser::{Optimiser, Rule};
+use super::pass::{at_step, evaluate, pass, used};
 use super::recipe::{Keep, OptimiserName, Recipe};
 use super::sampler::Sampler;
 use super::schedule::Schedule;
 use super::state::{Facts, STATE, State};
-use super::trainee::{Trainee, Used, Watched};
-use crate::engine::{Value, slice};
+use super::trainee::{Trainee, Used};
+use crate::engine::slice;
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
 use crate::ops;
-use crate::tasks::answers::answers;
-use crate::tasks::forward::{features, outputs};
-use crate::tasks::{Head, Reader, Shown};
-
-/// Rows of a pass without a graph.
-const EVALUATED: usize = 64;
+use crate::tasks::{Head, Reader};
 
 /// A step that was done.
 #[derive(Debug, Clone, PartialEq)]
@@ -382,202 +374,4 @@ fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<Strin
         format!("{hash:016x}"),
     ]);
     Ok(facts.to_string())
-}
-
-/// What the trunk uses, found by running it on one row of each task.
-fn used(
-    job: &Job<'_>,
-    tasks: &[Learned<'_>],
-    heads: &[Head],
-    base: &crate::models::Plain,
-) -> Result<Used> {
-    let watched = Watched::new(base);
-    for task in tasks {
-        let parts = [(task.feature, vec![&task.train.shown[0]])];
-        let found = features(job.model, &watched, job.reader, &parts)?;
-        for head in &heads[task.heads.clone()] {
-            head.forward(&watched, &found[0])?;
-        }
-    }
-    Ok(watched.used())
-}
-
-/// One pass: the loss of the drawn rows goes to `back`, sums of losses and rows by task to `sums`.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the state of the loop, taken apart"
-)]
-fn pass(
-    job: &Job<'_>,
-    trainee: &Trainee,
-    tasks: &[Learned<'_>],
-    heads: &[Head],
-    drawn: &[Vec<u32>],
-    before: u64,
-    sums: &mut [(f64, f64)],
-    back: impl FnOnce(Value) -> Result<()>,
-) -> Result<()> {
-    let t = &job.recipe.train;
-    let total: usize = drawn.iter().map(Vec::len).sum();
-    // Pictures of this pass, changed; what is drawn depends on how many rows were drawn before.
-    let mut number = before;
-    let mut new: Vec<Vec<Shown>> = vec![Vec::new(); tasks.len()];
-    if let (Reader::Pictures(p), true) = (job.reader, t.augment > 0.0) {
-        for ((task, places), new) in tasks.iter().zip(drawn).zip(&mut new) {
-            for &i in places {
-                let stream = Stream::new(job.recipe.seed, "augment", number);
-                number += 1;
-                if let Shown::Planes(planes) = &task.train.shown[i as usize] {
-                    new.push(Shown::Planes(changed(
-                        planes,
-                        p.size,
-                        t.augment as f32,
-                        stream,
-                    )));
-                }
-            }
-        }
-    }
-    let seed = Stream::new(job.recipe.seed, "dropout", 0).bits(before);
-    let seen: Vec<usize> = (0..tasks.len()).filter(|i| !drawn[*i].is_empty()).collect();
-    let parts: Vec<_> = seen
-        .iter()
-        .map(|&k| {
-            let shown: Vec<&Shown> = match new[k].is_empty() {
-                true => drawn[k]
-                    .iter()
-                    .map(|&i| &tasks[k].train.shown[i as usize])
-                    .collect(),
-                false => new[k].iter().collect(),
-            };
-            (tasks[k].feature, shown)
-        })
-        .collect();
-    trainee.with(Some(seed), |source| {
-        let found = features(job.model, source, job.reader, &parts)?;
-        let mut whole: Option<Value> = None;
-        for (&k, features) in seen.iter().zip(&found) {
-            let task = &tasks[k];
-            let mut of_task: Option<Value> = None;
-            let mut goals = 0;
-            for (place, head) in heads[task.heads.clone()].iter().enumerate() {
-                let wanted: Vec<_> = drawn[k]
-                    .iter()
-                    .map(|&i| task.train.wanted[place][i as usize].as_ref())
-                    .collect();
-                let said = head.forward(source, features)?;
-                if let Some((value, _)) = loss(head, &said, &wanted, t.smoothing as f32)? {
-                    goals += 1;
-                    of_task = Some(match of_task {
-                        Some(sum) => ops::add(&sum, &value)?,
-                        None => value,
-                    });
-                }
-            }
-            // A task's loss is the mean over its targets; the pass's is the mean over its rows.
-            let Some(value) = of_task else { continue };
-            let value = ops::scale(&value, 1.0 / goals as f32)?;
-            let number = f64::from(value.number()?);
-            if !number.is_finite() {
-                let id = &task.given.spec.id;
-                let first = drawn[k]
-                    .first()
-                    .map(|&i| task.train.ids[i as usize].clone());
-                return Err(Error::shape(
-                    "loss",
-                    format!(
-                        "the loss of task `{id}` is {number} (rows such as `{}`)",
-                        first.unwrap_or_default()
-                    ),
-                ));
-            }
-            let n = drawn[k].len() as f64;
-            sums[k].0 += number * n;
-            sums[k].1 += n;
-            let part = ops::scale(&value, (n / total as f64) as f32)?;
-            whole = Some(match whole {
-                Some(sum) => ops::add(&sum, &part)?,
-                None => part,
-            });
-        }
-        whole.map_or(Ok(()), back)
-    })
-}
-
-/// Says at which step something was not finite, and what stays.
-fn at_step(error: Error, step: u32, job: &Job<'_>) -> Error {
-    let Error::Shape { problem, .. } = &error else {
-        return error;
-    };
-    if !problem.contains("finite") && !problem.contains("the loss of task") {
-        return error;
-    }
-    let held = State::read(job.work).ok().flatten();
-    let held = match held {
-        Some(state) => format!(
-            "the checkpoint of step {} stays in {}",
-            state.facts.step,
-            job.work.display()
-        ),
-        None => "there is no checkpoint yet".to_owned(),
-    };
-    MergeError::plan("not-finite", format!("step {step}: {problem}; {held}"))
-        .hint("a lower train.rate, a longer train.warmup or train.clip = 1; with --resume the run goes on from the checkpoint with the new values")
-        .into()
-}
-
-/// Scores of the validation rows, by the board's own metrics.
-fn evaluate(
-    job: &Job<'_>,
-    trainee: &Trainee,
-    tasks: &[Learned<'_>],
-    heads: &[Head],
-    step: u32,
-) -> Result<Evaluation> {
-    let t = &job.recipe.train;
-    let options = Options {
-        split: t.validation.clone(),
-        allow_partial: true,
-        // Intervals are the board's business.
-        draws: 2,
-        ..Options::default()
-    };
-    let mut found = IndexMap::new();
-    let mut signed = Vec::new();
-    for task in tasks {
-        let Some(rows) = &task.validation else {
-            continue;
-        };
-        let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
-        let said = trainee.with(None, |source| {
-            outputs(job.model, source, job.reader, &own, &rows.shown, EVALUATED)
-        })?;
-        let of: Vec<(&str, &Head)> = rows
-            .asked
-            .iter()
-            .map(|a| &*a.target)
-            .zip(own.iter().copied())
-            .collect();
-        let answers = answers(job.work, &format!("{step}"), &rows.ids, &of, &said);
-        let spec = &task.given.spec;
-        for scored in score(spec, &task.loader(), &task.given.hash, &answers, &options)? {
-            let Some(metric) = scored.metrics.first() else {
-                continue;
-            };
-            if metric.value.is_finite() {
-                let sign = if metric.higher_is_better { 1.0 } else { -1.0 };
-                signed.push(sign * metric.value);
-            }
-            found.insert(scored.task, (metric.name.clone(), metric.value, metric.n));
-        }
-    }
-    Ok(Evaluation {
-        step,
-        mean: match signed.len() {
-            0 => f64::NAN,
-            n => signed.iter().sum::<f64>() / n as f64,
-        },
-        tasks: found,
-        best: false,
-    })
 }

@@ -1,0 +1,366 @@
+//! A recipe read from a file and flags, and checked.
+
+use std::path::Path;
+
+use polyloom::MergeError;
+use polyloom::tasks::sample::Policy;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Method, Recipe, Sampling, Start, Train};
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Base {
+    path: Option<String>,
+    strip_prefix: Option<IgnoredAny>,
+    add_prefix: Option<IgnoredAny>,
+    stats: Option<IgnoredAny>,
+}
+
+/// A whole file; tables of other commands are left to them.
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    version: Option<i64>,
+    name: Option<String>,
+    seed: u64,
+    base: Base,
+    train: Train,
+    expert: Option<IgnoredAny>,
+    model: Option<IgnoredAny>,
+    slice: Option<IgnoredAny>,
+    merge: Option<IgnoredAny>,
+    tokenizer: Option<IgnoredAny>,
+    chat_template: Option<IgnoredAny>,
+    eval: Option<IgnoredAny>,
+    tune: Option<IgnoredAny>,
+    compress: Option<IgnoredAny>,
+    route: Option<IgnoredAny>,
+    serve: Option<IgnoredAny>,
+    tasks: Option<IgnoredAny>,
+}
+
+type Result<T> = std::result::Result<T, MergeError>;
+
+impl Recipe {
+    /// Reads a `loom.toml`, with keys set from outside (`train.rate`, `1e-4`), which count more.
+    ///
+    /// # Errors
+    /// No TOML, keys or words that are not known (with line and column), values that cannot be.
+    pub fn read(text: &str, place: &str, set: &[(String, String)]) -> Result<Self> {
+        let whole: std::result::Result<File, toml::de::Error> = toml::from_str(text);
+        let mut file = whole.map_err(|e| located(&e, text, place))?;
+        if !set.is_empty() {
+            let mut table: toml::Table =
+                toml::from_str(text).map_err(|e| located(&e, text, place))?;
+            for (key, value) in set {
+                put(&mut table, key, value)?;
+            }
+            file = table.try_into().map_err(|e: toml::de::Error| {
+                MergeError::plan("bad-recipe", e.message().to_owned()).at("--set")
+            })?;
+        }
+        if file.version.is_some_and(|v| v != 1) {
+            let error = MergeError::plan("bad-recipe", "`version` must be 1");
+            return Err(error.at(place));
+        }
+        let recipe = Self {
+            name: file.name,
+            seed: file.seed,
+            base: file.base.path,
+            train: file.train,
+        };
+        recipe.check().map_err(|e| e.at(place))?;
+        Ok(recipe)
+    }
+
+    /// Whether the values can be.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.train;
+        let bad = |what: &str, hint: &str| {
+            let error = MergeError::plan("bad-recipe", what);
+            Err(if hint.is_empty() {
+                error
+            } else {
+                error.hint(hint)
+            })
+        };
+        if t.tasks.is_empty() {
+            return bad(
+                "`train.tasks` names no task",
+                "tasks = [\"text/sst2\"]; `polyloom tasks list` shows those that are known",
+            );
+        }
+        match (&self.base, &t.new) {
+            (None, None) => {
+                return bad(
+                    "names no base to train",
+                    "[base] path = \"...\", --base MODEL, or [train.new] for a model made from nothing",
+                );
+            }
+            (Some(_), Some(_)) => {
+                return bad(
+                    "has both a base and `train.new`; a run begins with one of them",
+                    "",
+                );
+            }
+            _ => {}
+        }
+        if t.epochs.is_some() && t.steps.is_some() {
+            return bad(
+                "has both `train.epochs` and `train.steps`",
+                "give one of them",
+            );
+        }
+        if t.steps == Some(0) || t.epochs.is_some_and(|e| !(e > 0.0 && e.is_finite())) {
+            return bad("`train.steps` and `train.epochs` must be above 0", "");
+        }
+        if t.batch == 0 || t.accumulate == 0 || t.limit == Some(0) || t.max_length == Some(0) {
+            return bad(
+                "`train.batch`, `accumulate`, `limit` and `max_length` must be at least 1",
+                "",
+            );
+        }
+        let numbers = [
+            ("rate", t.rate.unwrap_or(0.0)),
+            ("decay", t.decay),
+            ("eps", t.eps),
+            ("clip", t.clip),
+            ("augment", t.augment),
+        ];
+        for (name, x) in numbers {
+            if !(x.is_finite() && x >= 0.0) {
+                return bad(&format!("`train.{name}` is {x}; it must be at least 0"), "");
+            }
+        }
+        let below_one = [
+            ("betas", t.betas[0]),
+            ("betas", t.betas[1]),
+            ("momentum", t.momentum),
+            ("smoothing", t.smoothing),
+            ("lora.dropout", t.lora.dropout),
+        ];
+        for (name, x) in below_one {
+            if !(0.0..1.0).contains(&x) {
+                return bad(
+                    &format!("`train.{name}` is {x}; it must be in 0 to below 1"),
+                    "",
+                );
+            }
+        }
+        if !(t.warmup.is_finite() && t.warmup >= 0.0) {
+            return bad("`train.warmup` must be at least 0", "");
+        }
+        if t.method == Method::Lora {
+            if t.lora.rank == 0 || t.lora.alpha.is_some_and(|a| !(a.is_finite() && a > 0.0)) {
+                return bad("`train.lora.rank` and `alpha` must be above 0", "");
+            }
+            if t.new.is_some() {
+                return bad(
+                    "`method = \"lora\"` needs a base; a model made from nothing has nothing to adapt",
+                    "",
+                );
+            }
+        }
+        if t.method == Method::Head && t.head.frozen {
+            return bad(
+                "`method = \"head\"` and `head.frozen` leave nothing to train",
+                "",
+            );
+        }
+        if t.head.frozen && matches!(t.head.start, Start::Random | Start::Zero) {
+            return bad(
+                "a frozen head that begins random or zero says nothing of the task",
+                "[train.head] start = \"probe\"",
+            );
+        }
+        self.policy()?;
+        Ok(())
+    }
+
+    /// The rule of sampling.
+    ///
+    /// # Errors
+    /// A temperature that is not above 0.
+    pub fn policy(&self) -> Result<Policy> {
+        Ok(match self.train.sampling {
+            Sampling::Proportional => Policy::Proportional,
+            Sampling::Uniform => Policy::Uniform,
+            Sampling::SquareRoot => Policy::SquareRoot,
+            Sampling::Temperature if self.train.temperature > 0.0 => {
+                Policy::Temperature(self.train.temperature)
+            }
+            Sampling::Temperature => {
+                return Err(MergeError::plan(
+                    "bad-recipe",
+                    "`train.temperature` must be above 0",
+                ));
+            }
+        })
+    }
+
+    /// The highest learning rate.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let usual = match self.train.method {
+            Method::Full if self.train.new.is_some() => 1e-3,
+            Method::Full => 5e-5,
+            Method::Lora => 5e-4,
+            Method::Head => 1e-3,
+        };
+        self.train.rate.unwrap_or(usual)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and a file that cannot be read.
+    pub fn open(path: &Path, set: &[(String, String)]) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
+        let mut recipe = Self::read(&text, &path.display().to_string(), set)?;
+        // Relative paths: first beside the recipe, then from the working directory.
+        let beside = |given: &str| {
+            let near = path.parent().map(|p| p.join(given));
+            near.filter(|p| p.exists())
+                .map_or_else(|| given.to_owned(), |p| p.display().to_string())
+        };
+        recipe.base = recipe.base.as_deref().map(beside);
+        for task in &mut recipe.train.tasks {
+            *task = beside(task);
+        }
+        if let Start::From(folder) = &mut recipe.train.head.start {
+            *folder = beside(&folder.display().to_string()).into();
+        }
+        Ok(recipe)
+    }
+}
+
+/// Puts a value at a dotted key; what is no value of TOML is text.
+fn put(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
+    let parsed = toml::from_str::<toml::Table>(&format!("x = {value}"))
+        .ok()
+        .and_then(|mut t| t.remove("x"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut at = table;
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let next = at
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next.as_table_mut().ok_or_else(|| {
+            MergeError::plan(
+                "unknown-key",
+                format!("--set: `{part}` in `{key}` is no table"),
+            )
+        })?;
+    }
+    at.insert(last.to_owned(), parsed);
+    Ok(())
+}
+
+/// An error of the parser with line and column, and the nearest name of a key that is not known.
+fn located(error: &toml::de::Error, text: &str, place: &str) -> MergeError {
+    let at = match error.span() {
+        None => place.to_owned(),
+        Some(span) => {
+            let before = &text[..text.floor_char_boundary(span.start)];
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("{place}:{line}:{column}")
+        }
+    };
+    let message = error.message().to_owned();
+    let mut out = MergeError::plan("bad-recipe", message.clone()).at(at);
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown")
+        && let Some(found) = quoted.next()
+    {
+        let names: Vec<&str> = quoted.collect();
+        if let Some(near) = polyloom::suggest::nearest(found, &names, 1).first() {
+            out = out.hint(format!("did you mean `{near}`?"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "seed = 7\n[base]\npath = \"m\"\n[train]\ntasks = [\"a\"]\n";
+
+    fn told(extra: &str) -> String {
+        let text = format!("{SMALL}{extra}");
+        Recipe::read(&text, "loom.toml", &[])
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn names_of_other_programs_mean_the_same() {
+        let ours = Recipe::read(&format!("{SMALL}rate = 1e-4\nbatch = 8\nmethod = \"lora\"\n[train.lora]\nrank = 4\nalpha = 8\ndora = true\n"), "f", &[]).unwrap();
+        let theirs = Recipe::read(&format!("{SMALL}learning_rate = 1e-4\nper_device_train_batch_size = 8\nmethod = \"lora\"\n[train.lora]\nr = 4\nlora_alpha = 8\nuse_dora = true\n"), "f", &[]).unwrap();
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.rate(), 1e-4);
+    }
+
+    #[test]
+    fn keys_set_from_outside_count_more() {
+        let set = [
+            ("train.method".to_owned(), "head".to_owned()),
+            ("train.head.start".to_owned(), "probe".to_owned()),
+        ];
+        let recipe = Recipe::read(SMALL, "f", &set).unwrap();
+        assert_eq!(
+            (recipe.train.method, recipe.train.head.start, recipe.seed),
+            (Method::Head, Start::Probe, 7)
+        );
+        let heads = [("train.head.start".to_owned(), "some/heads".to_owned())];
+        let recipe = Recipe::read(SMALL, "f", &heads).unwrap();
+        assert_eq!(recipe.train.head.start, Start::From("some/heads".into()));
+    }
+
+    #[test]
+    fn problems_say_where_and_what() {
+        let error = Recipe::read(&format!("{SMALL}epoch = 3\n"), "loom.toml", &[]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("loom.toml:6:1: unknown field `epoch`"),
+            "{error}"
+        );
+        assert_eq!(error.hints(), ["did you mean `epochs`?"]);
+        assert!(told("epochs = 3\nsteps = 3\n").contains("both `train.epochs`"));
+        assert!(told("batch = 0\n").contains("at least 1"));
+        assert!(told("rate = -1.0\n").contains("`train.rate` is -1"));
+        assert!(told("method = \"qlora\"\n").contains("unknown variant `qlora`"));
+        assert!(told("[train.head]\nfrozen = true\n").contains("says nothing of the task"));
+        assert!(told("[train.new]\nmodel_type = \"vit\"\n").contains("both a base"));
+        let none = Recipe::read("[base]\npath = \"m\"\n", "f", &[]).unwrap_err();
+        assert!(none.to_string().contains("names no task"));
+    }
+
+    #[test]
+    fn the_reference_page_has_every_key() {
+        let page = include_str!("../../../../../docs/reference/training.md");
+        let all = serde_json::to_value(Train::default()).unwrap();
+        for (key, value) in all.as_object().unwrap() {
+            assert!(
+                page.contains(&format!("`{key}`")),
+                "docs/reference/training.md lacks `{key}`"
+            );
+            for key in value.as_object().into_iter().flat_map(|o| o.keys()) {
+                assert!(
+                    page.contains(&format!("`{key}`")),
+                    "docs/reference/training.md lacks `{key}`"
+                );
+            }
+        }
+    }
+}
