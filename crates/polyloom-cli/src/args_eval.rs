@@ -41,7 +41,7 @@ pub struct EvalArgs {
     /// Inputs of a batch
     #[arg(long, value_name = "N", default_value_t = 32, requires = "models", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch: u32,
-    /// Texts are cut to N tokens [default: what the model takes]
+    /// Texts are cut to N tokens [default: as in training, where the folder says so, else what the model takes]
     #[arg(long, value_name = "N", requires = "models", value_parser = at_least_one)]
     pub max_length: Option<usize>,
     /// Task ids or spec files [default: those of the heads; of predictions those that the file names]

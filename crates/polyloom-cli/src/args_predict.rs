@@ -43,7 +43,7 @@ pub struct PredictArgs {
     /// Inputs of a batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch: u32,
-    /// Texts are cut to N tokens [default: what the model takes]
+    /// Texts are cut to N tokens [default: as in training, where the folder says so, else what the model takes]
     #[arg(long, value_name = "N", value_parser = crate::args_eval::at_least_one)]
     pub max_length: Option<usize>,
     /// Replace the file if it exists

@@ -49,7 +49,11 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let task = spec.map_or(&*args.task, |s| &*s.id);
     let (ids, inputs) = rows(args, spec)?;
     let system = System::find(&args.model, args.base.as_deref(), args.heads.as_deref())?;
-    let base = Base::open(&system.base, args.max_length)?;
+    let most = match args.max_length {
+        Some(n) => Some(n),
+        None => system.max_length()?,
+    };
+    let base = Base::open(&system.base, most)?;
     let ready = base.ready(&system)?;
     ready.warnings.iter().for_each(|w| ui.warning(w));
     let targets: Vec<&str> = match &asked[..] {

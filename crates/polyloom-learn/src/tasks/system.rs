@@ -141,6 +141,20 @@ impl System {
         Ok(None)
     }
 
+    /// Tokens that texts were cut to when it was trained, where its `polyloom.json` says so.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn max_length(&self) -> Result<Option<usize>> {
+        let file = self.folder.join("polyloom.json");
+        if !file.exists() {
+            return Ok(None);
+        }
+        let told = polyloom_core::checkpoint::read_json(&file)?;
+        let length = told["recipe"]["train"]["max_length"].as_u64();
+        Ok(length.map(|n| n as usize))
+    }
+
     /// Hash of its content: configuration, tokenizer, weights, adapter, heads.
     ///
     /// # Errors

@@ -78,12 +78,13 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             ));
         }
         let output = Output::open(&path, &name, &said, args.force || stale)?;
+        let most = match args.max_length {
+            Some(n) => Some(n),
+            None => system.max_length()?,
+        };
         let mut jobs = Vec::new();
         for task in tasks.iter().filter(|t| list.contains(&t.spec.id)) {
-            let settings = format!(
-                "{} rows {:?} tokens {:?}",
-                task.hash, args.limit, args.max_length
-            );
+            let settings = format!("{} rows {:?} tokens {most:?}", task.hash, args.limit);
             let key = key(&settings, &said, &options);
             let held = output.unchanged(&key).filter(|_| !args.force);
             jobs.push((task, key, held));
@@ -93,16 +94,17 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             name,
             path,
             said,
+            most,
             output,
             jobs,
             entries: Vec::new(),
             ran: false,
         });
     }
-    let mut bases: Vec<PathBuf> = systems.iter().map(|s| real(&s.base)).collect();
-    bases.dedup();
-    let mut order: Vec<PathBuf> = Vec::new();
-    for base in bases {
+    // A base is opened once for all systems that read texts alike.
+    let mut order: Vec<(PathBuf, Option<usize>)> = Vec::new();
+    for work in &asked {
+        let base = (real(&work.system.base), work.most);
         if !order.contains(&base) {
             order.push(base);
         }
@@ -111,8 +113,10 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     ui.event(&json!({"type": "plan", "systems": systems.len(), "bases": order.len(), "tasks": tasks.len(), "runs": steps}));
     let progress = ui.steps("evaluating", steps as u64);
     let (mut at, mut speakers) = (0, 0);
-    for base in &order {
-        let of = asked.iter_mut().filter(|w| real(&w.system.base) == *base);
+    for (base, most) in &order {
+        let of = asked
+            .iter_mut()
+            .filter(|w| real(&w.system.base) == *base && w.most == *most);
         let mut each = |what: &str| {
             progress.at(at, what);
             at += 1;
@@ -171,6 +175,8 @@ struct Work<'a> {
     name: String,
     path: PathBuf,
     said: Answers,
+    /// Tokens that texts are cut to.
+    most: Option<usize>,
     output: Output,
     jobs: Vec<(&'a Task<'a>, String, Option<Entries>)>,
     entries: Entries,
@@ -259,7 +265,7 @@ fn on_base(
     let mut base = None;
     if works.iter().any(|w| runs(w)) {
         let path = &works[0].system.base;
-        let opened = Base::open(path, args.max_length)?;
+        let opened = Base::open(path, works[0].most)?;
         ui.event(
             &json!({"type": "model", "model": path.display().to_string(), "systems": works.len()}),
         );
