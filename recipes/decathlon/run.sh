@@ -2,7 +2,8 @@
 # The decathlon: ten text tasks on one sentence encoder. Writes OUT (default: decathlon-out); about two hours on two cores.
 #
 #   recipes/decathlon/run.sh [OUT]          POLYLOOM: the program (default: polyloom), POLYLOOM_DATA: the data folder
-#   LIMIT (test rows of a task, default 500) and SEEDS (default "1 2 3", of the low-rank experts) make it smaller.
+#   ROWS (training rows of a task, default 1000), LIMIT (test rows, default 500) and SEEDS (default "1 2 3", of the low-rank
+#   experts) make it smaller.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-decathlon-out}
@@ -10,11 +11,12 @@ poly=${POLYLOOM:-polyloom}
 export POLYLOOM_DATA=${POLYLOOM_DATA:-$here/../../../shared/data}
 base=$here/../../../shared/models/all-MiniLM-L6-v2
 tasks=$(paste -sd, "$here/tasks.txt")
+rows=${ROWS:-1000}
 limit=${LIMIT:-500}
 seeds=${SEEDS:-1 2 3}
 mkdir -p "$out/results"
 
-train() { "$poly" train "$here/$1.toml" -o "$2" --resume "${@:3}"; } # recipe, folder, flags; what is there is left
+train() { "$poly" train "$here/$1.toml" -L "$rows" -o "$2" --resume "${@:3}"; } # recipe, folder, flags; what is there is left
 train full "$out/full"
 train joint "$out/joint"
 for seed in $seeds; do train lora "$out/lora-$seed" --seed "$seed"; done

@@ -1,5 +1,6 @@
 //! A model opened as tasks use it: trunk, reader of inputs, heads.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use polyloom::MergeError;
@@ -25,6 +26,8 @@ pub struct Opened {
     pub config: serde_json::Value,
     /// Tensors of the checkpoint in its order, with their types.
     pub stored: Vec<(String, DType, Vec<usize>)>,
+    /// Those that hold no fractions (places of tokens, counters), as their bytes: no model reads them, all keep them.
+    pub whole: HashMap<String, Vec<u8>>,
     /// Things to tell the user.
     pub warnings: Vec<String>,
 }
@@ -59,9 +62,14 @@ impl Opened {
                 .into());
         };
         let (mut tensors, mut stored) = (Vec::new(), Vec::new());
-        let mut scratch = Scratch::default();
+        let (mut whole, mut scratch) = (HashMap::new(), Scratch::default());
         for (name, entry) in &opened.tensors {
             if !entry.dtype.is_float() {
+                let n = entry.shape.iter().product();
+                let mut bytes = vec![0u8; entry.dtype.bytes_of(n).unwrap_or(0) as usize];
+                opened.read_bytes(name, 0, &mut bytes)?;
+                whole.insert(name.clone(), bytes);
+                stored.push((name.clone(), entry.dtype, entry.shape.clone()));
                 continue;
             }
             let mut values = vec![0f32; entry.shape.iter().product()];
@@ -73,6 +81,7 @@ impl Opened {
             model: Model::of(&opened.path, &config, Plain::new(tensors))?,
             config,
             stored,
+            whole,
             warnings: opened.warnings,
         })
     }
@@ -110,6 +119,7 @@ impl Opened {
             model: Model::of(&folder, &config, Plain::new(tensors))?,
             config,
             stored,
+            whole: HashMap::new(),
             warnings: Vec::new(),
         })
     }

@@ -42,7 +42,7 @@ pub fn write(
                 let modules: Vec<String> = opened
                     .stored
                     .iter()
-                    .filter(|(_, _, shape)| shape.len() == 2)
+                    .filter(|(_, dtype, shape)| dtype.is_float() && shape.len() == 2)
                     .filter_map(|(name, ..)| Some(name.strip_suffix(".weight")?.to_owned()))
                     .collect();
                 let config = set.config(base_name(recipe).as_deref(), &modules);
@@ -118,6 +118,10 @@ fn model(
     let writer = TensorWriter::create(folder, &layout)?;
     outcome.trainee.with(None, |source| {
         for (i, out) in tensors.iter().enumerate() {
+            if let Some(bytes) = opened.whole.get(&out.name) {
+                writer.write(i, 0, bytes)?;
+                continue;
+            }
             let value = source.tensor(&out.name)?;
             let values = slice(value.data())?;
             let mut bytes = vec![0u8; out.bytes() as usize];
