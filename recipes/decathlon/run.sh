@@ -44,12 +44,12 @@ merge consensus --method consensus --shared lambda=0.3
 merge lines --method lines --shared beta=0.4
 merge magmax --method magmax --shared lambda=0.5
 merge iso_c --method iso_c
-merge tsv_m --method tsv_m
+merge tsv_m --method tsv_m --shared 'exclude=["embeddings"]'
 merge dare --method dare_linear --each density=0.5 --each weight=0.3
 merge della --method della_linear --each density=0.5 --each weight=0.3
 
 combine() { # name, flags
-    [ -e "$out/combined/$1" ] || "$poly" adapt combine "${adapters[@]}" --base "$base" "${@:2}" -o "$out/combined/$1"
+    [ -e "$out/combined/$1" ] || "$poly" adapt combine "${adapters[@]}" "${@:2}" -o "$out/combined/$1"
 }
 weights=$(printf '0.3,%.0s' "${adapters[@]}"); weights=${weights%,}
 combine cat --combination cat --weights "$weights"
