@@ -26,7 +26,7 @@ pub enum AdaptCommand {
     Combine(CombineArgs),
     /// Stack adapters exactly (FLoRA): ranks add up, weights are shares of the data
     Stack(StackArgs),
-    /// Change the rank of an adapter by SVD of its product
+    /// Change the rank of an adapter: smaller by SVD of its product, larger with zeros
     Resize(ResizeArgs),
     /// Rewrite an adapter as plain LoRA where that is exact (rsLoRA, PiSSA/OLoRA, one task of Poly)
     Convert(ConvertAdapterArgs),

@@ -137,10 +137,10 @@ pub enum MetricArg {
     /// Median score.
     Median,
     /// F1, averaged over classes.
-    #[value(name = "macro_f1", alias = "macro-f1")]
+    #[value(name = "macro_f1", aliases = ["macro-f1", "f1_macro"])]
     MacroF1,
     /// F1, averaged over classes by size.
-    #[value(name = "weighted_f1", alias = "weighted-f1")]
+    #[value(name = "weighted_f1", aliases = ["weighted-f1", "f1_weighted"])]
     WeightedF1,
     /// Recall, averaged over classes.
     #[value(name = "balanced_accuracy", alias = "balanced-accuracy")]
@@ -150,6 +150,10 @@ pub enum MetricArg {
     /// Cohen's kappa.
     #[value(name = "cohen_kappa", alias = "kappa")]
     CohenKappa,
+    /// Pearson's correlation of predicted and right numbers.
+    Pearson,
+    /// Spearman's correlation.
+    Spearman,
 }
 
 /// Tests.

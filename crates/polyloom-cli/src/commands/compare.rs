@@ -62,6 +62,8 @@ fn settings(args: &CompareArgs) -> Settings {
             MetricArg::BalancedAccuracy => Metric::BalancedAccuracy,
             MetricArg::Mcc => Metric::Mcc,
             MetricArg::CohenKappa => Metric::CohenKappa,
+            MetricArg::Pearson => Metric::Pearson,
+            MetricArg::Spearman => Metric::Spearman,
         },
         test: match args.test {
             TestArg::Auto => Choice::Auto,
@@ -129,6 +131,9 @@ fn judged(
     if ui.json {
         for paired in found.tasks.iter().chain(&found.slices) {
             ui.event(&event::comparison(paired, args));
+        }
+        if let Some(all) = &found.overall {
+            ui.event(&event::overall(all));
         }
     } else if !found.tasks.is_empty() {
         ui.answer(&table::text(found, args));

@@ -24,8 +24,8 @@ const TASKS: [&str; 7] = [
     "omniglot_korean",
 ];
 
-/// Merges: the name of the folder, and what follows `polyloom merge recipes/merge.toml`. The numbers are those that the
-/// papers use for about eight tasks; none was chosen on the test rows.
+/// Merges: the name of the folder, and what follows `polyloom merge recipes/merge.toml`. The numbers were
+/// fixed beforehand, near the papers' and the registry's defaults; none was chosen on these data.
 const MERGES: [(&str, &[&str]); 8] = [
     ("average", &["--method", "linear"]),
     (

@@ -296,6 +296,26 @@ fn what_cannot_be_trained_is_said() {
         "has no rows in split `train`",
     );
     assert!(!Path::new(&out).exists() && !Path::new(&format!("{out}.training")).exists());
+    // A folder that cannot be written costs no training.
+    let (late, block) = (
+        at(dir.path(), "late"),
+        dir.path().join(".late.polyloom-partial"),
+    );
+    std::fs::write(&block, "in the way").unwrap();
+    let failed = polyloom(&["train", &good, "-o", &late]);
+    assert_eq!(failed.status.code(), Some(2), "{}", text(&failed.stderr));
+    std::fs::remove_file(&block).unwrap();
+    let done = polyloom(&["train", &good, "-o", &late, "--resume"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(
+        text(&done.stderr).contains("from step 30"),
+        "{}",
+        text(&done.stderr)
+    );
+    refused(
+        &["train", &good, "-o", &out, "--set", "train.dtype=int4"],
+        "`int4` is no type of weights",
+    );
     // Numbers that leave the range: the last checkpoint stays, and a lower rate goes on from it.
     let wild = [
         "train",

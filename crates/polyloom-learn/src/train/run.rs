@@ -178,6 +178,11 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     if let Some(state) = State::read(job.work)? {
         if state.facts.fingerprint != facts.fingerprint
             || state.weights.len() != trainee.parameters.len()
+            || state.facts.of_task.len() != rows.len()
+            || state
+                .best
+                .as_ref()
+                .is_some_and(|b| b.len() != trainee.parameters.len())
         {
             return Err(Error::file(
                 &job.work.join(STATE),
@@ -215,7 +220,8 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let save_every = t.save_every.unwrap_or(evaluate_every);
     let began = (Instant::now(), facts.step);
     let mut last: Option<Evaluation> = None;
-    let mut enough = false;
+    // A run that had enough has enough after it was resumed.
+    let mut enough = t.patience > 0 && facts.since >= t.patience;
     while facts.step < steps && !enough {
         let rate = schedule.at(facts.step);
         let mut gradients = optimiser.gradients(&trainee.parameters)?;
@@ -287,7 +293,8 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             }
         }
         let go_on = watch(&Told::Step(step));
-        if (due(save_every) && !end && !enough) || !go_on {
+        // The last one stays until the folder is written: a full disk costs no training.
+        if (save_every > 0 && (due(save_every) || end || enough)) || !go_on {
             let weights = trainee.parameters.weights()?;
             State::write(
                 job.work,

@@ -1,5 +1,6 @@
 //! Which rows a step sees: tasks by their shares, rows of a task in a new order every epoch.
 
+use polyloom::tasks::sample::Draw;
 use polyloom_core::rng::Stream;
 
 /// Draws rows of several tasks. What is drawn depends on the seed and on how many rows of each task were drawn before,
@@ -8,8 +9,8 @@ use polyloom_core::rng::Stream;
 pub struct Sampler {
     /// Rows of each task.
     sizes: Vec<usize>,
-    /// Ends of the shares of the tasks on 0 to 1.
-    ends: Vec<f64>,
+    /// Which task a row is of.
+    tasks: Draw,
     seed: u64,
     /// Rows drawn in all.
     drawn: u64,
@@ -23,18 +24,10 @@ impl Sampler {
     /// Of tasks with rows and shares.
     #[must_use]
     pub fn new(sizes: Vec<usize>, shares: &[f64], seed: u64) -> Self {
-        let mut at = 0.0;
-        let ends = shares
-            .iter()
-            .map(|s| {
-                at += s;
-                at
-            })
-            .collect();
         let n = sizes.len();
         Self {
             sizes,
-            ends,
+            tasks: Draw::new(shares, Stream::new(seed, "train tasks", 0)),
             seed,
             drawn: 0,
             of_task: vec![0; n],
@@ -51,14 +44,9 @@ impl Sampler {
             let left = size - (self.of_task[0] % size as u64) as usize;
             rows = rows.min(left);
         }
-        let stream = Stream::new(self.seed, "train tasks", 0);
         for _ in 0..rows {
-            let u = (stream.bits(self.drawn) >> 11) as f64 / (1u64 << 53) as f64;
+            let task = self.tasks.at(self.drawn);
             self.drawn += 1;
-            let task = self
-                .ends
-                .partition_point(|end| *end <= u)
-                .min(self.sizes.len() - 1);
             found[task].push(self.row(task));
         }
         found

@@ -136,8 +136,17 @@ fn one(
         tasks,
         work: &work,
     };
-    let outcome = match run(&job, &mut |told| watch(out, told)) {
-        Ok(outcome) => outcome,
+    let options = FolderOptions {
+        force: options.force,
+        no_sync: options.no_sync,
+        ..FolderOptions::default()
+    };
+    let done = run(&job, &mut |told| watch(out, told)).and_then(|outcome| {
+        let folder = write(&job, opened, &outcome, out, options)?;
+        Ok((outcome, folder))
+    });
+    let (outcome, folder) = match done {
+        Ok(done) => done,
         Err(error) => {
             // Without a checkpoint there is nothing to go on from.
             if !work.join(STATE).exists() {
@@ -146,12 +155,6 @@ fn one(
             return Err(error);
         }
     };
-    let options = FolderOptions {
-        force: options.force,
-        no_sync: options.no_sync,
-        ..FolderOptions::default()
-    };
-    let folder = write(&job, opened, &outcome, out, options)?;
     drop(lock);
     fs::remove_dir_all(&work).map_err(|e| polyloom_core::Error::io(&work, "remove", e))?;
     Ok(Finished {

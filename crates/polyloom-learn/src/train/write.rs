@@ -32,7 +32,7 @@ pub fn write(
 ) -> Result<PathBuf> {
     let recipe = job.recipe;
     let heads = outcome.heads()?;
-    let dtype = kept_type(recipe)?;
+    let dtype = recipe.dtype()?;
     let folder = OutputFolder::create(target, options)?;
     match recipe.train.method {
         Method::Full => model(&folder, opened, outcome, dtype)?,
@@ -78,19 +78,6 @@ fn base_name(recipe: &Recipe) -> Option<String> {
     let typed = recipe.base.as_deref()?;
     let whole = Path::new(typed).canonicalize();
     Some(whole.map_or_else(|_| typed.to_owned(), |p| p.display().to_string()))
-}
-
-/// The type that the recipe asks for.
-fn kept_type(recipe: &Recipe) -> Result<Option<DType>> {
-    let Some(word) = &recipe.train.dtype else {
-        return Ok(None);
-    };
-    let found = DType::from_word(word).filter(|d| d.is_float() && !d.is_block());
-    let found = found.ok_or_else(|| {
-        let what = format!("`train.dtype`: `{word}` is no type of weights");
-        polyloom::MergeError::plan("bad-recipe", what).hint("one of f32, f16, bf16")
-    })?;
-    Ok(Some(found))
 }
 
 /// `config.json`, weights, tokenizer files.

@@ -227,6 +227,10 @@ fn a_new_rank_and_plain_scaling_keep_what_they_can() {
         (&json!(3), &json!(3))
     );
     assert_eq!(plain.config["use_rslora"], json!(false));
+    let wide = resize(&adapter, 4).unwrap();
+    let (wide, factors) = (&wide.modules[0].1, pair(3, 1));
+    assert_eq!(wide.b.data[..3], factors.b.data[..3], "the factors stay");
+    assert_eq!((wide.rank(), wide.b.data[3]), (4, 0.0));
     let wide = resize(&adapter, 100).unwrap();
     assert_eq!(wide.modules[0].1.rank(), IN);
     assert!(distance(delta(&wide.modules[0].1), &wanted) < 1e-9);

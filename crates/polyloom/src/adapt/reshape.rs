@@ -63,8 +63,9 @@ fn in_module(name: &str, problem: &str) -> MergeError {
     MergeError::plan("adapter-mismatch", format!("module `{name}`: {problem}"))
 }
 
-/// The best adapter of another rank: SVD of every delta from its factors, balanced, alpha = r. A module whose
-/// dimensions are smaller than `rank` gets the smaller rank; a larger rank than before loses nothing.
+/// The best adapter of another rank, alpha = r: SVD of every delta from its factors, balanced, where the rank falls; rows
+/// and columns of zeros where it rises, which changes nothing else. A module whose dimensions are smaller than `rank` gets
+/// the smaller rank.
 pub fn resize(adapter: &AdapterFolder, rank: usize) -> Result<AdapterSet> {
     refuse(adapter)?;
     if rank == 0 {
@@ -77,7 +78,11 @@ pub fn resize(adapter: &AdapterFolder, rank: usize) -> Result<AdapterSet> {
         for v in &mut pair.a.data {
             *v *= scaling;
         }
-        let (outputs, inputs) = (pair.b.rows, pair.a.cols);
+        let rank = rank.min(pair.b.rows).min(pair.a.cols);
+        // Nothing is lost, and the factors stay what they are: adapters of several ranks can be averaged after it.
+        if rank >= pair.rank() {
+            return Ok((pair.padded(rank), Some(0.0)));
+        }
         let d = product_svd(&pair.b, &pair.a).map_err(|p| in_module(name, &p))?;
         let k = rank.min(d.s.len());
         let total: f64 = d.s.iter().map(|s| s * s).sum();
@@ -88,7 +93,7 @@ pub fn resize(adapter: &AdapterFolder, rank: usize) -> Result<AdapterSet> {
             0.0
         };
         let resized = Split::Balanced.factors(&d, k, pair.kind);
-        Ok((resized.padded(rank.min(outputs).min(inputs)), Some(error)))
+        Ok((resized, Some(error)))
     })
 }
 

@@ -82,7 +82,8 @@ pub(super) fn set(recipe: &mut Recipe, key: &str, value: &str) -> Result<(), Mer
 }
 
 /// `file:line:column` of a byte.
-fn position(text: &str, place: &str, byte: usize) -> String {
+#[must_use]
+pub fn position(text: &str, place: &str, byte: usize) -> String {
     let before = &text[..text.floor_char_boundary(byte)];
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;

@@ -61,19 +61,40 @@ pub fn shares(
 /// Draws `n` tasks by their shares. The draw at a position depends on the seed and the position alone.
 #[must_use]
 pub fn draws(shares: &[f64], seed: u64, n: u64) -> Vec<usize> {
-    let stream = Stream::new(seed, "tasks", 0);
-    let mut ends = Vec::with_capacity(shares.len());
-    let mut at = 0.0;
-    for share in shares {
-        at += share;
-        ends.push(at);
+    let draw = Draw::new(shares, Stream::new(seed, "tasks", 0));
+    (0..n).map(|i| draw.at(i)).collect()
+}
+
+/// Draws of tasks by their shares, by position.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    /// Ends of the shares on 0 to 1.
+    ends: Vec<f64>,
+    stream: Stream,
+}
+
+impl Draw {
+    /// Of shares that sum to 1, from a stream.
+    #[must_use]
+    pub fn new(shares: &[f64], stream: Stream) -> Self {
+        let mut at = 0.0;
+        let end = |share: &f64| {
+            at += share;
+            at
+        };
+        Self {
+            ends: shares.iter().map(end).collect(),
+            stream,
+        }
     }
-    let one = |i: u64| {
-        let u = (stream.bits(i) >> 11) as f64 / (1u64 << 53) as f64;
-        ends.partition_point(|end| *end <= u)
-            .min(shares.len().saturating_sub(1))
-    };
-    (0..n).map(one).collect()
+
+    /// The task at a position; 0 where there are none.
+    #[must_use]
+    pub fn at(&self, i: u64) -> usize {
+        let u = (self.stream.bits(i) >> 11) as f64 / (1u64 << 53) as f64;
+        let task = self.ends.partition_point(|end| *end <= u);
+        task.min(self.ends.len().saturating_sub(1))
+    }
 }
 
 #[cfg(test)]

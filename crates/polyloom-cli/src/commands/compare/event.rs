@@ -1,6 +1,6 @@
 //! Events of a comparison.
 
-use polyloom::evaluate::board::compare::{Bounds, Paired, Test, Verdict};
+use polyloom::evaluate::board::compare::{Bounds, Overall, Paired, Test, Verdict};
 use polyloom::evaluate::board::predictions::Example;
 use polyloom::evaluate::statistics::Interval;
 use polyloom::evaluate::statistics::mcnemar::McNemarForm;
@@ -25,6 +25,20 @@ pub fn slice(t: &Paired) -> Value {
         Some((column, value)) => json!({"column": column, "value": value}),
         None => Value::Null,
     }
+}
+
+/// The mean over the tasks.
+pub fn overall(all: &Overall) -> Value {
+    json!({
+        "type": "overall",
+        "tasks": all.tasks,
+        "old": number(all.means[0]),
+        "new": number(all.means[1]),
+        "difference": number(all.difference),
+        "standard_error": number(all.error),
+        "interval": pair(all.interval),
+        "p": number(all.p),
+    })
 }
 
 /// One task or slice.

@@ -6,6 +6,9 @@ use polyloom::evaluate::board::predictions::Example;
 use super::{clipped, names, probability, range, settings, small, verdict};
 use crate::args_compare::CompareArgs;
 
+/// The row of the mean over the tasks; its `n` are tasks.
+const MEAN: &str = "mean of tasks";
+
 fn task(paired: &Paired) -> &str {
     if paired.task.is_empty() {
         "all"
@@ -42,7 +45,12 @@ pub fn text(found: &Comparison, args: &CompareArgs) -> String {
         })
         .collect();
     let widths = all.iter().map(|t| row(t).chars().count());
-    let width = widths.max().unwrap_or(4).clamp(4, 22);
+    let least = if found.overall.is_some() {
+        MEAN.len()
+    } else {
+        4
+    };
+    let width = widths.max().unwrap_or(4).clamp(least, 22);
     let shown = names(&args.files);
     let (a, b) = (clipped(&shown[0], 10), clipped(&shown[1], 10));
     let percent = 100.0 * (1.0 - args.alpha);
@@ -61,6 +69,20 @@ pub fn text(found: &Comparison, args: &CompareArgs) -> String {
             t.difference,
             range(t.interval, true),
             probability(t.p_holm),
+            a = a.chars().count().max(8),
+            b = b.chars().count().max(8),
+        ));
+    }
+    if let Some(all) = &found.overall {
+        out.push(format!(
+            "{:<width$} {:>6} {:>a$.4} {:>b$.4} {:>+8.4}  {:<18} {:>7}",
+            MEAN,
+            all.tasks,
+            all.means[0],
+            all.means[1],
+            all.difference,
+            range(all.interval, true),
+            probability(all.p),
             a = a.chars().count().max(8),
             b = b.chars().count().max(8),
         ));
@@ -120,12 +142,17 @@ fn methods(found: &Comparison, args: &CompareArgs) -> String {
         (true, _) => ", corrected for the tasks (Holm)",
         _ => "",
     };
+    let mean = if found.overall.is_some() {
+        "\nmean of tasks: these tasks, other examples of them; p is not corrected"
+    } else {
+        ""
+    };
     let bounds = match head.bounds {
         Bounds::Percentile => "\ninterval: percentiles of the paired bootstrap",
         Bounds::Bca => "\ninterval: BCa of the paired bootstrap",
         Bounds::Auto | Bounds::Student => "",
     };
-    format!("p: {test} on {of}{corrected}{bounds}")
+    format!("p: {test} on {of}{corrected}{mean}{bounds}")
 }
 
 fn flips(t: &Paired, new: &str, most: usize) -> Vec<String> {

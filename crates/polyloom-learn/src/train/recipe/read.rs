@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use polyloom::MergeError;
+use polyloom::recipe::toml::position;
 use polyloom::tasks::sample::Policy;
+use polyloom_core::DType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -179,7 +181,23 @@ impl Recipe {
             );
         }
         self.policy()?;
+        self.dtype()?;
         Ok(())
+    }
+
+    /// The type of the weights on disk, where the recipe says one.
+    ///
+    /// # Errors
+    /// A word that is no type of weights.
+    pub fn dtype(&self) -> Result<Option<DType>> {
+        let Some(word) = &self.train.dtype else {
+            return Ok(None);
+        };
+        let found = DType::from_word(word).filter(|d| d.is_float() && !d.is_block());
+        found.map(Some).ok_or_else(|| {
+            let what = format!("`train.dtype`: `{word}` is no type of weights");
+            MergeError::plan("bad-recipe", what).hint("one of f32, f16, bf16")
+        })
     }
 
     /// The rule of sampling.
@@ -266,15 +284,10 @@ fn put(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
 
 /// An error of the parser with line and column, and the nearest name of a key that is not known.
 fn located(error: &toml::de::Error, text: &str, place: &str) -> MergeError {
-    let at = match error.span() {
-        None => place.to_owned(),
-        Some(span) => {
-            let before = &text[..text.floor_char_boundary(span.start)];
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            format!("{place}:{line}:{column}")
-        }
-    };
+    let at = error.span().map_or_else(
+        || place.to_owned(),
+        |span| position(text, place, span.start),
+    );
     let message = error.message().to_owned();
     let mut out = MergeError::plan("bad-recipe", message.clone()).at(at);
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -338,6 +351,7 @@ mod tests {
         assert_eq!(error.hints(), ["did you mean `epochs`?"]);
         assert!(told("epochs = 3\nsteps = 3\n").contains("both `train.epochs`"));
         assert!(told("batch = 0\n").contains("at least 1"));
+        assert!(told("dtype = \"int4\"\n").contains("no type of weights"));
         assert!(told("rate = -1.0\n").contains("`train.rate` is -1"));
         assert!(told("method = \"qlora\"\n").contains("unknown variant `qlora`"));
         assert!(told("[train.head]\nfrozen = true\n").contains("says nothing of the task"));

@@ -3,6 +3,7 @@
 pub mod gate;
 mod judge;
 pub mod many;
+mod overall;
 pub mod plan;
 mod slices;
 pub mod stored;
@@ -21,6 +22,7 @@ use crate::evaluate::sum::mean;
 use super::predictions::{Example, Predictions};
 
 pub use judge::corpus_value;
+pub use overall::Overall;
 pub use slices::Slices;
 
 /// Settings of a comparison.
@@ -50,6 +52,10 @@ pub enum Metric {
     Mcc,
     /// Cohen's kappa.
     CohenKappa,
+    /// Pearson's correlation of predicted and right numbers.
+    Pearson,
+    /// Spearman's correlation of predicted and right numbers.
+    Spearman,
 }
 
 impl Metric {
@@ -64,7 +70,25 @@ impl Metric {
             Self::BalancedAccuracy => "balanced_accuracy",
             Self::Mcc => "mcc",
             Self::CohenKappa => "cohen_kappa",
+            Self::Pearson => "pearson",
+            Self::Spearman => "spearman",
         }
+    }
+
+    /// The metric over a whole set that a task's metric (`polyloom metrics`) is; `None` for means over examples and for
+    /// what predictions and right answers are not enough for.
+    #[must_use]
+    pub fn over_the_set(metric: &str) -> Option<Self> {
+        Some(match metric {
+            "f1_macro" | "macro_f1" => Self::MacroF1,
+            "f1_weighted" | "weighted_f1" => Self::WeightedF1,
+            "balanced_accuracy" => Self::BalancedAccuracy,
+            "mcc" => Self::Mcc,
+            "cohen_kappa" => Self::CohenKappa,
+            "pearson" => Self::Pearson,
+            "spearman" => Self::Spearman,
+            _ => return None,
+        })
     }
 }
 
@@ -200,6 +224,8 @@ pub struct Paired {
     pub interval: Interval,
     /// How that was found; never `Auto`.
     pub bounds: Bounds,
+    /// Standard error of the difference; `NaN` for one example.
+    pub error: f64,
     /// Two-sided p-value.
     pub p: f64,
     /// The same after Holm's correction for the tasks and slices of this comparison.
@@ -223,6 +249,8 @@ pub struct Comparison {
     pub tasks: Vec<Paired>,
     /// Slices of the tasks, where any were asked for.
     pub slices: Vec<Paired>,
+    /// The mean over the tasks, where there are several.
+    pub overall: Option<Overall>,
     /// Examples that only one file holds (task, id, true: the first file), where that was allowed.
     pub left_out: Vec<(String, String, bool)>,
 }
@@ -330,6 +358,7 @@ pub fn compare_with(
     let all = all.map(|t| (t, settings.lower_is_better)).collect();
     correct(all, &[], settings.alpha)?;
     Ok(Comparison {
+        overall: Overall::of(&tasks, settings.alpha),
         tasks,
         slices: parts,
         left_out,
@@ -401,6 +430,11 @@ fn paired(task: &str, shared: &[Flip], binary: bool, settings: &Settings) -> Res
         difference: judged.difference,
         interval: judged.interval,
         bounds: judged.bounds,
+        error: if n > 1 {
+            judged.deviation / (n as f64).sqrt()
+        } else {
+            f64::NAN
+        },
         p: judged.p,
         p_holm: judged.p,
         test: judged.test,

@@ -7,6 +7,7 @@ use crate::error::{MergeError, Result};
 use crate::evaluate::board::predictions::Example;
 use crate::evaluate::metric::classification::{KappaWeights, table};
 use crate::evaluate::metric::confusion::{Confusion, Table, codes};
+use crate::evaluate::metric::correlation::{pearson, spearman};
 use crate::evaluate::metric::prf::{Average, PrfOptions};
 use crate::evaluate::statistics::Interval;
 use crate::evaluate::statistics::bootstrap::{Bootstrap, jackknife_counts, jackknife_mean};
@@ -52,10 +53,10 @@ pub(super) fn judge(
         return Err(MergeError::plan("bad-test", what).hint("only --test bootstrap can judge it"));
     }
     let bootstrap = bootstrap(task, settings);
-    let (difference, jackknife, sides) = if settings.metric == Metric::Median {
-        of_medians(&firsts, &seconds, &bootstrap)?
-    } else {
-        of_classes(shared, settings.metric, &bootstrap)?
+    let (difference, jackknife, sides) = match settings.metric {
+        Metric::Median => of_medians(&firsts, &seconds, &bootstrap)?,
+        Metric::Pearson | Metric::Spearman => of_numbers(shared, settings, &bootstrap)?,
+        metric => of_classes(shared, metric, &bootstrap)?,
     };
     let level = 1.0 - settings.alpha;
     let (interval, bounds) = match settings.bounds {
@@ -299,15 +300,92 @@ fn of_classes(shared: &[Flip], metric: Metric, bootstrap: &Bootstrap) -> Result<
     Ok((difference, jackknife.map_err(internal)?, sides))
 }
 
+fn of_numbers(shared: &[Flip], settings: &Settings, bootstrap: &Bootstrap) -> Result<Drawn> {
+    let metric = settings.metric;
+    let side = |second: bool| {
+        let example =
+            |f: &Flip| numbers(if second { &f.examples.1 } else { &f.examples.0 }, metric);
+        let found: Result<Vec<(f64, f64)>> = shared.iter().map(example).collect();
+        found
+    };
+    let sides = [side(false)?, side(true)?];
+    let of = |side: &[(f64, f64)],
+              scratch: &mut [Vec<f64>; 2],
+              rows: &mut dyn Iterator<Item = usize>| {
+        scratch.iter_mut().for_each(Vec::clear);
+        for row in rows {
+            scratch[0].push(side[row].0);
+            scratch[1].push(side[row].1);
+        }
+        correlation(metric, &scratch[0], &scratch[1])
+    };
+    let drawn = |side: &[(f64, f64)]| {
+        let scratch = || [Vec::new(), Vec::new()];
+        let replicates = bootstrap.indices(shared.len(), scratch, |scratch, indices| {
+            of(side, scratch, &mut indices.iter().map(|i| *i as usize))
+        });
+        replicates.map_err(internal)
+    };
+    let all = [drawn(&sides[0])?, drawn(&sides[1])?];
+    let values = all[0].values.iter().zip(&all[1].values);
+    let difference = Replicates {
+        point: all[1].point - all[0].point,
+        values: values.map(|(a, b)| b - a).collect(),
+    };
+    let mut scratch = [Vec::new(), Vec::new()];
+    let mut without = |side: &[(f64, f64)], row: usize| {
+        of(
+            side,
+            &mut scratch,
+            &mut (0..shared.len()).filter(|r| *r != row),
+        )
+    };
+    // O(n^2): only where it is asked for.
+    let left_out = if settings.bounds == Bounds::Bca {
+        shared.len()
+    } else {
+        0
+    };
+    let jackknife = (0..left_out)
+        .map(|row| (without(&sides[1], row) - without(&sides[0], row), 1))
+        .collect();
+    Ok((difference, jackknife, all))
+}
+
+/// What was predicted and what is right, as numbers.
+fn numbers(example: &Example, metric: Metric) -> Result<(f64, f64)> {
+    let (predicted, label) = example.texts.as_ref().ok_or_else(|| no_texts(metric))?;
+    let number = |text: &str| {
+        text.trim().parse::<f64>().map_err(|_| {
+            let what = format!("{} needs numbers, `{text}` is none", metric.name());
+            MergeError::plan("bad-metric", what)
+        })
+    };
+    Ok((number(predicted)?, number(label)?))
+}
+
+fn correlation(metric: Metric, x: &[f64], y: &[f64]) -> f64 {
+    let found = match metric {
+        Metric::Spearman => spearman(x, y),
+        _ => pearson(x, y),
+    };
+    found.map_or(f64::NAN, |c| c.r)
+}
+
 /// A metric of one system's examples.
 ///
 /// # Errors
-/// No examples, or a metric of classes on examples without texts.
+/// No examples, a metric of classes on examples without texts, a correlation of texts that are no numbers.
 pub fn corpus_value(metric: Metric, examples: &[&Example]) -> Result<f64> {
     let mut values: Vec<f64> = examples.iter().map(|e| e.value).collect();
     match metric {
         Metric::Mean => return Ok(mean(values)),
         Metric::Median => return Ok(median(&mut values)),
+        Metric::Pearson | Metric::Spearman => {
+            let pairs: Result<Vec<_>> = examples.iter().map(|e| numbers(e, metric)).collect();
+            let (x, y): (Vec<f64>, Vec<f64>) = pairs?.into_iter().unzip();
+            return Ok(correlation(metric, &x, &y));
+        }
         _ => {}
     }
     let texts = examples.iter().map(|e| e.texts.as_ref());
@@ -339,7 +417,7 @@ fn value(metric: Metric, table: &Table) -> f64 {
         Metric::BalancedAccuracy => table.balanced_accuracy(),
         Metric::Mcc => table.mcc(),
         Metric::CohenKappa => table.cohen_kappa(KappaWeights::None),
-        Metric::Mean | Metric::Median => table.accuracy(),
+        Metric::Mean | Metric::Median | Metric::Pearson | Metric::Spearman => table.accuracy(),
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use super::unpaired::{Unpaired, unpaired};
-use super::{Comparison, Metric, Paired, Settings, Slices, compare_with, correct};
+use super::{Comparison, Metric, Overall, Paired, Settings, Slices, compare_with, correct};
 use crate::error::Result;
 use crate::evaluate::aggregate::matrix::Direction;
 use crate::evaluate::board::predictions::{Columns, Predictions};
-use crate::evaluate::board::results::{Cell, Results, Task};
+use crate::evaluate::board::results::{Cell, Results};
 
 /// What two systems of a table are compared by.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ pub fn stored(
     let mut found = Comparison {
         tasks: Vec::new(),
         slices: Vec::new(),
+        overall: None,
         left_out: Vec::new(),
     };
     let mut lower = Vec::new();
@@ -50,7 +51,7 @@ pub fn stored(
             continue;
         };
         let own = Settings {
-            metric: metric(task).unwrap_or(settings.metric),
+            metric: Metric::over_the_set(&task.metric).unwrap_or(settings.metric),
             lower_is_better: task.column.direction == Some(Direction::Lower),
             ..*settings
         };
@@ -79,6 +80,10 @@ pub fn stored(
         found.tasks.push(paired);
         rest.retain(|u| u.task != *name);
     }
+    // Means of what goes up and what goes down would say nothing.
+    if lower.iter().all(|l| *l == lower[0]) {
+        found.overall = Overall::of(&found.tasks, settings.alpha);
+    }
     let tested: Vec<usize> = (0..rest.len()).filter(|u| !rest[*u].p.is_nan()).collect();
     let others: Vec<f64> = tested.iter().map(|u| rest[*u].p).collect();
     let tasks: Vec<(&mut Paired, bool)> = found.tasks.iter_mut().zip(lower).collect();
@@ -97,19 +102,6 @@ pub fn stored(
 
 fn record(cell: &Cell) -> Option<&Path> {
     cell.record.as_deref().filter(|p| p.is_file())
-}
-
-/// The metric of a task where it is one over the whole set that records are enough for.
-fn metric(task: &Task) -> Option<Metric> {
-    [
-        Metric::MacroF1,
-        Metric::WeightedF1,
-        Metric::BalancedAccuracy,
-        Metric::Mcc,
-        Metric::CohenKappa,
-    ]
-    .into_iter()
-    .find(|m| m.name() == task.metric)
 }
 
 /// The examples of one task of a file of records, under that name.
@@ -133,7 +125,7 @@ fn of_task(path: &Path, task: &str) -> Result<Option<Predictions>> {
 mod tests {
     use super::*;
     use crate::evaluate::aggregate::matrix::TaskColumn;
-    use crate::evaluate::board::results::System;
+    use crate::evaluate::board::results::{System, Task};
 
     #[test]
     fn records_pair_where_they_give_the_score() {
@@ -187,5 +179,62 @@ mod tests {
             "{:?}",
             found.notes
         );
+    }
+
+    #[test]
+    fn correlations_pair_too_and_the_mean_over_tasks_is_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, off: f64| {
+            let row = |i: usize| {
+                let (x, push) = (i as f64, if i % 3 == 0 { off } else { -off });
+                format!("t,{i},{x},{}\n", x + push)
+            };
+            let rows: String = (0..60).map(row).collect();
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("task,id,target,prediction\n{rows}")).unwrap();
+            path
+        };
+        let (old, new) = (write("old.csv", 30.0), write("new.csv", 3.0));
+        let pearson = |off: f64| {
+            let x: Vec<f64> = (0..60).map(f64::from).collect();
+            let y: Vec<f64> = x
+                .iter()
+                .zip(0..)
+                .map(|(x, i)| x + if i % 3 == 0 { off } else { -off })
+                .collect();
+            crate::evaluate::metric::correlation::pearson(&x, &y)
+                .unwrap()
+                .r
+        };
+        let cell = |value: f64, record: &std::path::PathBuf| {
+            Some(Cell {
+                record: Some(record.clone()),
+                ..Cell::new(value)
+            })
+        };
+        let results = Results {
+            systems: vec![System::new("a"), System::new("b")],
+            tasks: vec![
+                Task::new(TaskColumn::new("t"), "pearson"),
+                Task::new(TaskColumn::new("u"), "pearson"),
+            ],
+            cells: [(30.0, &old), (30.0, &old), (3.0, &new), (3.0, &new)]
+                .map(|(off, file)| cell(pearson(off), file))
+                .to_vec(),
+        };
+        let options = super::super::Options {
+            alpha: 0.05,
+            allow_partial: false,
+        };
+        let found = stored(&results, 0, 1, &options.into()).unwrap();
+        assert_eq!(found.notes, Vec::<String>::new());
+        assert_eq!((found.paired.tasks.len(), found.unpaired.len()), (2, 0));
+        let (one, all) = (&found.paired.tasks[0], found.paired.overall.unwrap());
+        assert!((one.difference - (pearson(3.0) - pearson(30.0))).abs() < 1e-12);
+        assert_eq!(one.verdict, super::super::Verdict::Better);
+        assert_eq!(all.tasks, 2);
+        assert!((all.difference - one.difference).abs() < 1e-12);
+        let of_two = (one.error.powi(2) + found.paired.tasks[1].error.powi(2)).sqrt() / 2.0;
+        assert!((all.error - of_two).abs() < 1e-12);
     }
 }

@@ -355,3 +355,48 @@ fn scores_alone_are_compared_as_if_unpaired() {
     assert!(found[1].p.is_nan() && found[1].p_holm.is_nan());
     assert_eq!(found[0].p_holm, found[0].p);
 }
+
+#[test]
+fn the_mean_over_tasks_by_hand() {
+    // Differences 1, 2, 3 (variance of the mean 1/3, 2 degrees) and 0, 0, 0, 4 (1, 3 degrees).
+    let of = |rows: [&[f64]; 2]| {
+        let mut both = predictions(&[]);
+        both.tasks.clear();
+        for (task, row) in ["a", "b"].iter().zip(rows) {
+            let ids: Vec<String> = (0..row.len()).map(|i| i.to_string()).collect();
+            let values: Vec<(&str, f64)> = ids
+                .iter()
+                .map(String::as_str)
+                .zip(row.iter().copied())
+                .collect();
+            let examples = predictions(&values).tasks.swap_remove("").unwrap();
+            both.tasks.insert((*task).to_owned(), examples);
+        }
+        both.binary = false;
+        both
+    };
+    let first = of([&[0.5, 1.5, 2.5], &[1.0; 4]]);
+    let second = of([&[1.5, 3.5, 5.5], &[1.0, 1.0, 1.0, 5.0]]);
+    let all = compare(&first, &second, options())
+        .unwrap()
+        .overall
+        .unwrap();
+    assert_eq!(
+        (all.tasks, all.means, all.difference),
+        (2, [1.25, 2.75], 1.5)
+    );
+    assert!((all.error - (4f64 / 3.0).sqrt() / 2.0).abs() < 1e-12);
+    // (4/3)^2 / (1/9 / 2 + 1 / 3) degrees of freedom.
+    let half = t_quantile(0.975, 32.0 / 7.0) * all.error;
+    assert!(
+        (all.interval.high - 1.5 - half).abs() < 1e-9,
+        "{:?}",
+        all.interval
+    );
+    let one = compare(
+        &predictions(&[("a", 1.0)]),
+        &predictions(&[("a", 0.0)]),
+        options(),
+    );
+    assert!(one.unwrap().overall.is_none());
+}

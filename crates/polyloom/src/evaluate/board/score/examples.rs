@@ -1,7 +1,5 @@
 //! The examples of a task as a model meets them: inputs, and what is right.
 
-use serde_json::Value;
-
 use super::answers::plain;
 use super::goal::{Goal, goals};
 use super::truth::{self, Truth};
@@ -210,13 +208,4 @@ fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
         pixels: bytes.to_vec(),
         size,
     })
-}
-
-/// The text that stands for a class in predictions.
-#[must_use]
-pub fn named(asked: &Asked, class: u32) -> Value {
-    asked
-        .classes
-        .get(class as usize)
-        .map_or(Value::Null, |n| n.as_str().into())
 }
