@@ -319,7 +319,7 @@ fn events_hold_what_the_table_shows() {
         .lines()
         .map(|l| serde_json::from_str(l).unwrap())
         .collect();
-    assert_eq!(events.len(), 3);
+    assert_eq!(events.len(), 4);
     assert_eq!(events[0]["task"], "intents");
     assert_eq!(
         (&events[0]["worse"], &events[0]["better"]),
@@ -329,7 +329,13 @@ fn events_hold_what_the_table_shows() {
     assert_eq!(events[0]["flips"].as_array().unwrap().len(), 3);
     assert_eq!(events[1]["verdict"], "no clear change");
     assert_eq!(
-        events[2]["verdict"],
+        (&events[2]["type"], &events[2]["tasks"]),
+        (&"overall".into(), &2.into())
+    );
+    let gap = (0.28 / 3.0 - 0.01) / 2.0;
+    assert!((events[2]["difference"].as_f64().unwrap() - gap).abs() < 1e-9);
+    assert_eq!(
+        events[3]["verdict"],
         "better on 1 of 2, no clear change on 1 of 2"
     );
 }
