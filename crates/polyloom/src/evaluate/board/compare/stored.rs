@@ -186,7 +186,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, off: f64| {
             let row = |i: usize| {
-                let (x, push) = (i as f64, if usize::is_multiple_of(i, 3) { off } else { -off });
+                let (x, push) = (
+                    i as f64,
+                    if usize::is_multiple_of(i, 3) {
+                        off
+                    } else {
+                        -off
+                    },
+                );
                 format!("t,{i},{x},{}\n", x + push)
             };
             let rows: String = (0..60).map(row).collect();
@@ -200,7 +207,13 @@ mod tests {
             let y: Vec<f64> = x
                 .iter()
                 .zip(0..)
-                .map(|(x, i)| x + if usize::is_multiple_of(i, 3) { off } else { -off })
+                .map(|(x, i)| {
+                    x + if usize::is_multiple_of(i, 3) {
+                        off
+                    } else {
+                        -off
+                    }
+                })
                 .collect();
             crate::evaluate::metric::correlation::pearson(&x, &y)
                 .unwrap()
