@@ -96,6 +96,8 @@ pub enum Command {
     Adapt(crate::args_adapt::AdaptArgs),
     /// Train one task, or several jointly: all weights, low-rank parts or heads
     Train(Box<crate::args_train::TrainArgs>),
+    /// Collect activation or Fisher statistics for data-aware merges
+    Stats(Box<crate::args_stats::StatsArgs>),
     /// Store deltas small: masks over one shared vector; restore
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors

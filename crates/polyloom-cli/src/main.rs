@@ -12,6 +12,7 @@ mod args_quickstart;
 mod args_report;
 mod args_results;
 mod args_run;
+mod args_stats;
 mod args_synth;
 mod args_tasks;
 mod args_train;

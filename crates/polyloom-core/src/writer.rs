@@ -1,6 +1,10 @@
 //! The one writer: safetensors files whose layout is known before the first byte, in a folder that appears whole or
 //! not at all.
 
+mod file;
+
+pub use file::OutputFile;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ pub mod error;
 pub mod image;
 pub mod models;
 pub mod ops;
+pub mod stats;
 pub mod tasks;
 pub mod text;
 pub mod train;

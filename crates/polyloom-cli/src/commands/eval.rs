@@ -7,6 +7,9 @@ mod predictions;
 mod table;
 mod target;
 
+pub(super) use models::lists;
+pub(super) use target::names;
+
 use std::process::ExitCode;
 
 use polyloom::MergeError;

@@ -14,6 +14,7 @@ mod predict;
 mod quickstart;
 mod report;
 mod run;
+mod stats;
 mod tasks;
 mod train;
 
@@ -52,6 +53,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Eval(_)
             | Command::Predict(_)
             | Command::Train(_)
+            | Command::Stats(_)
     );
     if args.global.download && !fetches {
         ui.note("no effect here: --download");
@@ -71,6 +73,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
         Command::Quickstart(args) => quickstart::run(&args, ui),
         Command::Train(args) => train::run(&args, hub, ui),
+        Command::Stats(args) => stats::run(&args, hub, ui),
         Command::Tasks(args) => tasks::run(args, ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {

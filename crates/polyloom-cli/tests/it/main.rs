@@ -29,6 +29,7 @@ mod quickstart;
 mod report;
 mod run;
 mod same_order;
+mod stats;
 mod synth;
 mod tasks;
 mod tasks_more;

@@ -37,6 +37,15 @@ impl Gram {
         self.add_view(block.view());
     }
 
+    /// The same, shared out over the threads of the pool by columns: the bits do not depend on their number.
+    ///
+    /// # Panics
+    /// If the block has another number of columns.
+    pub fn add_shared(&mut self, block: &Matrix) {
+        assert_eq!(self.columns(), block.cols, "gram matrix: columns");
+        shared(self.sum.as_mut(), block.view(), 0);
+    }
+
     fn add_view(&mut self, block: MatRef<'_, f64>) {
         matmul(
             self.sum.as_mut(),
@@ -49,6 +58,18 @@ impl Gram {
             1.0,
             Par::Seq,
         );
+    }
+
+    /// Number of columns of the matrix.
+    pub fn columns(&self) -> usize {
+        self.sum.ncols()
+    }
+
+    /// The whole symmetric matrix over `divisor`, row by row, rounded once.
+    pub fn divided(&self, divisor: f64) -> impl Iterator<Item = f32> + '_ {
+        let n = self.columns();
+        let at = move |r: usize, c: usize| self.sum[(r.max(c), r.min(c))];
+        (0..n).flat_map(move |r| (0..n).map(move |c| (at(r, c) / divisor) as f32))
     }
 
     /// True if all rows are zero.
@@ -97,6 +118,35 @@ impl Gram {
             s,
             vectors: columns,
         })
+    }
+}
+
+/// Columns that one thread works on.
+const PANEL: usize = 128;
+
+/// Adds `A' a` from the diagonal downwards to columns from number `at` on of a sum, `a` those columns of `A`.
+fn shared(mut sum: MatMut<'_, f64>, block: MatRef<'_, f64>, at: usize) {
+    let (n, panels) = (sum.ncols(), sum.ncols().div_ceil(PANEL));
+    if panels > 1 {
+        let half = panels / 2 * PANEL;
+        let (left, right) = sum.split_at_col_mut(half);
+        rayon::join(
+            || shared(left, block, at),
+            || shared(right, block, at + half),
+        );
+    } else if n > 0 && block.nrows() > 0 {
+        let rows = sum.nrows() - at;
+        matmul(
+            sum.as_mut().subrows_mut(at, rows),
+            BlockStructure::Rectangular,
+            Accum::Add,
+            block.subcols(at, rows).transpose(),
+            BlockStructure::Rectangular,
+            block.subcols(at, n),
+            BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
     }
 }
 
@@ -222,6 +272,21 @@ mod tests {
             }
             let nearest = tall.times(&found.inverse_root());
             assert!(distance(&nearest, &polar(&tall).unwrap().0) < 1e-9);
+        }
+    }
+
+    #[test]
+    fn shared_sums_are_the_product() {
+        for (rows, cols) in [(7, 1), (5, 128), (9, 300)] {
+            let m = random(rows, cols, "g");
+            let mut gram = Gram::new(cols);
+            gram.add_shared(&m);
+            gram.add_shared(&m);
+            let want = m.transposed().times(&m);
+            let got: Vec<f32> = gram.divided(2.0).collect();
+            for (a, b) in got.iter().zip(&want.data) {
+                assert!((f64::from(*a) - b).abs() < 1e-5, "{a} {b}");
+            }
         }
     }
 

@@ -233,11 +233,7 @@ impl Clip {
             rows.push((i * batch.length + at) as u32);
         }
         let flat = ops::reshape(&x, &[batch.ids.len(), tower.hidden_size])?;
-        ops::linear(
-            &ops::rows(&flat, &rows)?,
-            &weights.tensor("text_projection.weight")?,
-            None,
-        )
+        weights.linear("text_projection", &ops::rows(&flat, &rows)?)
     }
 
     /// Vectors of pictures, `[images, projection_dim]`, not of length 1.
@@ -291,7 +287,7 @@ impl Clip {
         let first = ops::reshape(&ops::narrow(&x, 1, 0, 1)?, &[images, tower.hidden_size])?;
         let pooled =
             weights.layer_norm("vision_model.post_layernorm", &first, tower.layer_norm_eps)?;
-        ops::linear(&pooled, &weights.tensor("visual_projection.weight")?, None)
+        weights.linear("visual_projection", &pooled)
     }
 
     /// Scores of every picture for every text, `[images, texts]`: cosines times the learned factor.

@@ -46,10 +46,7 @@ impl Opened {
     /// # Errors
     /// As [`Self::open`]; an adapter that does not fit.
     pub fn folded(model: &Path, adapter: &Path) -> Result<Self> {
-        let text = |path: &Path| path.display().to_string();
-        let mut given = named(&text(model))?;
-        given.reference.adapter = Some((text(adapter), None));
-        Self::load(given)
+        Self::load(placed(model, Some(adapter))?)
     }
 
     fn load(given: recipe::Model) -> Result<Self> {
@@ -85,6 +82,23 @@ impl Opened {
             warnings: opened.warnings,
         })
     }
+}
+
+/// A folder, with the adapter to fold in, as a model of a recipe.
+fn placed(model: &Path, adapter: Option<&Path>) -> Result<recipe::Model> {
+    let text = |path: &Path| path.display().to_string();
+    let mut given = named(&text(model))?;
+    given.reference.adapter = adapter.map(|a| (text(a), None));
+    Ok(given)
+}
+
+/// The fingerprint of a model's weights with an adapter folded in.
+///
+/// # Errors
+/// Files that cannot be read, an adapter that does not fit.
+pub fn fingerprint(model: &Path, adapter: Option<&Path>) -> Result<String> {
+    let opened = open_model(placed(model, adapter)?, Dialect::Loom, &Places::default())?;
+    Ok(polyloom::plan::statistics::fingerprint(&opened)?)
 }
 
 /// A reference as a model of a recipe.

@@ -33,17 +33,34 @@ pub fn is_for(head: &str, task: &str, target: &str) -> bool {
     head == all || head == short || (!task.contains('/') && ends())
 }
 
+/// Names of the linear layers of the classifier that a model was saved with, in order; none where it has none. RoBERTa's
+/// head has a layer of its own before the last, DistilBERT's stands before the head; BERT's pooler belongs to the trunk.
+///
+/// # Errors
+/// Never in practice: weights in memory.
+pub fn own_layers(model: &Model) -> Result<Vec<&'static str>> {
+    Ok(match (model.classifier()?, &model.trunk) {
+        (None, _) => Vec::new(),
+        (Some(name @ "classifier.out_proj"), _) => vec!["classifier.dense", name],
+        (Some(name), Trunk::Bert(b)) if b.config.model_type == "distilbert" => {
+            vec!["pre_classifier", name]
+        }
+        (Some(name), _) => vec![name],
+    })
+}
+
 /// The classifier of a model that was saved with one, as a head. Its labels are those of `id2label`, none where these
 /// only count.
 ///
 /// # Errors
 /// Tensors of a classifier that are not there, a classifier on a decoder.
 pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
-    let weights = &model.weights;
-    let Some(name) = model.classifier()? else {
+    let names = own_layers(model)?;
+    if names.is_empty() {
         return Ok(None);
-    };
-    let layer = |name: &str| -> Result<(Tensor, Tensor)> {
+    }
+    let weights = &model.weights;
+    let layer = |name: &&str| -> Result<(Tensor, Tensor)> {
         let weight = weights.tensor(&format!("{name}.weight"))?.data().clone();
         let out = weight.dims().first().copied().unwrap_or(0);
         let bias = match weights.find(&format!("{name}.bias"))? {
@@ -58,19 +75,14 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
         kind: HeadKind::Classification,
         labels: model.classes.clone(),
         task_hash: None,
-        layers: vec![layer(name)?],
+        layers: names.iter().map(layer).collect::<Result<_>>()?,
         activation: Activation::Tanh,
         scale: [0.0, 1.0],
     };
     match &model.trunk {
-        // RoBERTa's head has a layer of its own; BERT's pooler stands before the head, DistilBERT's a ReLU.
-        _ if name == "classifier.out_proj" => head.layers.insert(0, layer("classifier.dense")?),
-        Trunk::Bert(b) if b.config.model_type == "distilbert" => {
-            head.layers.insert(0, layer("pre_classifier")?);
-            head.activation = Activation::Relu;
-        }
-        Trunk::Bert(_) => head.feature = Feature::Pooled,
-        Trunk::Vit(_) | Trunk::Mlp(_) => {}
+        Trunk::Bert(b) if b.config.model_type == "distilbert" => head.activation = Activation::Relu,
+        Trunk::Bert(_) if names.len() == 1 => head.feature = Feature::Pooled,
+        Trunk::Bert(_) | Trunk::Vit(_) | Trunk::Mlp(_) => {}
         Trunk::Decoder(_) | Trunk::T5(_) | Trunk::Clip(_) => {
             let what =
                 "has a head of classes on a decoder, a T5 or a CLIP, which cannot be run yet";

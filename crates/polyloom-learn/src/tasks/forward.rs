@@ -10,6 +10,7 @@ use crate::models::open::Model;
 use crate::models::sentence::{Pooling, pooled};
 use crate::models::{Batch, Source, Tokens};
 use crate::ops::{self, Activation};
+use crate::text::Text;
 
 /// Features of the inputs of several tasks in one pass of the trunk: for each part `[inputs, width]`.
 ///
@@ -36,37 +37,7 @@ pub fn features(
             seen(model, source, &pixels, parts)
         }
         Reader::Texts(text) => {
-            let (mut sequences, mut how): (Vec<&Tokens>, Vec<Pooling>) = (Vec::new(), Vec::new());
-            for (feature, shown) in parts {
-                let start = sequences.len();
-                let mut second = Vec::new();
-                for shown in shown {
-                    match (feature, shown) {
-                        (Feature::Pair, Shown::Two(two)) => {
-                            sequences.push(&two[0]);
-                            second.push(&two[1]);
-                        }
-                        (Feature::Pair, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
-                            return Err(Error::shape(
-                                "features",
-                                format!(
-                                    "inputs that the feature `{}` does not read",
-                                    feature.word()
-                                ),
-                            ));
-                        }
-                        (_, Shown::One(one)) => sequences.push(one),
-                    }
-                }
-                sequences.extend(second);
-                let pooling = match feature {
-                    Feature::Cls | Feature::Pooled => Pooling::First,
-                    Feature::Last => Pooling::Last,
-                    Feature::Mean | Feature::Pair => Pooling::Mean,
-                };
-                how.extend(vec![pooling; sequences.len() - start]);
-            }
-            let batch = Batch::of(&sequences, text.pad())?;
+            let (batch, how) = joined(text, parts)?;
             let vectors = pooled(&model.hidden(source, &batch)?, &batch, &how)?;
             let (mut found, mut at) = (Vec::new(), 0);
             for (feature, shown) in parts {
@@ -86,6 +57,42 @@ pub fn features(
             Ok(found)
         }
     }
+}
+
+/// All sequences of several tasks as one batch, and how each is pooled. A part of pairs comes with its first texts, then
+/// its second ones.
+///
+/// # Errors
+/// Inputs that a feature does not read.
+pub fn joined(text: &Text, parts: &[(Feature, Vec<&Shown>)]) -> Result<(Batch, Vec<Pooling>)> {
+    let (mut sequences, mut how): (Vec<&Tokens>, Vec<Pooling>) = (Vec::new(), Vec::new());
+    for (feature, shown) in parts {
+        let start = sequences.len();
+        let mut second = Vec::new();
+        for shown in shown {
+            match (feature, shown) {
+                (Feature::Pair, Shown::Two(two)) => {
+                    sequences.push(&two[0]);
+                    second.push(&two[1]);
+                }
+                (Feature::Pair, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
+                    return Err(Error::shape(
+                        "features",
+                        format!("inputs that the feature `{}` does not read", feature.word()),
+                    ));
+                }
+                (_, Shown::One(one)) => sequences.push(one),
+            }
+        }
+        sequences.extend(second);
+        let pooling = match feature {
+            Feature::Cls | Feature::Pooled => Pooling::First,
+            Feature::Last => Pooling::Last,
+            Feature::Mean | Feature::Pair => Pooling::Mean,
+        };
+        how.extend(vec![pooling; sequences.len() - start]);
+    }
+    Ok((Batch::of(&sequences, text.pad())?, how))
 }
 
 /// Features of pictures, in the order of the parts.

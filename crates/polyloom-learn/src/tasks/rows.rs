@@ -124,18 +124,37 @@ impl Rows {
         feature: Feature,
         limit: Option<usize>,
     ) -> Result<Self> {
+        let taken = |n| {
+            (0..n)
+                .map(|i| examples::is_taken(i, n, limit))
+                .collect::<Vec<bool>>()
+        };
+        Self::read_some(spec, loader, split, reader, feature, taken)
+    }
+
+    /// Those rows of a split for which `taken`, given their number, says so; in the order of the split.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_some(
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        split: &str,
+        reader: &Reader,
+        feature: Feature,
+        taken: impl FnOnce(usize) -> Vec<bool>,
+    ) -> Result<Self> {
         let all = examples::read(spec, loader, split)?;
-        let n = all.rows.len();
-        let most = limit.unwrap_or(n).min(n);
+        let taken = taken(all.rows.len());
         let mut rows = Self {
             wanted: vec![Vec::new(); all.asked.len()],
             asked: all.asked,
-            ids: Vec::with_capacity(most),
+            ids: Vec::new(),
             shown: Vec::new(),
         };
-        let mut inputs = Vec::with_capacity(most);
-        for (i, row) in all.rows.into_iter().enumerate() {
-            if examples::is_taken(i, n, limit) {
+        let mut inputs = Vec::new();
+        for (row, taken) in all.rows.into_iter().zip(taken) {
+            if taken {
                 rows.ids.push(row.id);
                 inputs.push(row.input);
                 for (list, wanted) in rows.wanted.iter_mut().zip(row.wanted) {

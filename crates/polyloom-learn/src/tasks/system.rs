@@ -155,6 +155,14 @@ impl System {
         Ok(length.map(|n| n as usize))
     }
 
+    /// The fingerprint of its weights, by which a merge tells whose statistics a file holds.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        family::fingerprint(&self.base, self.adapter.as_deref())
+    }
+
     /// Hash of its content: configuration, tokenizer, weights, adapter, heads.
     ///
     /// # Errors
@@ -183,7 +191,22 @@ impl Base {
     /// # Errors
     /// As [`Opened::open`] and [`Reader::of`].
     pub fn open(path: &Path, most: Option<usize>) -> Result<Self> {
-        let opened = Opened::open(&path.display().to_string())?;
+        Self::of(path, Opened::open(&path.display().to_string())?, most)
+    }
+
+    /// A system on a base of its own, all of it in weights: an adapter is folded in.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn whole(system: &System, most: Option<usize>) -> Result<Self> {
+        let opened = match &system.adapter {
+            Some(adapter) => Opened::folded(&system.base, adapter)?,
+            None => Opened::open(&system.base.display().to_string())?,
+        };
+        Self::of(&system.base, opened, most)
+    }
+
+    fn of(path: &Path, opened: Opened, most: Option<usize>) -> Result<Self> {
         Ok(Self {
             reader: Reader::of(&opened.model, most)?,
             headers: Checkpoint::open(path)?,
@@ -192,17 +215,23 @@ impl Base {
         })
     }
 
+    /// The base itself, ready to run.
+    #[must_use]
+    pub fn alone(&self) -> Ready<'_> {
+        Ready {
+            base: self,
+            change: Change::None,
+            warnings: self.opened.warnings.clone(),
+        }
+    }
+
     /// A system on this base, ready to run.
     ///
     /// # Errors
     /// An adapter that does not fit.
     pub fn ready(&self, system: &System) -> Result<Ready<'_>> {
         let Some(adapter) = &system.adapter else {
-            return Ok(Ready {
-                base: self,
-                change: Change::None,
-                warnings: self.opened.warnings.clone(),
-            });
+            return Ok(self.alone());
         };
         let own = |name: &str| {
             let head = |stem: &str| name == stem || name.starts_with(&format!("{stem}."));

@@ -71,7 +71,7 @@ fn named(tensor: &TensorJob) -> String {
 fn lacks(file: Option<String>, name: &str, what: &str) -> MergeError {
     MergeError::plan("missing-statistics", format!("{what} `{name}`"))
         .at(file.unwrap_or_default())
-        .hint("collect the statistics on this very model: `fisher` needs one value per parameter")
+        .hint("collect them on this very model: `polyloom stats MODEL -t TASK --kind fisher -o FILE`; `fisher` needs one value per parameter")
         .hint("or merge with `regmean` or `linear`, which average what has no statistics")
 }
 

@@ -85,7 +85,10 @@ pub(super) fn statistics<'a>(
             ),
         )
         .hint(format!(
-            "name its file with `stats = \"FILE\"` in `[[expert]]` (--each stats=FILE,FILE): safetensors with one tensor `<weight name>.{kind}` per weight"
+            "name its file with `stats = \"FILE\"` in `[[expert]]` (--each stats=FILE,FILE)"
+        ))
+        .hint(format!(
+            "`polyloom stats MODEL -t TASK --kind {kind} -o FILE` collects it: safetensors with one tensor `<weight name>.{kind}` per weight"
         ))),
     }
 }
@@ -116,7 +119,7 @@ fn solved(tensor: &TensorJob, experts: usize, statistics: &dyn Statistics) -> Re
                 ),
             )
             .at(statistics.file(expert).unwrap_or_default())
-            .hint("these statistics belong to another model: collect them again on this one"));
+            .hint("these statistics belong to another model: `polyloom stats` collects those of this one"));
         }
     }
     Ok(true)
@@ -228,7 +231,7 @@ impl Kernel for Solve {
                 ),
             )
             .at(files.join(", "))
-            .hint("collect the statistics again, or leave this tensor out of one file to average the weight")
+            .hint("collect the statistics again (`polyloom stats`), or leave this tensor out of one file to average the weight")
         })?;
         for (o, v) in out.iter_mut().zip(&x.data) {
             *o = *v as f32;

@@ -102,6 +102,21 @@ fn check_groups(plan: &mut Plan) -> Result<(), Vec<MergeError>> {
                 continue;
             }
         }
+        match super::statistics::doubts(&plan.recipe, &plan.models, &plan.groups[g]) {
+            // Several groups may have the same experts.
+            Ok(doubts) => {
+                for text in doubts {
+                    let note = Note {
+                        warning: true,
+                        text,
+                    };
+                    if !plan.notes.contains(&note) {
+                        plan.notes.push(note);
+                    }
+                }
+            }
+            Err(error) => errors.push(error),
+        }
         let group = &plan.groups[g];
         let Some(method) = crate::merge::find(group.composition.method) else {
             continue;

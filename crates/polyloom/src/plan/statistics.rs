@@ -2,7 +2,8 @@
 //!
 //! A file is a safetensors file with one tensor per weight, named `<weight name>.gram` (`[in, in]`, `X'X / rows` of the
 //! inputs of a linear layer) or `<weight name>.fisher` (the diagonal Fisher information, in the shape of the weight).
-//! Weights go by their names in the expert's own file.
+//! Weights go by their names in the expert's own file. The header says what they were collected on (`polyloom stats`):
+//! `task`, `task_hash`, `rows`, `split`, `kind`, `seed` and `model`, a [`fingerprint`] of the weights.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +71,92 @@ fn files_of(recipe: &Recipe, models: &[Opened], group: &Group) -> Vec<Option<Str
             }
         })
         .collect()
+}
+
+/// Values that a fingerprint takes from the beginning, the middle and the end of every tensor.
+const SAMPLED: usize = 32;
+
+/// A fingerprint of a model's weights as they are opened (adapters folded in): names, shapes and a few values of every
+/// tensor of fractions. It is the same for the same numbers in another format or type, and cheap enough for every plan:
+/// it tells experts of one base apart, and does not prove that nothing was changed.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn fingerprint(model: &Opened) -> Result<String> {
+    let mut entries: Vec<_> = model.tensors.iter().collect();
+    entries.sort_by(|a, b| a.1.stored.cmp(&b.1.stored));
+    let (mut text, mut scratch) = (Vec::new(), Scratch::default());
+    for (name, entry) in entries {
+        if !entry.dtype.is_float() {
+            continue;
+        }
+        text.extend(format!("{} {:?}\n", entry.stored, entry.shape).into_bytes());
+        let n: usize = entry.shape.iter().product();
+        let most = SAMPLED.min(n);
+        for start in [0, (n - most) / 2, n - most] {
+            let mut values = vec![0f32; most];
+            model.read(name, start, &mut values, &mut scratch)?;
+            text.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+    }
+    let hash = polyloom_core::hash::xxh3(&text);
+    Ok(format!("{FINGERPRINT}{hash:016x}"))
+}
+
+const FINGERPRINT: &str = "xxh3-64-weights:";
+
+/// What does not fit together: statistics that were collected on another model than their expert, or on other data of
+/// the task than the expert was trained on. Files that say nothing about it are taken as they are.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn doubts(recipe: &Recipe, models: &[Opened], group: &Group) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (path, expert) in files_of(recipe, models, group)
+        .into_iter()
+        .zip(&group.experts)
+    {
+        let Some(path) = path else { continue };
+        let file = Checkpoint::open(&path)?;
+        let said = |key: &str| file.metadata().get(key).map(String::as_str);
+        let expert = &models[*expert];
+        let name = &expert.model.name;
+        if let Some(model) = said("model").filter(|m| m.starts_with(FINGERPRINT))
+            && fingerprint(expert)? != model
+        {
+            found.push(format!(
+                "{path}: these statistics were collected on other weights than those of `{name}`; `polyloom stats` collects its own"
+            ));
+        }
+        let (Some(task), Some(hash)) = (said("task"), said("task_hash")) else {
+            continue;
+        };
+        if let Some(trained) = trained_on(expert, task)?.filter(|t| t != hash) {
+            let short = |h: &str| h.chars().take(12).collect::<String>();
+            found.push(format!(
+                "{path}: task `{task}` was {} when these statistics were collected and {} when `{name}` was trained: its data or its spec is another one",
+                short(hash),
+                short(&trained),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Hash of a task that an expert's `polyloom.json` says it was trained on.
+fn trained_on(expert: &Opened, task: &str) -> Result<Option<String>> {
+    let folder = expert.adapter.as_deref().unwrap_or(&expert.path);
+    let file = folder.join("polyloom.json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let told = polyloom_core::checkpoint::read_json(&file)?;
+    let below = format!("{task}/");
+    let of = told["tasks"].as_array().into_iter().flatten().find(|t| {
+        let id = t["id"].as_str().unwrap_or_default();
+        id == task || id.starts_with(&below)
+    });
+    Ok(of.and_then(|t| Some(t["task_hash"].as_str()?.to_owned())))
 }
 
 /// All statistics files of a plan, each once.

@@ -11,6 +11,12 @@ use crate::support::{merge, model, read};
 
 /// A tensor file with f32 tensors.
 pub(crate) fn tensors(file: &Path, list: &[(&str, &[usize], &[f32])]) {
+    tensors_of(file, list, &[]);
+}
+
+/// The same with header metadata.
+fn tensors_of(file: &Path, list: &[(&str, &[usize], &[f32])], metadata: &[(&str, &str)]) {
+    let metadata = metadata.iter().map(|(k, v)| ((*k).into(), (*v).into()));
     let list: Vec<_> = list
         .iter()
         .map(|(name, shape, values)| {
@@ -25,7 +31,7 @@ pub(crate) fn tensors(file: &Path, list: &[(&str, &[usize], &[f32])]) {
             )
         })
         .collect();
-    std::fs::write(file, safetensors_bytes(&list, &Default::default())).unwrap();
+    std::fs::write(file, safetensors_bytes(&list, &metadata.collect())).unwrap();
 }
 
 /// Experts `a` (all 0) and `b` (all 4, names behind a prefix), statistics beside the recipe.
@@ -118,6 +124,52 @@ fn regmean_averages_with_a_note_and_fisher_refuses() {
         "{text}"
     );
     assert!(!errors[0].hints().is_empty() && !target.exists());
+}
+
+#[test]
+fn statistics_of_another_model_or_other_data_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let gram: [(&str, &[usize], &[f32]); 1] = [("m.w.gram", &[2, 2], &[3.0, 0.0, 0.0, 1.0])];
+    recipe_file(dir.path(), "regmean", "gram", &gram);
+    let planned = || {
+        let recipe = recipe::read(&dir.path().join("loom.toml"))
+            .unwrap()
+            .remove(0);
+        plan::build(recipe, &Places::default()).unwrap()
+    };
+    let prints: Vec<String> = planned()
+        .models
+        .iter()
+        .map(|m| plan::statistics::fingerprint(m).unwrap())
+        .collect();
+    assert_ne!(prints[0], prints[1]);
+    let notes = |model: &str, hash: &str| {
+        let said = [("model", model), ("task", "t"), ("task_hash", hash)];
+        tensors_of(&dir.path().join("b.stats"), &gram, &said);
+        planned().notes
+    };
+    assert!(notes(&prints[1], "old").is_empty());
+    let other = notes(&prints[0], "old");
+    assert!(
+        other.len() == 1
+            && other[0].warning
+            && other[0].text.contains("other weights than those of `b`"),
+        "{other:?}"
+    );
+    // What another program calls a model says nothing.
+    assert!(notes("mine", "old").is_empty());
+    std::fs::write(
+        dir.path().join("b/polyloom.json"),
+        r#"{"tasks": [{"id": "other", "task_hash": "x"}, {"id": "t", "task_hash": "new"}]}"#,
+    )
+    .unwrap();
+    let other = notes(&prints[1], "old");
+    assert!(
+        other.len() == 1 && other[0].warning && other[0].text.contains("task `t` was old"),
+        "{other:?}"
+    );
+    assert!(planned().check_strict().is_err());
+    assert!(notes(&prints[1], "new").is_empty());
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Ids of the tasks of every system: those that were given, else its own.
-fn lists(
+pub(in crate::commands) fn lists(
     systems: &[System],
     catalogue: &Catalogue,
     given: &[String],
