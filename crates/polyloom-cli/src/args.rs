@@ -98,6 +98,8 @@ pub enum Command {
     Train(Box<crate::args_train::TrainArgs>),
     /// Collect activation or Fisher statistics for data-aware merges
     Stats(Box<crate::args_stats::StatsArgs>),
+    /// Learn how much of each expert goes into a merged model (AdaMerging, aTLAS)
+    Tune(Box<crate::args_tune::TuneArgs>),
     /// Store deltas small: masks over one shared vector; restore
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors

@@ -92,7 +92,7 @@ pub enum Method {
     Lora,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or("write KEY=VALUE, such as train.rate=1e-4")?;

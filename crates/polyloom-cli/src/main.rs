@@ -16,6 +16,7 @@ mod args_stats;
 mod args_synth;
 mod args_tasks;
 mod args_train;
+mod args_tune;
 mod commands;
 mod endpoint;
 mod hub;

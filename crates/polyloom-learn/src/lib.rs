@@ -11,8 +11,10 @@ pub mod image;
 pub mod models;
 pub mod ops;
 pub mod stats;
+mod recipe;
 pub mod tasks;
 pub mod text;
 pub mod train;
+pub mod tune;
 
 pub use error::{Error, Result};

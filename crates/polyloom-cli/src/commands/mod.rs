@@ -17,6 +17,7 @@ mod run;
 mod stats;
 mod tasks;
 mod train;
+mod tune;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Predict(_)
             | Command::Train(_)
             | Command::Stats(_)
+            | Command::Tune(_)
     );
     if args.global.download && !fetches {
         ui.note("no effect here: --download");
@@ -74,6 +76,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Quickstart(args) => quickstart::run(&args, ui),
         Command::Train(args) => train::run(&args, hub, ui),
         Command::Stats(args) => stats::run(&args, hub, ui),
+        Command::Tune(args) => tune::run(&args, hub, ui),
         Command::Tasks(args) => tasks::run(args, ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {

@@ -26,7 +26,7 @@ use crate::ui::{Failure, Ui};
 pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
     let recipe = asked(args)?;
-    let given = given(&recipe.train.tasks, args)?;
+    let given = given(&recipe.train.tasks, &args.places)?;
     let opened = match &recipe.base {
         Some(base) => {
             let merge = recipe::from_models("passthrough", None, std::slice::from_ref(base))?;
@@ -115,12 +115,15 @@ fn asked(args: &TrainArgs) -> Result<Recipe, Failure> {
 }
 
 /// The tasks, with their folders and hashes.
-fn given(named: &[String], args: &TrainArgs) -> Result<Vec<Given>, Failure> {
-    let (catalogue, ids) = catalogue(&args.places, named)?;
+pub(super) fn given(
+    named: &[String],
+    places: &crate::args_tasks::Places,
+) -> Result<Vec<Given>, Failure> {
+    let (catalogue, ids) = catalogue(places, named)?;
     let mut found = Vec::new();
     for id in expanded(&catalogue, &ids)? {
         let task = catalogue.task(&id)?;
-        let folder = roots(&args.places).folder(task)?;
+        let folder = roots(places).folder(task)?;
         let loader = Loader::new(&task.spec, folder.clone(), Limits::default());
         let hash = task_hash(&task.spec, &loader.hashes()?);
         found.push(Given {

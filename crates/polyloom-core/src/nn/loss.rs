@@ -85,9 +85,79 @@ pub fn cross_entropy_backward(
     out
 }
 
+/// Entropy of the softmax of every row of scores, in nats, and the probabilities, which the backward pass reads.
+///
+/// # Panics
+/// If `scores` is not whole rows.
+pub fn entropy(scores: &[f32], classes: usize) -> (Vec<f32>, Vec<f32>) {
+    assert!(
+        classes > 0 && scores.len().is_multiple_of(classes),
+        "rows of an entropy"
+    );
+    let mut probabilities = scores.to_vec();
+    softmax::forward(&mut probabilities, classes);
+    // What has no probability adds nothing.
+    let part = |p: f32| {
+        if p > 0.0 {
+            -f64::from(p) * f64::from(p).ln()
+        } else {
+            0.0 * f64::from(p)
+        }
+    };
+    let rows = probabilities
+        .par_chunks(classes)
+        .with_min_len((super::BLOCK / classes).max(1));
+    let found = rows.map(|row| row.iter().map(|p| part(*p)).sum::<f64>() as f32);
+    (found.collect(), probabilities)
+}
+
+/// Gradient of the scores from the gradient of every row's entropy: `-g p (ln p + H)`.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn entropy_backward(
+    probabilities: &[f32],
+    classes: usize,
+    entropies: &[f32],
+    grad: &[f32],
+) -> Vec<f32> {
+    assert!(
+        probabilities.len() == entropies.len() * classes && grad.len() == entropies.len(),
+        "rows of an entropy"
+    );
+    let mut out = vec![0f32; probabilities.len()];
+    let rows = out
+        .par_chunks_mut(classes)
+        .with_min_len((super::BLOCK / classes).max(1));
+    rows.enumerate().for_each(|(i, out)| {
+        let (h, g) = (entropies[i], grad[i]);
+        for (o, p) in out.iter_mut().zip(&probabilities[i * classes..]) {
+            if *p > 0.0 {
+                *o = -g * p * (p.ln() + h);
+            }
+        }
+    });
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entropies_by_hand() {
+        // Probabilities 1/4 and 3/4; one that is certain; a fair one.
+        let x = [0.0, 3f32.ln(), 500.0, 0.0, 2.0, 2.0];
+        let (h, p) = entropy(&x, 2);
+        let first = 0.25 * 4f32.ln() + 0.75 * (4f32 / 3.0).ln();
+        assert!((h[0] - first).abs() < 1e-6 && h[1] == 0.0 && (h[2] - 2f32.ln()).abs() < 1e-6);
+        let g = entropy_backward(&p, 2, &h, &[2.0, 1.0, 1.0]);
+        // dH/dx of the larger one: -p (ln p + H).
+        let by_hand = -2.0 * 0.75 * (0.75f32.ln() + first);
+        assert!((g[1] - by_hand).abs() < 1e-6 && (g[0] + by_hand).abs() < 1e-6);
+        assert!(g[2..].iter().all(|x| x.abs() < 1e-6));
+        assert!(entropy(&[f32::NAN, 0.0], 2).0[0].is_nan());
+    }
 
     #[test]
     fn by_hand() {

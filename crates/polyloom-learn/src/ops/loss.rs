@@ -104,6 +104,64 @@ impl Op for CrossEntropy {
     }
 }
 
+const ENTROPY: &str = "entropy";
+
+/// Mean over rows of the entropy of the softmax of scores `[rows, classes]`, in nats: how unsure a classifier is.
+///
+/// # Errors
+/// Scores without rows or classes.
+pub fn entropy(scores: &Value) -> Result<Value> {
+    let classes = width(scores, ENTROPY)?;
+    let rows = scores.data().elem_count() / classes;
+    if rows == 0 {
+        return Err(Error::shape(ENTROPY, format!("scores {:?}", scores.dims())));
+    }
+    if !cpu(&[scores]) {
+        return compose(ENTROPY, &[scores], move |t| {
+            let x = t[0].reshape((rows, classes))?;
+            let x = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
+            let logs = x.broadcast_sub(&x.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
+            (logs.exp()?.mul(&logs)?.sum_all()?.neg())? / rows as f64
+        });
+    }
+    let data = dense(scores.data(), ENTROPY)?;
+    let (entropies, p) = kernel::entropy(&slice(&data)?, classes);
+    let total: f64 = entropies.iter().map(|x| f64::from(*x)).sum();
+    let value = tensor(vec![(total / rows as f64) as f32], ())?;
+    Ok(Value::made(value, Entropy { p, entropies }, &[scores]))
+}
+
+struct Entropy {
+    p: Vec<f32>,
+    entropies: Vec<f32>,
+}
+
+impl Op for Entropy {
+    fn name(&self) -> &'static str {
+        ENTROPY
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Value],
+        _: &Tensor,
+        grad: &Tensor,
+        into: &mut Into<'_>,
+    ) -> Result<()> {
+        let g: f32 = grad
+            .to_device(&Device::Cpu)
+            .and_then(|t| t.to_scalar())
+            .during(ENTROPY)?;
+        let n = self.entropies.len();
+        let classes = width(&inputs[0], ENTROPY)?;
+        let rows = vec![g / n as f32; n];
+        into.give_values(
+            0,
+            kernel::entropy_backward(&self.p, classes, &self.entropies, &rows),
+        )
+    }
+}
+
 /// Mean of squared differences.
 ///
 /// # Errors

@@ -294,6 +294,7 @@ fn the_rest() {
     check("smoothed cross-entropy", &[&[2, 5]], |v| {
         cross_entropy(&v[0], &[1, 4], 0.1)
     });
+    check("entropy", &[&[3, 5]], |v| entropy(&v[0]));
     check("mean of squares", &[&[4, 5], &[4, 5]], |v| {
         mean_squares(&v[0], &v[1])
     });

@@ -76,7 +76,7 @@ impl Sampler {
 }
 
 /// A shuffled order of rows (Fisher and Yates).
-fn order(rows: usize, seed: u64, task: usize, epoch: u64) -> Vec<u32> {
+pub(crate) fn order(rows: usize, seed: u64, task: usize, epoch: u64) -> Vec<u32> {
     let stream = Stream::new(seed, "train rows", (task as u64) << 32 | epoch);
     let mut order: Vec<u32> = (0..rows as u32).collect();
     for i in (1..rows).rev() {

@@ -14,6 +14,7 @@ use super::recipe::{Method, Recipe};
 use super::run::{Job, Outcome};
 use crate::engine::slice;
 use crate::error::{Error, Result};
+use crate::models::Source;
 use crate::tasks::{Head, Opened};
 
 /// Bytes of a file of weights at most.
@@ -35,7 +36,9 @@ pub fn write(
     let dtype = recipe.dtype()?;
     let folder = OutputFolder::create(target, options)?;
     match recipe.train.method {
-        Method::Full => model(&folder, opened, outcome, dtype)?,
+        Method::Full => outcome
+            .trainee
+            .with(None, |source| model(&folder, opened, source, dtype))?,
         Method::Lora => {
             if let Some(set) = &outcome.trainee.low_rank {
                 // PEFT looks at every module of the model, also at those that the tasks do not use.
@@ -75,16 +78,23 @@ pub fn write(
 
 /// The base as another program finds it from elsewhere: the whole path of a folder, a name of the Hub as it is.
 fn base_name(recipe: &Recipe) -> Option<String> {
-    let typed = recipe.base.as_deref()?;
-    let whole = Path::new(typed).canonicalize();
-    Some(whole.map_or_else(|_| typed.to_owned(), |p| p.display().to_string()))
+    recipe.base.as_deref().map(whole_path)
 }
 
-/// `config.json`, weights, tokenizer files.
-fn model(
+/// A folder by its whole path; what is no folder (a name of the Hub) as it was typed.
+pub(crate) fn whole_path(typed: &str) -> String {
+    let whole = Path::new(typed).canonicalize();
+    whole.map_or_else(|_| typed.to_owned(), |p| p.display().to_string())
+}
+
+/// `config.json`, weights, tokenizer files of an opened model, with the weights of a source.
+///
+/// # Errors
+/// A full disk, weights that are too large for their type.
+pub(crate) fn model(
     folder: &OutputFolder,
     opened: &Opened,
-    outcome: &Outcome,
+    source: &dyn Source,
     dtype: Option<DType>,
 ) -> Result<()> {
     let tensors: Vec<OutTensor> = opened
@@ -103,28 +113,25 @@ fn model(
         .collect();
     let layout = Layout::new(&tensors, SHARD, "model");
     let writer = TensorWriter::create(folder, &layout)?;
-    outcome.trainee.with(None, |source| {
-        for (i, out) in tensors.iter().enumerate() {
-            if let Some(bytes) = opened.whole.get(&out.name) {
-                writer.write(i, 0, bytes)?;
-                continue;
-            }
-            let value = source.tensor(&out.name)?;
-            let values = slice(value.data())?;
-            let mut bytes = vec![0u8; out.bytes() as usize];
-            let over = dtype::narrow(&values, out.dtype, &mut bytes);
-            if over > 0 {
-                let what = format!("{over} values are too large for {}", out.dtype);
-                return Err(
-                    polyloom_core::Error::tensor(folder.target(), &out.name, what)
-                        .with_hint("train.dtype = \"f32\"")
-                        .into(),
-                );
-            }
-            writer.write(i, 0, &bytes)?;
+    for (i, out) in tensors.iter().enumerate() {
+        if let Some(bytes) = opened.whole.get(&out.name) {
+            writer.write(i, 0, bytes)?;
+            continue;
         }
-        Ok(())
-    })?;
+        let value = source.tensor(&out.name)?;
+        let values = slice(value.data())?;
+        let mut bytes = vec![0u8; out.bytes() as usize];
+        let over = dtype::narrow(&values, out.dtype, &mut bytes);
+        if over > 0 {
+            let what = format!("{over} values are too large for {}", out.dtype);
+            return Err(
+                polyloom_core::Error::tensor(folder.target(), &out.name, what)
+                    .with_hint("write them as f32: `dtype = \"f32\"`")
+                    .into(),
+            );
+        }
+        writer.write(i, 0, &bytes)?;
+    }
     writer.close()?;
     if let Some((name, text)) = &layout.index {
         folder.write_file(name, text)?;
@@ -149,21 +156,24 @@ fn model(
     Ok(())
 }
 
+/// Heads as `polyloom.json` lists them.
+pub(crate) fn listed(heads: &[Head]) -> Vec<Json> {
+    let one = |h: &Head| {
+        json!({
+            "id": h.task,
+            "head": format!("heads/{}.safetensors", h.task),
+            "feature": h.feature.word(),
+            "kind": h.kind.word(),
+            "labels": h.labels,
+            "task_hash": h.task_hash,
+        })
+    };
+    heads.iter().map(one).collect()
+}
+
 fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
     let recipe = job.recipe;
-    let tasks: Vec<Json> = heads
-        .iter()
-        .map(|h| {
-            json!({
-                "id": h.task,
-                "head": format!("heads/{}.safetensors", h.task),
-                "feature": h.feature.word(),
-                "kind": h.kind.word(),
-                "labels": h.labels,
-                "task_hash": h.task_hash,
-            })
-        })
-        .collect();
+    let tasks = listed(heads);
     let scores = outcome.evaluation.as_ref().map(|e| {
         let of = |(name, (metric, value, n)): (&String, &(String, f64, u64))| {
             (

@@ -10,3 +10,4 @@ mod hostile;
 mod models;
 mod sources;
 mod tables;
+mod tune;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use polyloom::MergeError;
-use polyloom::recipe::toml::position;
 use polyloom::tasks::sample::Policy;
 use polyloom_core::DType;
 use serde::Deserialize;
@@ -51,22 +50,8 @@ impl Recipe {
     /// # Errors
     /// No TOML, keys or words that are not known (with line and column), values that cannot be.
     pub fn read(text: &str, place: &str, set: &[(String, String)]) -> Result<Self> {
-        let whole: std::result::Result<File, toml::de::Error> = toml::from_str(text);
-        let mut file = whole.map_err(|e| located(&e, text, place))?;
-        if !set.is_empty() {
-            let mut table: toml::Table =
-                toml::from_str(text).map_err(|e| located(&e, text, place))?;
-            for (key, value) in set {
-                put(&mut table, key, value)?;
-            }
-            file = table.try_into().map_err(|e: toml::de::Error| {
-                MergeError::plan("bad-recipe", e.message().to_owned()).at("--set")
-            })?;
-        }
-        if file.version.is_some_and(|v| v != 1) {
-            let error = MergeError::plan("bad-recipe", "`version` must be 1");
-            return Err(error.at(place));
-        }
+        let file: File = crate::recipe::read(text, place, set)?;
+        crate::recipe::version(file.version, place)?;
         let recipe = Self {
             name: file.name,
             seed: file.seed,
@@ -190,14 +175,7 @@ impl Recipe {
     /// # Errors
     /// A word that is no type of weights.
     pub fn dtype(&self) -> Result<Option<DType>> {
-        let Some(word) = &self.train.dtype else {
-            return Ok(None);
-        };
-        let found = DType::from_word(word).filter(|d| d.is_float() && !d.is_block());
-        found.map(Some).ok_or_else(|| {
-            let what = format!("`train.dtype`: `{word}` is no type of weights");
-            MergeError::plan("bad-recipe", what).hint("one of f32, f16, bf16")
-        })
+        crate::recipe::dtype(self.train.dtype.as_deref(), "train.dtype")
     }
 
     /// The rule of sampling.
@@ -241,12 +219,7 @@ impl Recipe {
         let text =
             std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
         let mut recipe = Self::read(&text, &path.display().to_string(), set)?;
-        // Relative paths: first beside the recipe, then from the working directory.
-        let beside = |given: &str| {
-            let near = path.parent().map(|p| p.join(given));
-            near.filter(|p| p.exists())
-                .map_or_else(|| given.to_owned(), |p| p.display().to_string())
-        };
+        let beside = |given: &str| crate::recipe::beside(path, given);
         recipe.base = recipe.base.as_deref().map(beside);
         for task in &mut recipe.train.tasks {
             *task = beside(task);
@@ -256,50 +229,6 @@ impl Recipe {
         }
         Ok(recipe)
     }
-}
-
-/// Puts a value at a dotted key; what is no value of TOML is text.
-fn put(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
-    let parsed = toml::from_str::<toml::Table>(&format!("x = {value}"))
-        .ok()
-        .and_then(|mut t| t.remove("x"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut at = table;
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        let next = at
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        at = next.as_table_mut().ok_or_else(|| {
-            MergeError::plan(
-                "unknown-key",
-                format!("--set: `{part}` in `{key}` is no table"),
-            )
-        })?;
-    }
-    at.insert(last.to_owned(), parsed);
-    Ok(())
-}
-
-/// An error of the parser with line and column, and the nearest name of a key that is not known.
-fn located(error: &toml::de::Error, text: &str, place: &str) -> MergeError {
-    let at = error.span().map_or_else(
-        || place.to_owned(),
-        |span| position(text, place, span.start),
-    );
-    let message = error.message().to_owned();
-    let mut out = MergeError::plan("bad-recipe", message.clone()).at(at);
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if message.starts_with("unknown")
-        && let Some(found) = quoted.next()
-    {
-        let names: Vec<&str> = quoted.collect();
-        if let Some(near) = polyloom::suggest::nearest(found, &names, 1).first() {
-            out = out.hint(format!("did you mean `{near}`?"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,0 +1,101 @@
+//! What can be typed after `polyloom tune`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::args_tasks::Places;
+use crate::args_train::pair;
+
+/// `polyloom tune`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom tune loom.toml -o out/ada
+  polyloom tune --base models/base experts/* -t digits,fashion --heads heads -o out/ada
+  polyloom tune --base models/base experts/* -t digits,fashion --method atlas --heads heads -o out/atlas
+  polyloom tune loom.toml --split test -o out/transductive        (the inputs of the test rows, as in the paper)
+
+Keys of [tune] with their defaults: docs/reference/tuning.md")]
+pub struct TuneArgs {
+    /// A loom.toml with [base], [[expert]] and [tune], or experts: folders, MODEL+ADAPTER
+    #[arg(value_name = "RECIPE|EXPERT", required = true)]
+    pub inputs: Vec<String>,
+    /// Folder to write: the merged model, heads/, coefficients.json, the log
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// The model that the experts were tuned from
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// Tasks whose rows are seen: ids or spec files [default: those of the experts]
+    #[arg(
+        short,
+        long = "task",
+        visible_alias = "tasks",
+        value_name = "TASK",
+        value_delimiter = ','
+    )]
+    pub tasks: Vec<String>,
+    /// Folder of the heads [default: heads/ of the experts]
+    #[arg(long, value_name = "DIR")]
+    pub heads: Option<PathBuf>,
+    /// What is learned [default: adamerging]
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<Method>,
+    /// Coefficients of an expert [default: tensor]
+    #[arg(long, value_name = "WHAT")]
+    pub per: Option<Per>,
+    /// Split whose rows are seen [default: validation]
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Rows of each task at most
+    #[arg(short = 'L', long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Steps [default: 500 adamerging, 20 epochs atlas]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u32>,
+    /// Rows of each task in a step [default: 16 adamerging, a share of 128 atlas]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u32>,
+    /// Learning rate of the coefficients [default: 1e-3]
+    #[arg(long, visible_alias = "lr", value_name = "RATE")]
+    pub rate: Option<f64>,
+    /// Tokens of a text at most
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<u32>,
+    /// Seed [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Any key of the recipe, such as tune.init=0.2 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace the folder
+    #[arg(long)]
+    pub force: bool,
+    /// Skip fsync of the output
+    #[arg(long)]
+    pub no_sync: bool,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// What is learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Coefficients that make the merged model sure of unlabelled rows (AdaMerging)
+    Adamerging,
+    /// Coefficients that fit labelled rows (aTLAS)
+    Atlas,
+}
+
+/// Coefficients of an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Per {
+    /// One for every tensor ("layer-wise")
+    #[value(alias = "layer")]
+    Tensor,
+    /// One for all
+    Task,
+}

@@ -1,0 +1,16 @@
+//! Merging coefficients that are learned: AdaMerging (Yang et al. 2024), aTLAS (Zhang et al. 2024).
+//!
+//! Merged weights are `base + sum_t c[row, t] (expert_t - base)` for every tensor, whatever the architecture. A step makes
+//! them ([`vectors`]), runs trunk and heads over unlabelled or labelled rows, goes back to the weights, and takes the
+//! coefficients' gradients as inner products with the task vectors, which are read from disk a chunk at a time. Memory
+//! holds base, merged weights and their gradients, however many experts there are.
+
+pub mod coefficients;
+pub mod learn;
+pub mod recipe;
+pub mod session;
+pub mod vectors;
+
+pub use coefficients::Coefficients;
+pub use recipe::Recipe;
+pub use session::tune;

@@ -1,0 +1,465 @@
+//! What a recipe says of learned coefficients: `[tune]` of a `loom.toml`, beside `[base]` and `[[expert]]`.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom_core::DType;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::train::schedule::Shape;
+
+type Result<T> = std::result::Result<T, MergeError>;
+
+/// What is learned, and from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Coefficients that make a merged model sure of its answers on unlabelled rows.
+    #[default]
+    Adamerging,
+    /// Coefficients that fit labelled rows.
+    Atlas,
+}
+
+/// How many coefficients an expert has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// One for every named tensor ("layer-wise" in the papers).
+    #[default]
+    #[serde(alias = "layer", alias = "layer_wise", alias = "layer-wise")]
+    Tensor,
+    /// One for the whole task vector.
+    #[serde(alias = "model", alias = "task_wise", alias = "task-wise")]
+    Task,
+}
+
+/// What a step makes smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Entropy of the answers: needs no labels.
+    Entropy,
+    /// The loss of training: cross-entropy of classes, squares of numbers.
+    Supervised,
+}
+
+/// `[tune]`. What is not given depends on the method; the functions of [`Recipe`] say what counts.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tune {
+    /// What is learned.
+    pub method: Method,
+    /// Coefficients of an expert.
+    pub per: Per,
+    /// Groups that the numbers of a tensor are split into at random, each with a coefficient of its own (aTLAS x K).
+    pub groups: usize,
+    /// What all coefficients begin with.
+    pub init: Option<f64>,
+    /// Coefficients act as if they were in 0 to 1; what is learned may lie outside.
+    pub clamp: Option<bool>,
+    /// What a step makes smaller.
+    pub loss: Option<Loss>,
+    /// Highest learning rate.
+    #[serde(alias = "lr", alias = "learning_rate")]
+    pub rate: Option<f64>,
+    /// What the rate does over the steps.
+    pub schedule: Option<Shape>,
+    /// Decay of Adam's moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decay of the coefficients (AdamW).
+    #[serde(alias = "weight_decay")]
+    pub decay: Option<f64>,
+    /// Longest gradient of all coefficients together, 0 for any.
+    #[serde(alias = "grad_clip", alias = "max_grad_norm")]
+    pub clip: Option<f64>,
+    /// Factor of the penalty on `mean_j |c_j|_p`, over the rows j of coefficients.
+    pub penalty: f64,
+    /// That p.
+    pub penalty_power: f64,
+    /// Steps.
+    #[serde(alias = "max_steps")]
+    pub steps: Option<u32>,
+    /// Times that the rows are seen, in place of steps.
+    pub epochs: Option<f64>,
+    /// Rows of each task in a step.
+    pub batch: Option<usize>,
+    /// Tasks whose rows are seen; those of the experts where none is named.
+    pub tasks: Vec<String>,
+    /// Their split.
+    pub split: String,
+    /// Rows of a task at most.
+    pub limit: Option<usize>,
+    /// Tokens of a text at most.
+    pub max_length: Option<usize>,
+    /// Folder of the heads; each expert's own where none is named.
+    pub heads: Option<PathBuf>,
+    /// Type of the written weights; that of the base where none is named.
+    pub dtype: Option<String>,
+}
+
+impl Default for Tune {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            per: Per::default(),
+            groups: 1,
+            init: None,
+            clamp: None,
+            loss: None,
+            rate: None,
+            schedule: None,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            decay: None,
+            clip: None,
+            penalty: 0.0,
+            penalty_power: 1.0,
+            steps: None,
+            epochs: None,
+            batch: None,
+            tasks: Vec::new(),
+            split: "validation".into(),
+            limit: None,
+            max_length: None,
+            heads: None,
+            dtype: None,
+        }
+    }
+}
+
+/// `[[expert]]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expert {
+    /// Where it lies: a folder, `MODEL+ADAPTER`.
+    pub path: String,
+    /// Its name; the last part of the path where none is given.
+    pub name: Option<String>,
+    /// The task that it was tuned for.
+    pub task: Option<String>,
+    /// Prefix taken off the names of its tensors.
+    pub strip_prefix: Option<String>,
+    /// Prefix put before the names of its tensors.
+    pub add_prefix: Option<String>,
+    /// For `merge`.
+    #[serde(skip_serializing)]
+    merge: Option<Ignored>,
+    /// For methods of statistics.
+    #[serde(skip_serializing)]
+    stats: Option<Ignored>,
+}
+
+/// What another command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(from = "IgnoredAny")]
+struct Ignored;
+
+impl From<IgnoredAny> for Ignored {
+    fn from(_: IgnoredAny) -> Self {
+        Self
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Base {
+    path: Option<String>,
+    stats: Option<IgnoredAny>,
+}
+
+/// A whole file; tables of other commands are left to them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    version: Option<i64>,
+    name: Option<String>,
+    seed: u64,
+    base: Base,
+    expert: Vec<Expert>,
+    tune: Tune,
+    train: Option<IgnoredAny>,
+    merge: Option<IgnoredAny>,
+    eval: Option<IgnoredAny>,
+    compress: Option<IgnoredAny>,
+    route: Option<IgnoredAny>,
+    serve: Option<IgnoredAny>,
+    tasks: Option<IgnoredAny>,
+}
+
+/// A recipe for `polyloom tune`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Its name.
+    pub name: Option<String>,
+    /// Seed of all that is random.
+    pub seed: u64,
+    /// The base.
+    pub base: String,
+    /// Experts, in the order of the coefficients.
+    pub experts: Vec<Expert>,
+    /// The rest.
+    pub tune: Tune,
+}
+
+impl Recipe {
+    /// Reads a `loom.toml`, with keys set from outside (`tune.rate`, `1e-4`), which count more.
+    ///
+    /// # Errors
+    /// No TOML, keys or words that are not known (with line and column), values that cannot be.
+    pub fn read(text: &str, place: &str, set: &[(String, String)]) -> Result<Self> {
+        let file: File = crate::recipe::read(text, place, set)?;
+        crate::recipe::version(file.version, place)?;
+        let Some(base) = file.base.path else {
+            return Err(MergeError::plan("bad-recipe", "names no base")
+                .at(place)
+                .hint("[base] path = \"...\" or --base MODEL"));
+        };
+        let recipe = Self {
+            name: file.name,
+            seed: file.seed,
+            base,
+            experts: file.expert,
+            tune: file.tune,
+        };
+        recipe.check().map_err(|e| e.at(place))?;
+        Ok(recipe)
+    }
+
+    /// Reads a file; relative paths are tried beside it first.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and a file that cannot be read.
+    pub fn open(path: &Path, set: &[(String, String)]) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
+        let mut recipe = Self::read(&text, &path.display().to_string(), set)?;
+        let beside = |given: &str| crate::recipe::beside(path, given);
+        recipe.base = beside(&recipe.base);
+        for expert in &mut recipe.experts {
+            expert.path = beside(&expert.path);
+        }
+        for task in &mut recipe.tune.tasks {
+            *task = beside(task);
+        }
+        if let Some(heads) = &mut recipe.tune.heads {
+            *heads = beside(&heads.display().to_string()).into();
+        }
+        Ok(recipe)
+    }
+
+    /// Whether the values can be.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.tune;
+        let bad = |what: String| Err(MergeError::plan("bad-recipe", what));
+        if self.experts.is_empty() {
+            let error = MergeError::plan("bad-recipe", "names no experts");
+            return Err(error.hint("[[expert]] path = \"...\", or experts on the command line"));
+        }
+        if let Some(i) = self.experts.iter().position(|e| e.path.is_empty()) {
+            return bad(format!("expert {} has no `path`", i + 1));
+        }
+        if self.tasks().is_empty() {
+            let error =
+                MergeError::plan("bad-recipe", "names no task to learn the coefficients on");
+            return Err(error.hint("task = \"...\" of every expert, or tune.tasks = [\"...\"]"));
+        }
+        if t.epochs.is_some() && t.steps.is_some() {
+            return bad("has both `tune.epochs` and `tune.steps`; give one of them".into());
+        }
+        if t.steps == Some(0) || t.epochs.is_some_and(|e| !(e > 0.0 && e.is_finite())) {
+            return bad("`tune.steps` and `tune.epochs` must be above 0".into());
+        }
+        if t.groups == 0 || t.batch == Some(0) || t.limit == Some(0) || t.max_length == Some(0) {
+            return bad(
+                "`tune.groups`, `batch`, `limit` and `max_length` must be at least 1".into(),
+            );
+        }
+        if t.groups > 1 && t.per == Per::Task {
+            return bad("`tune.groups` splits tensors; it needs `per = \"tensor\"`".into());
+        }
+        let at_least_0 = [
+            ("rate", self.rate()),
+            ("eps", t.eps),
+            ("decay", self.decay()),
+            ("clip", self.clip()),
+            ("penalty", t.penalty),
+        ];
+        for (name, x) in at_least_0 {
+            if !(x.is_finite() && x >= 0.0) {
+                return bad(format!("`tune.{name}` is {x}; it must be at least 0"));
+            }
+        }
+        if !self.init().is_finite() {
+            return bad(format!("`tune.init` is {}", self.init()));
+        }
+        if t.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
+            return bad(format!(
+                "`tune.betas` is {:?}; both must be in 0 to below 1",
+                t.betas
+            ));
+        }
+        if !(t.penalty_power >= 1.0 && t.penalty_power.is_finite()) {
+            return bad(format!(
+                "`tune.penalty_power` is {}; it must be at least 1",
+                t.penalty_power
+            ));
+        }
+        self.dtype()?;
+        Ok(())
+    }
+
+    /// Tasks whose rows are seen: those that are named, else those of the experts.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<String> {
+        if !self.tune.tasks.is_empty() {
+            return self.tune.tasks.clone();
+        }
+        let mut found: Vec<String> = Vec::new();
+        for task in self.experts.iter().filter_map(|e| e.task.as_ref()) {
+            if !found.contains(task) {
+                found.push(task.clone());
+            }
+        }
+        found
+    }
+
+    fn pick<T>(&self, given: Option<T>, adamerging: T, atlas: T) -> T {
+        given.unwrap_or(match self.tune.method {
+            Method::Adamerging => adamerging,
+            Method::Atlas => atlas,
+        })
+    }
+
+    /// What coefficients begin with: 0.3 (AdaMerging), 0 (aTLAS).
+    #[must_use]
+    pub fn init(&self) -> f64 {
+        self.pick(self.tune.init, 0.3, 0.0)
+    }
+
+    /// Whether coefficients act as if they were in 0 to 1: AdaMerging's do.
+    #[must_use]
+    pub fn clamp(&self) -> bool {
+        self.pick(self.tune.clamp, true, false)
+    }
+
+    /// What a step makes smaller: entropy (AdaMerging), the supervised loss (aTLAS).
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        self.pick(self.tune.loss, Loss::Entropy, Loss::Supervised)
+    }
+
+    /// Highest learning rate: 1e-3.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.pick(self.tune.rate, 1e-3, 1e-3)
+    }
+
+    /// What the rate does: it stays.
+    #[must_use]
+    pub fn schedule(&self) -> Shape {
+        self.pick(self.tune.schedule, Shape::Constant, Shape::Constant)
+    }
+
+    /// Decay of the coefficients: none (AdaMerging), 0.1 (aTLAS).
+    #[must_use]
+    pub fn decay(&self) -> f64 {
+        self.pick(self.tune.decay, 0.0, 0.1)
+    }
+
+    /// Longest gradient: any (AdaMerging), 1 (aTLAS).
+    #[must_use]
+    pub fn clip(&self) -> f64 {
+        self.pick(self.tune.clip, 0.0, 1.0)
+    }
+
+    /// Rows of each of `tasks` tasks in a step: 16 (AdaMerging), an equal share of 128 (aTLAS).
+    #[must_use]
+    pub fn batch(&self, tasks: usize) -> usize {
+        self.pick(self.tune.batch, 16, (128 / tasks.max(1)).max(1))
+    }
+
+    /// Steps over tasks with so many rows: 500 (AdaMerging), 20 epochs (aTLAS). An epoch lasts until the largest task has
+    /// been seen once.
+    #[must_use]
+    pub fn steps(&self, rows: &[usize]) -> u32 {
+        let largest = rows.iter().copied().max().unwrap_or(1);
+        let epoch = largest.div_ceil(self.batch(rows.len())).max(1);
+        let of = |epochs: f64| (epochs * epoch as f64).ceil().clamp(1.0, 1e9) as u32;
+        match (self.tune.steps, self.tune.epochs) {
+            (Some(steps), _) => steps,
+            (None, Some(epochs)) => of(epochs),
+            (None, None) => self.pick(None, 500, of(20.0)),
+        }
+    }
+
+    /// Type of the written weights.
+    ///
+    /// # Errors
+    /// A word that is no type of weights.
+    pub fn dtype(&self) -> Result<Option<DType>> {
+        crate::recipe::dtype(self.tune.dtype.as_deref(), "tune.dtype")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "seed = 3\n[base]\npath = \"b\"\n[[expert]]\npath = \"x\"\ntask = \"t\"\n[[expert]]\npath = \"y\"\ntask = \"u\"\n";
+
+    #[test]
+    fn what_is_not_said_depends_on_the_method() {
+        let ada = Recipe::read(SMALL, "f", &[]).unwrap();
+        assert_eq!(
+            (ada.init(), ada.clamp(), ada.loss()),
+            (0.3, true, Loss::Entropy)
+        );
+        assert_eq!((ada.batch(8), ada.steps(&[100, 50])), (16, 500));
+        assert_eq!(ada.tasks(), ["t", "u"]);
+        let set = [("tune.method".to_owned(), "atlas".to_owned())];
+        let atlas = Recipe::read(SMALL, "f", &set).unwrap();
+        assert_eq!(
+            (atlas.init(), atlas.clamp(), atlas.decay()),
+            (0.0, false, 0.1)
+        );
+        // 64 rows of each of two tasks; the larger one has 100: two steps an epoch.
+        assert_eq!((atlas.batch(2), atlas.steps(&[100, 50])), (64, 40));
+        let theirs = Recipe::read(
+            &format!("{SMALL}[tune]\nper = \"layer\"\nlr = 0.01\n"),
+            "f",
+            &[],
+        );
+        assert_eq!(
+            (theirs.as_ref().unwrap().rate(), theirs.unwrap().tune.per),
+            (0.01, Per::Tensor)
+        );
+    }
+
+    #[test]
+    fn problems_say_where_and_what() {
+        let told = |extra: &str| {
+            Recipe::read(&format!("{SMALL}[tune]\n{extra}\n"), "f", &[])
+                .unwrap_err()
+                .to_string()
+        };
+        let at = told("stesp = 5");
+        assert!(
+            at.contains("f:11:1") && at.contains("did you mean `steps`"),
+            "{at}"
+        );
+        assert!(told("groups = 4\nper = \"task\"").contains("needs `per = \"tensor\"`"));
+        assert!(told("decay = -1").contains("at least 0"));
+        assert!(told("steps = 5\nepochs = 1").contains("give one of them"));
+        let none = Recipe::read("[base]\npath = \"b\"\n", "f", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(none.contains("names no experts"), "{none}");
+    }
+}

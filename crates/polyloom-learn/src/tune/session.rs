@@ -1,0 +1,492 @@
+//! A run from recipe to folder: experts opened, heads found, rows read, coefficients learned, the merged model written.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples::Wanted;
+use polyloom::output::card::{self, CardInfo};
+use polyloom::plan::open_model;
+use polyloom::plan::reference::Places;
+use polyloom::recipe::{self as merge, Dialect};
+use polyloom::tasks::data::Limits;
+use polyloom::tasks::load::Loader;
+use polyloom_core::writer::{FolderOptions, OutputFolder};
+use serde_json::json;
+
+use super::coefficients::Coefficients;
+use super::learn::{Settings, Step, learn};
+use super::recipe::{Loss, Method, Recipe};
+use super::vectors::{Expert, Vectors};
+use crate::engine::{Parameters, Value};
+use crate::error::{Error, Result};
+use crate::models::{Source, Trained};
+use crate::ops;
+use crate::tasks::evaluate::files;
+use crate::tasks::fit::{fit, full};
+use crate::tasks::forward::features;
+use crate::tasks::{Feature, Head, HeadKind, Opened, Reader, Rows, Shown, System};
+use crate::train::Given;
+use crate::train::Schedule;
+use crate::train::log::Log;
+use crate::train::objective::loss;
+use crate::train::sampler::order;
+use crate::train::write;
+
+/// Name of the learned numbers in a folder.
+pub const COEFFICIENTS: &str = "coefficients.json";
+
+/// What happens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// Everything is read.
+    Begun {
+        /// Experts, coefficients in all.
+        experts: usize,
+        /// Numbers that are learned.
+        coefficients: usize,
+        /// Rows of every task.
+        rows: Vec<(String, usize)>,
+        /// Steps of the run.
+        steps: u32,
+        /// Things to tell the user.
+        warnings: Vec<String>,
+    },
+    /// A step, and every expert's mean coefficient after it.
+    Step(Step, Vec<f64>),
+}
+
+/// A run that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Where.
+    pub folder: PathBuf,
+    /// Names of the experts, and the mean of their coefficients.
+    pub experts: Vec<(String, f64)>,
+    /// Numbers that were learned.
+    pub coefficients: usize,
+    /// Losses of the first and the last step.
+    pub losses: (f64, f64),
+}
+
+/// A task whose rows are seen.
+struct Seen {
+    rows: Rows,
+    feature: Feature,
+    heads: Vec<Head>,
+}
+
+/// Learns coefficients and writes the merged model with its heads to `out`.
+///
+/// # Errors
+/// Experts of another base, tasks without rows or heads, heads without classes where entropy is asked for, an output that
+/// is there (without `force`), and as [`learn`].
+pub fn tune(
+    recipe: &Recipe,
+    tasks: &[Given],
+    out: &Path,
+    options: FolderOptions,
+    watch: &mut dyn FnMut(&Told) -> bool,
+) -> Result<Finished> {
+    recipe.check()?;
+    if out.exists() && !options.force {
+        return Err(Error::file(out, "exists already")
+            .hint("choose another name or pass --force to replace it"));
+    }
+    let opened = Opened::open(&recipe.base)?;
+    let mut warnings = opened.warnings.clone();
+    let experts = experts(recipe, &mut warnings)?;
+    let names: Vec<String> = experts.iter().map(|(name, _)| name.clone()).collect();
+    let experts = experts.into_iter().map(|(_, e)| e).collect();
+    let reader = Reader::of(&opened.model, recipe.tune.max_length)?;
+    let seen = seen(recipe, &opened, &reader, tasks)?;
+    let base = &opened.model.weights;
+    let merged_names = trunk(&opened)?;
+    let per = (recipe.tune.per, recipe.tune.groups);
+    let vectors = Vectors::new(base, &merged_names, experts, per, recipe.seed)?;
+    let tensors = merged_names
+        .iter()
+        .map(|name| Ok((name.clone(), base.tensor(name)?.data().clone())))
+        .collect::<Result<Vec<_>>>()?;
+    let merged = Parameters::new(tensors)?;
+    let frozen = base.with(
+        seen.iter()
+            .flat_map(|s| s.heads.iter().flat_map(Head::tensors)),
+    );
+    let init = recipe.init() as f32;
+    let mut coefficients =
+        Coefficients::new(vectors.rows(), vectors.experts(), init, recipe.clamp());
+    let rows: Vec<usize> = seen.iter().map(|s| s.rows.len()).collect();
+    let settings = settings(recipe, &rows);
+    let begun = Told::Begun {
+        experts: vectors.experts(),
+        coefficients: coefficients.raw.len(),
+        rows: tasks
+            .iter()
+            .map(|t| t.spec.id.clone())
+            .zip(rows.clone())
+            .collect(),
+        steps: settings.schedule.steps,
+        warnings,
+    };
+    if !watch(&begun) {
+        return Err(polyloom_core::Error::Interrupted.into());
+    }
+    let folder = OutputFolder::create(out, options)?;
+    let mut log = Log::open(folder.path(), 0)?;
+    let (mut first, mut last, mut trouble) = (f64::NAN, f64::NAN, None);
+    let batch = recipe.batch(seen.len());
+    learn(
+        &settings,
+        &vectors,
+        &merged,
+        &frozen,
+        &mut coefficients,
+        &mut |source, step| objective(recipe, &opened, &reader, &seen, batch, source, step),
+        &mut |step, now| {
+            if step.step == 1 {
+                first = step.loss;
+            }
+            last = step.loss;
+            let means = now.means();
+            let line = line(step, tasks, &names, &means);
+            if let Err(error) = log.line(&line) {
+                trouble = Some(error);
+                return false;
+            }
+            watch(&Told::Step(step.clone(), means))
+        },
+    )
+    .map_err(|e| trouble.take().unwrap_or(e))?;
+    drop(log);
+    let heads: Vec<Head> = seen.into_iter().flat_map(|s| s.heads).collect();
+    let source = Trained {
+        parameters: &merged,
+        frozen: &frozen,
+        seed: None,
+    };
+    write::model(&folder, &opened, &source, recipe.dtype()?)?;
+    for head in &heads {
+        let name = Head::path(Path::new("heads"), &head.task);
+        folder.write_file(name, &head.bytes()?)?;
+    }
+    let text = |value: &serde_json::Value| {
+        let text = serde_json::to_string_pretty(value);
+        text.map_err(|e| Error::file(out, e.to_string()))
+    };
+    let table = coefficients.json(&names, &vectors.tensors(), recipe.tune.groups);
+    folder.write_file(COEFFICIENTS, format!("{}\n", text(&table)?).as_bytes())?;
+    let provenance = json!({
+        "polyloom": env!("CARGO_PKG_VERSION"),
+        "kind": "tune",
+        "base": write::whole_path(&recipe.base),
+        "experts": recipe.experts.iter().map(|e| write::whole_path(&e.path)).collect::<Vec<_>>(),
+        "recipe": recipe,
+        "seed": recipe.seed,
+        "steps": settings.schedule.steps,
+        "coefficients": coefficients.raw.len(),
+        "losses": {"first": first, "last": last},
+        "test_inputs_seen": recipe.tune.split == "test",
+        "tasks": write::listed(&heads),
+    });
+    folder.write_file(
+        "polyloom.json",
+        format!("{}\n", text(&provenance)?).as_bytes(),
+    )?;
+    let means: Vec<(String, f64)> = names.into_iter().zip(coefficients.means()).collect();
+    folder.write_file(
+        "README.md",
+        card(recipe, &means, settings.schedule.steps, out).as_bytes(),
+    )?;
+    Ok(Finished {
+        folder: folder.commit()?,
+        experts: means,
+        coefficients: coefficients.raw.len(),
+        losses: (first, last),
+    })
+}
+
+fn settings(recipe: &Recipe, rows: &[usize]) -> Settings {
+    let t = &recipe.tune;
+    Settings {
+        schedule: Schedule {
+            rate: recipe.rate() as f32,
+            warm: 0,
+            steps: recipe.steps(rows),
+            shape: recipe.schedule(),
+        },
+        betas: t.betas.map(|b| b as f32),
+        eps: t.eps as f32,
+        decay: recipe.decay() as f32,
+        clip: recipe.clip(),
+        penalty: (t.penalty, t.penalty_power),
+    }
+}
+
+/// Experts by their names, opened.
+fn experts(recipe: &Recipe, warnings: &mut Vec<String>) -> Result<Vec<(String, Expert)>> {
+    let mut found: Vec<(String, Expert)> = Vec::new();
+    for expert in &recipe.experts {
+        let named = merge::from_models("passthrough", None, std::slice::from_ref(&expert.path))?;
+        let none = || MergeError::plan("arguments", "no model");
+        let mut model = named.models.into_iter().next().ok_or_else(none)?;
+        model.strip_prefix.clone_from(&expert.strip_prefix);
+        model.add_prefix.clone_from(&expert.add_prefix);
+        let opened = open_model(model, Dialect::Loom, &Places::default())?;
+        warnings.extend(opened.warnings.iter().cloned());
+        let name = expert.name.clone().or_else(|| expert.task.clone());
+        let name = name.unwrap_or_else(|| opened.model.name.clone());
+        if found.iter().any(|(n, _)| *n == name) {
+            let what = format!("two experts are called `{name}`");
+            let error = MergeError::plan("bad-recipe", what);
+            return Err(error.hint("give one of them a `name`").into());
+        }
+        found.push((name, Expert::Stored(Box::new(opened))));
+    }
+    Ok(found)
+}
+
+/// Tensors that are merged: all with fractions but the model's own classifier.
+fn trunk(opened: &Opened) -> Result<Vec<String>> {
+    let own = opened.model.classifier()?;
+    let of_head = |name: &str| {
+        own.is_some() && (name.starts_with("classifier.") || name.starts_with("pre_classifier."))
+    };
+    let kept = opened
+        .stored
+        .iter()
+        .filter(|(name, dtype, _)| dtype.is_float() && !of_head(name));
+    Ok(kept.map(|(name, ..)| name.clone()).collect())
+}
+
+/// Rows and heads of the tasks.
+fn seen(recipe: &Recipe, opened: &Opened, reader: &Reader, tasks: &[Given]) -> Result<Vec<Seen>> {
+    let mut systems = Vec::new();
+    match &recipe.tune.heads {
+        Some(heads) => systems.push((None, System::find(&recipe.base, None, Some(heads))?)),
+        None => {
+            for expert in &recipe.experts {
+                let system = System::find(&expert.path, Some(&recipe.base), None)?;
+                systems.push((expert.task.as_deref(), system));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for given in tasks {
+        let spec = &given.spec;
+        let last = spec.id.rsplit('/').next().unwrap_or_default();
+        // The task's own expert is asked first.
+        let mut order: Vec<_> = systems.iter().collect();
+        order.sort_by_key(|(task, _)| !task.is_some_and(|t| t == spec.id || t == last));
+        let mut heads = None;
+        for (_, system) in order {
+            if let Some(files) = files(system, spec)? {
+                heads = Some(files);
+                break;
+            }
+        }
+        let Some(files) = heads else {
+            let what = format!("no head for task `{}`", spec.id);
+            let error = MergeError::plan("no-head", what);
+            return Err(error.hint("tune.heads (--heads DIR) names a folder of heads; else they lie in `heads/` of the experts").into());
+        };
+        let feature = files[0].head.feature;
+        if files.iter().any(|f| f.head.feature != feature) {
+            let what = format!("the heads of task `{}` see different features", spec.id);
+            return Err(MergeError::plan("bad-head", what).into());
+        }
+        let loader = Loader::new(spec, given.folder.clone(), Limits::default());
+        let split = &recipe.tune.split;
+        let rows = Rows::read(spec, &loader, split, reader, feature, recipe.tune.limit)?;
+        if rows.is_empty() {
+            let what = format!("task `{}` has no rows in split `{split}`", spec.id);
+            let error = MergeError::plan("empty-task", what);
+            return Err(error
+                .hint("tune.split (--split NAME) chooses another")
+                .into());
+        }
+        let mut heads = Vec::new();
+        for (file, asked) in files.into_iter().zip(&rows.asked) {
+            let mut head = file.head;
+            head.task = full(&spec.id, &file.target);
+            let (mut head, _) = fit(head, asked, &opened.model, &file.place, file.own)?;
+            head.task_hash = Some(given.hash.clone());
+            if recipe.loss() == Loss::Entropy && head.kind == HeadKind::Regression {
+                let what = format!("task `{}` asks for a number, which has no entropy", spec.id);
+                let error = MergeError::plan("bad-task", what);
+                return Err(error.hint("leave it out of tune.tasks, or learn from labels: tune.loss = \"supervised\"").into());
+            }
+            heads.push(head);
+        }
+        found.push(Seen {
+            rows,
+            feature,
+            heads,
+        });
+    }
+    Ok(found)
+}
+
+/// The sum over tasks of their mean losses on the rows of a step.
+fn objective(
+    recipe: &Recipe,
+    opened: &Opened,
+    reader: &Reader,
+    seen: &[Seen],
+    batch: usize,
+    source: &dyn Source,
+    step: u32,
+) -> Result<(Value, Vec<f64>)> {
+    let drawn: Vec<Vec<usize>> = seen
+        .iter()
+        .enumerate()
+        .map(|(task, s)| drawn(s.rows.len(), batch, recipe.seed, task, step))
+        .collect();
+    let parts: Vec<(Feature, Vec<&Shown>)> = seen
+        .iter()
+        .zip(&drawn)
+        .map(|(s, rows)| (s.feature, rows.iter().map(|i| &s.rows.shown[*i]).collect()))
+        .collect();
+    let found = features(&opened.model, source, reader, &parts)?;
+    let (mut whole, mut losses): (Option<Value>, _) = (None, Vec::with_capacity(seen.len()));
+    for ((s, rows), features) in seen.iter().zip(&drawn).zip(&found) {
+        let mut of_task: Option<Value> = None;
+        for (place, head) in s.heads.iter().enumerate() {
+            let said = head.forward(source, features)?;
+            let value = match recipe.loss() {
+                Loss::Entropy => Some(unsure(head, &said)?),
+                Loss::Supervised => {
+                    let wanted: Vec<Option<&Wanted>> = rows
+                        .iter()
+                        .map(|i| s.rows.wanted[place][*i].as_ref())
+                        .collect();
+                    loss(head, &said, &wanted, 0.0)?.map(|(value, _)| value)
+                }
+            };
+            of_task = sum(of_task, value)?;
+        }
+        losses.push(match &of_task {
+            Some(value) => f64::from(value.number()?) / s.heads.len() as f64,
+            None => 0.0,
+        });
+        let mean = match of_task {
+            Some(value) if s.heads.len() > 1 => {
+                Some(ops::scale(&value, 1.0 / s.heads.len() as f32)?)
+            }
+            other => other,
+        };
+        whole = sum(whole, mean)?;
+    }
+    let whole =
+        whole.ok_or_else(|| Error::shape("tune", "no row of the step says what is right"))?;
+    Ok((whole, losses))
+}
+
+fn sum(a: Option<Value>, b: Option<Value>) -> Result<Option<Value>> {
+    Ok(match (a, b) {
+        (Some(a), Some(b)) => Some(ops::add(&a, &b)?),
+        (a, b) => a.or(b),
+    })
+}
+
+/// Mean entropy of what a head says: of its classes, or of every label's yes and no.
+fn unsure(head: &Head, said: &Value) -> Result<Value> {
+    if head.kind != HeadKind::Multilabel {
+        return ops::entropy(said);
+    }
+    let n = said.data().elem_count();
+    let z = ops::reshape(said, &[n, 1])?;
+    let zero = Value::constant(crate::engine::tensor(vec![0.0; n], (n, 1))?);
+    ops::entropy(&ops::concat(&[&zero, &z], 1)?)
+}
+
+/// Rows of a task in a step: `batch` of them in a new order every epoch; all of them where there are no more.
+fn drawn(rows: usize, batch: usize, seed: u64, task: usize, step: u32) -> Vec<usize> {
+    if batch >= rows {
+        return (0..rows).collect();
+    }
+    let from = u64::from(step) * batch as u64;
+    let mut found = Vec::with_capacity(batch);
+    let mut epoch = u64::MAX;
+    let mut of_epoch = Vec::new();
+    for i in from..from + batch as u64 {
+        if i / rows as u64 != epoch {
+            epoch = i / rows as u64;
+            of_epoch = order(rows, seed, task, epoch);
+        }
+        found.push(of_epoch[(i % rows as u64) as usize] as usize);
+    }
+    found
+}
+
+fn line(step: &Step, tasks: &[Given], experts: &[String], means: &[f64]) -> serde_json::Value {
+    let by = |names: Vec<&str>, values: &[f64]| {
+        let pairs = names.into_iter().zip(values);
+        let map: serde_json::Map<_, _> = pairs.map(|(n, x)| (n.to_owned(), json!(x))).collect();
+        map
+    };
+    let ids = tasks.iter().map(|t| &*t.spec.id).collect();
+    json!({
+        "type": "step",
+        "step": step.step,
+        "loss": step.loss,
+        "losses": by(ids, &step.losses),
+        "coefficients": by(experts.iter().map(String::as_str).collect(), means),
+        "gradient": step.length,
+        "rate": step.rate,
+    })
+}
+
+fn card(recipe: &Recipe, means: &[(String, f64)], steps: u32, target: &Path) -> String {
+    let (method, source) = match recipe.tune.method {
+        Method::Adamerging => ("adamerging", "AdaMerging (Yang et al. 2024)"),
+        Method::Atlas => ("atlas", "aTLAS (Zhang et al. 2024)"),
+    };
+    let all = |name: &str, value: String| ("all".to_owned(), name.to_owned(), value);
+    let mut parameters = vec![
+        all("per", format!("{:?}", recipe.tune.per).to_lowercase()),
+        all("rows", format!("split `{}`", recipe.tune.split)),
+        all("steps", steps.to_string()),
+        all("seed", recipe.seed.to_string()),
+    ];
+    for (name, mean) in means {
+        parameters.push((
+            name.clone(),
+            "mean coefficient".into(),
+            format!("{mean:.4}"),
+        ));
+    }
+    card::render(&CardInfo {
+        title: recipe.name.clone().unwrap_or_else(|| {
+            let name = target.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        }),
+        library: "transformers".to_owned(),
+        tag: "merge".to_owned(),
+        summary: format!(
+            "Merged by Polyloom with coefficients learned by {source} on {}; they are in `{COEFFICIENTS}`, heads in `heads/`",
+            recipe.tasks().join(", ")
+        ),
+        method: method.to_owned(),
+        base: Some(recipe.base.clone()),
+        parameters,
+        versions: vec![("polyloom".to_owned(), env!("CARGO_PKG_VERSION").to_owned())],
+        ..CardInfo::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_sees_every_row_once() {
+        let mut all: Vec<usize> = (0..5).flat_map(|s| drawn(10, 4, 3, 0, s)).collect();
+        assert_eq!(all.len(), 20);
+        all[..10].sort_unstable();
+        all[10..].sort_unstable();
+        let once: Vec<usize> = (0..10).collect();
+        assert!(all[..10] == once && all[10..] == once);
+        assert_eq!(drawn(3, 4, 3, 0, 9), [0, 1, 2]);
+        assert_ne!(drawn(10, 4, 3, 0, 0), drawn(10, 4, 4, 0, 0));
+    }
+}

@@ -1,0 +1,355 @@
+//! Task vectors that stay where they lie: experts are read a chunk at a time, for merged weights and for the gradients of
+//! their coefficients.
+
+use std::collections::HashMap;
+
+use polyloom::MergeError;
+use polyloom::plan::weights::Opened as Stored;
+use polyloom_core::checkpoint::Scratch;
+use polyloom_core::nn::elementwise::inner;
+use polyloom_core::rng::Stream;
+use rayon::prelude::*;
+
+use super::recipe::Per;
+use crate::engine::{Tensor, slice};
+use crate::error::{Error, Result};
+use crate::models::Source;
+
+/// Elements that a thread works on at once.
+const CHUNK: usize = 1 << 16;
+
+/// Where an expert's tensors are.
+pub enum Expert {
+    /// In files.
+    Stored(Box<Stored>),
+    /// In memory.
+    Held(String, HashMap<String, Tensor>),
+}
+
+impl Expert {
+    fn name(&self) -> String {
+        match self {
+            Self::Stored(opened) => opened.path.display().to_string(),
+            Self::Held(name, _) => name.clone(),
+        }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Stored(opened) => opened.get(name).map(|e| e.shape.clone()),
+            Self::Held(_, tensors) => tensors.get(name).map(|t| t.dims().to_vec()),
+        }
+    }
+
+    fn read(&self, name: &str, start: usize, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
+        match self {
+            Self::Stored(opened) => {
+                opened.read(name, start, out, scratch)?;
+            }
+            Self::Held(_, tensors) => {
+                let missing = || Error::Missing {
+                    name: name.to_owned(),
+                };
+                let values = slice(tensors.get(name).ok_or_else(missing)?)?;
+                out.copy_from_slice(&values[start..start + out.len()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Place {
+    name: String,
+    base: Tensor,
+    /// Where it begins among all numbers, one tensor after the other.
+    at: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Chunk {
+    place: usize,
+    start: usize,
+    len: usize,
+}
+
+/// What experts changed in a base.
+pub struct Vectors {
+    experts: Vec<Expert>,
+    places: Vec<Place>,
+    chunks: Vec<Chunk>,
+    per: Per,
+    groups: usize,
+    seed: u64,
+}
+
+impl Vectors {
+    /// Of the tensors `names` of a base, in this order. With `groups` above 1 the numbers of a tensor fall into that many
+    /// groups at random (aTLAS x K).
+    ///
+    /// # Errors
+    /// A tensor that the base or an expert lacks, or that an expert has in another shape.
+    pub fn new(
+        base: &dyn Source,
+        names: &[String],
+        experts: Vec<Expert>,
+        (per, groups): (Per, usize),
+        seed: u64,
+    ) -> Result<Self> {
+        let (mut places, mut chunks, mut at) = (Vec::new(), Vec::new(), 0);
+        for name in names {
+            let tensor = base.tensor(name)?.data().clone();
+            for expert in &experts {
+                let problem = match expert.shape(name) {
+                    None => "does not hold it".to_owned(),
+                    Some(shape) if shape != tensor.dims() => {
+                        format!("holds it as {shape:?}, the base as {:?}", tensor.dims())
+                    }
+                    Some(_) => continue,
+                };
+                let error = MergeError::plan(
+                    "experts-differ",
+                    format!("tensor `{name}`: the expert {problem}"),
+                );
+                let hint = "experts must be tuned from this base; `strip_prefix` of an expert renames its tensors";
+                return Err(error.at(expert.name()).hint(hint).into());
+            }
+            let n = tensor.elem_count();
+            chunks.extend((0..n).step_by(CHUNK).map(|start| Chunk {
+                place: places.len(),
+                start,
+                len: CHUNK.min(n - start),
+            }));
+            places.push(Place {
+                name: name.clone(),
+                base: tensor.contiguous().map_err(|source| Error::Tensor {
+                    op: "task vector",
+                    source,
+                })?,
+                at,
+            });
+            at += n;
+        }
+        Ok(Self {
+            experts,
+            places,
+            chunks,
+            per,
+            groups,
+            seed,
+        })
+    }
+
+    /// Experts.
+    #[must_use]
+    pub fn experts(&self) -> usize {
+        self.experts.len()
+    }
+
+    /// Rows of coefficients.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self.per {
+            Per::Task => 1,
+            Per::Tensor => self.places.len() * self.groups,
+        }
+    }
+
+    /// Names of the tensors that rows are for, in their order; empty where one row is for all.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<&str> {
+        match self.per {
+            Per::Task => Vec::new(),
+            Per::Tensor => self.places.iter().map(|p| &*p.name).collect(),
+        }
+    }
+
+    /// The first row of a tensor's coefficients.
+    fn row(&self, place: usize) -> usize {
+        match self.per {
+            Per::Task => 0,
+            Per::Tensor => place * self.groups,
+        }
+    }
+
+    /// Writes the merged weights `base + sum_t c[row, t] (expert_t - base)`, tensor after tensor.
+    ///
+    /// # Errors
+    /// Files that cannot be read any more.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn merge(&self, coefficients: &[f32], out: &mut [f32]) -> Result<()> {
+        assert_eq!(
+            coefficients.len(),
+            self.rows() * self.experts(),
+            "coefficients"
+        );
+        let (mut rest, mut parts) = (out, Vec::with_capacity(self.chunks.len()));
+        for chunk in &self.chunks {
+            let (part, more) = rest.split_at_mut(chunk.len);
+            parts.push((*chunk, part));
+            rest = more;
+        }
+        assert!(rest.is_empty(), "length of the merged weights");
+        parts.into_par_iter().try_for_each_init(
+            || (Scratch::default(), vec![0f32; CHUNK]),
+            |(scratch, buffer), (chunk, out)| {
+                let place = &self.places[chunk.place];
+                let base = slice(&place.base)?;
+                let base = &base[chunk.start..chunk.start + chunk.len];
+                out.copy_from_slice(base);
+                let groups = self.group(chunk);
+                for (e, expert) in self.experts.iter().enumerate() {
+                    let theirs = &mut buffer[..chunk.len];
+                    expert.read(&place.name, chunk.start, theirs, scratch)?;
+                    let of =
+                        |g: usize| coefficients[(self.row(chunk.place) + g) * self.experts() + e];
+                    match &groups {
+                        None => {
+                            let c = of(0);
+                            for ((o, x), b) in out.iter_mut().zip(&*theirs).zip(base) {
+                                *o += c * (x - b);
+                            }
+                        }
+                        Some(groups) => {
+                            let c: Vec<f32> = (0..self.groups).map(of).collect();
+                            for (((o, x), b), g) in
+                                out.iter_mut().zip(&*theirs).zip(base).zip(groups)
+                            {
+                                *o += c[*g as usize] * (x - b);
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Gradients of the coefficients from those of the merged weights: inner products with the task vectors, summed in the
+    /// order of the chunks.
+    ///
+    /// # Errors
+    /// Files that cannot be read any more.
+    pub fn gradients(&self, of_weights: &[f32]) -> Result<Vec<f32>> {
+        let parts: Result<Vec<Vec<f64>>> = self
+            .chunks
+            .par_iter()
+            .map_init(
+                || (Scratch::default(), vec![0f32; CHUNK]),
+                |(scratch, buffer), chunk| {
+                    let place = &self.places[chunk.place];
+                    let base = slice(&place.base)?;
+                    let base = &base[chunk.start..chunk.start + chunk.len];
+                    let at = place.at + chunk.start;
+                    let g = &of_weights[at..at + chunk.len];
+                    let groups = self.group(*chunk);
+                    let mut found = vec![0f64; self.groups * self.experts()];
+                    for (e, expert) in self.experts.iter().enumerate() {
+                        let theirs = &mut buffer[..chunk.len];
+                        expert.read(&place.name, chunk.start, theirs, scratch)?;
+                        theirs.iter_mut().zip(base).for_each(|(x, b)| *x -= b);
+                        match &groups {
+                            None => found[e] = inner(g, theirs),
+                            Some(groups) => {
+                                for ((g, x), group) in g.iter().zip(&*theirs).zip(groups) {
+                                    found[*group as usize * self.experts() + e] += f64::from(g * x);
+                                }
+                            }
+                        }
+                    }
+                    Ok(found)
+                },
+            )
+            .collect();
+        let mut total = vec![0f64; self.rows() * self.experts()];
+        for (chunk, part) in self.chunks.iter().zip(parts?) {
+            let row = self.row(chunk.place) * self.experts();
+            let of_row = total[row..].iter_mut();
+            of_row.zip(part).for_each(|(to, x)| *to += x);
+        }
+        Ok(total.into_iter().map(|x| x as f32).collect())
+    }
+
+    /// The group of every number of a chunk; `None` for one group.
+    fn group(&self, chunk: Chunk) -> Option<Vec<u32>> {
+        if self.groups == 1 {
+            return None;
+        }
+        let stream = Stream::new(self.seed, &self.places[chunk.place].name, 0);
+        let of = |i: usize| (stream.bits((chunk.start + i) as u64) % self.groups as u64) as u32;
+        Some((0..chunk.len).map(of).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tensor;
+    use crate::models::Plain;
+
+    fn held(values: &[(&str, Vec<f32>)]) -> HashMap<String, Tensor> {
+        let one =
+            |(n, v): &(&str, Vec<f32>)| ((*n).to_owned(), tensor(v.clone(), v.len()).unwrap());
+        values.iter().map(one).collect()
+    }
+
+    fn two(per: Per, groups: usize) -> Vectors {
+        let base = Plain::new(held(&[("a", vec![1.0, 2.0]), ("b", vec![0.5; 3])]));
+        let experts = [
+            held(&[("a", vec![2.0, 2.0]), ("b", vec![0.5, 1.5, 0.5])]),
+            held(&[("a", vec![1.0, 0.0]), ("b", vec![3.5, 0.5, 0.5])]),
+        ];
+        let experts = experts.map(|e| Expert::Held("e".into(), e)).into();
+        let names = ["a".to_owned(), "b".to_owned()];
+        Vectors::new(&base, &names, experts, (per, groups), 7).unwrap()
+    }
+
+    #[test]
+    fn merged_weights_and_gradients_by_hand() {
+        let v = two(Per::Tensor, 1);
+        assert_eq!((v.rows(), v.tensors()), (2, vec!["a", "b"]));
+        let mut out = [0.0; 5];
+        v.merge(&[0.5, 1.0, 2.0, -1.0], &mut out).unwrap();
+        assert_eq!(out, [1.5, 0.0, -2.5, 2.5, 0.5]);
+        let g = v.gradients(&[1.0, 10.0, 2.0, 3.0, 4.0]).unwrap();
+        assert_eq!(g, [1.0, -20.0, 3.0, 6.0]);
+        let v = two(Per::Task, 1);
+        v.merge(&[0.5, 1.0], &mut out).unwrap();
+        assert_eq!(out, [1.5, 0.0, 3.5, 1.0, 0.5]);
+        assert_eq!(
+            v.gradients(&[1.0, 10.0, 2.0, 3.0, 4.0]).unwrap(),
+            [4.0, -14.0]
+        );
+    }
+
+    #[test]
+    fn groups_split_a_tensor_and_equal_coefficients_are_one() {
+        let (v, one) = (two(Per::Tensor, 3), two(Per::Tensor, 1));
+        assert_eq!(v.rows(), 6);
+        let (mut out, mut same) = ([0.0; 5], [0.0; 5]);
+        let c = |row: &[f32]| row.repeat(3);
+        v.merge(&[c(&[0.5, 1.0]), c(&[2.0, -1.0])].concat(), &mut out)
+            .unwrap();
+        one.merge(&[0.5, 1.0, 2.0, -1.0], &mut same).unwrap();
+        assert_eq!(out, same);
+        let g = v.gradients(&[1.0, 10.0, 2.0, 3.0, 4.0]).unwrap();
+        let sum = |from: usize, e: usize| (0..3).map(|k| g[from + 2 * k + e]).sum::<f32>();
+        assert_eq!(
+            [sum(0, 0), sum(0, 1), sum(6, 0), sum(6, 1)],
+            [1.0, -20.0, 3.0, 6.0]
+        );
+    }
+
+    #[test]
+    fn an_expert_of_another_base_is_refused() {
+        let base = Plain::new(held(&[("a", vec![1.0, 2.0])]));
+        let wrong = Expert::Held("experts/x".into(), held(&[("a", vec![1.0])]));
+        let found = Vectors::new(&base, &["a".to_owned()], vec![wrong], (Per::Task, 1), 0);
+        let said = found.err().unwrap().to_string();
+        assert!(
+            said.contains("experts/x") && said.contains("as [1], the base as [2]"),
+            "{said}"
+        );
+    }
+}
