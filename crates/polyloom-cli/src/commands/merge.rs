@@ -69,6 +69,12 @@ pub fn run(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Ex
 fn unknown_method(name: &str) -> MergeError {
     let names: Vec<&str> = merge::methods().map(|m| m.spec().name).collect();
     let near = polyloom::suggest::nearest(name, &names, 3);
+    if ["adamerging", "atlas"].contains(&name) {
+        let what = format!("`{name}` learns its coefficients on rows of tasks");
+        return MergeError::plan("unknown-method", what).hint(format!(
+            "polyloom tune --base BASE EXPERT... --method {name} -t TASK,... -o OUT"
+        ));
+    }
     let error = MergeError::plan("unknown-method", format!("unknown merge method `{name}`"));
     if near.is_empty() {
         error.hint("`polyloom merge --list` shows all methods")

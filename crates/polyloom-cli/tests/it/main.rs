@@ -34,6 +34,7 @@ mod synth;
 mod tasks;
 mod tasks_more;
 mod train;
+mod tune;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -55,6 +55,8 @@ pub struct Tune {
     pub per: Per,
     /// Groups that the numbers of a tensor are split into at random, each with a coefficient of its own (aTLAS x K).
     pub groups: usize,
+    /// Share of each task vector that TIES selects before anything is learned (AdaMerging++); all where none is given.
+    pub density: Option<f64>,
     /// What all coefficients begin with.
     pub init: Option<f64>,
     /// Coefficients act as if they were in 0 to 1; what is learned may lie outside.
@@ -107,6 +109,7 @@ impl Default for Tune {
             method: Method::default(),
             per: Per::default(),
             groups: 1,
+            density: None,
             init: None,
             clamp: None,
             loss: None,
@@ -283,6 +286,9 @@ impl Recipe {
         }
         if t.groups > 1 && t.per == Per::Task {
             return bad("`tune.groups` splits tensors; it needs `per = \"tensor\"`".into());
+        }
+        if t.density.is_some_and(|d| !(d > 0.0 && d <= 1.0)) {
+            return bad("`tune.density` must be above 0 and at most 1".into());
         }
         let at_least_0 = [
             ("rate", self.rate()),
@@ -461,5 +467,17 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(none.contains("names no experts"), "{none}");
+    }
+
+    #[test]
+    fn the_reference_has_every_key() {
+        let page = include_str!("../../../../docs/reference/tuning.md");
+        let all = serde_json::to_value(Tune::default()).unwrap();
+        for key in all.as_object().unwrap().keys() {
+            assert!(
+                page.contains(&format!("| `{key}`")) || page.contains(&format!(", `{key}`")),
+                "docs/reference/tuning.md lacks `{key}`"
+            );
+        }
     }
 }

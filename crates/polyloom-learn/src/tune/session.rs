@@ -103,6 +103,10 @@ pub fn tune(
     let merged_names = trunk(&opened)?;
     let per = (recipe.tune.per, recipe.tune.groups);
     let vectors = Vectors::new(base, &merged_names, experts, per, recipe.seed)?;
+    let vectors = match recipe.tune.density {
+        Some(density) => vectors.selected(density)?,
+        None => vectors,
+    };
     let tensors = merged_names
         .iter()
         .map(|name| Ok((name.clone(), base.tensor(name)?.data().clone())))

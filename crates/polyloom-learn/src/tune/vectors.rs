@@ -72,6 +72,53 @@ struct Chunk {
     len: usize,
 }
 
+/// What a thread holds: the task vectors of a chunk, a row per expert.
+#[derive(Default)]
+struct Work {
+    rows: Vec<Vec<f32>>,
+    scratch: Scratch,
+}
+
+/// What of the task vectors counts.
+struct Selection {
+    /// The smallest magnitude of each expert that stays.
+    cuts: Vec<f32>,
+    /// The sign of most elements: -1, 0 or 1.
+    majority: f32,
+}
+
+impl Selection {
+    fn trim(&self, rows: &mut [Vec<f32>]) {
+        for (row, cut) in rows.iter_mut().zip(&self.cuts) {
+            row.iter_mut()
+                .filter(|x| x.abs() < *cut)
+                .for_each(|x| *x = 0.0);
+        }
+    }
+
+    fn agree(&self, rows: &mut [Vec<f32>]) {
+        for i in 0..rows.first().map_or(0, Vec::len) {
+            let elected = match sign(rows.iter().map(|r| r[i]).sum()) {
+                0.0 => self.majority,
+                sign => sign,
+            };
+            // A sign that stays 0 selects negative entries, as in the released code.
+            let fits = |x: f32| if elected > 0.0 { x > 0.0 } else { x < 0.0 };
+            rows.iter_mut()
+                .filter(|r| !fits(r[i]))
+                .for_each(|r| r[i] = 0.0);
+        }
+    }
+}
+
+fn sign(x: f32) -> f32 {
+    match x {
+        x if x > 0.0 => 1.0,
+        x if x < 0.0 => -1.0,
+        _ => 0.0,
+    }
+}
+
 /// What experts changed in a base.
 pub struct Vectors {
     experts: Vec<Expert>,
@@ -80,6 +127,7 @@ pub struct Vectors {
     per: Per,
     groups: usize,
     seed: u64,
+    selection: Option<Selection>,
 }
 
 impl Vectors {
@@ -136,6 +184,7 @@ impl Vectors {
             per,
             groups,
             seed,
+            selection: None,
         })
     }
 
@@ -171,6 +220,77 @@ impl Vectors {
         }
     }
 
+    /// The same with task vectors of which only what TIES selects counts (AdaMerging++): the largest magnitudes, `density`
+    /// of each vector, and of these the entries of the sign that the sum of all vectors has (where that is 0, of the sign
+    /// that most elements have), as `merge`'s `ties_reference` selects them.
+    ///
+    /// Cost: three readings of the experts, and once the numbers of one expert in memory.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn selected(mut self, density: f64) -> Result<Self> {
+        let d = self.chunks.iter().map(|c| c.len).sum::<usize>();
+        let rank = d - (d as f64 * density) as usize;
+        let mut cuts = Vec::with_capacity(self.experts());
+        for expert in 0..self.experts() {
+            if rank == 0 {
+                cuts.push(0.0);
+                continue;
+            }
+            let mut all: Vec<f32> = Vec::with_capacity(d);
+            let mut work = Work::default();
+            for chunk in &self.chunks {
+                let own = std::slice::from_ref(&self.experts[expert]);
+                self.read(*chunk, own, &mut work)?;
+                all.extend(work.rows[0].iter().map(|x| x.abs()));
+            }
+            cuts.push(*all.select_nth_unstable_by(rank - 1, f32::total_cmp).1);
+        }
+        let mut selection = Selection {
+            cuts,
+            majority: 0.0,
+        };
+        let signs: Result<Vec<i64>> = self
+            .chunks
+            .par_iter()
+            .map_init(Work::default, |work, chunk| {
+                self.read(*chunk, &self.experts, work)?;
+                selection.trim(&mut work.rows);
+                let n = chunk.len;
+                Ok((0..n)
+                    .map(|i| sign(work.rows.iter().map(|r| r[i]).sum()) as i64)
+                    .sum())
+            })
+            .collect();
+        selection.majority = signs?.iter().sum::<i64>().signum() as f32;
+        self.selection = Some(selection);
+        Ok(self)
+    }
+
+    /// What experts changed in a chunk, into `work`.
+    fn read(&self, chunk: Chunk, experts: &[Expert], work: &mut Work) -> Result<()> {
+        let place = &self.places[chunk.place];
+        let base = slice(&place.base)?;
+        let base = &base[chunk.start..chunk.start + chunk.len];
+        work.rows.resize(experts.len(), Vec::new());
+        for (expert, row) in experts.iter().zip(&mut work.rows) {
+            row.resize(chunk.len, 0.0);
+            expert.read(&place.name, chunk.start, row, &mut work.scratch)?;
+            row.iter_mut().zip(base).for_each(|(x, b)| *x -= b);
+        }
+        Ok(())
+    }
+
+    /// The task vectors of a chunk as they count, into `work`.
+    fn vectors(&self, chunk: Chunk, work: &mut Work) -> Result<()> {
+        self.read(chunk, &self.experts, work)?;
+        if let Some(selection) = &self.selection {
+            selection.trim(&mut work.rows);
+            selection.agree(&mut work.rows);
+        }
+        Ok(())
+    }
+
     /// Writes the merged weights `base + sum_t c[row, t] (expert_t - base)`, tensor after tensor.
     ///
     /// # Errors
@@ -179,11 +299,8 @@ impl Vectors {
     /// # Panics
     /// If the lengths do not fit.
     pub fn merge(&self, coefficients: &[f32], out: &mut [f32]) -> Result<()> {
-        assert_eq!(
-            coefficients.len(),
-            self.rows() * self.experts(),
-            "coefficients"
-        );
+        let width = self.experts();
+        assert_eq!(coefficients.len(), self.rows() * width, "coefficients");
         let (mut rest, mut parts) = (out, Vec::with_capacity(self.chunks.len()));
         for chunk in &self.chunks {
             let (part, more) = rest.split_at_mut(chunk.len);
@@ -191,39 +308,31 @@ impl Vectors {
             rest = more;
         }
         assert!(rest.is_empty(), "length of the merged weights");
-        parts.into_par_iter().try_for_each_init(
-            || (Scratch::default(), vec![0f32; CHUNK]),
-            |(scratch, buffer), (chunk, out)| {
-                let place = &self.places[chunk.place];
-                let base = slice(&place.base)?;
-                let base = &base[chunk.start..chunk.start + chunk.len];
-                out.copy_from_slice(base);
+        parts
+            .into_par_iter()
+            .try_for_each_init(Work::default, |work, (chunk, out)| {
+                self.vectors(chunk, work)?;
+                let base = slice(&self.places[chunk.place].base)?;
+                out.copy_from_slice(&base[chunk.start..chunk.start + chunk.len]);
                 let groups = self.group(chunk);
-                for (e, expert) in self.experts.iter().enumerate() {
-                    let theirs = &mut buffer[..chunk.len];
-                    expert.read(&place.name, chunk.start, theirs, scratch)?;
-                    let of =
-                        |g: usize| coefficients[(self.row(chunk.place) + g) * self.experts() + e];
+                let first = self.row(chunk.place);
+                for (e, row) in work.rows.iter().enumerate() {
+                    let of = |group: usize| coefficients[(first + group) * width + e];
                     match &groups {
                         None => {
                             let c = of(0);
-                            for ((o, x), b) in out.iter_mut().zip(&*theirs).zip(base) {
-                                *o += c * (x - b);
-                            }
+                            out.iter_mut().zip(row).for_each(|(o, x)| *o += c * x);
                         }
                         Some(groups) => {
                             let c: Vec<f32> = (0..self.groups).map(of).collect();
-                            for (((o, x), b), g) in
-                                out.iter_mut().zip(&*theirs).zip(base).zip(groups)
-                            {
-                                *o += c[*g as usize] * (x - b);
+                            for ((o, x), g) in out.iter_mut().zip(row).zip(groups) {
+                                *o += c[*g as usize] * x;
                             }
                         }
                     }
                 }
                 Ok(())
-            },
-        )
+            })
     }
 
     /// Gradients of the coefficients from those of the merged weights: inner products with the task vectors, summed in the
@@ -232,40 +341,33 @@ impl Vectors {
     /// # Errors
     /// Files that cannot be read any more.
     pub fn gradients(&self, of_weights: &[f32]) -> Result<Vec<f32>> {
+        let width = self.experts();
+        let of_chunk = |work: &mut Work, chunk: &Chunk| -> Result<Vec<f64>> {
+            self.vectors(*chunk, work)?;
+            let at = self.places[chunk.place].at + chunk.start;
+            let g = &of_weights[at..at + chunk.len];
+            let groups = self.group(*chunk);
+            let mut found = vec![0f64; self.groups * width];
+            for (e, row) in work.rows.iter().enumerate() {
+                match &groups {
+                    None => found[e] = inner(g, row),
+                    Some(groups) => {
+                        for ((g, x), group) in g.iter().zip(row).zip(groups) {
+                            found[*group as usize * width + e] += f64::from(g * x);
+                        }
+                    }
+                }
+            }
+            Ok(found)
+        };
         let parts: Result<Vec<Vec<f64>>> = self
             .chunks
             .par_iter()
-            .map_init(
-                || (Scratch::default(), vec![0f32; CHUNK]),
-                |(scratch, buffer), chunk| {
-                    let place = &self.places[chunk.place];
-                    let base = slice(&place.base)?;
-                    let base = &base[chunk.start..chunk.start + chunk.len];
-                    let at = place.at + chunk.start;
-                    let g = &of_weights[at..at + chunk.len];
-                    let groups = self.group(*chunk);
-                    let mut found = vec![0f64; self.groups * self.experts()];
-                    for (e, expert) in self.experts.iter().enumerate() {
-                        let theirs = &mut buffer[..chunk.len];
-                        expert.read(&place.name, chunk.start, theirs, scratch)?;
-                        theirs.iter_mut().zip(base).for_each(|(x, b)| *x -= b);
-                        match &groups {
-                            None => found[e] = inner(g, theirs),
-                            Some(groups) => {
-                                for ((g, x), group) in g.iter().zip(&*theirs).zip(groups) {
-                                    found[*group as usize * self.experts() + e] += f64::from(g * x);
-                                }
-                            }
-                        }
-                    }
-                    Ok(found)
-                },
-            )
+            .map_init(Work::default, of_chunk)
             .collect();
-        let mut total = vec![0f64; self.rows() * self.experts()];
+        let mut total = vec![0f64; self.rows() * width];
         for (chunk, part) in self.chunks.iter().zip(parts?) {
-            let row = self.row(chunk.place) * self.experts();
-            let of_row = total[row..].iter_mut();
+            let of_row = total[self.row(chunk.place) * width..].iter_mut();
             of_row.zip(part).for_each(|(to, x)| *to += x);
         }
         Ok(total.into_iter().map(|x| x as f32).collect())
@@ -350,6 +452,29 @@ mod tests {
         assert!(
             said.contains("experts/x") && said.contains("as [1], the base as [2]"),
             "{said}"
+        );
+    }
+
+    #[test]
+    fn what_ties_selects_by_hand() {
+        // The numbers of the test of `ties_reference`: the third smallest magnitude is the cut.
+        let zeros = Plain::new(held(&[("a", vec![0.0; 5])]));
+        let experts = [
+            held(&[("a", vec![5.0, -4.0, 1.0, 2.0, 3.0])]),
+            held(&[("a", vec![1.0, 4.0, -6.0, 0.5, 3.0])]),
+        ];
+        let experts = experts.map(|e| Expert::Held("e".into(), e)).into();
+        let v = Vectors::new(&zeros, &["a".to_owned()], experts, (Per::Task, 1), 0).unwrap();
+        let v = v.selected(0.4).unwrap();
+        // Kept: 5 -4 . . 3 and . 4 -6 . 3; sums 5 0 -6 0 6, the majority is +.
+        let mut out = [0.0; 5];
+        v.merge(&[1.0, 0.0], &mut out).unwrap();
+        assert_eq!(out, [5.0, 0.0, 0.0, 0.0, 3.0]);
+        v.merge(&[0.0, 1.0], &mut out).unwrap();
+        assert_eq!(out, [0.0, 4.0, -6.0, 0.0, 3.0]);
+        assert_eq!(
+            v.gradients(&[1.0, 1.0, 1.0, 1.0, 10.0]).unwrap(),
+            [35.0, 28.0]
         );
     }
 }
