@@ -22,6 +22,9 @@ pub struct Preparation {
     pub cubic: bool,
 }
 
+/// Name of the file that says how pictures are prepared.
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+
 /// The size that a picture is brought to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resize {
@@ -73,12 +76,22 @@ impl Preparation {
     /// # Errors
     /// A file that cannot be read, means that are not one per channel, sizes or filters that are not known.
     pub fn open(folder: &Path, size: usize, channels: usize) -> Result<Self> {
-        let file = folder.join("preprocessor_config.json");
-        let config: serde_json::Value = if file.exists() {
-            json(&file)?
-        } else {
-            serde_json::Value::Null
-        };
+        let file = folder.join(PREPROCESSOR);
+        if file.exists() {
+            return Self::read(&file, size, channels);
+        }
+        Self::of(&serde_json::Value::Null, &file, size, channels)
+    }
+
+    /// Of a file like `preprocessor_config.json`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read(file: &Path, size: usize, channels: usize) -> Result<Self> {
+        Self::of(&json(file)?, file, size, channels)
+    }
+
+    fn of(config: &serde_json::Value, file: &Path, size: usize, channels: usize) -> Result<Self> {
         let list = |name: &str| -> Result<Vec<f32>> {
             let Some(list) = config[name].as_array() else {
                 return Ok(vec![0.5; channels]);
@@ -91,7 +104,7 @@ impl Preparation {
                 })
                 .ok_or_else(|| {
                     Error::file(
-                        &file,
+                        file,
                         format!("`{name}` is not one number for each of {channels} channels"),
                     )
                 })
@@ -101,7 +114,7 @@ impl Preparation {
             Some(3) => true,
             Some(other) => {
                 let what = format!("`resample` {other} is not known");
-                return Err(Error::file(&file, what).hint("2 is bilinear, 3 bicubic"));
+                return Err(Error::file(file, what).hint("2 is bilinear, 3 bicubic"));
             }
         };
         Ok(Self {
@@ -109,7 +122,7 @@ impl Preparation {
             channels,
             mean: list("image_mean")?,
             deviation: list("image_std")?,
-            resize: Resize::open(&config, size).map_err(|what| Error::file(&file, what))?,
+            resize: Resize::open(config, size).map_err(|what| Error::file(file, what))?,
             cubic,
         })
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use polyloom::MergeError;
+use polyloom::recipe::environment::expand;
 use polyloom::recipe::toml::position;
 use polyloom_core::DType;
 use serde::de::DeserializeOwned;
@@ -59,11 +60,18 @@ pub(crate) fn dtype(word: Option<&str>, key: &str) -> Result<Option<DType>> {
     Ok(Some(found))
 }
 
-/// A relative path as it is found: beside the recipe first, then from the working directory.
-pub(crate) fn beside(recipe: &Path, given: &str) -> String {
-    let near = recipe.parent().map(|p| p.join(given));
-    near.filter(|p| p.exists())
-        .map_or_else(|| given.to_owned(), |p| p.display().to_string())
+/// A path of a recipe as it is found: variables of the environment put in; beside the recipe first, then from the working
+/// directory.
+///
+/// # Errors
+/// A variable that is not set.
+pub(crate) fn beside(recipe: &Path, given: &str) -> Result<String> {
+    let given = expand(given)
+        .map_err(|e| MergeError::plan("bad-recipe", e).at(recipe.display().to_string()))?;
+    let near = recipe.parent().map(|p| p.join(&given));
+    Ok(near
+        .filter(|p| p.exists())
+        .map_or(given, |p| p.display().to_string()))
 }
 
 /// Puts a value at a dotted key; what is no value of TOML is text.

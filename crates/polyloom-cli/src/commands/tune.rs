@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use polyloom::plan::reference::Places;
-use polyloom::recipe;
+use polyloom::recipe::{self, Dialect};
 use polyloom_core::writer::FolderOptions;
 use polyloom_learn::tune::recipe::Loss;
 use polyloom_learn::tune::session::{Finished, Told};
@@ -25,9 +25,13 @@ pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
     let tasks = given(&recipe.tasks(), &args.places)?;
     let mut named = vec![recipe.base.clone()];
     named.extend(recipe.experts.iter().map(|e| e.path.clone()));
-    let models = recipe::from_models("passthrough", None, &named)?;
-    let needs = models.models.iter().flat_map(|m| hub::needs(&m.reference));
-    if hub(args.dry_run).bring(needs, models.dialect, &Places::default(), ui)? == Brought::Said {
+    let one = |path| recipe::from_models("passthrough", None, std::slice::from_ref(path));
+    let models: Vec<_> = named.iter().map(one).collect::<Result<_, _>>()?;
+    let needs = models
+        .iter()
+        .flat_map(|r| &r.models)
+        .flat_map(|m| hub::needs(&m.reference));
+    if hub(args.dry_run).bring(needs, Dialect::Loom, &Places::default(), ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {

@@ -1,5 +1,7 @@
 //! Rows of a task as a model takes them: tokens or planes, made once.
 
+use std::path::Path;
+
 use polyloom::evaluate::board::score::examples::{self, Asked, Input, Wanted};
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
@@ -61,11 +63,28 @@ impl Reader {
     /// # Errors
     /// A tokenizer or a preparation that cannot be read.
     pub fn of(model: &Model, most: Option<usize>) -> Result<Self> {
-        Ok(match model.pictures() {
-            Some((size, channels)) => {
+        Self::prepared(model, most, None)
+    }
+
+    /// The same, with a file like `preprocessor_config.json` in place of that of the model's folder.
+    ///
+    /// # Errors
+    /// As [`Self::of`]; such a file for a model of texts.
+    pub fn prepared(model: &Model, most: Option<usize>, pictures: Option<&Path>) -> Result<Self> {
+        Ok(match (model.pictures(), pictures) {
+            (Some((size, channels)), Some(file)) => {
+                Self::Pictures(Preparation::read(file, size, channels)?)
+            }
+            (Some((size, channels)), None) => {
                 Self::Pictures(Preparation::open(&model.folder, size, channels)?)
             }
-            None => Self::Texts(Box::new(model.text(most)?)),
+            (None, Some(file)) => {
+                return Err(Error::file(
+                    file,
+                    "prepares pictures; the model is one of texts",
+                ));
+            }
+            (None, None) => Self::Texts(Box::new(model.text(most)?)),
         })
     }
 

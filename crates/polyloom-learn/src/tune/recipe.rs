@@ -171,6 +171,7 @@ impl From<IgnoredAny> for Ignored {
 #[serde(deny_unknown_fields, default)]
 struct Base {
     path: Option<String>,
+    preprocessor: Option<PathBuf>,
     stats: Option<IgnoredAny>,
 }
 
@@ -202,6 +203,8 @@ pub struct Recipe {
     pub seed: u64,
     /// The base.
     pub base: String,
+    /// How pictures are prepared, where the base's folder has no `preprocessor_config.json`.
+    pub preprocessor: Option<PathBuf>,
     /// Experts, in the order of the coefficients.
     pub experts: Vec<Expert>,
     /// The rest.
@@ -225,6 +228,7 @@ impl Recipe {
             name: file.name,
             seed: file.seed,
             base,
+            preprocessor: file.base.preprocessor,
             experts: file.expert,
             tune: file.tune,
         };
@@ -241,15 +245,18 @@ impl Recipe {
             std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
         let mut recipe = Self::read(&text, &path.display().to_string(), set)?;
         let beside = |given: &str| crate::recipe::beside(path, given);
-        recipe.base = beside(&recipe.base);
+        recipe.base = beside(&recipe.base)?;
         for expert in &mut recipe.experts {
-            expert.path = beside(&expert.path);
+            expert.path = beside(&expert.path)?;
         }
         for task in &mut recipe.tune.tasks {
-            *task = beside(task);
+            *task = beside(task)?;
         }
-        if let Some(heads) = &mut recipe.tune.heads {
-            *heads = beside(&heads.display().to_string()).into();
+        for file in [&mut recipe.tune.heads, &mut recipe.preprocessor]
+            .into_iter()
+            .flatten()
+        {
+            *file = beside(&file.display().to_string())?.into();
         }
         Ok(recipe)
     }

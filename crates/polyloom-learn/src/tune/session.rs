@@ -19,6 +19,7 @@ use super::recipe::{Loss, Method, Recipe};
 use super::vectors::{Expert, Vectors};
 use crate::engine::{Parameters, Value};
 use crate::error::{Error, Result};
+use crate::image::PREPROCESSOR;
 use crate::models::{Source, Trained};
 use crate::ops;
 use crate::tasks::evaluate::files;
@@ -97,7 +98,8 @@ pub fn tune(
     let experts = experts(recipe, &mut warnings)?;
     let names: Vec<String> = experts.iter().map(|(name, _)| name.clone()).collect();
     let experts = experts.into_iter().map(|(_, e)| e).collect();
-    let reader = Reader::of(&opened.model, recipe.tune.max_length)?;
+    let pictures = recipe.preprocessor.as_deref();
+    let reader = Reader::prepared(&opened.model, recipe.tune.max_length, pictures)?;
     let seen = seen(recipe, &opened, &reader, tasks)?;
     let base = &opened.model.weights;
     let merged_names = trunk(&opened)?;
@@ -169,6 +171,9 @@ pub fn tune(
         seed: None,
     };
     write::model(&folder, &opened, &source, recipe.dtype()?)?;
+    if let Some(file) = pictures {
+        folder.copy_file(file, PREPROCESSOR)?;
+    }
     for head in &heads {
         let name = Head::path(Path::new("heads"), &head.task);
         folder.write_file(name, &head.bytes()?)?;

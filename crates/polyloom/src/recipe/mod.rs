@@ -3,6 +3,7 @@
 //! Parsing is loose about values and strict about names; nothing is opened here. [`crate::plan`] reads headers and
 //! resolves every setting for every tensor.
 
+pub mod environment;
 pub mod mergekit;
 mod read;
 pub mod setting;

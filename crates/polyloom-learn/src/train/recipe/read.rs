@@ -220,12 +220,12 @@ impl Recipe {
             std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
         let mut recipe = Self::read(&text, &path.display().to_string(), set)?;
         let beside = |given: &str| crate::recipe::beside(path, given);
-        recipe.base = recipe.base.as_deref().map(beside);
+        recipe.base = recipe.base.as_deref().map(beside).transpose()?;
         for task in &mut recipe.train.tasks {
-            *task = beside(task);
+            *task = beside(task)?;
         }
         if let Start::From(folder) = &mut recipe.train.head.start {
-            *folder = beside(&folder.display().to_string()).into();
+            *folder = beside(&folder.display().to_string())?.into();
         }
         Ok(recipe)
     }

@@ -4,6 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Key, Reader, each_params, json};
 use crate::error::MergeError;
+use crate::recipe::environment::expand;
 use crate::recipe::read::add_model;
 use crate::recipe::{Model, ModelRef, Module, Recipe, Settings, Slice, Source};
 use crate::suggest;
@@ -122,7 +123,7 @@ impl Reader<'_> {
     }
 
     fn reference(&mut self, table: &DeTable, path: &str) -> Option<ModelRef> {
-        match ModelRef::parse(path) {
+        match expand(path).and_then(|path| ModelRef::parse(&path)) {
             Ok(reference) => Some(reference),
             Err(message) => {
                 self.bad(byte_of(table, "path"), message);
@@ -145,7 +146,15 @@ impl Reader<'_> {
             ("stats", &mut model.stats),
         ] {
             if let Some(text) = self.text(table, key) {
-                *slot = Some(text);
+                let whole = if key == "stats" {
+                    expand(&text)
+                } else {
+                    Ok(text)
+                };
+                match whole {
+                    Ok(text) => *slot = Some(text),
+                    Err(message) => self.bad(byte_of(table, key), message),
+                }
             }
         }
     }
