@@ -84,9 +84,7 @@ pub(super) fn statistics<'a>(
                 job.experts.get(lacking.unwrap_or(0)).map_or("", String::as_str)
             ),
         )
-        .hint(format!(
-            "name its file with `stats = \"FILE\"` in `[[expert]]` (--each stats=FILE,FILE)"
-        ))
+        .hint("name its file with `stats = \"FILE\"` in `[[expert]]` (--each stats=FILE,FILE)")
         .hint(format!(
             "`polyloom stats MODEL -t TASK --kind {kind} -o FILE` collects it: safetensors with one tensor `<weight name>.{kind}` per weight"
         ))),
