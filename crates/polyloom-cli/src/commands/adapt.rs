@@ -15,6 +15,7 @@ use polyloom::{MergeError, Result};
 use polyloom_core::peft::{AdapterFolder, FoldOptions, Folded};
 use polyloom_core::writer::{FolderOptions, human};
 use polyloom_core::{Checkpoint, DType};
+use polyloom_learn::models::streams::layer_inputs;
 use serde_json::json;
 
 use crate::args_adapt::{
@@ -453,12 +454,23 @@ fn assemble(args: &MoeArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         .iter()
         .map(|e| open(&e.model))
         .collect::<Result<Vec<_>>>()?;
+    let forward = |base: &Checkpoint, prompts: &[Vec<u32>], taken| {
+        layer_inputs(base, prompts, taken).map_err(|error| match error {
+            polyloom_learn::Error::Merge(error) => error,
+            polyloom_learn::Error::Core(error) => error.into(),
+            other => MergeError::plan("bad-model", other.to_string())
+                .at(base.origin().display().to_string())
+                .hint("gate_mode cheap_embed needs no forward pass"),
+        })
+    };
     let plan = moe::plan(
         &recipe,
         &base,
         &experts.iter().collect::<Vec<_>>(),
         &shared.iter().collect::<Vec<_>>(),
+        Some(&forward),
     )?;
+    plan.warnings.iter().for_each(|w| ui.warning(w));
     ui.say(&format!(
         "{} experts, {}",
         experts.len(),

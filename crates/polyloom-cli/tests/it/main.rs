@@ -6,6 +6,7 @@
     reason = "tests say what they skip"
 )]
 
+mod adapt_moe;
 mod board;
 mod compare;
 mod diff;

@@ -15,6 +15,7 @@ pub mod relative;
 pub mod rotary;
 pub mod sentence;
 mod source;
+pub mod streams;
 pub mod t5;
 mod tokens;
 pub mod vit;

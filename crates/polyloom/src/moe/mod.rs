@@ -1,13 +1,16 @@
 //! Mixture-of-experts assembly: dense models of one architecture become the experts of one sparse model.
 //!
 //! Reads mergekit-moe's file. MLP weights come from the experts, everything else from the base; the router rows are
-//! set from example prompts without a forward pass (`cheap_embed`) or drawn at random. Tensors are streamed.
+//! set from example prompts, without a forward pass (`cheap_embed`) or by one that the caller brings (`hidden` and its
+//! kin), or drawn at random. Tensors are streamed.
 
 mod arch;
+mod gates;
 mod prompt;
 mod run;
 
 pub use arch::Architecture;
+pub use gates::{Forward, Taken};
 pub use prompt::PromptEncoder;
 pub use run::{MoePlan, RunOptions, plan, run};
 
@@ -22,12 +25,48 @@ use crate::suggest;
 /// How router rows are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateMode {
+    /// Hidden state of the last token of the prompts before every layer, normalised; a row of its own for each layer.
+    Hidden,
+    /// The mean over the tokens of a prompt in its place.
+    HiddenAvg,
+    /// Another word for [`Self::Hidden`].
+    HiddenLast,
     /// Sum of the embedding rows of the prompts' tokens, normalised; the same at every layer.
     CheapEmbed,
     /// N(0, 1).
     Random,
     /// U(-1/sqrt(h), 1/sqrt(h)), the default initialisation of a linear layer.
     UniformRandom,
+}
+
+impl GateMode {
+    const ALL: [Self; 6] = [
+        Self::Hidden,
+        Self::HiddenAvg,
+        Self::HiddenLast,
+        Self::CheapEmbed,
+        Self::Random,
+        Self::UniformRandom,
+    ];
+
+    /// Its word in files.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hidden => "hidden",
+            Self::HiddenAvg => "hidden_avg",
+            Self::HiddenLast => "hidden_last",
+            Self::CheapEmbed => "cheap_embed",
+            Self::Random => "random",
+            Self::UniformRandom => "uniform_random",
+        }
+    }
+
+    /// Whether router rows come from prompts.
+    #[must_use]
+    pub fn prompts(self) -> bool {
+        !matches!(self, Self::Random | Self::UniformRandom)
+    }
 }
 
 /// One expert.
@@ -118,31 +157,12 @@ impl MoeRecipe {
             None | Some(Value::Null) => "hidden",
             Some(v) => v.as_str().unwrap_or_default(),
         };
-        let gate_mode = match mode {
-            "cheap_embed" => GateMode::CheapEmbed,
-            "random" => GateMode::Random,
-            "uniform_random" => GateMode::UniformRandom,
-            "hidden" | "hidden_avg" | "hidden_last" => {
-                let default = if top.contains_key("gate_mode") {
-                    ""
-                } else {
-                    " (the file's default)"
-                };
-                return Err(MergeError::plan(
-                    "gate-mode",
-                    format!(
-                        "gate_mode `{mode}`{default} needs the hidden states of a forward pass of the base, which this \
-                         program does not run"
-                    ),
-                )
-                .hint("use `gate_mode: cheap_embed`, which needs the embedding of the prompts only")
-                .hint("or `random` / `uniform_random` if the router will be trained"));
-            }
-            other => {
-                return Err(wrong(format!("unknown gate_mode `{other}`"))
-                    .hint("known: cheap_embed, random, uniform_random"));
-            }
-        };
+        let known = GateMode::ALL.into_iter().find(|m| m.word() == mode);
+        let gate_mode = known.ok_or_else(|| {
+            let known: Vec<&str> = GateMode::ALL.iter().map(|m| m.word()).collect();
+            wrong(format!("unknown gate_mode `{mode}`"))
+                .hint(format!("known: {}", known.join(", ")))
+        })?;
         let dtype = match top.get("dtype") {
             None | Some(Value::Null) => None,
             Some(v) => Some(
@@ -187,7 +207,7 @@ impl MoeRecipe {
             ))
             .hint("lower `experts_per_token` or list more experts"));
         }
-        if self.gate_mode == GateMode::CheapEmbed {
+        if self.gate_mode.prompts() {
             if let Some(i) = self.experts.iter().position(|e| e.positive.is_empty()) {
                 return Err(wrong(format!("experts[{i}] has no `positive_prompts`"))
                     .hint("give every expert a prompt that it should answer"));

@@ -497,6 +497,6 @@ fn unsupported(what: impl std::fmt::Display) -> MergeError {
         "prompt-tokenizer",
         format!("prompts cannot be cut into tokens by this tokenizer: {what}"),
     )
-    .hint("gate_mode cheap_embed reads BPE tokenizers of the Llama, Mistral and Qwen kind")
+    .hint("gates from prompts read BPE tokenizers of the Llama, Mistral and Qwen kind")
     .hint("gate_mode random needs no tokens")
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use polyloom_core::checkpoint::{Scratch, read_json};
+use polyloom_core::checkpoint::Scratch;
 use polyloom_core::dtype::narrow;
 use polyloom_core::rng::Stream;
 use polyloom_core::writer::{FolderOptions, Layout, OutTensor, OutputFolder, TensorWriter};
@@ -13,9 +13,9 @@ use polyloom_core::{Checkpoint, DType};
 
 use crate::error::{MergeError, Result};
 use crate::output::{self, card};
-use crate::vocab::Vocab;
 
-use super::{Architecture, Expert, GateMode, MoeRecipe, PromptEncoder};
+use super::gates::{self, Forward};
+use super::{Architecture, Expert, GateMode, MoeRecipe};
 
 /// Elements read and written at a time, per thread.
 const CHUNK: usize = 1 << 18;
@@ -35,11 +35,11 @@ enum From {
     },
     /// Zeros (attention biases that the dense model lacks).
     Zeros,
-    /// Router rows of these inputs.
-    Gate(std::ops::Range<usize>),
+    /// Router rows of the inputs from this number on, at this layer.
+    Gate(usize, usize),
 }
 
-/// Everything the run will do; no tensor was read except the embedding rows of prompt tokens.
+/// Everything the run will do; no tensor was read except what router rows are made from.
 #[derive(Debug)]
 pub struct MoePlan<'a> {
     /// Output architecture.
@@ -54,8 +54,8 @@ pub struct MoePlan<'a> {
     base: &'a Checkpoint,
     inputs: Vec<&'a Checkpoint>,
     from: Vec<From>,
-    /// Router row per input; empty for the random modes.
-    gates: Vec<Vec<f32>>,
+    /// Router rows per input; empty for the random modes.
+    gates: Vec<gates::Rows>,
     hidden: usize,
 }
 
@@ -84,12 +84,13 @@ pub struct RunOptions {
 }
 
 /// Checks all headers and computes the router rows. `experts` and `shared` are the opened checkpoints of the recipe's
-/// lists, in order.
+/// lists, in order; `forward` runs the base where router rows come from its hidden states.
 pub fn plan<'a>(
     recipe: &'a MoeRecipe,
     base: &'a Checkpoint,
     experts: &[&'a Checkpoint],
     shared: &[&'a Checkpoint],
+    forward: Option<Forward<'_>>,
 ) -> Result<MoePlan<'a>> {
     let specs: Vec<&Expert> = recipe.experts.iter().chain(&recipe.shared).collect();
     let inputs: Vec<&Checkpoint> = experts.iter().chain(shared).copied().collect();
@@ -159,14 +160,10 @@ pub fn plan<'a>(
         out.push(
             gate,
             vec![recipe.experts.len(), hidden],
-            From::Gate(0..experts.len()),
+            From::Gate(0, layer),
         );
         if let Some(name) = architecture.shared_gate_name(layer) {
-            out.push(
-                name,
-                vec![1, hidden],
-                From::Gate(experts.len()..inputs.len()),
-            );
+            out.push(name, vec![1, hidden], From::Gate(experts.len(), layer));
         }
         for projection in PROJECTIONS {
             let source = format!("model.layers.{layer}.mlp.{projection}.weight");
@@ -197,10 +194,8 @@ pub fn plan<'a>(
         }
     }
     let mut warnings = recipe.warnings.clone();
-    let gates = match recipe.gate_mode {
-        GateMode::CheapEmbed => cheap_gates(base, &specs, hidden, &mut warnings)?,
-        GateMode::Random | GateMode::UniformRandom => Vec::new(),
-    };
+    let sizes = (layers, hidden);
+    let gates = gates::rows(recipe, base, &specs, sizes, forward, &mut warnings)?;
     let config = architecture.config(config, recipe, dtype.torch_name(), &mut warnings);
     Ok(MoePlan {
         architecture,
@@ -309,119 +304,6 @@ fn shape_of(model: &Checkpoint, name: &str) -> Result<Vec<usize>> {
         MergeError::plan("missing-tensor", format!("has no tensor `{name}`"))
             .at(model.origin().display().to_string())
     })
-}
-
-/// Router rows of `cheap_embed`: unit sum of the positive prompts' embedding rows, minus that of the negative ones,
-/// scaled to length 1.
-fn cheap_gates(
-    base: &Checkpoint,
-    specs: &[&Expert],
-    hidden: usize,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Vec<f32>>> {
-    let folder = base.origin();
-    let path = folder.join("tokenizer.json");
-    if !path.is_file() {
-        return Err(MergeError::plan(
-            "no-tokenizer",
-            "gate_mode cheap_embed needs the base's tokenizer.json",
-        )
-        .at(path.display().to_string())
-        .hint("copy it there, or use gate_mode random and train the router"));
-    }
-    let json = read_json(&path)?;
-    let place = path.display().to_string();
-    let vocab = Vocab::from_json(json.clone()).map_err(|e| e.at(&place))?;
-    let encoder = PromptEncoder::new(&json, vocab).map_err(|e| e.at(&place))?;
-    let bos = bos_token(folder)?;
-    let name = "model.embed_tokens.weight";
-    let embedding = base
-        .get(name)
-        .filter(|t| t.shape.len() == 2 && t.shape[1] == hidden)
-        .ok_or_else(|| {
-            MergeError::plan(
-                "missing-tensor",
-                format!("has no tensor `{name}` of width {hidden}"),
-            )
-            .at(folder.display().to_string())
-        })?;
-    let mut scratch = Scratch::default();
-    let mut row = vec![0.0f32; hidden];
-    let mut direction = |prompts: &[String]| -> Result<Vec<f64>> {
-        let mut sum = vec![0.0f64; hidden];
-        for prompt in prompts {
-            for id in encoder
-                .encode(&format!("{bos}{prompt}"))
-                .map_err(|e| e.at(&place))?
-            {
-                let id = id as usize;
-                if id >= embedding.shape[0] {
-                    return Err(MergeError::plan(
-                        "tokenizer",
-                        format!("token {id} of prompt {prompt:?} has no row in `{name}`"),
-                    )
-                    .at(&place));
-                }
-                base.read_f32(
-                    embedding,
-                    id * hidden..(id + 1) * hidden,
-                    &mut row,
-                    &mut scratch,
-                )?;
-                sum.iter_mut()
-                    .zip(&row)
-                    .for_each(|(s, v)| *s += f64::from(*v));
-            }
-        }
-        unit(&mut sum);
-        Ok(sum)
-    };
-    let mut gates: Vec<Vec<f64>> = Vec::new();
-    for spec in specs {
-        let mut gate = direction(&spec.positive)?;
-        if !spec.negative.is_empty() {
-            let away = direction(&spec.negative)?;
-            gate.iter_mut().zip(&away).for_each(|(g, a)| *g -= a);
-        }
-        unit(&mut gate);
-        gates.push(gate);
-    }
-    for a in 0..gates.len() {
-        for b in 0..a {
-            let cosine: f64 = gates[a].iter().zip(&gates[b]).map(|(x, y)| x * y).sum();
-            if cosine > 0.95 {
-                warnings.push(format!(
-                    "the router rows of experts {b} and {a} are nearly parallel (cosine {cosine:.3}); their prompts are \
-                     too similar to tell them apart"
-                ));
-            }
-        }
-    }
-    Ok(gates
-        .into_iter()
-        .map(|g| g.into_iter().map(|v| v as f32).collect())
-        .collect())
-}
-
-fn unit(v: &mut [f64]) {
-    let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-8);
-    v.iter_mut().for_each(|x| *x /= norm);
-}
-
-/// The text of the token that begins a sequence; empty if the tokenizer has none.
-fn bos_token(folder: &Path) -> Result<String> {
-    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-        let path = folder.join(file);
-        if !path.is_file() {
-            continue;
-        }
-        let json = read_json(&path)?;
-        let token = json.get("bos_token");
-        if let Some(text) = token.and_then(|t| t.as_str().or_else(|| t.get("content")?.as_str())) {
-            return Ok(text.to_owned());
-        }
-    }
-    Ok(String::new())
 }
 
 /// Writes the model; returns the folder.
@@ -547,7 +429,15 @@ fn write_tensor(
                 }
             }
             From::Zeros => values.fill(0.0),
-            From::Gate(rows) => gate_values(plan, options.seed, &out.name, rows.start, at, values),
+            From::Gate(first, layer) => {
+                gate_values(
+                    plan,
+                    (options.seed, &out.name),
+                    (*first, *layer),
+                    at,
+                    values,
+                );
+            }
         }
         narrow(values, out.dtype, &mut bytes[..n * size]);
         writer.write(i, (at * size) as u64, &bytes[..n * size])?;
@@ -556,12 +446,11 @@ fn write_tensor(
     Ok(())
 }
 
-/// Elements from `at` on of the router matrix whose first row belongs to input `first`.
+/// Elements from `at` on of the router matrix of a layer whose first row belongs to input `first`.
 fn gate_values(
     plan: &MoePlan<'_>,
-    seed: u64,
-    name: &str,
-    first: usize,
+    (seed, name): (u64, &str),
+    (first, layer): (usize, usize),
     at: usize,
     out: &mut [f32],
 ) {
@@ -570,9 +459,12 @@ fn gate_values(
         let (row, col) = ((at + k) / plan.hidden, (at + k) % plan.hidden);
         let stream = Stream::new(seed, name, (first + row) as u64);
         *value = match plan.recipe.gate_mode {
-            GateMode::CheapEmbed => plan.gates[first + row][col],
             GateMode::Random => stream.normal(col as u64),
             GateMode::UniformRandom => (2.0 * stream.uniform(col as u64) - 1.0) * bound,
+            _ => {
+                let rows = &plan.gates[first + row];
+                rows[layer.min(rows.len() - 1)][col]
+            }
         };
     }
 }

@@ -122,13 +122,23 @@ fn recipe_of(dir: &Path, mode: &str, tail: &str) -> Result<MoeRecipe> {
 }
 
 fn assemble(dir: &Path, recipe: &MoeRecipe, out: &str, shared: usize) -> Result<Checkpoint> {
+    assemble_by(dir, recipe, out, shared, None)
+}
+
+fn assemble_by(
+    dir: &Path,
+    recipe: &MoeRecipe,
+    out: &str,
+    shared: usize,
+    forward: Option<Forward<'_>>,
+) -> Result<Checkpoint> {
     let base = Checkpoint::open(dir.join("base"))?;
     let (x, y) = (
         Checkpoint::open(dir.join("x"))?,
         Checkpoint::open(dir.join("y"))?,
     );
     let shared = vec![&x; shared];
-    let plan = plan(recipe, &base, &[&x, &y], &shared)?;
+    let plan = plan(recipe, &base, &[&x, &y], &shared, forward)?;
     let options = RunOptions {
         output: dir.join(out),
         shard_size: 100,
@@ -255,6 +265,34 @@ fn qwen2_gets_biases_and_a_shared_gate() {
 }
 
 #[test]
+fn hidden_states_of_prompts_point_at_their_experts() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for (name, seed) in [("base", 1.0), ("x", 10.0), ("y", 20.0)] {
+        tiny(&dir.join(name), seed);
+    }
+    for (mode, want) in [
+        ("hidden", Taken::Last),
+        ("hidden_last", Taken::Last),
+        ("hidden_avg", Taken::Mean),
+    ] {
+        let forward = |_: &Checkpoint, tokens: &[Vec<u32>], taken: Taken| {
+            // All prompts at once: those of x, then those of y, what y should not answer last.
+            assert_eq!(tokens, [vec![0, 1], vec![0], vec![2]]);
+            assert_eq!(taken, want);
+            Ok(vec![vec![vec![3.0, 4.0], vec![1.0, 0.0], vec![0.0, 1.0]]])
+        };
+        let recipe = recipe_of(dir, mode, "").unwrap();
+        let out = assemble_by(dir, &recipe, mode, 0, Some(&forward)).unwrap();
+        let gate = read(&out, "model.layers.0.block_sparse_moe.gate.weight");
+        let half = 0.5f32.sqrt();
+        for (got, want) in gate.iter().zip([0.6, 0.8, half, -half]) {
+            assert!((got - want).abs() < 1e-6, "{mode}: {gate:?}");
+        }
+    }
+}
+
+#[test]
 fn random_routers_are_seeded_and_in_range() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -282,11 +320,21 @@ fn files_that_cannot_work_are_refused() {
     for (name, seed) in [("base", 1.0), ("x", 10.0), ("y", 20.0)] {
         tiny(&dir.join(name), seed);
     }
-    for mode in ["hidden", "hidden_avg", "hidden_last", "null"] {
-        let error = recipe_of(dir, mode, "").unwrap_err();
+    // Without a forward pass at hand; `hidden` is the file's default.
+    for (mode, word) in [
+        ("hidden", "hidden"),
+        ("hidden_avg", "hidden_avg"),
+        ("hidden_last", "hidden_last"),
+        ("null", "hidden"),
+    ] {
+        let recipe = recipe_of(dir, mode, "").unwrap();
+        let error = assemble(dir, &recipe, "none", 0).unwrap_err();
         assert_eq!(error.code(), "gate-mode");
+        assert!(error.to_string().contains(&format!("`{word}`")), "{error}");
         assert!(error.hints()[0].contains("cheap_embed"));
     }
+    let error = recipe_of(dir, "deep", "").unwrap_err();
+    assert!(error.hints()[0].contains("hidden_avg"), "{error:?}");
     for (tail, word) in [
         ("experts_per_token: 3\n", "too few"),
         ("architecture: switch\n", "switch"),
