@@ -14,6 +14,7 @@ use crate::args_tasks::Places;
   polyloom stats experts/intent -o stats/intent.safetensors               (the task of its head)
   polyloom stats experts/a experts/b -t banking77,mpqa -o stats           (a task each, in order)
   polyloom stats vit+adapters/digits -t digits --heads heads --kind gram -o stats
+  polyloom stats experts/a experts/b --through-merged -o stats            (RegMean++: for a merge of these two)
   polyloom merge experts/a experts/b --method regmean \\
     --each stats=stats/a.safetensors,stats/b.safetensors -o out/regmean")]
 pub struct StatsArgs {
@@ -32,14 +33,15 @@ pub struct StatsArgs {
     /// File to write; a name without an ending, or of several models, is a folder (DIR/MODEL.safetensors)
     #[arg(short, long, value_name = "FILE|DIR")]
     pub output: PathBuf,
-    /// What is collected
-    #[arg(
-        long,
-        value_name = "KIND",
-        value_delimiter = ',',
-        default_value = "gram,fisher"
-    )]
+    /// What is collected [default: gram,fisher; with --through-merged gram]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub kind: Vec<Kind>,
+    /// RegMean++: inputs of a block come through the blocks before it as RegMean merges them over all these models
+    #[arg(long)]
+    pub through_merged: bool,
+    /// Factor of Gram matrices off their diagonal in those merges; that of the merge must be the same
+    #[arg(long, value_name = "A", default_value_t = 0.95, requires = "through_merged", value_parser = share)]
+    pub off_diagonal: f64,
     /// Rows of the task at most
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
     pub rows: usize,
@@ -93,4 +95,10 @@ pub enum Kind {
     Gram,
     /// Squared gradients of every weight (fisher); needs a head
     Fisher,
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let x = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
+    x.ok_or_else(|| "a number from 0 to 1".into())
 }

@@ -1,5 +1,6 @@
 //! `polyloom stats`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,9 @@ use polyloom::tasks::Catalogue;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::hash::task_hash;
 use polyloom::tasks::load::Loader;
+use polyloom::tasks::spec::TaskSpec;
 use polyloom_core::writer::OutputFile;
+use polyloom_learn::stats::sequential::{self, Expert};
 use polyloom_learn::stats::{self, Settings, Squares};
 use polyloom_learn::tasks::evaluate::Found;
 use polyloom_learn::tasks::system::no_head;
@@ -42,9 +45,21 @@ pub fn run(args: &StatsArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
             return Ok(ExitCode::SUCCESS);
         }
     }
+    let asked = |kind: Kind| match args.kind.is_empty() {
+        true => kind == Kind::Gram || !args.through_merged,
+        false => args.kind.contains(&kind),
+    };
+    if args.through_merged && (asked(Kind::Fisher) || !asked(Kind::Gram)) {
+        return Err(MergeError::plan(
+            "bad-flag",
+            "--through-merged is about Gram matrices; Fisher information is each model's own",
+        )
+        .hint("leave --kind out, or ask for Fisher information in a run of its own")
+        .into());
+    }
     let settings = Settings {
-        gram: args.kind.contains(&Kind::Gram),
-        fisher: args.kind.contains(&Kind::Fisher).then_some({
+        gram: asked(Kind::Gram),
+        fisher: asked(Kind::Fisher).then_some({
             match args.per_batch {
                 true => Squares::PerBatch,
                 false => Squares::PerSample,
@@ -82,6 +97,10 @@ pub fn run(args: &StatsArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if args.through_merged {
+        together(args, &settings, &catalogue, &works, ui)?;
+        return Ok(finished(args, &works, ui));
+    }
     let progress = ui.steps("collecting", (settings.steps() * works.len()) as u64);
     for (i, work) in works.iter().enumerate() {
         let before = i * settings.steps();
@@ -92,10 +111,14 @@ pub fn run(args: &StatsArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
         }
     }
     progress.end();
+    Ok(finished(args, &works, ui))
+}
+
+fn finished(args: &StatsArgs, works: &[Work], ui: &Ui) -> ExitCode {
     ui.answer(&args.output.display().to_string());
     let files: Vec<&PathBuf> = works.iter().map(|w| &w.file).collect();
     ui.event(&json!({"type": "done", "output": args.output, "files": files}));
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 /// Which model on which task goes where.
@@ -219,30 +242,94 @@ fn one(
     (progress, before): (&Progress<'_>, usize),
     ui: &Ui,
 ) -> Result<(), Failure> {
-    let Work { system, task, file } = work;
+    let Work { system, task, .. } = work;
     let spec = &catalogue.task(task)?.spec;
     let loader = loader(args, catalogue, task)?;
     let (base, found) = opened(args, settings, catalogue, work, ui)?;
-    let hash = task_hash(spec, &loader.hashes()?);
-    let model = system.fingerprint()?;
     let stop = super::stop_flag()?;
     let what = format!("{} on {}", system.name(), spec.id);
     let collected = stats::collect(&base, spec, &loader, &found, settings, &mut |rows| {
         progress.at((before + rows) as u64, &what);
         !stop.load(Ordering::SeqCst)
     })?;
-    let metadata = collected.metadata(&spec.id, &hash, &model, settings);
-    collected.write(file, &metadata, args.force, !args.no_sync)?;
-    told(file, &collected, &metadata, ui);
+    written(
+        args,
+        settings,
+        &loader,
+        spec,
+        work,
+        &collected,
+        BTreeMap::new(),
+        ui,
+    )
+}
+
+/// Collects and writes the statistics of all models at once, block after block.
+fn together(
+    args: &StatsArgs,
+    settings: &Settings,
+    catalogue: &Catalogue,
+    works: &[Work],
+    ui: &Ui,
+) -> Result<(), Failure> {
+    let mut held = Vec::new();
+    for work in works {
+        let spec = &catalogue.task(&work.task)?.spec;
+        let loader = loader(args, catalogue, &work.task)?;
+        held.push((opened(args, settings, catalogue, work, ui)?, spec, loader));
+    }
+    let experts: Vec<Expert<'_>> = held
+        .iter()
+        .map(|((base, found), spec, loader)| Expert {
+            base,
+            spec,
+            loader,
+            found,
+        })
+        .collect();
+    let stop = super::stop_flag()?;
+    let mut progress = None;
+    let collected = sequential::collect(&experts, settings, args.off_diagonal, &mut |rows, all| {
+        let line = progress.get_or_insert_with(|| ui.steps("collecting", all as u64));
+        line.at(rows as u64, "block after block");
+        !stop.load(Ordering::SeqCst)
+    });
+    if let Some(line) = progress {
+        line.end();
+    }
+    for ((work, (_, spec, loader)), collected) in works.iter().zip(&held).zip(collected?) {
+        let more = BTreeMap::from([
+            ("inputs".to_owned(), "through-merged".to_owned()),
+            ("off_diagonal".to_owned(), args.off_diagonal.to_string()),
+            ("models".to_owned(), works.len().to_string()),
+        ]);
+        written(args, settings, loader, spec, work, &collected, more, ui)?;
+    }
     Ok(())
 }
 
-fn told(
-    file: &Path,
+/// Writes the file of a model, with `more` in its header.
+#[allow(clippy::too_many_arguments, reason = "what a file says of itself")]
+fn written(
+    args: &StatsArgs,
+    settings: &Settings,
+    loader: &Loader<'_>,
+    spec: &TaskSpec,
+    work: &Work,
     collected: &stats::Statistics,
-    metadata: &std::collections::BTreeMap<String, String>,
+    more: BTreeMap<String, String>,
     ui: &Ui,
-) {
+) -> Result<(), Failure> {
+    let hash = task_hash(spec, &loader.hashes()?);
+    let model = work.system.fingerprint()?;
+    let mut metadata = collected.metadata(&spec.id, &hash, &model, settings);
+    metadata.extend(more);
+    collected.write(&work.file, &metadata, args.force, !args.no_sync)?;
+    told(&work.file, collected, &metadata, ui);
+    Ok(())
+}
+
+fn told(file: &Path, collected: &stats::Statistics, metadata: &BTreeMap<String, String>, ui: &Ui) {
     let (grams, fishers) = collected.counts();
     let positions = collected.positions();
     let mut parts = vec![format!("{} rows", collected.rows)];

@@ -193,6 +193,78 @@ fn statistics_of_two_experts_merge_them() {
 }
 
 #[test]
+fn statistics_through_merged_blocks_belong_to_their_merge() {
+    let experts = Experts::new();
+    let (a, b, out) = (
+        experts.at("digits"),
+        experts.at("sign_digits"),
+        experts.at("s"),
+    );
+    let tasks = format!("{},{}", spec("digits"), spec("sign_digits"));
+    let ask = [
+        "stats",
+        &a,
+        &b,
+        "-t",
+        &tasks,
+        "--rows",
+        "30",
+        "--through-merged",
+        "-o",
+        &out,
+    ];
+    refused(&[&ask[..], &["--kind", "fisher"]].concat(), "Gram matrices");
+    done(&ask);
+    let file = |name: &str| experts.path("s").join(format!("{name}.safetensors"));
+    let before = std::fs::read(file("digits")).unwrap();
+    let metadata = Checkpoint::open(file("digits")).unwrap().metadata().clone();
+    let said = |key: &str| metadata[key].as_str();
+    assert_eq!(
+        (
+            said("kind"),
+            said("inputs"),
+            said("off_diagonal"),
+            said("models")
+        ),
+        ("gram", "through-merged", "0.95", "2")
+    );
+    done(&[&ask[..], &["--force", "-j", "1"]].concat());
+    assert_eq!(std::fs::read(file("digits")).unwrap(), before);
+    let plain = experts.at("plain");
+    done(&[
+        "stats", &a, &b, "-t", &tasks, "--rows", "30", "--kind", "gram", "-o", &plain,
+    ]);
+    let plain = values(&experts.path("plain/digits.safetensors"));
+    let found = values(&file("digits"));
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        plain.keys().collect::<Vec<_>>()
+    );
+    assert_eq!(found["layers.0.weight.gram"], plain["layers.0.weight.gram"]);
+    assert_ne!(found["layers.1.weight.gram"], plain["layers.1.weight.gram"]);
+    let each = format!(
+        "stats={},{}",
+        file("digits").display(),
+        file("sign_digits").display()
+    );
+    let merged = experts.at("merged");
+    let (_, told) = done(&[
+        "merge",
+        &a,
+        &b,
+        "--method",
+        "regmean",
+        "--shared",
+        "off_diagonal=0.95",
+        "--each",
+        &each,
+        "-o",
+        &merged,
+    ]);
+    assert!(!told.contains("warning"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_collected_is_told() {
     let experts = Experts::new();
     let (a, b, out) = (

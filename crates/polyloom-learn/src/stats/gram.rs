@@ -113,6 +113,17 @@ impl Grams {
         Ok(())
     }
 
+    /// Appends the layers of others.
+    pub fn join(&mut self, other: Self) {
+        let before = self.sums.len();
+        self.sums.extend(other.sums);
+        let feeds = other.feeds.into_iter();
+        self.feeds.extend(feeds.map(|(name, i)| (name, i + before)));
+        let layers = other.layers.into_iter();
+        self.layers
+            .extend(layers.map(|(name, i)| (name, i + before)));
+    }
+
     /// Layers in the order of first use.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         self.layers.iter().map(|(name, _)| name.as_str())

@@ -8,6 +8,7 @@ mod fisher;
 mod gram;
 mod input;
 mod observe;
+pub mod sequential;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use polyloom_core::{DType, Error as CoreError};
 
 use crate::error::Result;
 use crate::models::Plain;
+use crate::models::open::Model;
 use crate::tasks::evaluate::{self, Found};
 use crate::tasks::fit::{full, own_layers};
 use crate::tasks::forward::{features, joined};
@@ -97,6 +99,30 @@ pub fn heads(system: &System, base: &Base, spec: &TaskSpec) -> Result<Vec<Found>
     Ok(evaluate::own(&base.alone(), spec)?.unwrap_or_default())
 }
 
+/// Heads under the names that their tensors have in a pass, and whether they belong to the model.
+fn named_heads(spec: &TaskSpec, found: &[Found]) -> Vec<(Head, bool)> {
+    let named = found.iter().map(|f| {
+        let mut head = f.head.clone();
+        head.task = full(&spec.id, &f.target);
+        (head, f.own)
+    });
+    named.collect()
+}
+
+/// The features that heads see, each once; without heads the usual one.
+fn features_of(model: &Model, spec: &TaskSpec, heads: &[(Head, bool)]) -> Vec<Feature> {
+    let mut seen: Vec<Feature> = Vec::new();
+    for (head, _) in heads {
+        if !seen.contains(&head.feature) {
+            seen.push(head.feature);
+        }
+    }
+    if seen.is_empty() {
+        seen.push(usual_feature(model, !spec.fields.input2.is_empty()));
+    }
+    seen
+}
+
 /// Statistics that are ready to be written.
 pub struct Statistics {
     /// Rows of the task that were used.
@@ -129,23 +155,8 @@ pub fn collect(
 ) -> Result<Statistics> {
     let (opened, reader) = (&base.opened, &base.reader);
     let model = &opened.model;
-    let heads: Vec<(Head, bool)> = found
-        .iter()
-        .map(|f| {
-            let mut head = f.head.clone();
-            head.task = full(&spec.id, &f.target);
-            (head, f.own)
-        })
-        .collect();
-    let mut seen: Vec<Feature> = Vec::new();
-    for (head, _) in &heads {
-        if !seen.contains(&head.feature) {
-            seen.push(head.feature);
-        }
-    }
-    if seen.is_empty() {
-        seen.push(usual_feature(model, !spec.fields.input2.is_empty()));
-    }
+    let heads = named_heads(spec, found);
+    let seen = features_of(model, spec, &heads);
     let asked: Vec<Asked<'_>> = heads
         .iter()
         .map(|(head, own)| Asked {

@@ -234,6 +234,99 @@ fn batches_are_summed_before_they_are_squared_where_asked() {
     assert_ne!(per_batch(3), per_batch(1));
 }
 
+/// A perceptron of two layers without a head.
+fn deep(dir: &Path, name: &str, first: &[f32; 8], second: &[f32; 4]) -> System {
+    let folder = dir.join(name);
+    save(
+        &folder.join("model.safetensors"),
+        &[
+            ("layers.0.weight", &[2, 4], first),
+            ("layers.0.bias", &[2], &BIAS),
+            ("layers.1.weight", &[2, 2], second),
+            ("layers.1.bias", &[2], &[0.0; 2]),
+        ],
+        "[]",
+    );
+    let config = r#"{"model_type": "polyloom-mlp", "image_size": 2, "num_channels": 1, "hidden_sizes": [2, 2]}"#;
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    System::find(&folder.display().to_string(), None, None).unwrap()
+}
+
+#[test]
+fn blocks_are_seen_through_those_that_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, spec) = made(dir.path());
+    let loader = Loader::new(&spec, dir.path().join("pictures"), Limits::default());
+    let other = [0.25, 1.0, -0.5, 0.5, 1.0, 0.5, -0.75, 0.25];
+    let systems = [
+        deep(dir.path(), "a", &WEIGHT, &HEAD),
+        deep(dir.path(), "b", &other, &[0.5, 0.25, -1.0, 1.0]),
+    ];
+    let bases = systems.map(|s| Base::whole(&s, None).unwrap());
+    let settings = Settings {
+        fisher: None,
+        ..settings()
+    };
+    let opened = |made: &Statistics| {
+        let file = dir.path().join("s.safetensors");
+        made.write(&file, &BTreeMap::new(), true, false).unwrap();
+        let file = Checkpoint::open(&file).unwrap();
+        [0, 1].map(|i| values(&file, &format!("layers.{i}.weight.gram")))
+    };
+    let alone = |base: &Base| {
+        opened(&collect(base, &spec, &loader, &[], &settings, &mut |_| true).unwrap())
+    };
+    let together = |which: &[usize]| -> Vec<[Vec<f32>; 2]> {
+        let experts: Vec<_> = which
+            .iter()
+            .map(|i| sequential::Expert {
+                base: &bases[*i],
+                spec: &spec,
+                loader: &loader,
+                found: &[],
+            })
+            .collect();
+        let mut told = (0, 0);
+        let made = sequential::collect(&experts, &settings, 0.9, &mut |rows, all| {
+            told = (rows, all);
+            true
+        });
+        assert_eq!(told, (12, 12));
+        made.unwrap().iter().map(opened).collect()
+    };
+    let found = together(&[0, 1]);
+    let plain = [alone(&bases[0]), alone(&bases[1])];
+    // Before the first block nothing is merged: one block is RegMean.
+    assert_eq!((&found[0][0], &found[1][0]), (&plain[0][0], &plain[1][0]));
+    assert_ne!(found[0][1], plain[0][1]);
+    // The second sees what the merged first makes of the pictures, the same of both experts.
+    let mut sums = polyloom::merge::regmean::Sums::new(2, 4, 2, 0.9);
+    sums.add(&WEIGHT, &plain[0][0]);
+    sums.add(&other, &plain[1][0]);
+    let merged = sums.solve().unwrap();
+    let mut want = [0f64; 4];
+    for x in inputs() {
+        let h = [0, 1].map(|u| {
+            let sum: f64 = (0..4).map(|i| f64::from(merged[4 * u + i]) * x[i]).sum();
+            (sum + f64::from(BIAS[u])).max(0.0)
+        });
+        for (i, want) in want.iter_mut().enumerate() {
+            *want += h[i / 2] * h[i % 2] / 3.0;
+        }
+    }
+    for found in &found {
+        for (got, want) in found[1].iter().zip(want) {
+            assert!((f64::from(*got) - want).abs() < 1e-5, "{found:?} {want:?}");
+        }
+    }
+    // Copies of one model merge to that model.
+    for found in together(&[0, 0]) {
+        for (a, b) in found.iter().flatten().zip(plain[0].iter().flatten()) {
+            assert!((a - b).abs() < 1e-4 * b.abs().max(1.0), "{a} {b}");
+        }
+    }
+}
+
 #[test]
 fn a_run_stops_where_it_is_told_to() {
     let dir = tempfile::tempdir().unwrap();

@@ -166,6 +166,56 @@ impl Method for RegMean {
     }
 }
 
+/// One layer of several experts: what RegMean sums over them.
+#[derive(Debug)]
+pub struct Sums {
+    g: Matrix,
+    wg: Matrix,
+    mean: Matrix,
+    share: f64,
+    off_diagonal: f64,
+}
+
+impl Sums {
+    /// Of a layer `[rows, cols]` of so many experts, with the factor of Gram matrices off their diagonal.
+    #[must_use]
+    pub fn new(rows: usize, cols: usize, experts: usize, off_diagonal: f64) -> Self {
+        Self {
+            g: Matrix::zeros(cols, cols),
+            wg: Matrix::zeros(rows, cols),
+            mean: Matrix::zeros(rows, cols),
+            share: 1.0 / experts as f64,
+            off_diagonal,
+        }
+    }
+
+    /// Adds an expert's weight `[rows, cols]` and Gram matrix `[cols, cols]`.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn add(&mut self, weight: &[f32], gram: &[f32]) {
+        let n = self.g.cols;
+        let mut g = Matrix::from_f32(n, n, gram);
+        for (i, row) in g.data.chunks_exact_mut(n).enumerate() {
+            for (j, v) in row.iter_mut().enumerate() {
+                if i != j {
+                    *v *= self.off_diagonal;
+                }
+            }
+        }
+        let w = Matrix::from_f32(self.wg.rows, n, weight);
+        self.wg.add_product(1.0, &w, &g);
+        self.g.add(1.0, &g);
+        self.mean.add(self.share, &w);
+    }
+
+    /// The merged weight; `None` if the sum of the matrices is not positive semi-definite.
+    #[must_use]
+    pub fn solve(&self) -> Option<Vec<f32>> {
+        Some(solve(&self.g, &self.wg, &self.mean)?.to_f32())
+    }
+}
+
 /// `(sum_i W_i G_i) (sum_i G_i)^-1` from the two sums; `mean` is the mean of the weights.
 fn solve(g: &Matrix, wg: &Matrix, mean: &Matrix) -> Option<Matrix> {
     if let Some(x) = solve_definite(g, wg.clone()) {
@@ -198,26 +248,13 @@ impl Kernel for Solve {
 
     fn apply(&self, chunk: &Chunk, out: &mut [f32]) -> Result<()> {
         let n = self.cols;
-        let mut sum = Matrix::zeros(n, n);
-        let mut wg = Matrix::zeros(self.rows, n);
-        let mut mean = Matrix::zeros(self.rows, n);
+        let mut sums = Sums::new(self.rows, n, chunk.inputs.len(), self.off_diagonal);
         let mut values = vec![0.0f32; n * n];
         for (expert, input) in chunk.inputs.iter().enumerate() {
             self.statistics.read(expert, &self.name, 0, &mut values)?;
-            let mut g = Matrix::from_f32(n, n, &values);
-            for (i, row) in g.data.chunks_exact_mut(n).enumerate() {
-                for (j, v) in row.iter_mut().enumerate() {
-                    if i != j {
-                        *v *= self.off_diagonal;
-                    }
-                }
-            }
-            let w = Matrix::from_f32(self.rows, n, input);
-            wg.add_product(1.0, &w, &g);
-            sum.add(1.0, &g);
-            mean.add(1.0 / chunk.inputs.len() as f64, &w);
+            sums.add(input, &values);
         }
-        let x = solve(&sum, &wg, &mean).ok_or_else(|| {
+        let x = sums.solve().ok_or_else(|| {
             let files: Vec<String> = (0..self.experts.len())
                 .filter_map(|i| self.statistics.file(i))
                 .collect();
@@ -231,9 +268,7 @@ impl Kernel for Solve {
             .at(files.join(", "))
             .hint("collect the statistics again (`polyloom stats`), or leave this tensor out of one file to average the weight")
         })?;
-        for (o, v) in out.iter_mut().zip(&x.data) {
-            *o = *v as f32;
-        }
+        out.copy_from_slice(&x);
         Ok(())
     }
 }
