@@ -21,8 +21,8 @@ score() { "$poly" eval "$@" --base "$base" -L "$limit" --max-length 64; }
 
 one() { # seed: everything of it, and the files of its board
     local seed=$1 kind task name pair experts=() adapters=() files=()
-    for kind in full lora joint; do # joint training is the dear part: one seed
-        [ "$kind" = joint ] && [ "$seed" != "${seeds%% *}" ] && continue
+    for kind in full lora joint; do # merges are cheap once experts are there; the rest has one seed
+        [ "$kind" = full ] || [ "$seed" = "${seeds%% *}" ] || continue
         "$poly" train "$here/$kind.toml" -L "$rows" --seed "$seed" -o "$out/$kind-$seed" --resume
     done
     local heads=$out/heads-$seed merged=$out/merged-$seed combined=$out/combined-$seed results=$out/results-$seed
@@ -30,7 +30,8 @@ one() { # seed: everything of it, and the files of its board
     while read -r task; do
         mkdir -p "$heads/$(dirname "$task")"
         cp "$out/full-$seed/$task/heads/$task.safetensors" "$heads/$task.safetensors"
-        experts+=("$out/full-$seed/$task"); adapters+=("$out/lora-$seed/$task")
+        experts+=("$out/full-$seed/$task")
+        [ ! -e "$out/lora-$seed" ] || adapters+=("$out/lora-$seed/$task")
     done < "$here/tasks.txt"
 
     merge() { # name, flags
@@ -54,19 +55,23 @@ one() { # seed: everything of it, and the files of its board
     combine() { # name, flags
         [ -e "$combined/lora-$1" ] || "$poly" adapt combine "${adapters[@]}" "${@:2}" -o "$combined/lora-$1"
     }
-    local weights
-    weights=$(printf '0.3,%.0s' "${adapters[@]}"); weights=${weights%,}
-    combine cat --combination cat --weights "$weights"
-    combine linear --combination linear --weights "$weights"
-    combine ties --combination ties --density 0.5 --weights "$weights"
-    combine svd --combination svd --weights "$weights" --rank 16
+    if [ ${#adapters[@]} -gt 0 ]; then
+        local weights
+        weights=$(printf '0.3,%.0s' "${adapters[@]}"); weights=${weights%,}
+        combine cat --combination cat --weights "$weights"
+        combine linear --combination linear --weights "$weights"
+        combine ties --combination ties --density 0.5 --weights "$weights"
+        combine svd --combination svd --weights "$weights" --rank 16
+        score "$combined"/* -t "$tasks" --heads "$heads" -o "$results/"
+    fi
 
     score "$base" -t "$tasks" --heads "$heads" --name base -o "$results/base.json"
     [ ! -e "$out/joint-$seed" ] || score "$out/joint-$seed" -t "$tasks" --name joint -o "$results/joint.json"
-    score "$merged"/* "$combined"/* -t "$tasks" --heads "$heads" -o "$results/"
+    score "$merged"/* -t "$tasks" --heads "$heads" -o "$results/"
     files=("$results"/*.json)
     # Experts are scored on their own task; the files of one kind are one system of the board.
     for kind in full lora; do
+        [ -e "$out/$kind-$seed" ] || continue
         name=$([ "$kind" = full ] && echo experts || echo lora-experts)
         while read -r task; do
             local file=$out/own-$seed/$kind/$(basename "$task").json
@@ -76,9 +81,9 @@ one() { # seed: everything of it, and the files of its board
     done
     "$poly" board "${files[@]}" --aggregate mean,win_rate,bt --format md --top 0 > "$out/board-$seed.md"
     "$poly" board "${files[@]}" --aggregate mean,win_rate --format csv --show cells --top 0 > "$out/board-$seed.csv"
-    "$poly" report "${files[@]}" -o "$out/report-$seed.html" --baseline task_arithmetic-0.2 --force
+    "$poly" report "${files[@]}" -o "$out/report-$seed.html" --baseline task_arithmetic-0.3 --force
     # Is it better? Paired over the same rows, every task with the same weight.
-    for pair in base:average average:task_arithmetic-0.2 task_arithmetic-0.2:{ties,breadcrumbs,pcb,consensus,lines,magmax,iso_c,tsv_m,dare,della,joint}; do
+    for pair in base:average average:task_arithmetic-0.3 task_arithmetic-0.3:{task_arithmetic-0.2,task_arithmetic-0.4,ties,breadcrumbs,pcb,consensus,lines,magmax,iso_c,tsv_m,dare,della,joint}; do
         [ -e "$results/${pair#*:}.json" ] || continue
         "$poly" compare "$results/${pair%:*}.json" "$results/${pair#*:}.json" --json |
             sed -n "/\"type\":\"overall\"/s|^{|{\"pair\":\"$pair\",\"seed\":$seed,|p"

@@ -22,7 +22,7 @@ mkdir -p "$out"
 # Client k has rows k*900 to k*900 + 800 of one shuffled order, kinds of questions as they come; 300 rows beyond are public
 # and fit the head, which stays.
 spec() { # seed, name, slice
-    sed -e "s|^id = .*|id = \"$2\"|" -e "s|^train = .*|train = { file = \"train.parquet\", slice = \"$3\", seed = $1 }|" \
+    sed -e "s|^id = .text/.*|id = \"$2\"|" -e "s|^train = .*|train = { file = \"train.parquet\", slice = \"$3\", seed = $1 }|" \
         "$here/../../tasks/text/trec6.toml" > "$out/$1/tasks/$2.toml"
 }
 client() { # seed, base, client, rank, round, folder: alpha = rank, so that products count as they are
