@@ -25,6 +25,9 @@ pub type Forward<'a> = &'a dyn Fn(&Checkpoint, &[Vec<u32>], Taken) -> Result<Vec
 /// Rows of an input: one for every layer, or one for all.
 pub(super) type Rows = Vec<Vec<f32>>;
 
+/// States of prompts, `[layer][prompt]`.
+type States = Vec<Vec<Vec<f64>>>;
+
 /// Router rows of all inputs; empty for random ones. Hidden states of all prompts are those of one call of `forward`.
 ///
 /// # Errors
@@ -45,36 +48,31 @@ pub(super) fn rows(
     };
     let mode = recipe.gate_mode.word();
     let prompts = Prompts::open(base, mode)?;
-    let states: Box<dyn Fn(&[&str]) -> Result<Vec<Vec<Vec<f64>>>> + '_> = match (taken, forward) {
-        (None, _) => {
-            let embedding = Embedding::open(base, hidden)?;
-            let prompts = &prompts;
-            Box::new(move |texts| {
-                let of = |text: &&str| embedding.sum(&prompts.tokens(text)?, text, prompts);
-                Ok(vec![texts.iter().map(of).collect::<Result<_>>()?])
-            })
-        }
-        (Some(taken), Some(forward)) => {
-            let prompts = &prompts;
-            Box::new(move |texts| {
-                hidden_states(base, prompts, texts, (layers, hidden), taken, forward)
-            })
-        }
-        (Some(_), None) => {
-            return Err(MergeError::plan(
-                "gate-mode",
-                format!("gate_mode `{mode}` needs the hidden states of a forward pass of the base, which is not at hand here"),
-            )
-            .hint("use `gate_mode: cheap_embed`, which needs the embedding of the prompts only"));
-        }
-    };
     // All prompts at once, so that every weight is read once.
     let texts: Vec<&str> = specs
         .iter()
         .flat_map(|e| e.positive.iter().chain(&e.negative))
         .map(String::as_str)
         .collect();
-    let states = states(&texts)?;
+    let states: States = match (taken, forward) {
+        (None, _) => {
+            let embedding = Embedding::open(base, hidden)?;
+            let of = |text: &&str| embedding.sum(&prompts.tokens(text)?, text, &prompts);
+            vec![texts.iter().map(of).collect::<Result<_>>()?]
+        }
+        (Some(taken), Some(forward)) => {
+            hidden_states(base, &prompts, &texts, (layers, hidden), taken, forward)?
+        }
+        (Some(_), None) => {
+            return Err(MergeError::plan(
+                "gate-mode",
+                format!(
+                    "gate_mode `{mode}` needs the hidden states of a forward pass of the base, which is not at hand here"
+                ),
+            )
+            .hint("use `gate_mode: cheap_embed`, which needs the embedding of the prompts only"));
+        }
+    };
     let mut gates: Vec<Vec<Vec<f64>>> = Vec::new();
     let mut at = 0;
     for spec in specs {
@@ -139,7 +137,7 @@ fn hidden_states(
     (layers, hidden): (usize, usize),
     taken: Taken,
     forward: Forward<'_>,
-) -> Result<Vec<Vec<Vec<f64>>>> {
+) -> Result<States> {
     let tokens: Vec<Vec<u32>> = texts
         .iter()
         .map(|text| prompts.tokens(text))
