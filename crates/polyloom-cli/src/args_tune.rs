@@ -88,6 +88,8 @@ pub enum Method {
     Adamerging,
     /// Coefficients that fit labelled rows (aTLAS)
     Atlas,
+    /// A mask over all task vectors, learned on unlabelled rows (Concrete)
+    Concrete,
 }
 
 /// Coefficients of an expert.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use polyloom::plan::reference::Places;
 use polyloom::recipe::{self, Dialect};
 use polyloom_core::writer::FolderOptions;
+use polyloom_learn::tune::learn::Step;
 use polyloom_learn::tune::recipe::Loss;
 use polyloom_learn::tune::session::{Finished, Told};
 use polyloom_learn::tune::{Recipe, tune};
@@ -47,7 +48,7 @@ pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
     let mut line = Line {
         ui,
         bar: ui.running(),
-        steps: 0,
+        steps: (0, 0),
         told: Instant::now(),
     };
     let done = tune(&recipe, &tasks, &args.output, options, &mut |told| {
@@ -80,6 +81,7 @@ fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
     let method = args.method.map(|m| match m {
         Method::Adamerging => "adamerging",
         Method::Atlas => "atlas",
+        Method::Concrete => "concrete",
     });
     put("tune.method", method.map(quoted));
     let per = args.per.map(|p| match p {
@@ -165,7 +167,7 @@ fn finished(done: &Finished, recipe: &Recipe, ui: &Ui) {
 struct Line<'a> {
     ui: &'a Ui,
     bar: Option<Running>,
-    steps: u32,
+    steps: (u32, u32),
     told: Instant,
 }
 
@@ -180,24 +182,29 @@ impl Line<'_> {
                 warnings,
             } => {
                 self.steps = *steps;
+                let of_mask = match steps.0 {
+                    0 => String::new(),
+                    n => format!("{n} steps of a mask, "),
+                };
                 warnings.iter().for_each(|w| self.ui.warning(w));
                 let list: Vec<String> = rows.iter().map(|(t, n)| format!("{t} {n}")).collect();
                 self.ui.say(&format!(
-                    "{coefficients} coefficients of {experts} experts, {steps} steps; rows: {}",
+                    "{coefficients} coefficients of {experts} experts, {of_mask}{} steps; rows: {}",
+                    steps.1,
                     list.join(", ")
                 ));
             }
-            Told::Step(step, means) => {
-                if let Some(bar) = &self.bar {
-                    bar.say(&format!(
-                        "step {}/{}  loss {:.4}",
-                        step.step, self.steps, step.loss
-                    ));
-                } else if self.ui.json && self.told.elapsed().as_secs() >= 1 {
-                    self.told = Instant::now();
-                    self.ui.event(&json!({"type": "progress", "step": step.step, "steps": self.steps, "loss": step.loss, "losses": step.losses, "coefficients": means}));
-                }
-            }
+            Told::Mask(step) => self.step("mask step", step, self.steps.0, &[]),
+            Told::Step(step, means) => self.step("step", step, self.steps.1, means),
+        }
+    }
+
+    fn step(&mut self, kind: &str, step: &Step, of: u32, means: &[f64]) {
+        if let Some(bar) = &self.bar {
+            bar.say(&format!("{kind} {}/{of}  loss {:.4}", step.step, step.loss));
+        } else if self.ui.json && self.told.elapsed().as_secs() >= 1 {
+            self.told = Instant::now();
+            self.ui.event(&json!({"type": "progress", "of": kind, "step": step.step, "steps": of, "loss": step.loss, "losses": step.losses, "coefficients": means}));
         }
     }
 }

@@ -148,6 +148,62 @@ fn coefficients_are_learned_and_the_model_is_whole() {
 }
 
 #[test]
+fn a_mask_is_learned_for_both_kinds_of_coefficients() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = family(dir.path());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let concrete = |name: &str, more: &[&str]| {
+        let out = at(name);
+        let mut args = vec![
+            "tune",
+            &recipe,
+            "-o",
+            &out,
+            "--method",
+            "concrete",
+            "--set",
+            "tune.mask_steps=40",
+            "--set",
+            "tune.mask_rate=0.1",
+        ];
+        args.extend(more);
+        let done = polyloom(&args);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        json(&out, "polyloom.json")["losses"].clone()
+    };
+    let fall =
+        |losses: &Value| losses["last"].as_f64().unwrap() < losses["first"].as_f64().unwrap();
+    // The recipe's own steps are those of coefficients.
+    let plain = std::fs::read_to_string(&recipe)
+        .unwrap()
+        .replace("steps = 30\n", "");
+    std::fs::write(&recipe, plain).unwrap();
+    let on_sum = concrete("sum", &[]);
+    assert!(fall(&on_sum), "{on_sum}");
+    let learned = json(&at("sum"), "coefficients.json");
+    let of_mask = learned["rows"][0]["values"][0].as_f64().unwrap();
+    assert!((of_mask - 0.3).abs() < 1e-6, "coefficients stay");
+    let on_ada = concrete("ada", &["--set", "tune.on=adamerging", "--steps", "20"]);
+    assert!(fall(&on_ada), "{on_ada}");
+    let out = polyloom(&[
+        "tune",
+        &recipe,
+        "-o",
+        &at("no"),
+        "--method",
+        "concrete",
+        "--steps",
+        "9",
+    ]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        text(&out.stderr).contains("mask_steps"),
+        "{}",
+        text(&out.stderr)
+    );
+}
+
+#[test]
 fn coefficients_that_do_not_move_are_task_arithmetic() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = family(dir.path());

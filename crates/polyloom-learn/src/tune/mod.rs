@@ -6,6 +6,7 @@
 //! holds base, merged weights and their gradients, however many experts there are.
 
 pub mod coefficients;
+pub mod concrete;
 pub mod learn;
 pub mod recipe;
 pub mod session;

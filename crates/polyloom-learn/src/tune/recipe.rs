@@ -20,6 +20,20 @@ pub enum Method {
     Adamerging,
     /// Coefficients that fit labelled rows.
     Atlas,
+    /// A mask over all task vectors that makes the merged model sure of its answers; its coefficients stay or are learned
+    /// after it.
+    Concrete,
+}
+
+/// What a mask is learned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// Coefficients that stay as they began.
+    #[default]
+    TaskArithmetic,
+    /// Coefficients that move before every step of the mask, and are learned after it.
+    Adamerging,
 }
 
 /// How many coefficients an expert has.
@@ -51,6 +65,16 @@ pub enum Loss {
 pub struct Tune {
     /// What is learned.
     pub method: Method,
+    /// What the mask of "concrete" is learned for.
+    pub on: On,
+    /// Steps of the mask.
+    pub mask_steps: u32,
+    /// Learning rate of its logits.
+    pub mask_rate: f64,
+    /// Temperature of its relaxed Bernoulli variable.
+    pub temperature: f64,
+    /// Rate of the one step that coefficients make before each step of the mask (`on = "adamerging"`).
+    pub inner_rate: f64,
     /// Coefficients of an expert.
     pub per: Per,
     /// Groups that the numbers of a tensor are split into at random, each with a coefficient of its own (aTLAS x K).
@@ -107,6 +131,11 @@ impl Default for Tune {
     fn default() -> Self {
         Self {
             method: Method::default(),
+            on: On::default(),
+            mask_steps: 2000,
+            mask_rate: 1e-3,
+            temperature: 0.5,
+            inner_rate: 1.0,
             per: Per::default(),
             groups: 1,
             density: None,
@@ -297,7 +326,22 @@ impl Recipe {
         if t.density.is_some_and(|d| !(d > 0.0 && d <= 1.0)) {
             return bad("`tune.density` must be above 0 and at most 1".into());
         }
+        if !(t.temperature > 0.0 && t.temperature.is_finite()) || t.mask_steps == 0 {
+            return bad("`tune.temperature` and `tune.mask_steps` must be above 0".into());
+        }
+        if t.method == Method::Concrete
+            && t.on == On::TaskArithmetic
+            && (t.steps.is_some() || t.epochs.is_some())
+        {
+            let error = MergeError::plan(
+                "bad-recipe",
+                "`tune.steps` are steps of coefficients, which stay with `on = \"task_arithmetic\"`",
+            );
+            return Err(error.hint("tune.mask_steps counts those of the mask; on = \"adamerging\" learns coefficients after it"));
+        }
         let at_least_0 = [
+            ("mask_rate", t.mask_rate),
+            ("inner_rate", t.inner_rate),
             ("rate", self.rate()),
             ("eps", t.eps),
             ("decay", self.decay()),
@@ -345,7 +389,7 @@ impl Recipe {
 
     fn pick<T>(&self, given: Option<T>, adamerging: T, atlas: T) -> T {
         given.unwrap_or(match self.tune.method {
-            Method::Adamerging => adamerging,
+            Method::Adamerging | Method::Concrete => adamerging,
             Method::Atlas => atlas,
         })
     }
@@ -398,7 +442,8 @@ impl Recipe {
         self.pick(self.tune.batch, 16, (128 / tasks.max(1)).max(1))
     }
 
-    /// Steps over tasks with so many rows: 500 (AdaMerging), 20 epochs (aTLAS). An epoch lasts until the largest task has
+    /// Steps of the coefficients over tasks with so many rows: 500 (AdaMerging), 20 epochs (aTLAS), none or 1000 (after a
+    /// mask). An epoch lasts until the largest task has
     /// been seen once.
     #[must_use]
     pub fn steps(&self, rows: &[usize]) -> u32 {
@@ -408,7 +453,11 @@ impl Recipe {
         match (self.tune.steps, self.tune.epochs) {
             (Some(steps), _) => steps,
             (None, Some(epochs)) => of(epochs),
-            (None, None) => self.pick(None, 500, of(20.0)),
+            (None, None) => match (self.tune.method, self.tune.on) {
+                (Method::Concrete, On::TaskArithmetic) => 0,
+                (Method::Concrete, On::Adamerging) => 1000,
+                _ => self.pick(None, 500, of(20.0)),
+            },
         }
     }
 

@@ -14,8 +14,9 @@ use polyloom_core::writer::{FolderOptions, OutputFolder};
 use serde_json::json;
 
 use super::coefficients::Coefficients;
+use super::concrete::{self, learn_mask};
 use super::learn::{Settings, Step, learn};
-use super::recipe::{Loss, Method, Recipe};
+use super::recipe::{Loss, Method, On, Recipe};
 use super::vectors::{Expert, Vectors};
 use crate::engine::{Parameters, Value};
 use crate::error::{Error, Result};
@@ -47,11 +48,13 @@ pub enum Told {
         coefficients: usize,
         /// Rows of every task.
         rows: Vec<(String, usize)>,
-        /// Steps of the run.
-        steps: u32,
+        /// Steps of the mask, where there is one, and of the coefficients.
+        steps: (u32, u32),
         /// Things to tell the user.
         warnings: Vec<String>,
     },
+    /// A step of the mask.
+    Mask(Step),
     /// A step, and every expert's mean coefficient after it.
     Step(Step, Vec<f64>),
 }
@@ -123,6 +126,7 @@ pub fn tune(
         Coefficients::new(vectors.rows(), vectors.experts(), init, recipe.clamp());
     let rows: Vec<usize> = seen.iter().map(|s| s.rows.len()).collect();
     let settings = settings(recipe, &rows);
+    let masked = recipe.tune.method == Method::Concrete;
     let begun = Told::Begun {
         experts: vectors.experts(),
         coefficients: coefficients.raw.len(),
@@ -131,7 +135,10 @@ pub fn tune(
             .map(|t| t.spec.id.clone())
             .zip(rows.clone())
             .collect(),
-        steps: settings.schedule.steps,
+        steps: (
+            if masked { recipe.tune.mask_steps } else { 0 },
+            settings.schedule.steps,
+        ),
         warnings,
     };
     if !watch(&begun) {
@@ -141,6 +148,38 @@ pub fn tune(
     let mut log = Log::open(folder.path(), 0)?;
     let (mut first, mut last, mut trouble) = (f64::NAN, f64::NAN, None);
     let batch = recipe.batch(seen.len());
+    let vectors = if masked {
+        let t = &recipe.tune;
+        let mask = learn_mask(
+            &concrete::Settings {
+                steps: t.mask_steps,
+                rate: t.mask_rate as f32,
+                temperature: t.temperature as f32,
+                inner_rate: (t.on == On::Adamerging).then_some(t.inner_rate as f32),
+                seed: recipe.seed,
+            },
+            &vectors,
+            &merged,
+            &frozen,
+            &coefficients,
+            &mut |source, step| objective(recipe, &opened, &reader, &seen, batch, source, step),
+            &mut |step| {
+                if first.is_nan() {
+                    first = step.loss;
+                }
+                last = step.loss;
+                if let Err(error) = log.line(&line("mask", step, tasks, &[], &[])) {
+                    trouble = Some(error);
+                    return false;
+                }
+                watch(&Told::Mask(step.clone()))
+            },
+        );
+        let mask = mask.map_err(|e| trouble.take().unwrap_or(e))?;
+        vectors.masked(mask.factors())
+    } else {
+        vectors
+    };
     learn(
         &settings,
         &vectors,
@@ -149,12 +188,12 @@ pub fn tune(
         &mut coefficients,
         &mut |source, step| objective(recipe, &opened, &reader, &seen, batch, source, step),
         &mut |step, now| {
-            if step.step == 1 {
+            if first.is_nan() {
                 first = step.loss;
             }
             last = step.loss;
             let means = now.means();
-            let line = line(step, tasks, &names, &means);
+            let line = line("step", step, tasks, &names, &means);
             if let Err(error) = log.line(&line) {
                 trouble = Some(error);
                 return false;
@@ -427,7 +466,13 @@ fn drawn(rows: usize, batch: usize, seed: u64, task: usize, step: u32) -> Vec<us
     found
 }
 
-fn line(step: &Step, tasks: &[Given], experts: &[String], means: &[f64]) -> serde_json::Value {
+fn line(
+    kind: &str,
+    step: &Step,
+    tasks: &[Given],
+    experts: &[String],
+    means: &[f64],
+) -> serde_json::Value {
     let by = |names: Vec<&str>, values: &[f64]| {
         let pairs = names.into_iter().zip(values);
         let map: serde_json::Map<_, _> = pairs.map(|(n, x)| (n.to_owned(), json!(x))).collect();
@@ -435,7 +480,7 @@ fn line(step: &Step, tasks: &[Given], experts: &[String], means: &[f64]) -> serd
     };
     let ids = tasks.iter().map(|t| &*t.spec.id).collect();
     json!({
-        "type": "step",
+        "type": kind,
         "step": step.step,
         "loss": step.loss,
         "losses": by(ids, &step.losses),
@@ -449,6 +494,7 @@ fn card(recipe: &Recipe, means: &[(String, f64)], steps: u32, target: &Path) -> 
     let (method, source) = match recipe.tune.method {
         Method::Adamerging => ("adamerging", "AdaMerging (Yang et al. 2024)"),
         Method::Atlas => ("atlas", "aTLAS (Zhang et al. 2024)"),
+        Method::Concrete => ("concrete", "a concrete mask (Tang et al. 2023)"),
     };
     let all = |name: &str, value: String| ("all".to_owned(), name.to_owned(), value);
     let mut parameters = vec![

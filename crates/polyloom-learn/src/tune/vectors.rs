@@ -128,6 +128,7 @@ pub struct Vectors {
     groups: usize,
     seed: u64,
     selection: Option<Selection>,
+    factors: Option<Vec<f32>>,
 }
 
 impl Vectors {
@@ -185,6 +186,7 @@ impl Vectors {
             groups,
             seed,
             selection: None,
+            factors: None,
         })
     }
 
@@ -210,6 +212,39 @@ impl Vectors {
             Per::Task => Vec::new(),
             Per::Tensor => self.places.iter().map(|p| &*p.name).collect(),
         }
+    }
+
+    /// Lengths of the tensors, in their order.
+    #[must_use]
+    pub fn lengths(&self) -> Vec<usize> {
+        self.places.iter().map(|p| p.base.elem_count()).collect()
+    }
+
+    /// The base's numbers, tensor after tensor.
+    ///
+    /// # Errors
+    /// Never in practice: tensors in memory.
+    pub fn base(&self) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for place in &self.places {
+            all.extend_from_slice(&slice(&place.base)?);
+        }
+        Ok(all)
+    }
+
+    /// The same with every number of the task vectors times a factor (a mask), tensor after tensor.
+    ///
+    /// # Panics
+    /// If there are not as many factors as numbers.
+    #[must_use]
+    pub fn masked(mut self, factors: Vec<f32>) -> Self {
+        assert_eq!(
+            factors.len(),
+            self.lengths().iter().sum::<usize>(),
+            "factors"
+        );
+        self.factors = Some(factors);
+        self
     }
 
     /// The first row of a tensor's coefficients.
@@ -287,6 +322,13 @@ impl Vectors {
         if let Some(selection) = &self.selection {
             selection.trim(&mut work.rows);
             selection.agree(&mut work.rows);
+        }
+        if let Some(factors) = &self.factors {
+            let at = self.places[chunk.place].at + chunk.start;
+            let factors = &factors[at..at + chunk.len];
+            for row in &mut work.rows {
+                row.iter_mut().zip(factors).for_each(|(x, f)| *x *= f);
+            }
         }
         Ok(())
     }
