@@ -323,7 +323,7 @@ mod tests {
         let m: Vec<f32> = mask.logits.iter().map(|x| relaxed(*x, 0.5, 0.5)).collect();
         let mut g = weight;
         mask.gradients(&m, &sum, 0.5, &mut g);
-        for i in 0..5 {
+        for (i, g) in g.iter().enumerate() {
             let at = |by: f32| {
                 let mut moved = mask.clone();
                 moved.logits[i] += by;
@@ -331,9 +331,8 @@ mod tests {
             };
             let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
             assert!(
-                (f64::from(g[i]) - difference).abs() < 1e-3,
-                "{i}: {} {difference}",
-                g[i]
+                (f64::from(*g) - difference).abs() < 1e-3,
+                "{i}: {g} {difference}"
             );
         }
     }
