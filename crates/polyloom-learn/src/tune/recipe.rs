@@ -123,6 +123,8 @@ pub struct Tune {
     pub max_length: Option<usize>,
     /// Folder of the heads; each expert's own where none is named.
     pub heads: Option<PathBuf>,
+    /// How pictures are prepared, where the base's folder has no `preprocessor_config.json`: such a file.
+    pub preprocessor: Option<PathBuf>,
     /// Type of the written weights; that of the base where none is named.
     pub dtype: Option<String>,
 }
@@ -158,6 +160,7 @@ impl Default for Tune {
             limit: None,
             max_length: None,
             heads: None,
+            preprocessor: None,
             dtype: None,
         }
     }
@@ -200,7 +203,6 @@ impl From<IgnoredAny> for Ignored {
 #[serde(deny_unknown_fields, default)]
 struct Base {
     path: Option<String>,
-    preprocessor: Option<PathBuf>,
     stats: Option<IgnoredAny>,
 }
 
@@ -221,6 +223,10 @@ struct File {
     route: Option<IgnoredAny>,
     serve: Option<IgnoredAny>,
     tasks: Option<IgnoredAny>,
+    model: Option<IgnoredAny>,
+    slice: Option<IgnoredAny>,
+    tokenizer: Option<IgnoredAny>,
+    chat_template: Option<IgnoredAny>,
 }
 
 /// A recipe for `polyloom tune`.
@@ -232,8 +238,6 @@ pub struct Recipe {
     pub seed: u64,
     /// The base.
     pub base: String,
-    /// How pictures are prepared, where the base's folder has no `preprocessor_config.json`.
-    pub preprocessor: Option<PathBuf>,
     /// Experts, in the order of the coefficients.
     pub experts: Vec<Expert>,
     /// The rest.
@@ -257,7 +261,6 @@ impl Recipe {
             name: file.name,
             seed: file.seed,
             base,
-            preprocessor: file.base.preprocessor,
             experts: file.expert,
             tune: file.tune,
         };
@@ -281,7 +284,7 @@ impl Recipe {
         for task in &mut recipe.tune.tasks {
             *task = beside(task)?;
         }
-        for file in [&mut recipe.tune.heads, &mut recipe.preprocessor]
+        for file in [&mut recipe.tune.heads, &mut recipe.tune.preprocessor]
             .into_iter()
             .flatten()
         {

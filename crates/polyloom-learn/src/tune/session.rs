@@ -101,7 +101,7 @@ pub fn tune(
     let experts = experts(recipe, &mut warnings)?;
     let names: Vec<String> = experts.iter().map(|(name, _)| name.clone()).collect();
     let experts = experts.into_iter().map(|(_, e)| e).collect();
-    let pictures = recipe.preprocessor.as_deref();
+    let pictures = recipe.tune.preprocessor.as_deref();
     let reader = Reader::prepared(&opened.model, recipe.tune.max_length, pictures)?;
     let seen = seen(recipe, &opened, &reader, tasks)?;
     let base = &opened.model.weights;

@@ -62,7 +62,14 @@ pub fn stored(
             ));
             continue;
         };
-        let one = compare_with(&old, &new, &Slices::default(), &own)?;
+        let one = match compare_with(&old, &new, &Slices::default(), &own) {
+            // Records of other programs may lack what the metric reads.
+            Err(error) if error.code() == "bad-metric" => {
+                notes.push(format!("{name}: {error}; compared by its scores"));
+                continue;
+            }
+            one => one?,
+        };
         let Some(paired) = one.tasks.into_iter().next() else {
             continue;
         };
@@ -176,6 +183,15 @@ mod tests {
         assert_eq!((found.paired.tasks.len(), found.unpaired.len()), (0, 2));
         assert!(
             found.notes[0].contains("not the stated 0.6000"),
+            "{:?}",
+            found.notes
+        );
+        // What a correlation cannot read is compared by its scores, not refused.
+        results.tasks[0].metric = "pearson".to_owned();
+        let found = stored(&results, 0, 1, &settings).unwrap();
+        assert_eq!((found.paired.tasks.len(), found.unpaired.len()), (0, 2));
+        assert!(
+            found.notes[0].contains("needs numbers"),
             "{:?}",
             found.notes
         );
