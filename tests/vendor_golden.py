@@ -19,6 +19,18 @@ shutil.rmtree(target, ignore_errors=True)
 
 # Everything about adapters is small.
 shutil.copytree(source / "adapters", target / "adapters")
+
+# Of routing what is built: routers, choosing among models, fused logits.
+ROUTING = ("mlp_router", "pilots", "centroid", "predicted_loss", "skills", "win_rate", "logits_fusion")
+routing = json.loads((source / "routing" / "manifest.json").read_text())
+routing["left_out"] = [c["name"] for c in routing["cases"] if c.get("canonical", {}).get("method") not in ROUTING]
+routing["cases"] = [c for c in routing["cases"] if c["name"] not in routing["left_out"]]
+routing["about"] = "A subset; tests/vendor_golden.py makes it."
+(target / "routing").mkdir(parents=True)
+for case in routing["cases"]:
+    if case["file"]:
+        shutil.copy(source / "routing" / case["file"], target / "routing" / case["file"])
+(target / "routing" / "manifest.json").write_text(json.dumps(routing, indent=1) + "\n")
 used = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
 
 manifest = json.loads((source / "merging" / "manifest.json").read_text())

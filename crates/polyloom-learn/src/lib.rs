@@ -11,6 +11,7 @@ pub mod image;
 pub mod models;
 pub mod ops;
 mod recipe;
+pub mod route;
 pub mod stats;
 pub mod tasks;
 pub mod text;

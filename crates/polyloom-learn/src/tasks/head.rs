@@ -41,7 +41,7 @@ impl Feature {
         }
     }
 
-    fn of_word(word: &str) -> Option<Self> {
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
         [Self::Cls, Self::Mean, Self::Pair, Self::Last, Self::Pooled]
             .into_iter()
             .find(|f| f.word() == word)

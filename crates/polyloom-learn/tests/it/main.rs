@@ -8,6 +8,7 @@ mod dropout;
 mod fresh;
 mod hostile;
 mod models;
+mod routing;
 mod sources;
 mod tables;
 mod tune;
