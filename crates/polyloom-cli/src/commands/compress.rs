@@ -82,7 +82,7 @@ fn bundle(mut args: MergeArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Exi
         stop: Some(&stop),
         progress: Some(&hear),
     };
-    let result = compress::write(&plan, &options);
+    let result = compress::write(&plan, &options, &[]);
     progress.end();
     let (report, accounting) = result?;
     ui.event(&json!({"type": "result", "accounting": accounting}));
@@ -100,17 +100,37 @@ fn plan_text(plan: &Plan) -> Result<String, Failure> {
     ))
 }
 
-/// Storage, stated twice: the base on neither side, and on both.
+/// Storage, stated twice: the base on neither side, and on both; and what coding made of masks.
 fn account(a: Accounting) -> String {
-    format!(
-        "  shared vector {}, masks {}; experts {}, base {}\n  {:.1} % of the experts' size (deltas only), {:.1} % with the base on both sides",
-        human(a.shared),
-        human(a.masks),
+    let mut parts = Vec::new();
+    for (what, bytes) in [
+        ("shared vector", a.shared),
+        ("masks", a.masks),
+        ("deltas", a.deltas),
+    ] {
+        if bytes > 0 {
+            parts.push(format!("{what} {}", human(bytes)));
+        }
+    }
+    let mut text = format!(
+        "  {}; experts {}, base {}\n  {:.1} % of the experts' size (deltas only), {:.1} % with the base on both sides",
+        parts.join(", "),
         human(a.experts),
         human(a.base),
         100.0 * a.deltas_only(),
         100.0 * a.with_base(),
-    )
+    );
+    let c = a.coding;
+    if c.raw > 0 {
+        text += &format!(
+            "\n  bits of the masks: {} of {} after coding ({:.1} %); entropy of each on its own: {:.1} %",
+            human(c.stored),
+            human(c.raw),
+            100.0 * c.stored as f64 / c.raw as f64,
+            100.0 * c.entropy / c.raw as f64,
+        );
+    }
+    text
 }
 
 fn restore(args: RestoreArgs, ui: &Ui) -> Result<ExitCode, Failure> {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use polyloom_core::DType;
 use polyloom_core::dtype;
 use polyloom_core::writer::{FolderOptions, Layout, OutTensor, OutputFolder, TensorWriter};
+use polyloom_core::{Checkpoint, DType};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::mask;
+use super::mask::{self, Coding, Covered, MaskFile};
 use crate::error::{MergeError, Result};
 use crate::merge::method::{Job, Kernel, Part, Scope};
 use crate::merge::run::{self, Options, Sink};
@@ -20,10 +20,16 @@ use crate::plan::{How, Plan, companions, provenance};
 /// Methods that split into a shared vector and one mask per task.
 pub const METHODS: [&str; 3] = ["tall", "emr", "magnitude_mask"];
 
+/// Formats of a bundle that are read: that of masks alone, and that of coded masks and of deltas.
+pub const FORMATS: [&str; 2] = ["mask-bundle/1", "bundle/2"];
+
+/// A file that lies beside the deltas: its name in the bundle and its bytes.
+pub type Extra = (String, Vec<u8>);
+
 /// What a bundle says of itself, in `polyloom.json` under `bundle`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bundle {
-    /// `mask-bundle/1`.
+    /// One of [`FORMATS`].
     pub format: String,
     /// The method that restores.
     pub method: String,
@@ -37,6 +43,14 @@ pub struct Bundle {
     pub tasks: Vec<TaskRecord>,
     /// What it costs.
     pub accounting: Accounting,
+}
+
+impl Bundle {
+    /// Whether every task has a delta of its own; else they share a vector.
+    #[must_use]
+    pub fn is_deltas(&self) -> bool {
+        !METHODS.contains(&&*self.method)
+    }
 }
 
 /// The base that a bundle's vectors are added to.
@@ -82,12 +96,18 @@ pub struct TaskRecord {
 }
 
 /// Bytes of a bundle beside what it replaces.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq)]
 pub struct Accounting {
     /// The shared vector.
     pub shared: u64,
     /// All masks.
     pub masks: u64,
+    /// Deltas of tasks on their own.
+    #[serde(default)]
+    pub deltas: u64,
+    /// What coding made of the masks.
+    #[serde(default)]
+    pub coding: Coding,
     /// The experts' checkpoints.
     pub experts: u64,
     /// The base's checkpoint.
@@ -97,33 +117,37 @@ pub struct Accounting {
 impl Accounting {
     /// Bytes of the bundle's tensors.
     pub fn stored(&self) -> u64 {
-        self.shared + self.masks
+        self.shared + self.masks + self.deltas
     }
 
     /// Share of the experts' bytes that the deltas take (the base on neither side).
     pub fn deltas_only(&self) -> f64 {
-        (self.shared + self.masks) as f64 / self.experts.max(1) as f64
+        self.stored() as f64 / self.experts.max(1) as f64
     }
 
     /// The same with the base counted on both sides.
     pub fn with_base(&self) -> f64 {
-        (self.shared + self.masks + self.base) as f64 / (self.experts + self.base).max(1) as f64
+        (self.stored() + self.base) as f64 / (self.experts + self.base).max(1) as f64
     }
 }
 
 /// What makes a plan a bundle: refuses what a restored model could not reproduce.
 fn check(plan: &Plan) -> Result<usize> {
-    let refuse = |code, what: String, hint: &str| Err(MergeError::plan(code, what).hint(hint));
     if !METHODS.contains(&plan.recipe.method.as_str()) {
-        return refuse(
-            "no-masks",
-            format!(
-                "merge method `{}` has no masks to store",
-                plan.recipe.method
-            ),
-            "choose --method tall, emr or magnitude_mask",
+        let what = format!(
+            "merge method `{}` has no masks to store",
+            plan.recipe.method
+        );
+        return Err(
+            MergeError::plan("no-masks", what).hint("choose --method tall, emr or magnitude_mask")
         );
     }
+    restorable(plan)
+}
+
+/// The base of a plan that can be restored from it; refuses what a restored model could not reproduce.
+pub(super) fn restorable(plan: &Plan) -> Result<usize> {
+    let refuse = |code, what: String, hint: &str| Err(MergeError::plan(code, what).hint(hint));
     let base = plan
         .recipe
         .base
@@ -189,21 +213,28 @@ pub fn accounting(plan: &Plan) -> Result<Accounting> {
         .flat_map(|g| &g.members)
         .map(|m| m.job.elements())
         .collect();
-    let files = |model: usize| -> u64 {
-        plan.models[model]
-            .weights
-            .files()
-            .iter()
-            .map(|f| f.len)
-            .sum()
-    };
     let bits: usize = elements.iter().map(|n| mask::bytes_of(*n)).sum();
     Ok(Accounting {
-        shared: elements.iter().sum::<usize>() as u64 * 4,
+        shared: (elements.iter().sum::<usize>() * store(plan).block().1) as u64,
         masks: (bits * experts.len()) as u64,
-        experts: experts.iter().map(|e| files(*e)).sum(),
-        base: files(base),
+        deltas: 0,
+        coding: Coding::default(),
+        experts: experts.iter().map(|e| length(plan, *e)).sum(),
+        base: length(plan, base),
     })
+}
+
+/// Bytes of the files of a model.
+pub(super) fn length(plan: &Plan, model: usize) -> u64 {
+    let files = plan.models[model].weights.files();
+    files.iter().map(|f| f.len).sum()
+}
+
+/// The type that the shared vector is kept in.
+fn store(plan: &Plan) -> DType {
+    let first = plan.groups.first().and_then(|g| g.members.first());
+    let word = first.map_or("", |m| m.job.shared.word("store"));
+    DType::from_word(word).unwrap_or(DType::F32)
 }
 
 /// Runs a plan of one of [`METHODS`] and writes its bundle.
@@ -211,9 +242,8 @@ pub fn accounting(plan: &Plan) -> Result<Accounting> {
 /// # Errors
 /// Another method, something that cannot be restored from the base, or what a merge can fail with; the target is then
 /// absent.
-pub fn write(plan: &Plan, options: &RunOptions) -> Result<(Report, Accounting)> {
-    let base = check(plan)?;
-    let inputs = provenance::inputs(plan, options.hash)?;
+pub fn write(plan: &Plan, options: &RunOptions, extras: &[Extra]) -> Result<(Report, Accounting)> {
+    check(plan)?;
     let tensors: Vec<&OutTensor> = plan
         .groups
         .iter()
@@ -223,7 +253,7 @@ pub fn write(plan: &Plan, options: &RunOptions) -> Result<(Report, Accounting)> 
     let shared: Vec<OutTensor> = tensors
         .iter()
         .map(|t| OutTensor {
-            dtype: DType::F32,
+            dtype: store(plan),
             ..(*t).clone()
         })
         .collect();
@@ -235,27 +265,8 @@ pub fn write(plan: &Plan, options: &RunOptions) -> Result<(Report, Accounting)> 
             shape: vec![mask::bytes_of(t.shape.iter().product())],
         })
         .collect();
-    let experts: &[usize] = plan.groups.first().map_or(&[], |g| &g.experts);
-    let tasks: Vec<TaskRecord> = experts
-        .iter()
-        .map(|e| {
-            let model = &plan.models[*e].model;
-            TaskRecord {
-                id: model.task.clone().unwrap_or_else(|| model.name.clone()),
-                expert: model.name.clone(),
-            }
-        })
-        .collect();
-    for (i, task) in tasks.iter().enumerate() {
-        if tasks[..i].iter().any(|t| t.id == task.id) {
-            return Err(MergeError::plan(
-                "same-task",
-                format!("two experts have the task `{}`", task.id),
-            )
-            .hint("give each [[expert]] its own `task`"));
-        }
-    }
-    let accounting = accounting(plan)?;
+    let tasks = tasks(plan)?;
+    let mut accounting = accounting(plan)?;
     let folder = OutputFolder::create(
         &options.target,
         FolderOptions {
@@ -279,51 +290,147 @@ pub fn write(plan: &Plan, options: &RunOptions) -> Result<(Report, Accounting)> 
         written: std::sync::atomic::AtomicU64::new(0),
     };
     let sink = fill(plan, options, sink)?;
+    for writer in sink.writers.into_inner().into_iter().flatten() {
+        writer.close()?;
+    }
+    code(plan, &folder, &tasks, &mut accounting)?;
+    finish(plan, folder, options, tasks, accounting, extras)
+}
+
+/// Puts coded masks in the place of those that are longer, and counts the bytes of the files.
+fn code(
+    plan: &Plan,
+    folder: &OutputFolder,
+    tasks: &[TaskRecord],
+    accounting: &mut Accounting,
+) -> Result<()> {
+    let members = plan.groups.iter().flat_map(|g| &g.members);
+    let members: std::collections::HashSet<usize> = members.map(|m| m.output).collect();
+    // In the order of the record, as the reader goes through it.
+    let tensors = plan
+        .outputs
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| members.contains(i));
+    let tensors = tensors
+        .map(|(_, o)| (&*o.tensor.name, &*o.tensor.shape))
+        .collect();
+    let shared = Checkpoint::open(folder.path().join("shared.safetensors"))?;
+    let covered = Covered::new(&shared, tensors)?;
+    let size = |path: &std::path::Path| -> Result<u64> {
+        let meta =
+            std::fs::metadata(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;
+        Ok(meta.len())
+    };
+    accounting.shared = size(&folder.path().join("shared.safetensors"))?;
+    accounting.masks = 0;
+    for task in tasks {
+        let name = format!("masks/{}.safetensors", task.id);
+        let path = folder.path().join(&name);
+        let raw = MaskFile::open(&path, &covered)?;
+        let coded = mask::coded(&raw, &covered, &mut accounting.coding)?;
+        drop(raw);
+        if let Some(bytes) = coded {
+            folder.write_file(&name, &bytes)?;
+        }
+        accounting.masks += size(&path)?;
+    }
+    Ok(())
+}
+
+/// Tasks of the experts; each has its own.
+pub(super) fn tasks(plan: &Plan) -> Result<Vec<TaskRecord>> {
+    let experts: &[usize] = plan.groups.first().map_or(&[], |g| &g.experts);
+    let tasks: Vec<TaskRecord> = experts
+        .iter()
+        .map(|e| {
+            let model = &plan.models[*e].model;
+            TaskRecord {
+                id: model.task.clone().unwrap_or_else(|| model.name.clone()),
+                expert: model.name.clone(),
+            }
+        })
+        .collect();
+    for (i, task) in tasks.iter().enumerate() {
+        if tasks[..i].iter().any(|t| t.id == task.id) {
+            return Err(MergeError::plan(
+                "same-task",
+                format!("two experts have the task `{}`", task.id),
+            )
+            .hint("give each [[expert]] its own `task`"));
+        }
+    }
+    Ok(tasks)
+}
+
+/// What lies beside the deltas of every bundle, and its record.
+pub(super) fn finish(
+    plan: &Plan,
+    folder: OutputFolder,
+    options: &RunOptions,
+    tasks: Vec<TaskRecord>,
+    accounting: Accounting,
+    extras: &[Extra],
+) -> Result<(Report, Accounting)> {
+    let base = restorable(plan)?;
+    let inputs = provenance::inputs(plan, options.hash)?;
+    let masked = METHODS.contains(&&*plan.recipe.method);
+    let (shared, kind): (&[&str], _) = match masked {
+        true => (&["shared.safetensors"], "masks"),
+        false => (&[], "deltas"),
+    };
     let mut report = Report {
         output: PathBuf::new(),
-        tensors: sink.shared.len(),
-        bytes: accounting.shared + accounting.masks,
-        files: std::iter::once("shared.safetensors".to_owned())
-            .chain(tasks.iter().map(|t| format!("masks/{}.safetensors", t.id)))
+        tensors: plan.groups.iter().map(|g| g.members.len()).sum(),
+        bytes: accounting.stored(),
+        files: shared
+            .iter()
+            .map(|s| (*s).to_owned())
+            .chain(tasks.iter().map(|t| format!("{kind}/{}.safetensors", t.id)))
             .collect(),
         synced: folder.synced(),
         overflow: Vec::new(),
         notes: Vec::new(),
     };
-    let writers = sink.writers.into_inner();
-    for writer in writers.into_iter().flatten() {
-        writer.close()?;
-    }
     companions::write_config(plan, &folder, &mut report)?;
     companions::write_tokenizer(plan, &folder, &mut report)?;
     for head in &plan.heads {
         companions::write_head(plan, head, &folder)?;
     }
+    for (name, bytes) in extras {
+        folder.write_file(name, bytes)?;
+    }
     let bundle = Bundle {
-        format: "mask-bundle/1".into(),
+        format: FORMATS[1].into(),
         method: plan.recipe.method.clone(),
         base: base_record(plan, base),
         dtype: plan.recipe.dtype.map(|d| d.name().to_owned()),
-        tensors: plan
-            .outputs
-            .iter()
-            .map(|o| TensorRecord {
-                name: o.tensor.name.clone(),
-                dtype: o.tensor.dtype.name().to_owned(),
-                shape: o.tensor.shape.clone(),
-                masked: matches!(o.how, How::Merge(..)),
-            })
-            .collect(),
+        tensors: records(plan),
         tasks,
         accounting,
     };
     let mut document = provenance::document(plan, &inputs, &[]);
-    document["kind"] = json!("mask-bundle");
+    document["kind"] = json!(if masked {
+        "mask-bundle"
+    } else {
+        "delta-bundle"
+    });
     document["bundle"] =
         serde_json::to_value(&bundle).map_err(|e| MergeError::Internal(format!("bundle: {e}")))?;
     companions::write_json(&folder, "polyloom.json", &document)?;
     report.output = folder.commit()?;
     Ok((report, accounting))
+}
+
+/// Tensors of a restored model.
+pub(super) fn records(plan: &Plan) -> Vec<TensorRecord> {
+    let one = |o: &crate::plan::Output| TensorRecord {
+        name: o.tensor.name.clone(),
+        dtype: o.tensor.dtype.name().to_owned(),
+        shape: o.tensor.shape.clone(),
+        masked: matches!(o.how, How::Merge(..)),
+    };
+    plan.outputs.iter().map(one).collect()
 }
 
 fn base_record(plan: &Plan, base: usize) -> BaseRecord {
@@ -516,8 +623,16 @@ impl Sink for BundleSink<'_> {
         if part > 0 {
             return self.put_bits(part, tensor, start, values);
         }
-        let mut bytes = vec![0; values.len() * 4];
-        dtype::narrow(values, DType::F32, &mut bytes);
-        self.put(0, tensor, start as u64 * 4, &bytes)
+        let dtype = self.shared[tensor].dtype;
+        let size = dtype.block().1;
+        let mut bytes = vec![0; values.len() * size];
+        if dtype::narrow(values, dtype, &mut bytes) > 0 {
+            let what = format!(
+                "numbers of `{}` are too large for {dtype}",
+                self.shared[tensor].name
+            );
+            return Err(MergeError::plan("overflow", what).hint("--shared store=f32"));
+        }
+        self.put(0, tensor, (start * size) as u64, &bytes)
     }
 }

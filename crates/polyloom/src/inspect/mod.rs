@@ -335,8 +335,19 @@ pub fn bundle_text(path: &Path, bundle: &Bundle) -> String {
     let masked = bundle.tensors.iter().filter(|t| t.masked).count();
     let tasks: Vec<String> = bundle.tasks.iter().map(|t| t.id.clone()).collect();
     let a = bundle.accounting;
+    let kind = if bundle.is_deltas() { "delta" } else { "mask" };
+    let mut stored = Vec::new();
+    for (what, bytes) in [
+        ("shared vector", a.shared),
+        ("masks", a.masks),
+        ("deltas", a.deltas),
+    ] {
+        if bytes > 0 {
+            stored.push(format!("{what} {}", human(bytes)));
+        }
+    }
     format!(
-        "{}   mask bundle, {}, {} task{}, {masked} of {} tensors masked\n  tasks: {}\n  base: {}\n  shared vector {}, masks {}: {:.1} % of the experts' size, {:.1} % with the base on both sides\n",
+        "{}   {kind} bundle, {}, {} task{}, {masked} of {} tensors changed\n  tasks: {}\n  base: {}\n  {}: {:.1} % of the experts' size, {:.1} % with the base on both sides\n",
         path.display(),
         bundle.method,
         tasks.len(),
@@ -344,8 +355,7 @@ pub fn bundle_text(path: &Path, bundle: &Bundle) -> String {
         bundle.tensors.len(),
         some(&tasks, 8),
         bundle.base.reference,
-        human(a.shared),
-        human(a.masks),
+        stored.join(", "),
         100.0 * a.deltas_only(),
         100.0 * a.with_base(),
     )

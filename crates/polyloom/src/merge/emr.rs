@@ -1,11 +1,14 @@
 //! `emr`: elect, mask and rescale: one unified vector, one mask and one number per task.
 
+use polyloom_core::DType;
+use polyloom_core::dtype::round_through;
+
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Next, Param, Part, Partial, Scope,
     Spec, Unset, typed,
 };
 use super::survey::{BlockSums, Total};
-use super::tall::{needs_task, task_of};
+use super::tall::{STORE, needs_task, store_of, task_of};
 use crate::error::Result;
 
 static SPEC: Spec = Spec {
@@ -27,6 +30,7 @@ static SPEC: Spec = Spec {
             "What the scale of a task compares.",
         )
         .whole(),
+        STORE,
         Param::shared(
             "task",
             Kind::Text,
@@ -48,6 +52,7 @@ struct Emr;
 struct Unified {
     task: Option<usize>,
     names: Vec<String>,
+    store: Option<DType>,
     by_tensor: bool,
     /// Per tensor: sums of |D_i|, then of |M_i U|.
     sums: Vec<Total>,
@@ -65,6 +70,7 @@ impl Method for Emr {
         Ok(Box::new(Unified {
             task: task_of(job)?,
             names: job.experts.clone(),
+            store: store_of(job),
             by_tensor: job.tensors[0].shared.word("rescale_by") == "tensor_means",
             sums: vec![Total::new(2 * n); job.tensors.len()],
             elements: job.tensors.iter().map(|t| t.elements()).collect(),
@@ -74,7 +80,7 @@ impl Method for Emr {
 }
 
 /// The unified vector of a chunk.
-fn unified(chunk: &Chunk) -> Vec<f32> {
+fn unified(chunk: &Chunk, store: Option<DType>) -> Vec<f32> {
     let mut u = vec![0.0f32; chunk.len()];
     for input in chunk.inputs {
         for (s, x) in u.iter_mut().zip(*input) {
@@ -84,6 +90,9 @@ fn unified(chunk: &Chunk) -> Vec<f32> {
     for (k, u) in u.iter_mut().enumerate() {
         let f = if *u > 0.0 { 1.0 } else { -1.0 };
         *u = f * chunk.inputs.iter().map(|d| d[k] * f).fold(0.0f32, f32::max);
+    }
+    if let Some(dtype) = store {
+        round_through(&mut u, dtype);
     }
     u
 }
@@ -99,7 +108,7 @@ impl Kernel for Unified {
     }
 
     fn survey(&self, _: usize, chunk: &Chunk) -> Result<Partial> {
-        let u = unified(chunk);
+        let u = unified(chunk, self.store);
         let n = chunk.inputs.len();
         let mut sums = BlockSums::new(2 * n);
         for (i, d) in chunk.inputs.iter().enumerate() {
@@ -148,14 +157,18 @@ impl Kernel for Unified {
             return Err(needs_task("emr", &self.names));
         };
         let scale = self.scales[task] as f32;
-        for ((o, u), d) in out.iter_mut().zip(unified(chunk)).zip(chunk.inputs[task]) {
+        for ((o, u), d) in out
+            .iter_mut()
+            .zip(unified(chunk, self.store))
+            .zip(chunk.inputs[task])
+        {
             *o = if agrees(*d, u) { scale * u } else { 0.0 };
         }
         Ok(())
     }
 
     fn part(&self, part: Part, chunk: &Chunk, out: &mut [f32]) -> Result<bool> {
-        let u = unified(chunk);
+        let u = unified(chunk, self.store);
         match part {
             Part::Shared => out.copy_from_slice(&u),
             Part::Mask(i) => {

@@ -1,5 +1,8 @@
 //! Masks on a multi-task vector: `tall`, `magnitude_mask` (one restored model per task) and `consensus` (one model).
 
+use polyloom_core::DType;
+use polyloom_core::dtype::round_through;
+
 use super::cuts::{Cuts, InnerFirst};
 use super::method::{
     Base, Chunk, Golden, Job, Kernel, Kind, Method, Missing, Next, Param, Part, Partial, Scope,
@@ -16,6 +19,20 @@ const TASK: Param = Param::shared(
     "Expert whose restored model is written.",
 )
 .whole();
+
+/// The type that a vector shared by all tasks is kept in.
+pub(super) const STORE: Param = Param::shared(
+    "store",
+    Kind::Word(&[("f32", "f32"), ("f16", "f16"), ("bf16", "bf16")]),
+    Unset::Word("f32"),
+    "Type that the shared vector is rounded to, and kept in by a bundle.",
+)
+.whole();
+
+/// The type that a job's `store` asks for; nothing is rounded to `f32`.
+pub(super) fn store_of(job: &Job) -> Option<DType> {
+    DType::from_word(job.tensors[0].shared.word("store")).filter(|d| *d != DType::F32)
+}
 
 static TALL: Spec = Spec {
     name: "tall",
@@ -43,6 +60,7 @@ static TALL: Spec = Spec {
             "Factor of the multi-task vector.",
         )
         .whole(),
+        STORE,
         TASK,
     ],
     on: Some("task_arithmetic"),
@@ -69,6 +87,7 @@ static MAGNITUDE: Spec = Spec {
             "Share of the whole model that is kept.",
         )
         .whole(),
+        STORE,
         TASK,
     ],
     on: Some("task_arithmetic"),
@@ -133,6 +152,7 @@ struct Masked {
     inner: InnerFirst,
     rule: Rule,
     scale: f32,
+    store: Option<DType>,
     /// The restored task, or the least count and `lambda` per tensor.
     use_: Use,
     names: Vec<String>,
@@ -184,6 +204,7 @@ impl Method for Tall {
             inner: InnerFirst::new(job.inner()?),
             rule: Rule::Tall(lambdas(job)),
             scale: job.tensors[0].shared.number("task_vector_scale") as f32,
+            store: store_of(job),
             use_: Use::Task(task_of(job)?),
             names: job.experts.clone(),
         }))
@@ -204,6 +225,7 @@ impl Method for MagnitudeMask {
             inner: InnerFirst::new(job.inner()?),
             rule: Rule::Magnitude(cuts),
             scale: 1.0,
+            store: store_of(job),
             use_: Use::Task(task_of(job)?),
             names: job.experts.clone(),
         }))
@@ -226,6 +248,7 @@ impl Method for Consensus {
             inner: InnerFirst::new(job.inner()?),
             rule: Rule::Tall(lambdas(job)),
             scale: 1.0,
+            store: None,
             use_: Use::Count(least, lambda),
             names: job.experts.clone(),
         }))
@@ -245,6 +268,9 @@ impl Masked {
         let mut t = self.inner.vector(chunk)?;
         if self.scale != 1.0 {
             t.iter_mut().for_each(|x| *x *= self.scale);
+        }
+        if let Some(dtype) = self.store {
+            round_through(&mut t, dtype);
         }
         Ok(t)
     }
