@@ -249,6 +249,14 @@ impl Reader<'_> {
                     );
                 }
             }
+            // What is only compressed needs no method of merging: masks have their own, deltas of every task none.
+            None if top.contains_key("compress") && !top.contains_key("merge") => {
+                let asked = self
+                    .table(top, "compress")
+                    .and_then(|t| self.text(t, "method"));
+                let masks = asked.filter(|m| crate::compress::METHODS.contains(&&**m));
+                recipe.method = masks.unwrap_or_else(|| "task_arithmetic".into());
+            }
             None if !top.contains_key("merge") => {
                 self.push(
                     MergeError::plan("no-merge", "has no `[merge]` table")
