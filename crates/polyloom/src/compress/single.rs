@@ -103,6 +103,31 @@ impl<'p> Deltas<'p> {
         Ok(values)
     }
 
+    /// The diagonal Fisher information of an expert's tensor, from its `stats` file; `None` where there is none.
+    ///
+    /// # Errors
+    /// Files that cannot be read, another shape.
+    pub fn fisher(&self, expert: usize, tensor: usize) -> Result<Option<Vec<f32>>> {
+        let (group, member) = self.places[tensor];
+        let group = &self.plan.groups[group];
+        let job = &group.members[member].job;
+        let name = format!("{}.fisher", job.name);
+        let Some(statistics) = &group.statistics else {
+            return Ok(None);
+        };
+        let Some(shape) = statistics.shape(expert, &name) else {
+            return Ok(None);
+        };
+        let n: usize = shape.iter().product();
+        if n != job.elements() {
+            let what = format!("statistics `{name}` are {shape:?}, another shape than the weight");
+            return Err(MergeError::plan("stats-shape", what));
+        }
+        let mut values = vec![0f32; n];
+        statistics.read(expert, &name, 0, &mut values)?;
+        Ok(Some(values))
+    }
+
     /// What an expert changed in a tensor.
     ///
     /// # Errors
