@@ -19,7 +19,7 @@ mod orders;
 mod page;
 mod skills;
 mod sources;
-mod svg;
+pub mod svg;
 mod table;
 #[cfg(test)]
 mod tests;
