@@ -108,6 +108,8 @@ pub enum Command {
     Run(Box<crate::args_run::RunArgs>),
     /// Write what the heads of a model say of the rows of a file
     Predict(Box<crate::args_predict::PredictArgs>),
+    /// Fit or ask a router over experts
+    Route(crate::args_route::RouteArgs),
     /// Score models, adapters, a server or predictions on tasks, with intervals
     Eval(Box<crate::args_eval::EvalArgs>),
     /// Compare the predictions of two systems: intervals, a test, what got worse

@@ -11,6 +11,7 @@ mod args_predict;
 mod args_quickstart;
 mod args_report;
 mod args_results;
+mod args_route;
 mod args_run;
 mod args_stats;
 mod args_synth;

@@ -37,6 +37,9 @@ pub enum Error {
         /// Positions of the model.
         most: usize,
     },
+    /// A pass that ended on purpose: what was wanted of it is seen.
+    #[error("the pass was ended")]
+    Ended,
     /// A file that is not what a model needs.
     #[error("{}: {what}{}", file.display(), hint.map(|h| format!("\n  hint: {h}")).unwrap_or_default())]
     File {

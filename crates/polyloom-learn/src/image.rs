@@ -91,7 +91,16 @@ impl Preparation {
         Self::of(&json(file)?, file, size, channels)
     }
 
-    fn of(config: &serde_json::Value, file: &Path, size: usize, channels: usize) -> Result<Self> {
+    /// Of what such a file says; errors name `file`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(
+        config: &serde_json::Value,
+        file: &Path,
+        size: usize,
+        channels: usize,
+    ) -> Result<Self> {
         let list = |name: &str| -> Result<Vec<f32>> {
             let Some(list) = config[name].as_array() else {
                 return Ok(vec![0.5; channels]);

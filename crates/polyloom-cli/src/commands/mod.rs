@@ -13,6 +13,7 @@ mod metrics;
 mod predict;
 mod quickstart;
 mod report;
+mod route;
 mod run;
 mod stats;
 mod tasks;
@@ -55,6 +56,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             | Command::Predict(_)
             | Command::Train(_)
             | Command::Stats(_)
+            | Command::Route(_)
             | Command::Tune(_)
     );
     if args.global.download && !fetches {
@@ -77,6 +79,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Train(args) => train::run(&args, hub, ui),
         Command::Stats(args) => stats::run(&args, hub, ui),
         Command::Tune(args) => tune::run(&args, hub, ui),
+        Command::Route(args) => route::run(&args, hub, ui),
         Command::Tasks(args) => tasks::run(args, ui),
         Command::Doctor(args) => Ok(look::doctor(args, ui)),
         Command::Completions { shell } => {

@@ -47,7 +47,7 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
         .transpose()?;
     let mut inputs: Vec<Input> = args.inputs.iter().map(|t| (t.clone(), None)).collect();
     if let Some(file) = &args.file {
-        inputs.extend(read(file, args)?);
+        inputs.extend(read(file, args.column.as_deref(), args.column2.as_deref())?);
     }
     if inputs.is_empty() {
         return Err(MergeError::plan("empty", "there is no input").into());
@@ -227,7 +227,7 @@ fn classified(
 }
 
 /// A number with the digits that a 32-bit one has.
-fn short(x: f32) -> f64 {
+pub fn short(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
 
@@ -321,8 +321,12 @@ fn tell(
     Ok(())
 }
 
-/// Inputs of a file.
-fn read(file: &Path, args: &RunArgs) -> Result<Vec<Input>, Failure> {
+/// Inputs of a file: of a column and perhaps a second one.
+pub fn read(
+    file: &Path,
+    column: Option<&str>,
+    second: Option<&str>,
+) -> Result<Vec<Input>, Failure> {
     let bad = |what: String| MergeError::plan("bad-input", what).at(file.display().to_string());
     if file
         .extension()
@@ -339,8 +343,8 @@ fn read(file: &Path, args: &RunArgs) -> Result<Vec<Input>, Failure> {
     let mut found = Vec::new();
     data::read(file, kind, &Limits::default(), &mut |table| {
         let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
-        let column = match &args.column {
-            Some(name) => Some(name.as_str()),
+        let column = match column {
+            Some(name) => Some(name),
             None => COLUMNS.iter().copied().find(|c| names.contains(c)),
         };
         let of = |name: &str| {
@@ -353,7 +357,7 @@ fn read(file: &Path, args: &RunArgs) -> Result<Vec<Input>, Failure> {
             return Err(bad("has no column of a usual name".into())
                 .hint(format!("--column NAME; its columns: {}", names.join(", "))));
         };
-        let (first, second) = (of(column)?, args.column2.as_deref().map(of).transpose()?);
+        let (first, second) = (of(column)?, second.map(of).transpose()?);
         for row in 0..table.rows() {
             found.push((
                 first.cell(row).to_text(),

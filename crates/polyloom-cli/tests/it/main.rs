@@ -28,6 +28,7 @@ mod openai_server;
 mod predict;
 mod quickstart;
 mod report;
+mod route;
 mod run;
 mod same_order;
 mod stats;

@@ -9,6 +9,7 @@ use polyloom_core::{Checkpoint, DType};
 use serde::{Deserialize, Serialize};
 
 use super::pilots::{Pilot, Pilots, Reduce, Similarity};
+use super::predicted::{Costs, Limits, Predicted};
 use super::router::{Expert, Method, Reads, Router, Rule};
 use super::{Centroid, Hidden, Knn, Linear, Mlp, Points};
 use crate::error::{Error, Result};
@@ -38,6 +39,10 @@ struct Parameters {
     slope: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     eps: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    costs: Option<Costs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Limits>,
 }
 
 /// Names of a hidden layer's tensors, those of Twin-Merging's release.
@@ -127,6 +132,16 @@ impl Router {
                     ..Parameters::default()
                 }
             }
+            Rule::Predicted(p) => {
+                let rows = [p.weight.len(), p.weight.width];
+                put("weight", &rows, &p.weight.values);
+                put("bias", &[p.bias.len()], &p.bias);
+                Parameters {
+                    costs: Some(p.costs.clone()),
+                    limits: Some(p.limits.clone()),
+                    ..Parameters::default()
+                }
+            }
         };
         let text = |value: serde_json::Result<String>| value.unwrap_or_default();
         let mut said = BTreeMap::from([
@@ -193,7 +208,7 @@ impl Router {
             .parse()
             .map_err(|e: String| parsed("feature", &e))?;
         let method = text("method")?;
-        let known = "known methods: centroid, knn, linear, mlp, pilots";
+        let known = "known methods: centroid, knn, linear, mlp, pilots, predicted_loss";
         let unknown = || read.wrong(&format!("has the method `{method}`"), known);
         let method = Method::of_word(method).ok_or_else(unknown)?;
         let rule = read.rule(method, parameters, experts.len())?;
@@ -330,6 +345,26 @@ impl Stored<'_> {
                     eps: given.eps.ok_or_else(|| lacks("eps"))?,
                 }))
             }
+            Method::PredictedLoss => {
+                let weight = self.matrix("weight")?;
+                each(weight.len(), "weight")?;
+                let costs = given.costs.ok_or_else(|| lacks("costs"))?;
+                let fits = |values: &Vec<f64>| {
+                    values.len() == experts && values.iter().all(|v| *v >= 0.0 && v.is_finite())
+                };
+                if !costs.values().all(fits) {
+                    let what = format!(
+                        "has `costs` that are not one number for each of {experts} experts"
+                    );
+                    return Err(self.wrong(&what, AGAIN));
+                }
+                Rule::Predicted(Predicted {
+                    weight,
+                    bias: self.vector("bias", experts)?,
+                    costs,
+                    limits: given.limits.ok_or_else(|| lacks("limits"))?,
+                })
+            }
             Method::Pilots => {
                 let vectors = self.matrix("pilots")?;
                 let temperature = temperature()?;
@@ -371,126 +406,5 @@ impl Stored<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Labelled, MlpFit, Tap};
-    use super::*;
-
-    fn examples() -> Labelled {
-        let values = vec![
-            3.0, 0.1, 2.5, -0.2, 0.0, 2.0, 0.3, 4.0, -2.0, -2.0, -1.0, -1.5,
-        ];
-        Labelled {
-            points: Points::new(values, 2).unwrap(),
-            labels: vec![0, 0, 1, 1, 2, 2],
-        }
-    }
-
-    fn routers() -> Vec<Router> {
-        let (x, n) = (examples(), 3);
-        let sources = ["a", "b", "c"].map(str::to_owned);
-        let mlp = MlpFit {
-            epochs: 3,
-            ..MlpFit::default()
-        };
-        let rules = [
-            Rule::Centroid(Centroid::fit(&x, n, 0.07)),
-            Rule::Knn(Knn::fit(&x, n, 2, 0.07)),
-            Rule::Linear(Linear::fit(&x, None, n).0),
-            Rule::Mlp(Box::new(mlp.fit(&x, None, n).0)),
-            Rule::Pilots(Pilots::empty(2).of_labels(&x, &sources, 2).unwrap()),
-        ];
-        let made = rules.into_iter().map(|rule| Router {
-            experts: sources
-                .iter()
-                .map(|name| Expert {
-                    name: name.clone(),
-                    path: Some(format!("experts/{name}")),
-                    task: None,
-                })
-                .collect(),
-            tap: Tap::Layer(1),
-            reads: Reads {
-                model: Some("base".into()),
-                fingerprint: Some("f".into()),
-                max_length: Some(64),
-                preprocessor: Some(serde_json::json!({"do_resize": false})),
-            },
-            rule,
-            fitted: serde_json::Map::new(),
-        });
-        made.collect()
-    }
-
-    #[test]
-    fn files_give_routers_back() {
-        let dir = tempfile::tempdir().unwrap();
-        for router in routers() {
-            let file = dir
-                .path()
-                .join(format!("{}.safetensors", router.method().word()));
-            router.save(&file, false, false).unwrap();
-            assert!(router.save(&file, false, false).is_err());
-            assert_eq!(Router::open(&file).unwrap(), router);
-            // A file cut or changed anywhere is refused or read, never a panic.
-            let whole = std::fs::read(&file).unwrap();
-            let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-            for at in (8..header + 8).step_by(7) {
-                let mut bytes = whole.clone();
-                bytes[at] = bytes[at].wrapping_add(1);
-                std::fs::write(&file, &bytes).unwrap();
-                if let Ok(read) = Router::open(&file) {
-                    let x = Points::new(vec![0.5; read.width()], read.width()).unwrap();
-                    read.decide_all(&x).unwrap();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_rule_tells_its_examples_apart_and_weights_sum_to_one() {
-        let x = examples();
-        for router in routers() {
-            let all = router.decide_all(&x.points).unwrap();
-            for (one, (row, label)) in all.iter().zip(x.points.rows().zip(&x.labels)) {
-                let alone = router.decide(row).unwrap();
-                assert_eq!(alone.expert, one.expert);
-                assert!((one.weights.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-                if router.method() != Method::Mlp {
-                    assert_eq!(one.expert, Some(*label as usize), "{:?}", router.method());
-                }
-            }
-            assert!(router.decide(&[1.0]).is_err());
-            assert!(router.decide(&[f32::NAN, 1.0]).is_err());
-        }
-    }
-
-    #[test]
-    fn experts_come_and_go_without_training() {
-        let x = examples();
-        let more = Points::new(vec![2.0, -2.0, 3.0, -2.5], 2).unwrap();
-        let expert = Expert {
-            name: "d".into(),
-            path: None,
-            task: None,
-        };
-        for mut router in routers() {
-            let before = router.clone();
-            if matches!(router.method(), Method::Linear | Method::Mlp) {
-                assert!(router.add(expert.clone(), &more, 1).is_err());
-                assert!(router.remove("a").is_err());
-                continue;
-            }
-            router.add(expert.clone(), &more, 2).unwrap();
-            assert!(router.add(expert.clone(), &more, 2).is_err());
-            assert_eq!(router.decide(more.row(0)).unwrap().expert, Some(3));
-            router.remove("d").unwrap();
-            assert_eq!(router, before);
-            router.remove("a").unwrap();
-            let found = router.decide(x.points.row(4)).unwrap().expert;
-            assert_eq!(found, Some(1), "{:?}", router.method());
-            assert!(router.remove("a").is_err());
-            router.remove("b").unwrap();
-            assert!(router.remove("c").is_err());
-        }
-    }
-}
+#[path = "file_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use polyloom::MergeError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::predicted::Predicted;
 use super::{Centroid, Knn, Linear, Mlp, Pilots, Points};
 use crate::error::Result;
 use crate::tasks::Feature;
@@ -162,6 +163,8 @@ pub enum Method {
     Mlp,
     /// RouterRetriever's pilots.
     Pilots,
+    /// The least predicted loss, under constraints (Tryage).
+    PredictedLoss,
 }
 
 impl Method {
@@ -174,6 +177,7 @@ impl Method {
             Self::Linear => "linear",
             Self::Mlp => "mlp",
             Self::Pilots => "pilots",
+            Self::PredictedLoss => "predicted_loss",
         }
     }
 
@@ -186,6 +190,7 @@ impl Method {
             Self::Linear,
             Self::Mlp,
             Self::Pilots,
+            Self::PredictedLoss,
         ]
         .into_iter()
         .find(|m| m.word() == word)
@@ -205,6 +210,8 @@ pub enum Rule {
     Mlp(Box<Mlp>),
     /// RouterRetriever's pilots.
     Pilots(Pilots),
+    /// The least predicted loss, under constraints.
+    Predicted(Predicted),
 }
 
 /// Chooses an expert for an input. [`Router::open`] and [`Router::save`] know one file.
@@ -232,7 +239,14 @@ impl Router {
             Rule::Linear(_) => Method::Linear,
             Rule::Mlp(_) => Method::Mlp,
             Rule::Pilots(_) => Method::Pilots,
+            Rule::Predicted(_) => Method::PredictedLoss,
         }
+    }
+
+    /// Names of the experts.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.experts.iter().map(|e| &*e.name).collect()
     }
 
     /// Numbers of a feature vector.
@@ -244,6 +258,7 @@ impl Router {
             Rule::Linear(l) => l.weight.width,
             Rule::Mlp(m) => m.hidden[0].weight.width,
             Rule::Pilots(p) => p.vectors.width,
+            Rule::Predicted(p) => p.weight.width,
         }
     }
 
@@ -282,6 +297,7 @@ impl Router {
             Rule::Linear(l) => l.decide(points),
             Rule::Mlp(m) => m.decide(points),
             Rule::Pilots(p) => p.decide(points, self.experts.len()),
+            Rule::Predicted(p) => p.decide(points, &self.names())?,
         })
     }
 
@@ -304,7 +320,7 @@ impl Router {
             Rule::Centroid(c) => c.add(examples),
             Rule::Knn(n) => n.add(examples),
             Rule::Pilots(p) => p.add(examples, number, &expert.name, k)?,
-            Rule::Linear(_) | Rule::Mlp(_) => return Err(trained(method)),
+            Rule::Linear(_) | Rule::Mlp(_) | Rule::Predicted(_) => return Err(trained(method)),
         }
         self.experts.push(expert);
         Ok(())
@@ -316,10 +332,9 @@ impl Router {
     /// A trained rule, no such expert, the last one.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         let Some(i) = self.experts.iter().position(|e| e.name == name) else {
-            let names: Vec<&str> = self.experts.iter().map(|e| &*e.name).collect();
             let what = format!("has no expert `{name}`");
             return Err(MergeError::plan("bad-router", what)
-                .hint(format!("it has {}", names.join(", ")))
+                .hint(format!("it has {}", self.names().join(", ")))
                 .into());
         };
         if self.experts.len() == 1 {
@@ -337,7 +352,7 @@ impl Router {
             Rule::Centroid(c) => c.remove(i),
             Rule::Knn(n) => n.remove(i),
             Rule::Pilots(p) => p.remove(i),
-            Rule::Linear(_) | Rule::Mlp(_) => return Err(trained(method)),
+            Rule::Linear(_) | Rule::Mlp(_) | Rule::Predicted(_) => return Err(trained(method)),
         }
         self.experts.remove(i);
         Ok(())

@@ -73,7 +73,7 @@ impl Inputs {
 }
 
 /// Which `most` of `n` rows a seed draws: those with the smallest random numbers.
-fn drawn(n: usize, most: usize, seed: u64) -> Vec<bool> {
+pub fn drawn(n: usize, most: usize, seed: u64) -> Vec<bool> {
     let stream = Stream::new(seed, "statistics", 0);
     let mut keys: Vec<(u64, usize)> = (0..n).map(|i| (stream.bits(i as u64), i)).collect();
     keys.sort_unstable();

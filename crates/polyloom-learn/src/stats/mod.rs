@@ -32,6 +32,7 @@ use crate::tasks::{Base, Feature, Head, Reader, System};
 use fisher::{Asked, Fisher};
 use gram::Grams;
 use input::Inputs;
+pub(crate) use input::drawn;
 use observe::Observed;
 
 /// What of a batch is squared.

@@ -6,6 +6,7 @@ use super::head::{Feature, Head, HeadKind};
 use super::rows::{Reader, Shown};
 use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
+use crate::image::Preparation;
 use crate::models::open::Model;
 use crate::models::sentence::{Pooling, pooled};
 use crate::models::{Batch, Source, Tokens};
@@ -24,16 +25,8 @@ pub fn features(
 ) -> Result<Vec<Value>> {
     match reader {
         Reader::Pictures(preparation) => {
-            let (mut pixels, mut n) = (Vec::new(), 0);
-            for shown in parts.iter().flat_map(|(_, s)| s) {
-                let Shown::Planes(planes) = shown else {
-                    return Err(Error::shape("features", "tokens for a model of pictures"));
-                };
-                pixels.extend(preparation.values(planes));
-                n += 1;
-            }
-            let (channels, size) = (preparation.channels, preparation.size);
-            let pixels = Value::constant(tensor(pixels, vec![n, channels, size, size])?);
+            let shown: Vec<&Shown> = parts.iter().flat_map(|(_, s)| s).copied().collect();
+            let pixels = pixels(preparation, &shown)?;
             seen(model, source, &pixels, parts)
         }
         Reader::Texts(text) => {
@@ -57,6 +50,25 @@ pub fn features(
             Ok(found)
         }
     }
+}
+
+/// Pictures as a model takes them, `[images, channels, size, size]`.
+///
+/// # Errors
+/// Inputs that are texts.
+pub fn pixels(preparation: &Preparation, shown: &[&Shown]) -> Result<Value> {
+    let mut pixels = Vec::new();
+    for shown in shown {
+        let Shown::Planes(planes) = shown else {
+            return Err(Error::shape("features", "tokens for a model of pictures"));
+        };
+        pixels.extend(preparation.values(planes));
+    }
+    let (channels, size) = (preparation.channels, preparation.size);
+    Ok(Value::constant(tensor(
+        pixels,
+        vec![shown.len(), channels, size, size],
+    )?))
 }
 
 /// All sequences of several tasks as one batch, and how each is pooled. A part of pairs comes with its first texts, then

@@ -1,0 +1,53 @@
+//! What saved systems scored on single examples: the records that `polyloom eval` writes.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use polyloom::MergeError;
+use polyloom::evaluate::board::predictions::{Columns, Predictions};
+use polyloom_core::checkpoint::read_json;
+
+use crate::error::Result;
+
+/// Scores of a system, larger is better: by task, then by the example's id.
+pub type Scores = IndexMap<String, IndexMap<String, f64>>;
+
+/// Reads a `results.json` with the records that it names, or a file of records or predictions.
+///
+/// # Errors
+/// Files that cannot be read, results without records.
+pub fn read(path: &Path) -> Result<Scores> {
+    let mut found = Scores::new();
+    let mut take = |file: &Path, only: Option<&str>| -> Result<()> {
+        for (task, examples) in Predictions::read(file, &Columns::default())?.tasks {
+            let task = only.map_or(task, str::to_owned);
+            let scores = examples.into_iter().map(|(id, e)| (id, e.value));
+            found.entry(task).or_default().extend(scores);
+        }
+        Ok(())
+    };
+    if path
+        .extension()
+        .is_none_or(|e| !e.eq_ignore_ascii_case("json"))
+    {
+        take(path, None)?;
+        return Ok(found);
+    }
+    let said = read_json(path)?;
+    let tasks = said["tasks"].as_object();
+    for (task, entry) in tasks.into_iter().flatten() {
+        if let Some(samples) = entry["samples"].as_str() {
+            let file = path.parent().unwrap_or(Path::new(".")).join(samples);
+            take(&file, Some(task))?;
+        }
+    }
+    if found.is_empty() {
+        let place = path.display().to_string();
+        let error = MergeError::plan("no-records", "names no records of single examples");
+        return Err(error
+            .at(place)
+            .hint("`polyloom eval MODEL -t TASK -o DIR` writes them")
+            .into());
+    }
+    Ok(found)
+}
