@@ -175,11 +175,11 @@ impl Router {
         let word = |key: &str| read.checkpoint.metadata().get(key).map(String::as_str);
         match word("format") {
             Some(FORMAT) => {}
-            Some(other) => {
+            Some(other) if other.starts_with("polyloom.router/") => {
                 let what = format!("is of the format `{other}`; this program reads `{FORMAT}`");
-                return Err(read.wrong(&what, "a newer program wrote it, or it is another file"));
+                return Err(read.wrong(&what, "a newer program wrote it"));
             }
-            None => return Err(read.wrong("is no router", "`polyloom route fit` writes one")),
+            _ => return Err(read.wrong("is no router", "`polyloom route fit` writes one")),
         }
         let parsed = |key: &str, error: &dyn std::fmt::Display| {
             read.wrong(

@@ -12,14 +12,22 @@ use crate::error::Result;
 /// Scores of a system, larger is better: by task, then by the example's id.
 pub type Scores = IndexMap<String, IndexMap<String, f64>>;
 
-/// Reads a `results.json` with the records that it names, or a file of records or predictions.
+/// Reads a `results.json` with the records that it names, or a file of records, of predictions, or of a column `score`.
 ///
 /// # Errors
 /// Files that cannot be read, results without records.
 pub fn read(path: &Path) -> Result<Scores> {
     let mut found = Scores::new();
     let mut take = |file: &Path, only: Option<&str>| -> Result<()> {
-        for (task, examples) in Predictions::read(file, &Columns::default())?.tasks {
+        let read = Predictions::read(file, &Columns::default()).or_else(|error| {
+            // A table of ids and scores has no predictions; what is wrong with another one is said of its predictions.
+            let scores = Columns {
+                score: Some("score".to_owned()),
+                ..Columns::default()
+            };
+            Predictions::read(file, &scores).map_err(|_| error)
+        })?;
+        for (task, examples) in read.tasks {
             let task = only.map_or(task, str::to_owned);
             let scores = examples.into_iter().map(|(id, e)| (id, e.value));
             found.entry(task).or_default().extend(scores);
