@@ -62,7 +62,9 @@ fn sense(
 fn named<'a>(given: &'a str, flag: &str) -> Result<(&'a str, &'a str), Failure> {
     given.split_once('=').ok_or_else(|| {
         let what = format!("`{given}` is no NAME=VALUE");
-        MergeError::plan("bad-flag", what).at(flag.to_owned()).into()
+        MergeError::plan("bad-flag", what)
+            .at(flag.to_owned())
+            .into()
     })
 }
 
@@ -71,7 +73,9 @@ fn number(text: &str, flag: &str) -> Result<f64, Failure> {
     let found = text.trim().parse().ok().filter(|x: &f64| x.is_finite());
     found.ok_or_else(|| {
         let what = format!("`{text}` is no number");
-        MergeError::plan("bad-flag", what).at(flag.to_owned()).into()
+        MergeError::plan("bad-flag", what)
+            .at(flag.to_owned())
+            .into()
     })
 }
 
