@@ -20,8 +20,8 @@ shutil.rmtree(target, ignore_errors=True)
 # Everything about adapters is small.
 shutil.copytree(source / "adapters", target / "adapters")
 
-# Of routing what is built: routers, choosing among models, fused logits.
-ROUTING = ("mlp_router", "pilots", "centroid", "predicted_loss", "skills", "win_rate", "logits_fusion")
+# Of routing what is built: routers, parts of Twin-Merging, choosing among models, fused logits.
+ROUTING = ("mlp_router", "twin", "pilots", "centroid", "predicted_loss", "skills", "win_rate", "logits_fusion")
 routing = json.loads((source / "routing" / "manifest.json").read_text())
 routing["left_out"] = [c["name"] for c in routing["cases"] if c.get("canonical", {}).get("method") not in ROUTING]
 routing["cases"] = [c for c in routing["cases"] if c["name"] not in routing["left_out"]]

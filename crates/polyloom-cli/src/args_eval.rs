@@ -16,6 +16,7 @@ use crate::args_tasks::Places;
   polyloom eval models/vit -t digits --heads heads -L 200
   polyloom eval out/* -t group/sentiment -o runs/               (a table, a results file each)
   polyloom eval adapters/* --heads heads --base models/minilm   (one base, opened once)
+  polyloom eval out/woven                                       (task unknown; --task-known names it)
   polyloom eval --endpoint http://localhost:8000/v1 --model m -t banking77 -L 100
   polyloom eval --predictions preds.csv --task mpqa             (columns id, prediction)
   polyloom eval --predictions answers.jsonl --task bbh.toml --extract step-by-step
@@ -23,7 +24,7 @@ use crate::args_tasks::Places;
   polyloom eval --predictions scored.csv --values rouge_l       (scores that the file holds)"
 )]
 pub struct EvalArgs {
-    /// Models to run: folders with config.json, PEFT adapters, MODEL+ADAPTER, folders of heads alone, hf:org/name
+    /// Models to run: folders with config.json, PEFT adapters, MODEL+ADAPTER, woven models, folders of heads alone, hf:org/name
     #[arg(value_name = "MODEL", conflicts_with = "predictions")]
     pub models: Vec<String>,
     /// Predictions to score: .csv, .tsv, .jsonl, .json, .parquet, or lm-eval samples
@@ -35,6 +36,10 @@ pub struct EvalArgs {
     /// Base of adapters and heads [default: what their folders name]
     #[arg(long, value_name = "MODEL", requires = "models")]
     pub base: Option<String>,
+    /// A woven model is told the task: its router chooses parts, the head is that of the task [default: the router chooses
+    /// the head too, and a wrong head is a wrong answer]
+    #[arg(long, requires = "models")]
+    pub task_known: bool,
     /// At most N rows of a task, spread evenly over the split
     #[arg(short = 'L', long, value_name = "N", conflicts_with = "predictions", value_parser = at_least_one)]
     pub limit: Option<usize>,

@@ -14,13 +14,15 @@ use crate::args_train::pair;
   polyloom tune --base models/base experts/* -t digits,fashion --heads heads -o out/ada
   polyloom tune --base models/base experts/* -t digits,fashion --method atlas --heads heads -o out/atlas
   polyloom tune loom.toml --split test -o out/transductive        (the inputs of the test rows, as in the paper)
+  polyloom tune woven.toml -o out/woven                           (a recipe with [weave]: a router, parts and heads)
+  polyloom tune --base models/base experts/* -t digits,fashion --method twin --set weave.rank=16 -o out/twin
 
-Keys of [tune] with their defaults: docs/reference/tuning.md")]
+Keys of [tune] with their defaults: docs/reference/tuning.md; of [weave]: docs/reference/woven.md")]
 pub struct TuneArgs {
-    /// A loom.toml with [base], [[expert]] and [tune], or experts: folders, MODEL+ADAPTER
+    /// A loom.toml with [base], [[expert]] and [tune] or [weave], or experts: folders, MODEL+ADAPTER
     #[arg(value_name = "RECIPE|EXPERT", required = true)]
     pub inputs: Vec<String>,
-    /// Folder to write: the merged model, heads/, coefficients.json, the log
+    /// Folder to write: the merged model, heads/, coefficients.json, the log; or the woven model
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// The model that the experts were tuned from
@@ -90,6 +92,31 @@ pub enum Method {
     Atlas,
     /// A mask over all task vectors, learned on unlabelled rows (Concrete)
     Concrete,
+    /// A woven model: a shared expert, a small part of each, mixed by input (Twin-Merging)
+    Twin,
+    /// A woven model: low-rank parts chosen by token and layer, without training (SMILE)
+    Smile,
+    /// A woven model: feed-forward parts mixed by input, learned on unlabelled rows (WEMoE)
+    Wemoe,
+}
+
+impl Method {
+    /// Its word in recipes.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Adamerging => "adamerging",
+            Self::Atlas => "atlas",
+            Self::Concrete => "concrete",
+            Self::Twin => "twin",
+            Self::Smile => "smile",
+            Self::Wemoe => "wemoe",
+        }
+    }
+
+    /// Whether it makes a woven model.
+    pub fn is_woven(self) -> bool {
+        matches!(self, Self::Twin | Self::Smile | Self::Wemoe)
+    }
 }
 
 /// Coefficients of an expert.

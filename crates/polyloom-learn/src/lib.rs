@@ -17,5 +17,6 @@ pub mod tasks;
 pub mod text;
 pub mod train;
 pub mod tune;
+pub mod weave;
 
 pub use error::{Error, Result};

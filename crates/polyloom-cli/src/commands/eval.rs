@@ -6,6 +6,7 @@ mod models;
 mod predictions;
 mod table;
 mod target;
+mod woven;
 
 pub(super) use models::lists;
 pub(super) use target::names;

@@ -8,6 +8,7 @@ use polyloom::doctor::{self, Status, Subjects};
 use polyloom::inspect;
 use polyloom::plan::{self, Opened, reference::Places};
 use polyloom::recipe::{self, Dialect, ModelRef, show};
+use polyloom_learn::weave;
 use serde_json::json;
 
 use crate::args::{DoctorArgs, InspectArgs, RecipeForm};
@@ -70,6 +71,10 @@ pub fn inspect(args: &InspectArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failur
             let info = inspect::describe_adapter(path)?;
             ui.event(&json!({"type": "result", "kind": "adapter", "adapter": info}));
             ui.answer(info.text().trim_end());
+        } else if weave::Meta::is_there(path) {
+            let (info, text) = weave::describe(path)?;
+            ui.event(&json!({"type": "result", "kind": "woven", "woven": info}));
+            ui.answer(&text);
         } else if let Some(bundle) = inspect::bundle(path) {
             ui.event(&json!({"type": "result", "kind": "mask-bundle", "bundle": bundle}));
             ui.answer(inspect::bundle_text(path, &bundle).trim_end());

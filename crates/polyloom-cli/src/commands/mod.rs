@@ -19,6 +19,7 @@ mod stats;
 mod tasks;
 mod train;
 mod tune;
+mod weave;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -10,7 +10,6 @@ use polyloom::tasks::data::{self, Limits};
 use polyloom::tasks::spec::TaskSpec;
 use polyloom_learn::tasks::answers::answers;
 use polyloom_learn::tasks::fit::fit;
-use polyloom_learn::tasks::forward::outputs;
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::{Base, Head, System};
 use serde_json::json;
@@ -53,7 +52,8 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         Some(n) => Some(n),
         None => system.max_length()?,
     };
-    let base = Base::open(&system.base, most)?;
+    let pictures = system.preprocessor();
+    let base = Base::prepared(&system.base, most, pictures.as_deref())?;
     let ready = base.ready(&system)?;
     ready.warnings.iter().for_each(|w| ui.warning(w));
     let targets: Vec<&str> = match &asked[..] {
@@ -76,16 +76,7 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             given.push(run::given(&base.reader, input)?);
         }
         let shown = base.reader.show(&given, head.feature)?;
-        let found = ready.with(&[&head], |model, source| {
-            outputs(
-                model,
-                source,
-                &base.reader,
-                &[&head],
-                &shown,
-                args.batch as usize,
-            )
-        })?;
+        let found = ready.outputs(&base.reader, &[&head], &shown, args.batch as usize)?;
         said.extend(found);
         heads.push(head);
     }

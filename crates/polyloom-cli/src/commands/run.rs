@@ -10,13 +10,12 @@ use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits, images};
 use polyloom_learn::engine::{Value, slice, tensor};
-use polyloom_learn::models::Source;
 use polyloom_learn::models::generate::{Sampling, answer, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
-use polyloom_learn::tasks::forward::outputs;
+use polyloom_learn::tasks::forward::{Output, outputs};
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::zero_shot::zero_shot;
-use polyloom_learn::tasks::{Base, Head, HeadKind, Opened, Reader, System, fit};
+use polyloom_learn::tasks::{Base, Head, HeadKind, Opened, Reader, Shown, System, fit};
 use serde_json::json;
 
 use crate::args_run::{Kind, RunArgs};
@@ -84,7 +83,8 @@ fn by_itself(
         let head = zero_shot(model, &named)?;
         let weights = model.weights.with(head.tensors());
         let reader = Reader::of(model, None)?;
-        return classified(model, &weights, &reader, &head, inputs, args, out, ui);
+        let run = |shown: &[Shown]| outputs(model, &weights, &reader, &[&head], shown, shown.len());
+        return classified(&run, &reader, &head, inputs, args, out, ui);
     }
     let kind = match args.kind {
         Some(kind) => kind,
@@ -108,7 +108,8 @@ fn by_itself(
         };
         head.labels.clone_from(&model.classes);
         let weights = model.weights.with(head.tensors());
-        return classified(model, &weights, &reader, &head, inputs, args, out, ui);
+        let run = |shown: &[Shown]| outputs(model, &weights, &reader, &[&head], shown, shown.len());
+        return classified(&run, &reader, &head, inputs, args, out, ui);
     }
     for part in inputs.chunks(args.batch as usize) {
         let found = embedded(model, &reader, part)?;
@@ -136,21 +137,12 @@ fn by_task(
     let Some((head, _)) = system.head(task, "")? else {
         return Err(no_head(&system, task, "").into());
     };
-    let base = Base::open(&system.base, None)?;
+    let pictures = system.preprocessor();
+    let base = Base::prepared(&system.base, None, pictures.as_deref())?;
     let ready = base.ready(&system)?;
     ready.warnings.iter().for_each(|w| ui.warning(w));
-    ready.with(&[&head], |model, source| {
-        Ok(classified(
-            model,
-            source,
-            &base.reader,
-            &head,
-            inputs,
-            args,
-            out,
-            ui,
-        ))
-    })?
+    let run = |shown: &[Shown]| ready.outputs(&base.reader, &[&head], shown, shown.len());
+    classified(&run, &base.reader, &head, inputs, args, out, ui)
 }
 
 /// Vectors of a batch.
@@ -187,14 +179,12 @@ pub fn given(reader: &Reader, (first, second): &Input) -> Result<examples::Input
     })
 }
 
+/// What a head says of some inputs.
+type Says<'a> = &'a dyn Fn(&[Shown]) -> polyloom_learn::Result<Vec<Vec<Output>>>;
+
 /// Answers of a head, batch by batch.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "a model, its head, what is asked and where it goes"
-)]
 fn classified(
-    model: &Model,
-    source: &dyn Source,
+    run: Says<'_>,
     reader: &Reader,
     head: &Head,
     inputs: &[Input],
@@ -208,7 +198,7 @@ fn classified(
             given.push(self::given(reader, input)?);
         }
         let shown = reader.show(&given, head.feature)?;
-        let found = outputs(model, source, reader, &[head], &shown, part.len())?;
+        let found = run(&shown)?;
         for (input, said) in part.iter().zip(&found[0]) {
             let (shown, event) = match head.kind {
                 HeadKind::Regression => {

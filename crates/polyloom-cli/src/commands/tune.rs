@@ -9,12 +9,13 @@ use polyloom::plan::reference::Places;
 use polyloom::recipe::{self, Dialect};
 use polyloom_core::writer::FolderOptions;
 use polyloom_learn::tune::learn::Step;
-use polyloom_learn::tune::recipe::Loss;
+use polyloom_learn::tune::recipe::{Expert, Loss};
 use polyloom_learn::tune::session::{Finished, Told};
 use polyloom_learn::tune::{Recipe, tune};
 use serde_json::json;
 
 use super::train::given;
+use super::weave;
 use crate::args_tune::{Method, Per, TuneArgs};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Running, Ui};
@@ -22,17 +23,12 @@ use crate::ui::{Failure, Running, Ui};
 /// Runs the command.
 pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
+    if weave::is_asked(args) {
+        return weave::run(args, hub, ui);
+    }
     let recipe = asked(args)?;
     let tasks = given(&recipe.tasks(), &args.places)?;
-    let mut named = vec![recipe.base.clone()];
-    named.extend(recipe.experts.iter().map(|e| e.path.clone()));
-    let one = |path| recipe::from_models("passthrough", None, std::slice::from_ref(path));
-    let models: Vec<_> = named.iter().map(one).collect::<Result<_, _>>()?;
-    let needs = models
-        .iter()
-        .flat_map(|r| &r.models)
-        .flat_map(|m| hub::needs(&m.reference));
-    if hub(args.dry_run).bring(needs, Dialect::Loom, &Places::default(), ui)? == Brought::Said {
+    if bring(&recipe.base, &recipe.experts, &hub(args.dry_run), ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {
@@ -64,6 +60,24 @@ pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+/// Brings base and experts that lie on the Hub.
+pub(super) fn bring(
+    base: &str,
+    experts: &[Expert],
+    hub: &Hub,
+    ui: &Ui,
+) -> Result<Brought, Failure> {
+    let mut named = vec![base.to_owned()];
+    named.extend(experts.iter().map(|e| e.path.clone()));
+    let one = |path| recipe::from_models("passthrough", None, std::slice::from_ref(path));
+    let models: Vec<_> = named.iter().map(one).collect::<Result<_, _>>()?;
+    let needs = models
+        .iter()
+        .flat_map(|r| &r.models)
+        .flat_map(|m| hub::needs(&m.reference));
+    Ok(hub.bring(needs, Dialect::Loom, &Places::default(), ui)?)
+}
+
 /// The recipe with the flags put in.
 fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
     let mut set = args.set.clone();
@@ -78,12 +92,7 @@ fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
     }
     let heads = args.heads.as_ref().map(|p| p.display().to_string());
     put("tune.heads", heads.as_deref().map(quoted));
-    let method = args.method.map(|m| match m {
-        Method::Adamerging => "adamerging",
-        Method::Atlas => "atlas",
-        Method::Concrete => "concrete",
-    });
-    put("tune.method", method.map(quoted));
+    put("tune.method", args.method.map(Method::word).map(quoted));
     let per = args.per.map(|p| match p {
         Per::Tensor => "tensor",
         Per::Task => "task",
@@ -96,11 +105,7 @@ fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
     put("tune.rate", args.rate.map(|x| format!("{x:?}")));
     put("tune.max_length", args.max_length.map(|x| x.to_string()));
     put("seed", args.seed.map(|x| x.to_string()));
-    let file = match &args.inputs[..] {
-        [one] if Path::new(one).extension().is_some_and(|e| e == "toml") => Some(Path::new(one)),
-        _ => None,
-    };
-    Ok(match file {
+    Ok(match file(args) {
         Some(file) => Recipe::open(file, &set)?,
         None => {
             let table = |path: &String| {
@@ -114,6 +119,14 @@ fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
             Recipe::read(&whole.to_string(), "flags", &set)?
         }
     })
+}
+
+/// The recipe that is named, where no experts are.
+pub(super) fn file(args: &TuneArgs) -> Option<&Path> {
+    match &args.inputs[..] {
+        [one] if Path::new(one).extension().is_some_and(|e| e == "toml") => Some(Path::new(one)),
+        _ => None,
+    }
 }
 
 /// What would be done.

@@ -208,6 +208,19 @@ impl Model {
         }
     }
 
+    /// Layers that an input of [`Self::hidden`] or [`Self::look`] passes.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        match &self.trunk {
+            Trunk::Bert(b) => b.config.num_hidden_layers,
+            Trunk::Vit(v) => v.config.num_hidden_layers,
+            Trunk::Mlp(m) => m.config.hidden_sizes.len(),
+            Trunk::Clip(c) => c.config.vision_config.num_hidden_layers,
+            Trunk::T5(t) => t.config.num_layers,
+            Trunk::Decoder(d) => d.config.num_hidden_layers,
+        }
+    }
+
     /// Width of its hidden states.
     #[must_use]
     pub fn width(&self) -> usize {

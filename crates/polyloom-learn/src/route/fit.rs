@@ -8,7 +8,7 @@ use super::assess::{Assessed, Worth};
 use super::points::{Labelled, Points};
 use super::predicted::{Costs, Predicted};
 use super::records::Scores;
-use super::router::{Expert, Method, Router, Rule};
+use super::router::{Expert, Method, Reads, Router, Rule, Tap};
 use super::sense::Sense;
 use super::{Centroid, Knn, Linear, MlpFit, Pilots, Reduce, Similarity};
 use crate::error::Result;
@@ -209,13 +209,13 @@ fn held_out(n: usize, seed: u64, expert: usize) -> Vec<bool> {
     held
 }
 
-/// Fits a router on features of every expert's examples.
+/// Fits a router on features of every expert's examples, which were read at a tap of a model's pass.
 ///
 /// # Errors
 /// As [`Fit::check`] and [`Fit::rule`]; fewer than two experts.
 pub fn on_points(
     settings: &Fit,
-    sense: &Sense,
+    (tap, reads): (Tap, &Reads),
     experts: Vec<Expert>,
     examples: &[Points],
 ) -> Result<Fitted> {
@@ -244,8 +244,8 @@ pub fn on_points(
         .collect();
     let mut router = Router {
         experts,
-        tap: sense.tap,
-        reads: sense.reads.clone(),
+        tap,
+        reads: reads.clone(),
         rule,
         fitted: serde_json::Map::new(),
     };
@@ -285,7 +285,7 @@ pub fn on_tasks(
         let found = sense.task(task, split, most, settings.seed, &mut step)?;
         examples.push(found.points);
     }
-    on_points(settings, sense, experts, &examples)
+    on_points(settings, (sense.tap, &sense.reads), experts, &examples)
 }
 
 /// Fits a router over saved systems, on what each scored on the rows of tasks: `predicted_loss` (1 less the score is the

@@ -12,12 +12,13 @@ use polyloom::tasks::spec::TaskSpec;
 
 use super::answers::{answers, scores_by_name};
 use super::fit::{fit, full};
-use super::forward::{Output, outputs};
-use super::head::{Feature, Head};
-use super::rows::{Reader, Rows};
+use super::forward::Output;
+use super::head::{Feature, Head, HeadKind};
+use super::rows::{Reader, Rows, Shown};
 use super::system::{Ready, System, no_head};
 use crate::error::Result;
 use crate::models::open::Model;
+use crate::weave::{Choice, Woven};
 
 /// A head before it is fitted to its task.
 #[derive(Debug, Clone)]
@@ -150,10 +151,11 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Predictions of a task, ready to be scored, and what should be said about them.
+    /// Predictions of a task, ready to be scored, and what should be said about them. A woven model is told the task: its
+    /// router chooses parts, not the head.
     ///
     /// # Errors
-    /// Heads that do not fit, rows that the model does not take, and as [`outputs`].
+    /// Heads that do not fit, rows that the model does not take, and as [`Ready::outputs`].
     pub fn predict(
         &self,
         spec: &TaskSpec,
@@ -161,13 +163,95 @@ impl Run<'_> {
         found: &[Found],
         shelf: &mut Shelf,
     ) -> Result<(Answers, Vec<String>)> {
-        let (mut notes, mut heads, mut said) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut ids, mut asked): (Vec<String>, Vec<Asked>) = (Vec::new(), Vec::new());
+        let mut asked = self.ask(spec, loader, found, shelf)?;
+        let said = asked.each(|heads, shown| {
+            self.ready.outputs(self.reader, heads, shown, self.batch)
+        })?;
+        let made = self.answers(&asked, found, &said);
+        Ok((made, std::mem::take(&mut asked.notes)))
+    }
+
+    /// What a woven model answers, in each reading.
+    ///
+    /// # Errors
+    /// As [`Self::predict`].
+    pub fn predict_woven(
+        &self,
+        woven: &Woven,
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        found: &[Found],
+        shelf: &mut Shelf,
+    ) -> Result<(Readings, Vec<String>)> {
+        let mut asked = self.ask(spec, loader, found, shelf)?;
+        let model = self.ready.model();
+        let expert = woven.meta.expert_of(&spec.id);
+        let mut chosen: Vec<Option<usize>> = Vec::new();
+        let mut corrected: Vec<Vec<Output>> = Vec::new();
+        let said = asked.each(|heads, shown| {
+            let run = |shown: &[Shown], choice| {
+                woven.run(model, self.reader, heads, shown, self.batch, choice)
+            };
+            let routed = run(shown, Choice::Router)?;
+            if chosen.is_empty() {
+                chosen = routed.experts();
+            }
+            let mut right = routed.outputs.clone();
+            if let Some(expert) = expert {
+                // What the router decided as the right expert alone would have is known already.
+                let other: Vec<usize> = (0..shown.len())
+                    .filter(|&i| !woven.is_alone(&routed.weights[i], expert))
+                    .collect();
+                let some: Vec<Shown> = other.iter().map(|&i| shown[i].clone()).collect();
+                let again = run(&some, Choice::Expert(expert))?;
+                for (right, again) in right.iter_mut().zip(again.outputs) {
+                    for (i, output) in other.iter().zip(again) {
+                        right[*i] = output;
+                    }
+                }
+            }
+            corrected.extend(right);
+            Ok(routed.outputs)
+        })?;
+        let known = self.answers(&asked, found, &said);
+        let right = expert.map(|_| self.answers(&asked, found, &asked.in_order(corrected)));
+        let one = match (&asked.heads[..], &asked.asked[..]) {
+            ([head], [asked]) => asked.target.is_empty() && head.kind == HeadKind::Classification,
+            _ => false,
+        };
+        let unknown = match (expert, one) {
+            (Some(expert), true) => {
+                let mut made = known.clone();
+                wrong_heads(&mut made, &chosen, expert, woven);
+                Some(made)
+            }
+            _ => None,
+        };
+        let hits = chosen.iter().filter(|c| **c == expert).count();
+        let readings = Readings {
+            known,
+            right,
+            unknown,
+            router: expert.map(|_| hits as f64 / chosen.len().max(1) as f64),
+            passes: woven.passes(model.layers()),
+        };
+        Ok((readings, std::mem::take(&mut asked.notes)))
+    }
+
+    /// Heads fitted to a task, and its rows.
+    fn ask(
+        &self,
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        found: &[Found],
+        shelf: &mut Shelf,
+    ) -> Result<ToAsk> {
+        let mut out = ToAsk::default();
         for (place, found) in found.iter().enumerate() {
             let rows = shelf.rows(spec, loader, self.reader, found.head.feature)?;
             if place == 0 {
-                ids.clone_from(&rows.ids);
-                asked.clone_from(&rows.asked);
+                out.ids.clone_from(&rows.ids);
+                out.asked.clone_from(&rows.asked);
             }
             if rows.is_empty() {
                 let what = format!("task `{}` has no rows in split `{}`", spec.id, shelf.split);
@@ -178,38 +262,107 @@ impl Run<'_> {
             let of = rows.asked.iter().find(|a| a.target == found.target);
             if let Some(of) = of {
                 let (fitted, note) = fit(head, of, self.ready.model(), &found.place, found.own)?;
-                notes.extend(note);
-                heads.push(fitted);
-                said.push(Vec::<Output>::new());
+                out.notes.extend(note);
+                out.heads.push(fitted);
+                out.rows.push(rows);
             }
         }
-        // Heads of one feature share the pass of the trunk.
-        let mut features: Vec<Feature> = heads.iter().map(|h| h.feature).collect();
-        features.dedup();
-        for (i, feature) in features.iter().enumerate() {
-            if features[..i].contains(feature) {
-                continue;
-            }
-            let of: Vec<usize> = (0..heads.len())
-                .filter(|h| heads[*h].feature == *feature)
-                .collect();
-            let some: Vec<&Head> = of.iter().map(|h| &heads[*h]).collect();
-            let rows = shelf.rows(spec, loader, self.reader, *feature)?;
-            let found = self.ready.with(&some, |model, source| {
-                outputs(model, source, self.reader, &some, &rows.shown, self.batch)
-            })?;
-            for (h, found) in of.into_iter().zip(found) {
-                said[h] = found;
-            }
-        }
-        let named: Vec<(&str, &Head)> = found.iter().map(|f| &*f.target).zip(&heads).collect();
+        Ok(out)
+    }
+
+    /// What heads said, as the board reads it.
+    fn answers(&self, task: &ToAsk, found: &[Found], said: &[Vec<Output>]) -> Answers {
+        let named: Vec<(&str, &Head)> = found
+            .iter()
+            .map(|f| &*f.target)
+            .zip(&task.heads)
+            .collect();
         let (path, hash) = self.model;
-        let mut made = answers(path, hash, &ids, &named, &said);
-        if let ([one], [asked]) = (&heads[..], &asked[..])
+        let mut made = answers(path, hash, &task.ids, &named, said);
+        if let ([one], [asked]) = (&task.heads[..], &task.asked[..])
             && asked.target.is_empty()
         {
             scores_by_name(&mut made, one, &asked.classes);
         }
-        Ok((made, notes))
+        made
+    }
+}
+
+/// What a woven model answered.
+pub struct Readings {
+    /// The task is known: the router chooses parts, the head is that of the task.
+    pub known: Answers,
+    /// The task's own expert and head for every row; `None` where no expert is for the task.
+    pub right: Option<Answers>,
+    /// Nothing is known: the router chooses parts and head. `None` where no expert is for the task, or where it does not ask
+    /// for one class, so that a wrong head's answer would not be wrong.
+    pub unknown: Option<Answers>,
+    /// Share of rows that go to the task's expert.
+    pub router: Option<f64>,
+    /// Passes of one model that an input costs.
+    pub passes: f64,
+}
+
+/// Rows of which another head answers than the task's: that is no answer to it. The rest is told as text is: what names no
+/// class is wrong.
+fn wrong_heads(made: &mut Answers, chosen: &[Option<usize>], expert: usize, woven: &Woven) {
+    let said = "output";
+    for (row, chosen) in made.rows.iter_mut().zip(chosen) {
+        row.shift_remove("probabilities");
+        let own = row.shift_remove("prediction").unwrap_or_default();
+        let answer = match chosen {
+            Some(chosen) if *chosen == expert => own,
+            Some(other) => format!("answered by {}", woven.experts[*other].name).into(),
+            None => "answered by no expert".into(),
+        };
+        row.insert(said.into(), answer);
+    }
+    made.columns = vec!["id".into(), said.into()];
+}
+
+/// A task on its way to a model.
+#[derive(Default)]
+struct ToAsk {
+    ids: Vec<String>,
+    asked: Vec<Asked>,
+    heads: Vec<Head>,
+    /// The rows of each head.
+    rows: Vec<Rc<Rows>>,
+    notes: Vec<String>,
+}
+
+impl ToAsk {
+    /// Places of heads, those of one feature together.
+    fn groups(&self) -> Vec<Vec<usize>> {
+        let mut groups: Vec<(Feature, Vec<usize>)> = Vec::new();
+        for (i, head) in self.heads.iter().enumerate() {
+            match groups.iter_mut().find(|(f, _)| *f == head.feature) {
+                Some((_, list)) => list.push(i),
+                None => groups.push((head.feature, vec![i])),
+            }
+        }
+        groups.into_iter().map(|(_, list)| list).collect()
+    }
+
+    /// Runs heads of one feature after the other, so that they share the pass of the trunk; gives what each head said.
+    fn each(
+        &self,
+        mut run: impl FnMut(&[&Head], &[Shown]) -> Result<Vec<Vec<Output>>>,
+    ) -> Result<Vec<Vec<Output>>> {
+        let mut all = Vec::new();
+        for group in self.groups() {
+            let heads: Vec<&Head> = group.iter().map(|&i| &self.heads[i]).collect();
+            all.extend(run(&heads, &self.rows[group[0]].shown)?);
+        }
+        Ok(self.in_order(all))
+    }
+
+    /// What came out group by group, in the order of the heads.
+    fn in_order(&self, all: Vec<Vec<Output>>) -> Vec<Vec<Output>> {
+        let mut out = vec![Vec::new(); self.heads.len()];
+        for (i, said) in self.groups().concat().into_iter().zip(all) {
+            out[i] = said;
+        }
+        out
     }
 }

@@ -12,12 +12,15 @@ use polyloom_core::peft::AdapterFolder;
 use super::content::{self, Hashes};
 use super::family::{self, Opened, heads_below, listed};
 use super::fit;
+use super::forward::{self, Output};
 use super::head::Head;
-use super::rows::Reader;
+use super::rows::{Reader, Shown};
 use crate::error::{Error, Result};
+use crate::image::PREPROCESSOR;
 use crate::models::lora::{Lora, LowRank};
 use crate::models::open::{Model, Trunk};
 use crate::models::{Plain, Source, peft};
+use crate::weave::{Choice, Meta, Woven, meta as woven};
 
 /// What is named as a model: where its parts lie.
 #[derive(Debug, Clone)]
@@ -32,6 +35,8 @@ pub struct System {
     pub adapter: Option<PathBuf>,
     /// Folders of heads, the first that has one counts.
     pub heads: Vec<PathBuf>,
+    /// It is a woven model: [`Self::folder`] holds shared vector, parts and router.
+    pub woven: bool,
 }
 
 impl System {
@@ -67,7 +72,12 @@ impl System {
                     .hint("--base MODEL names the base"),
             })
         };
-        let (folder, base, adapter) = if let Some((adapter, revision)) = &given.adapter {
+        let woven = given.adapter.is_none() && Meta::is_there(&path);
+        let (folder, base, adapter) = if woven {
+            let said = Meta::read(&path)?.base.path;
+            let base = beside(&path, Some(&said), woven::FILE, "base.path")?;
+            (path, base, None)
+        } else if let Some((adapter, revision)) = &given.adapter {
             let adapter = locate(adapter, revision.as_deref(), Dialect::Loom, &here)?;
             (adapter.clone(), path, Some(adapter))
         } else if path.join("adapter_config.json").exists() {
@@ -94,7 +104,15 @@ impl System {
             folder,
             base,
             adapter,
+            woven,
         })
+    }
+
+    /// What prepares pictures, where its own folder says so in place of its base's.
+    #[must_use]
+    pub fn preprocessor(&self) -> Option<PathBuf> {
+        let file = self.folder.join(PREPROCESSOR);
+        (self.woven && file.is_file()).then_some(file)
     }
 
     /// Its name in tables: that of its folder.
@@ -141,7 +159,7 @@ impl System {
         Ok(None)
     }
 
-    /// Tokens that texts were cut to when it was trained, where its `polyloom.json` says so.
+    /// Tokens that texts were cut to when it was trained or woven, where its `polyloom.json` says so.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -151,7 +169,8 @@ impl System {
             return Ok(None);
         }
         let told = polyloom_core::checkpoint::read_json(&file)?;
-        let length = told["recipe"]["train"]["max_length"].as_u64();
+        let length = |table: &str| told["recipe"][table]["max_length"].as_u64();
+        let length = length("train").or_else(|| length("weave"));
         Ok(length.map(|n| n as usize))
     }
 
@@ -170,6 +189,7 @@ impl System {
     pub fn hash(&self, hashes: &mut Hashes) -> Result<String> {
         let mut folders = vec![&self.base];
         folders.extend(&self.adapter);
+        folders.extend(self.woven.then_some(&self.folder));
         folders.extend(&self.heads);
         content::of(&folders, hashes)
     }
@@ -191,7 +211,16 @@ impl Base {
     /// # Errors
     /// As [`Opened::open`] and [`Reader::of`].
     pub fn open(path: &Path, most: Option<usize>) -> Result<Self> {
-        Self::of(path, Opened::open(&path.display().to_string())?, most)
+        Self::prepared(path, most, None)
+    }
+
+    /// The same, with a file that prepares pictures in place of the base's own.
+    ///
+    /// # Errors
+    /// As [`Opened::open`] and [`Reader::prepared`].
+    pub fn prepared(path: &Path, most: Option<usize>, pictures: Option<&Path>) -> Result<Self> {
+        let opened = Opened::open(&path.display().to_string())?;
+        Self::of(path, opened, most, pictures)
     }
 
     /// A system on a base of its own, all of it in weights: an adapter is folded in.
@@ -203,12 +232,17 @@ impl Base {
             Some(adapter) => Opened::folded(&system.base, adapter)?,
             None => Opened::open(&system.base.display().to_string())?,
         };
-        Self::of(&system.base, opened, most)
+        Self::of(&system.base, opened, most, None)
     }
 
-    fn of(path: &Path, opened: Opened, most: Option<usize>) -> Result<Self> {
+    fn of(
+        path: &Path,
+        opened: Opened,
+        most: Option<usize>,
+        pictures: Option<&Path>,
+    ) -> Result<Self> {
         Ok(Self {
-            reader: Reader::of(&opened.model, most)?,
+            reader: Reader::prepared(&opened.model, most, pictures)?,
             headers: Checkpoint::open(path)?,
             path: path.to_owned(),
             opened,
@@ -230,6 +264,15 @@ impl Base {
     /// # Errors
     /// An adapter that does not fit.
     pub fn ready(&self, system: &System) -> Result<Ready<'_>> {
+        if system.woven {
+            let fingerprint = family::fingerprint(&self.path, None)?;
+            let woven = Woven::open(&system.folder, &self.opened, &fingerprint)?;
+            return Ok(Ready {
+                base: self,
+                change: Change::Woven(Box::new(woven)),
+                warnings: self.opened.warnings.clone(),
+            });
+        }
         let Some(adapter) = &system.adapter else {
             return Ok(self.alone());
         };
@@ -263,6 +306,8 @@ enum Change {
     Beside(HashMap<String, LowRank>),
     /// Weights of its own.
     Folded(Box<Opened>),
+    /// Parts that are chosen by input.
+    Woven(Box<Woven>),
 }
 
 /// A system in memory.
@@ -308,10 +353,39 @@ impl Ready<'_> {
         fit::own_head(&opened.model, &opened.config)
     }
 
+    /// The woven model that it is, if it is one.
+    #[must_use]
+    pub fn woven(&self) -> Option<&Woven> {
+        match &self.change {
+            Change::Woven(woven) => Some(woven),
+            _ => None,
+        }
+    }
+
+    /// Outputs of heads that see the same feature, for each head and input. A woven model chooses its parts by input.
+    ///
+    /// # Errors
+    /// As [`forward::outputs`] and [`Woven::run`].
+    pub fn outputs(
+        &self,
+        reader: &Reader,
+        heads: &[&Head],
+        shown: &[Shown],
+        batch: usize,
+    ) -> Result<Vec<Vec<Output>>> {
+        if let Some(woven) = self.woven() {
+            let said = woven.run(self.model(), reader, heads, shown, batch, Choice::Router)?;
+            return Ok(said.outputs);
+        }
+        self.with(heads, |model, source| {
+            forward::outputs(model, source, reader, heads, shown, batch)
+        })
+    }
+
     /// Runs with its weights and those of heads.
     ///
     /// # Errors
-    /// What `run` reports.
+    /// What `run` reports; a woven model, whose weights depend on the input.
     pub fn with<T>(
         &self,
         heads: &[&Head],
@@ -321,6 +395,14 @@ impl Ready<'_> {
         let tensors = heads.iter().flat_map(|h| h.tensors());
         let plain: Plain = model.weights.with(tensors);
         match &self.change {
+            Change::Woven(woven) => {
+                let what = "is a woven model, whose weights depend on the input";
+                let error = MergeError::plan("woven", what);
+                Err(error
+                    .at(woven.folder.display().to_string())
+                    .hint("eval, predict and run ask it for the tasks of its heads")
+                    .into())
+            }
             Change::Beside(modules) => {
                 let lora = Lora {
                     base: &plain,

@@ -221,6 +221,7 @@ struct File {
     eval: Option<IgnoredAny>,
     compress: Option<IgnoredAny>,
     route: Option<IgnoredAny>,
+    weave: Option<IgnoredAny>,
     serve: Option<IgnoredAny>,
     tasks: Option<IgnoredAny>,
     model: Option<IgnoredAny>,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples::Wanted;
+use polyloom::evaluate::board::score::examples;
 use polyloom::output::card::{self, CardInfo};
 use polyloom::plan::open_model;
 use polyloom::plan::reference::Places;
@@ -73,10 +73,31 @@ pub struct Finished {
 }
 
 /// A task whose rows are seen.
-struct Seen {
-    rows: Rows,
-    feature: Feature,
-    heads: Vec<Head>,
+pub(crate) struct Seen {
+    /// Its rows.
+    pub rows: Rows,
+    /// What its heads see.
+    pub feature: Feature,
+    /// A head for each of its targets.
+    pub heads: Vec<Head>,
+}
+
+/// Which rows are seen, and where their heads lie.
+pub(crate) struct Wanted<'a> {
+    /// The base.
+    pub base: &'a str,
+    /// The experts.
+    pub experts: &'a [super::recipe::Expert],
+    /// Folder of the heads; each expert's own where none is named.
+    pub heads: Option<&'a Path>,
+    /// Split of the rows.
+    pub split: &'a str,
+    /// Rows of a task at most.
+    pub limit: Option<usize>,
+    /// The answers' entropy is asked for.
+    pub entropy: bool,
+    /// Table of the recipe, for messages.
+    pub table: &'static str,
 }
 
 /// Learns coefficients and writes the merged model with its heads to `out`.
@@ -98,12 +119,21 @@ pub fn tune(
     }
     let opened = Opened::open(&recipe.base)?;
     let mut warnings = opened.warnings.clone();
-    let experts = experts(recipe, &mut warnings)?;
+    let experts = experts(&recipe.experts, &mut warnings)?;
     let names: Vec<String> = experts.iter().map(|(name, _)| name.clone()).collect();
     let experts = experts.into_iter().map(|(_, e)| e).collect();
     let pictures = recipe.tune.preprocessor.as_deref();
     let reader = Reader::prepared(&opened.model, recipe.tune.max_length, pictures)?;
-    let seen = seen(recipe, &opened, &reader, tasks)?;
+    let wanted = Wanted {
+        base: &recipe.base,
+        experts: &recipe.experts,
+        heads: recipe.tune.heads.as_deref(),
+        split: &recipe.tune.split,
+        limit: recipe.tune.limit,
+        entropy: recipe.loss() == Loss::Entropy,
+        table: "tune",
+    };
+    let seen = seen(&wanted, &opened, &reader, tasks)?;
     let base = &opened.model.weights;
     let merged_names = trunk(&opened)?;
     let per = (recipe.tune.per, recipe.tune.groups);
@@ -271,12 +301,15 @@ fn settings(recipe: &Recipe, rows: &[usize]) -> Settings {
 }
 
 /// Experts by their names, opened.
-fn experts(recipe: &Recipe, warnings: &mut Vec<String>) -> Result<Vec<(String, Expert)>> {
+pub(crate) fn experts(
+    named: &[super::recipe::Expert],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(String, Expert)>> {
     let mut found: Vec<(String, Expert)> = Vec::new();
-    for expert in &recipe.experts {
-        let named = merge::from_models("passthrough", None, std::slice::from_ref(&expert.path))?;
+    for expert in named {
+        let recipe = merge::from_models("passthrough", None, std::slice::from_ref(&expert.path))?;
         let none = || MergeError::plan("arguments", "no model");
-        let mut model = named.models.into_iter().next().ok_or_else(none)?;
+        let mut model = recipe.models.into_iter().next().ok_or_else(none)?;
         model.strip_prefix.clone_from(&expert.strip_prefix);
         model.add_prefix.clone_from(&expert.add_prefix);
         let opened = open_model(model, Dialect::Loom, &Places::default())?;
@@ -294,7 +327,7 @@ fn experts(recipe: &Recipe, warnings: &mut Vec<String>) -> Result<Vec<(String, E
 }
 
 /// Tensors that are merged: all with fractions but the model's own classifier.
-fn trunk(opened: &Opened) -> Result<Vec<String>> {
+pub(crate) fn trunk(opened: &Opened) -> Result<Vec<String>> {
     let own = opened.model.classifier()?;
     let of_head = |name: &str| {
         own.is_some() && (name.starts_with("classifier.") || name.starts_with("pre_classifier."))
@@ -307,13 +340,18 @@ fn trunk(opened: &Opened) -> Result<Vec<String>> {
 }
 
 /// Rows and heads of the tasks.
-fn seen(recipe: &Recipe, opened: &Opened, reader: &Reader, tasks: &[Given]) -> Result<Vec<Seen>> {
+pub(crate) fn seen(
+    wanted: &Wanted<'_>,
+    opened: &Opened,
+    reader: &Reader,
+    tasks: &[Given],
+) -> Result<Vec<Seen>> {
     let mut systems = Vec::new();
-    match &recipe.tune.heads {
-        Some(heads) => systems.push((None, System::find(&recipe.base, None, Some(heads))?)),
+    match wanted.heads {
+        Some(heads) => systems.push((None, System::find(wanted.base, None, Some(heads))?)),
         None => {
-            for expert in &recipe.experts {
-                let system = System::find(&expert.path, Some(&recipe.base), None)?;
+            for expert in wanted.experts {
+                let system = System::find(&expert.path, Some(wanted.base), None)?;
                 systems.push((expert.task.as_deref(), system));
             }
         }
@@ -335,7 +373,7 @@ fn seen(recipe: &Recipe, opened: &Opened, reader: &Reader, tasks: &[Given]) -> R
         let Some(files) = heads else {
             let what = format!("no head for task `{}`", spec.id);
             let error = MergeError::plan("no-head", what);
-            return Err(error.hint("tune.heads (--heads DIR) names a folder of heads; else they lie in `heads/` of the experts").into());
+            return Err(error.hint(format!("{}.heads (--heads DIR) names a folder of heads; else they lie in `heads/` of the experts", wanted.table)).into());
         };
         let feature = files[0].head.feature;
         if files.iter().any(|f| f.head.feature != feature) {
@@ -343,13 +381,13 @@ fn seen(recipe: &Recipe, opened: &Opened, reader: &Reader, tasks: &[Given]) -> R
             return Err(MergeError::plan("bad-head", what).into());
         }
         let loader = Loader::new(spec, given.folder.clone(), Limits::default());
-        let split = &recipe.tune.split;
-        let rows = Rows::read(spec, &loader, split, reader, feature, recipe.tune.limit)?;
+        let split = wanted.split;
+        let rows = Rows::read(spec, &loader, split, reader, feature, wanted.limit)?;
         if rows.is_empty() {
             let what = format!("task `{}` has no rows in split `{split}`", spec.id);
             let error = MergeError::plan("empty-task", what);
             return Err(error
-                .hint("tune.split (--split NAME) chooses another")
+                .hint(format!("{}.split (--split NAME) chooses another", wanted.table))
                 .into());
         }
         let mut heads = Vec::new();
@@ -358,10 +396,10 @@ fn seen(recipe: &Recipe, opened: &Opened, reader: &Reader, tasks: &[Given]) -> R
             head.task = full(&spec.id, &file.target);
             let (mut head, _) = fit(head, asked, &opened.model, &file.place, file.own)?;
             head.task_hash = Some(given.hash.clone());
-            if recipe.loss() == Loss::Entropy && head.kind == HeadKind::Regression {
+            if wanted.entropy && head.kind == HeadKind::Regression {
                 let what = format!("task `{}` asks for a number, which has no entropy", spec.id);
                 let error = MergeError::plan("bad-task", what);
-                return Err(error.hint("leave it out of tune.tasks, or learn from labels: tune.loss = \"supervised\"").into());
+                return Err(error.hint("leave its expert or task out, or learn from labels (tune.loss = \"supervised\")").into());
             }
             heads.push(head);
         }
@@ -403,7 +441,7 @@ fn objective(
             let value = match recipe.loss() {
                 Loss::Entropy => Some(unsure(head, &said)?),
                 Loss::Supervised => {
-                    let wanted: Vec<Option<&Wanted>> = rows
+                    let wanted: Vec<Option<&examples::Wanted>> = rows
                         .iter()
                         .map(|i| s.rows.wanted[place][*i].as_ref())
                         .collect();
@@ -437,7 +475,7 @@ fn sum(a: Option<Value>, b: Option<Value>) -> Result<Option<Value>> {
 }
 
 /// Mean entropy of what a head says: of its classes, or of every label's yes and no.
-fn unsure(head: &Head, said: &Value) -> Result<Value> {
+pub(crate) fn unsure(head: &Head, said: &Value) -> Result<Value> {
     if head.kind != HeadKind::Multilabel {
         return ops::entropy(said);
     }
@@ -448,7 +486,7 @@ fn unsure(head: &Head, said: &Value) -> Result<Value> {
 }
 
 /// Rows of a task in a step: `batch` of them in a new order every epoch; all of them where there are no more.
-fn drawn(rows: usize, batch: usize, seed: u64, task: usize, step: u32) -> Vec<usize> {
+pub(crate) fn drawn(rows: usize, batch: usize, seed: u64, task: usize, step: u32) -> Vec<usize> {
     if batch >= rows {
         return (0..rows).collect();
     }

@@ -11,7 +11,7 @@ use polyloom_core::rng::Stream;
 use rayon::prelude::*;
 
 use super::recipe::Per;
-use crate::engine::{Tensor, slice};
+use crate::engine::{Tensor, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
 
@@ -300,6 +300,22 @@ impl Vectors {
         selection.majority = signs?.iter().sum::<i64>().signum() as f32;
         self.selection = Some(selection);
         Ok(self)
+    }
+
+    /// What each expert changed in a tensor, all of it (by its place among the names).
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) fn differences(&self, place: usize) -> Result<Vec<Tensor>> {
+        let place = &self.places[place];
+        let base = slice(&place.base)?;
+        let one = |expert: &Expert| {
+            let mut values = vec![0f32; base.len()];
+            expert.read(&place.name, 0, &mut values, &mut Scratch::default())?;
+            values.iter_mut().zip(&*base).for_each(|(x, b)| *x -= b);
+            tensor(values, place.base.dims())
+        };
+        self.experts.iter().map(one).collect()
     }
 
     /// What experts changed in a chunk, into `work`.

@@ -12,3 +12,4 @@ mod routing;
 mod sources;
 mod tables;
 mod tune;
+mod weave;

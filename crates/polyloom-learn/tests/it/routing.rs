@@ -400,6 +400,7 @@ fn golden_routing() {
         };
         let solve: fn(&Case) = match told["method"].as_str().unwrap() {
             "twin_merging.router" => mlp,
+            "twin_merging.exclusive" => super::weave::twin,
             "route.centroid" => centroid,
             "router_retriever.route" => pilots,
             "routellm.calibrate" => thresholds,
@@ -415,7 +416,7 @@ fn golden_routing() {
         solve(&case);
         ran += 1;
     }
-    assert_eq!(ran, 13);
+    assert_eq!(ran, 17);
     // What is left out belongs to other parts (serving, continual learning, adapters, merges) or is not built.
     let left: Vec<&str> = manifest["left_out"]
         .as_array()

@@ -227,6 +227,7 @@ impl Reader<'_> {
         "tune",
         "compress",
         "route",
+        "weave",
         "serve",
         "tasks",
     ];
@@ -302,8 +303,8 @@ impl Reader<'_> {
 
     /// Applies the one key of `--set` to a recipe.
     fn change(&mut self, top: &DeTable, recipe: &mut Recipe) {
-        const ELSEWHERE: [&str; 7] = [
-            "eval", "train", "tune", "compress", "route", "serve", "tasks",
+        const ELSEWHERE: [&str; 8] = [
+            "eval", "train", "tune", "compress", "route", "weave", "serve", "tasks",
         ];
         self.check_keys(top, Self::TOP, "");
         for (key, _) in top.iter() {

@@ -23,7 +23,7 @@ use polyloom_learn::tasks::{Base, System};
 use serde_json::json;
 
 use super::table::{matrix, table};
-use super::{Entries, done, groups, options, reused, settings, target, tell};
+use super::{Entries, done, groups, options, reused, settings, target, tell, woven};
 use crate::args_eval::EvalArgs;
 use crate::commands::tasks::{catalogue, expanded, roots};
 use crate::hub::{self, Brought, Hub};
@@ -84,7 +84,10 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         };
         let mut jobs = Vec::new();
         for task in tasks.iter().filter(|t| list.contains(&t.spec.id)) {
-            let settings = format!("{} rows {:?} tokens {most:?}", task.hash, args.limit);
+            let mut settings = format!("{} rows {:?} tokens {most:?}", task.hash, args.limit);
+            if system.woven && args.task_known {
+                settings += " task known";
+            }
             let key = key(&settings, &said, &options);
             let held = output.unchanged(&key).filter(|_| !args.force);
             jobs.push((task, key, held));
@@ -102,21 +105,19 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         });
     }
     // A base is opened once for all systems that read texts alike.
-    let mut order: Vec<(PathBuf, Option<usize>)> = Vec::new();
+    let mut order: Vec<Opening> = Vec::new();
     for work in &asked {
-        let base = (real(&work.system.base), work.most);
-        if !order.contains(&base) {
-            order.push(base);
+        let opening = Opening::of(work);
+        if !order.contains(&opening) {
+            order.push(opening);
         }
     }
     let steps: usize = asked.iter().map(|w| w.jobs.len()).sum();
     ui.event(&json!({"type": "plan", "systems": systems.len(), "bases": order.len(), "tasks": tasks.len(), "runs": steps}));
     let progress = ui.steps("evaluating", steps as u64);
     let (mut at, mut speakers) = (0, 0);
-    for (base, most) in &order {
-        let of = asked
-            .iter_mut()
-            .filter(|w| real(&w.system.base) == *base && w.most == *most);
+    for opening in &order {
+        let of = asked.iter_mut().filter(|w| Opening::of(w) == *opening);
         let mut each = |what: &str| {
             progress.at(at, what);
             at += 1;
@@ -142,6 +143,7 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     if let [one] = &asked[..] {
         ui.answer(&table(&one.entries, args));
+        woven::told(&one.entries).iter().for_each(|line| ui.answer(line));
         let lines = groups::told(&catalogue, &ids, &one.entries, ui)?;
         lines.iter().for_each(|line| ui.answer(line));
         ui.answer(&format!("results: {}", one.path.display()));
@@ -182,6 +184,24 @@ struct Work<'a> {
     entries: Entries,
     /// Something of it was run.
     ran: bool,
+}
+
+/// A base and how it reads inputs: what systems share.
+#[derive(PartialEq)]
+struct Opening {
+    base: PathBuf,
+    most: Option<usize>,
+    preprocessor: Option<PathBuf>,
+}
+
+impl Opening {
+    fn of(work: &Work<'_>) -> Self {
+        Self {
+            base: real(&work.system.base),
+            most: work.most,
+            preprocessor: work.system.preprocessor(),
+        }
+    }
 }
 
 /// The path without links, so that two names of a base are one.
@@ -265,7 +285,8 @@ fn on_base(
     let mut base = None;
     if works.iter().any(|w| runs(w)) {
         let path = &works[0].system.base;
-        let opened = Base::open(path, works[0].most)?;
+        let pictures = works[0].system.preprocessor();
+        let opened = Base::prepared(path, works[0].most, pictures.as_deref())?;
         ui.event(
             &json!({"type": "model", "model": path.display().to_string(), "systems": works.len()}),
         );
@@ -330,14 +351,34 @@ fn on_base(
             };
             let mut unread = 0;
             work.ran = true;
+            let run = Run {
+                ready,
+                reader: &base.reader,
+                model: (&work.said.path, &work.said.hash),
+                batch: args.batch as usize,
+            };
+            if let (Some(found), Some(model)) = (&found, ready.woven()) {
+                let (readings, notes) =
+                    run.predict_woven(model, task.spec, &task.loader, found, &mut shelf)?;
+                notes.iter().for_each(|n| ui.note(n));
+                let entries = woven::scored(
+                    &woven::Asked {
+                        spec: task.spec,
+                        loader: &task.loader,
+                        hash: &task.hash,
+                        key,
+                        known: args.task_known,
+                        options,
+                    },
+                    &readings,
+                    &mut work.output,
+                )?;
+                work.entries.extend(entries);
+                work.output.write()?;
+                continue;
+            }
             let answers = match found {
                 Some(found) => {
-                    let run = Run {
-                        ready,
-                        reader: &base.reader,
-                        model: (&work.said.path, &work.said.hash),
-                        batch: args.batch as usize,
-                    };
                     let (answers, notes) =
                         run.predict(task.spec, &task.loader, &found, &mut shelf)?;
                     notes.iter().for_each(|n| ui.note(n));

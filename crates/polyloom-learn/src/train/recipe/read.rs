@@ -38,6 +38,7 @@ struct File {
     tune: Option<IgnoredAny>,
     compress: Option<IgnoredAny>,
     route: Option<IgnoredAny>,
+    weave: Option<IgnoredAny>,
     serve: Option<IgnoredAny>,
     tasks: Option<IgnoredAny>,
 }
