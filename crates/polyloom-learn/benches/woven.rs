@@ -29,7 +29,9 @@ fn inputs(reader: &Reader) -> Vec<Shown> {
             Shown::Planes((0..n).map(|j| (draws(i).bits(j) >> 56) as u8).collect())
         }
         Reader::Texts(_) => Shown::One(Tokens {
-            ids: (0..LENGTH).map(|j| 5 + (draws(i).bits(j) % 900) as u32).collect(),
+            ids: (0..LENGTH)
+                .map(|j| 5 + (draws(i).bits(j) % 900) as u32)
+                .collect(),
             types: vec![0; LENGTH as usize],
         }),
     };
@@ -38,7 +40,10 @@ fn inputs(reader: &Reader) -> Vec<Shown> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     polyloom_core::memory::keep_large_buffers();
-    let mut args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let mut args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let rounds = match args.first().and_then(|a| a.parse::<usize>().ok()) {
         Some(n) => {
             args.remove(0);
@@ -51,7 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let pictures = system.preprocessor();
         let base = Base::prepared(&system.base, system.max_length()?, pictures.as_deref())?;
         let ready = base.ready(&system)?;
-        let woven = ready.woven().ok_or_else(|| format!("{folder} is no woven model"))?;
+        let woven = ready
+            .woven()
+            .ok_or_else(|| format!("{folder} is no woven model"))?;
         let shown = inputs(&base.reader);
         let head = &woven.experts[0].heads[0];
         let model = &base.opened.model;

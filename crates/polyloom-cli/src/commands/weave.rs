@@ -57,8 +57,13 @@ pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
 /// The recipe with the flags put in.
 fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
     if args.per.is_some() {
-        let error = MergeError::plan("bad-flag", "--per splits coefficients; a woven model has none");
-        return Err(error.hint("weave.rank and weave.density say how large parts are").into());
+        let error = MergeError::plan(
+            "bad-flag",
+            "--per splits coefficients; a woven model has none",
+        );
+        return Err(error
+            .hint("weave.rank and weave.density say how large parts are")
+            .into());
     }
     let mut set = args.set.clone();
     let mut put = |key: &str, value: Option<String>| {
@@ -78,13 +83,22 @@ fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
     put("seed", args.seed.map(|x| x.to_string()));
     if let Some(file) = file(args) {
         if !args.tasks.is_empty() {
-            let error = MergeError::plan("bad-flag", "--task: a woven model has the tasks of its experts");
-            return Err(error.hint("task = \"...\" of every [[expert]] names them").into());
+            let error = MergeError::plan(
+                "bad-flag",
+                "--task: a woven model has the tasks of its experts",
+            );
+            return Err(error
+                .hint("task = \"...\" of every [[expert]] names them")
+                .into());
         }
         return Ok(Recipe::open(file, &set)?);
     }
     if args.tasks.len() != args.inputs.len() {
-        let what = format!("{} experts and {} tasks; each expert has one", args.inputs.len(), args.tasks.len());
+        let what = format!(
+            "{} experts and {} tasks; each expert has one",
+            args.inputs.len(),
+            args.tasks.len()
+        );
         return Err(MergeError::plan("bad-flag", what)
             .hint("-t A,B names the experts' tasks in their order")
             .into());
@@ -134,7 +148,10 @@ fn tell(told: &Told, bar: Option<&Running>, ui: &Ui) {
         } => {
             warnings.iter().for_each(|w| ui.warning(w));
             let list: Vec<String> = rows.iter().map(|(t, n)| format!("{t} {n}")).collect();
-            ui.say(&format!("{experts} experts; rows of the router: {}", list.join(", ")));
+            ui.say(&format!(
+                "{experts} experts; rows of the router: {}",
+                list.join(", ")
+            ));
         }
         Told::Parts(done, of) => {
             if let Some(bar) = bar {
@@ -169,7 +186,10 @@ fn finished(done: &Finished, recipe: &Recipe, ui: &Ui) {
         human(sizes.copies),
     ));
     if let Some(fitted) = &done.router {
-        let share = fitted.held.accuracy().map_or("none".to_owned(), |a| format!("{a:.3}"));
+        let share = fitted
+            .held
+            .accuracy()
+            .map_or("none".to_owned(), |a| format!("{a:.3}"));
         ui.say(&format!(
             "router {} on `{}`: {share} of {} held-out rows go to their expert",
             fitted.router.method().word(),

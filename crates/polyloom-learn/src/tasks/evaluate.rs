@@ -164,9 +164,8 @@ impl Run<'_> {
         shelf: &mut Shelf,
     ) -> Result<(Answers, Vec<String>)> {
         let mut asked = self.ask(spec, loader, found, shelf)?;
-        let said = asked.each(|heads, shown| {
-            self.ready.outputs(self.reader, heads, shown, self.batch)
-        })?;
+        let said =
+            asked.each(|heads, shown| self.ready.outputs(self.reader, heads, shown, self.batch))?;
         let made = self.answers(&asked, found, &said);
         Ok((made, std::mem::take(&mut asked.notes)))
     }
@@ -272,11 +271,7 @@ impl Run<'_> {
 
     /// What heads said, as the board reads it.
     fn answers(&self, task: &ToAsk, found: &[Found], said: &[Vec<Output>]) -> Answers {
-        let named: Vec<(&str, &Head)> = found
-            .iter()
-            .map(|f| &*f.target)
-            .zip(&task.heads)
-            .collect();
+        let named: Vec<(&str, &Head)> = found.iter().map(|f| &*f.target).zip(&task.heads).collect();
         let (path, hash) = self.model;
         let mut made = answers(path, hash, &task.ids, &named, said);
         if let ([one], [asked]) = (&task.heads[..], &task.asked[..])

@@ -387,7 +387,10 @@ pub(crate) fn seen(
             let what = format!("task `{}` has no rows in split `{split}`", spec.id);
             let error = MergeError::plan("empty-task", what);
             return Err(error
-                .hint(format!("{}.split (--split NAME) chooses another", wanted.table))
+                .hint(format!(
+                    "{}.split (--split NAME) chooses another",
+                    wanted.table
+                ))
                 .into());
         }
         let mut heads = Vec::new();

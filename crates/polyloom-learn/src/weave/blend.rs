@@ -141,17 +141,24 @@ mod tests {
     #[test]
     fn a_mix_of_parts_is_the_merged_model() {
         let numbers = |seed: u64, n: u64| -> Vec<f32> {
-            (0..n).map(|i| Stream::new(seed, "n", 0).normal(i)).collect()
+            (0..n)
+                .map(|i| Stream::new(seed, "n", 0).normal(i))
+                .collect()
         };
         let shared = Plain::new([
-            ("m.weight".to_owned(), tensor(numbers(1, 48), (6, 8)).unwrap()),
+            (
+                "m.weight".to_owned(),
+                tensor(numbers(1, 48), (6, 8)).unwrap(),
+            ),
             ("m.bias".to_owned(), tensor(numbers(2, 6), 6).unwrap()),
         ]);
         let x = Value::constant(tensor(numbers(3, 40), (5, 8)).unwrap());
         let parts = |seed: u64, how: Compression| -> Parts {
             let made = |values: Vec<f32>, shape: &[usize]| {
                 let t = tensor(values, shape).unwrap();
-                Part::compress(&t, how, 0.34, Stream::new(seed, "d", 0)).unwrap().unwrap()
+                Part::compress(&t, how, 0.34, Stream::new(seed, "d", 0))
+                    .unwrap()
+                    .unwrap()
             };
             HashMap::from([
                 ("m.weight".to_owned(), made(numbers(seed, 48), &[6, 8])),
@@ -163,7 +170,11 @@ mod tests {
             parts(20, Compression::Magnitude),
             parts(30, Compression::Svd),
         ];
-        for mix in [vec![(1.0, 0)], vec![(0.25, 0), (0.75, 2)], vec![(0.5, 0), (0.3, 1), (0.2, 2)]] {
+        for mix in [
+            vec![(1.0, 0)],
+            vec![(0.25, 0), (0.75, 2)],
+            vec![(0.5, 0), (0.3, 1), (0.2, 2)],
+        ] {
             let blend = Blend::new(&shared, mix.iter().map(|(w, i)| (*w, &all[*i])).collect());
             let thin = blend.linear("m", &x).unwrap();
             let merged = ops::linear(
@@ -172,7 +183,11 @@ mod tests {
                 Some(&blend.tensor("m.bias").unwrap()),
             )
             .unwrap();
-            for (a, b) in slice(thin.data()).unwrap().iter().zip(&*slice(merged.data()).unwrap()) {
+            for (a, b) in slice(thin.data())
+                .unwrap()
+                .iter()
+                .zip(&*slice(merged.data()).unwrap())
+            {
                 assert!((a - b).abs() < 1e-5, "{a} {b}");
             }
         }

@@ -19,10 +19,11 @@ pub fn describe(folder: &Path) -> Result<(Json, String)> {
         Some(_) => Some(Router::open(&folder.join(ROUTER))?),
         None => None,
     };
-    let said = router.as_ref().map(|r| {
-        json!({"method": r.method().word(), "reads": r.tap.to_string(), "fitted": r.fitted})
-    });
-    let json = json!({"folder": folder, "woven": meta, "router": said, "added": meta.sizes.added()});
+    let said = router.as_ref().map(
+        |r| json!({"method": r.method().word(), "reads": r.tap.to_string(), "fitted": r.fitted}),
+    );
+    let json =
+        json!({"folder": folder, "woven": meta, "router": said, "added": meta.sizes.added()});
     let mut lines = vec![
         format!(
             "{}   woven model, {}, {} experts, numbers in {}",
@@ -41,17 +42,27 @@ pub fn describe(folder: &Path) -> Result<(Json, String)> {
         ));
     }
     if meta.method == Method::Wemoe {
-        lines.push(format!("  mixers   {} feed-forward parts", meta.blocks.len()));
+        lines.push(format!(
+            "  mixers   {} feed-forward parts",
+            meta.blocks.len()
+        ));
     }
     match (&router, &meta.routing) {
         (Some(router), Some(routing)) => {
-            let top = routing.top.map_or("all experts".into(), |n| format!("at most {n}"));
+            let top = routing
+                .top
+                .map_or("all experts".into(), |n| format!("at most {n}"));
             let levels = match routing.levels {
                 0 => "exact weights".to_owned(),
                 n => format!("weights in steps of 1/{n}"),
             };
-            let accuracy = router.fitted.get("held_out_accuracy").and_then(Json::as_f64);
-            let accuracy = accuracy.map_or(String::new(), |a| format!("; {a:.3} of held-out rows right"));
+            let accuracy = router
+                .fitted
+                .get("held_out_accuracy")
+                .and_then(Json::as_f64);
+            let accuracy = accuracy.map_or(String::new(), |a| {
+                format!("; {a:.3} of held-out rows right")
+            });
             lines.push(format!(
                 "  router   {} reads {}; {top}, {levels}{accuracy}",
                 router.method().word(),
@@ -62,7 +73,10 @@ pub fn describe(folder: &Path) -> Result<(Json, String)> {
     }
     let width = meta.experts.iter().map(|e| e.name.chars().count()).max();
     let width = width.unwrap_or(0).max(6);
-    lines.push(format!("  {:<width$}  {:>7}  {:>4}  {:>9}  heads", "expert", "tensors", "rank", "parts"));
+    lines.push(format!(
+        "  {:<width$}  {:>7}  {:>4}  {:>9}  heads",
+        "expert", "tensors", "rank", "parts"
+    ));
     for expert in &meta.experts {
         lines.push(format!(
             "  {:<width$}  {:>7}  {:>4}  {:>9}  {}",

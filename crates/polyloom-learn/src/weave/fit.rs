@@ -63,7 +63,12 @@ impl Maker<'_> {
             max_length: self.recipe.weave.max_length,
             ..Reads::default()
         };
-        on_points(&self.recipe.fit(), (tap, &reads), experts.collect(), &examples)
+        on_points(
+            &self.recipe.fit(),
+            (tap, &reads),
+            experts.collect(),
+            &examples,
+        )
     }
 
     /// What the router reads of a task's rows.

@@ -4,21 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use polyloom_core::rng::Stream;
 use polyloom_core::writer::{FolderOptions, OutputFolder};
 use polyloom_core::{DType, dtype};
-use polyloom_core::rng::Stream;
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::blend::Parts;
+use super::fit::Maker;
 use super::meta::{
-    BaseRef, ExpertMeta, FILE, FORMAT, GATES, Gating, MIXERS, Meta, Method, ROUTER, Routing, SHARED,
-    Sizes,
+    BaseRef, ExpertMeta, FILE, FORMAT, GATES, Gating, MIXERS, Meta, Method, ROUTER, Routing,
+    SHARED, Sizes,
 };
 use super::mixers::{self, Step};
 use super::part::{Compression, Part};
 use super::recipe::Recipe;
-use super::fit::Maker;
 use super::smile::{Gates, gate};
 use super::store;
 use super::trace::{self, Trace};
@@ -116,13 +116,19 @@ pub fn weave(
     let rows = wanted(&w.router.split, Some(w.router.limit), false);
     let learned = seen(&rows, &opened, &reader, tasks)?;
     if learned.len() != names.len() {
-        let what = format!("{} experts and {} tasks; each has one of its own", names.len(), learned.len());
+        let what = format!(
+            "{} experts and {} tasks; each has one of its own",
+            names.len(),
+            learned.len()
+        );
         return Err(polyloom::MergeError::plan("bad-recipe", what).into());
     }
     let counts = tasks.iter().zip(&learned);
     let told = Told::Begun {
         experts: names.len(),
-        rows: counts.map(|(t, s)| (t.spec.id.clone(), s.rows.len())).collect(),
+        rows: counts
+            .map(|(t, s)| (t.spec.id.clone(), s.rows.len()))
+            .collect(),
         warnings,
     };
     let mut go = |told: &Told| match watch(told) {
@@ -156,9 +162,15 @@ pub fn weave(
             seed: recipe.seed,
         };
         let learning = Blocks::new(&blocks, &of)?;
-        mixers = mixers::learn(settings, &opened, &reader, &statics, &learning, &inputs, &mut |step| {
-            go(&Told::Mixers(step, w.steps)).is_ok()
-        })?;
+        mixers = mixers::learn(
+            settings,
+            &opened,
+            &reader,
+            &statics,
+            &learning,
+            &inputs,
+            &mut |step| go(&Told::Mixers(step, w.steps)).is_ok(),
+        )?;
     }
     let routing = (names.len() > 1).then_some(Routing {
         top: w.router.top,
@@ -213,7 +225,11 @@ pub fn weave(
     if !apart.shared.is_empty() {
         meta.sizes.shared = put(SHARED, &store::tensors(&apart.shared, dtype, out)?)?;
     }
-    for ((name, parts), (task, seen)) in names.iter().zip(&apart.parts).zip(tasks.iter().zip(&learned)) {
+    for ((name, parts), (task, seen)) in names
+        .iter()
+        .zip(&apart.parts)
+        .zip(tasks.iter().zip(&learned))
+    {
         let bytes = put(&parts_file(name), &store::parts(parts, dtype, out)?)?;
         meta.sizes.parts += bytes;
         for head in &seen.heads {
@@ -257,8 +273,8 @@ pub fn weave(
         "test_inputs_seen": w.router.split == "test" || (w.method == Method::Wemoe && w.split == "test"),
         "tasks": write::listed(&listed),
     });
-    let text = serde_json::to_string_pretty(&provenance)
-        .map_err(|e| Error::file(out, e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&provenance).map_err(|e| Error::file(out, e.to_string()))?;
     put("polyloom.json", format!("{text}\n").as_bytes())?;
     Ok(Finished {
         folder: folder.commit()?,
@@ -270,7 +286,11 @@ pub fn weave(
 /// The most frequent type of the base's weights.
 fn usual(opened: &Opened) -> DType {
     let mut counts: BTreeMap<String, (usize, DType)> = BTreeMap::new();
-    for (_, dtype, shape) in opened.stored.iter().filter(|(_, d, _)| d.is_float() && !d.is_block()) {
+    for (_, dtype, shape) in opened
+        .stored
+        .iter()
+        .filter(|(_, d, _)| d.is_float() && !d.is_block())
+    {
         counts.entry(dtype.to_string()).or_insert((0, *dtype)).0 += shape.iter().product::<usize>();
     }
     let most = counts.into_values().max_by_key(|(n, _)| *n);
@@ -282,7 +302,12 @@ fn traced(opened: &Opened, reader: &Reader, learned: &[Seen]) -> Result<trace::S
     let mut all = trace::Seen::default();
     for seen in learned {
         let trace = Trace::new(&opened.model.weights);
-        features(&opened.model, &trace, reader, &[(seen.feature, vec![&seen.rows.shown[0]])])?;
+        features(
+            &opened.model,
+            &trace,
+            reader,
+            &[(seen.feature, vec![&seen.rows.shown[0]])],
+        )?;
         let found = trace.seen();
         for name in found.linear {
             if !all.linear.contains(&name) {
@@ -318,12 +343,19 @@ fn apart(
         Method::Wemoe => used.blocks.concat(),
     };
     if w.method != Method::Twin && layers.is_empty() {
-        let what = format!("`{}` finds no feed-forward part in {}", w.method.word(), opened.model.folder.display());
+        let what = format!(
+            "`{}` finds no feed-forward part in {}",
+            w.method.word(),
+            opened.model.folder.display()
+        );
         return Err(polyloom::MergeError::plan("bad-recipe", what).into());
     }
     let of_layer = |name: &str| {
-        let stem = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"));
-        stem.filter(|s| layers.iter().any(|l| l == s)).map(str::to_owned)
+        let stem = name
+            .strip_suffix(".weight")
+            .or_else(|| name.strip_suffix(".bias"));
+        stem.filter(|s| layers.iter().any(|l| l == s))
+            .map(str::to_owned)
     };
     let mut out = Apart {
         shared: BTreeMap::new(),
@@ -439,10 +471,13 @@ impl Making<'_> {
                 };
                 let draws = Stream::new(self.recipe.seed, self.name, i as u64);
                 let part = Part::compress(&rest, w.compression, density, draws);
-                out.parts[i] = part.map_err(|e| Error::shape("weave", format!("`{}` of expert {}: {e}", self.name, i + 1)))?;
+                out.parts[i] = part.map_err(|e| {
+                    Error::shape("weave", format!("`{}` of expert {}: {e}", self.name, i + 1))
+                })?;
             }
         }
-        if let (Method::Smile, Some(layer), true) = (w.method, &self.layer, self.name.ends_with(".weight"))
+        if let (Method::Smile, Some(layer), true) =
+            (w.method, &self.layer, self.name.ends_with(".weight"))
             && changed.contains(&true)
         {
             let width = *self.base.dims().last().unwrap_or(&0);
@@ -475,7 +510,12 @@ impl Making<'_> {
 
     fn beyond_base(&self, given: &Tensor) -> Result<Tensor> {
         if given.dims() != self.base.dims() {
-            let what = format!("`{}` is {:?} in the shared model and {:?} in the base", self.name, given.dims(), self.base.dims());
+            let what = format!(
+                "`{}` is {:?} in the shared model and {:?} in the base",
+                self.name,
+                given.dims(),
+                self.base.dims()
+            );
             return Err(Error::shape("weave", what));
         }
         less(given, &self.base)

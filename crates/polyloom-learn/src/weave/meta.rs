@@ -172,13 +172,18 @@ impl Meta {
         for (i, expert) in self.experts.iter().enumerate() {
             let name = &expert.name;
             if !is_plain(name) {
-                return Err(format!("expert {} has the name `{name}`, which is no name of a file", i + 1));
+                return Err(format!(
+                    "expert {} has the name `{name}`, which is no name of a file",
+                    i + 1
+                ));
             }
             if self.experts[..i].iter().any(|e| e.name == *name) {
                 return Err(format!("two experts are called `{name}`"));
             }
             if let Some(head) = expert.heads.iter().find(|h| !h.split('/').all(is_plain)) {
-                return Err(format!("expert `{name}` has the head `{head}`, which is no name of a file"));
+                return Err(format!(
+                    "expert `{name}` has the head `{head}`, which is no name of a file"
+                ));
             }
         }
         if let Some(routing) = &self.routing {
@@ -215,7 +220,11 @@ impl Meta {
     pub fn expert_of(&self, task: &str) -> Option<usize> {
         let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
         let same = self.experts.iter().position(|e| e.task == task);
-        same.or_else(|| self.experts.iter().position(|e| last(&e.task) == last(task)))
+        same.or_else(|| {
+            self.experts
+                .iter()
+                .position(|e| last(&e.task) == last(task))
+        })
     }
 }
 
@@ -224,5 +233,7 @@ pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 200
         && !name.starts_with('.')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._- ".contains(c))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._- ".contains(c))
 }

@@ -69,7 +69,10 @@ pub(crate) fn learn(
         }
         let gradients = parameters.gathered(&found)?;
         if !loss.is_finite() || gradients.iter().any(|g| !g.is_finite()) {
-            let what = format!("step {}: the loss is {loss}; a lower weave.rate may help", step + 1);
+            let what = format!(
+                "step {}: the loss is {loss}; a lower weave.rate may help",
+                step + 1
+            );
             return Err(Error::shape("weave", what));
         }
         let adam = Adam {
@@ -88,7 +91,10 @@ pub(crate) fn learn(
     }
     let copy = |p: &crate::engine::Parameter| {
         let values = slice(p.value.data())?.to_vec();
-        Ok((p.name.clone(), crate::engine::tensor(values, p.value.dims())?))
+        Ok((
+            p.name.clone(),
+            crate::engine::tensor(values, p.value.dims())?,
+        ))
     };
     parameters.iter().map(copy).collect()
 }
@@ -103,7 +109,12 @@ fn entropy(
     shown: Vec<&Shown>,
 ) -> Result<Value> {
     let parts: [(Feature, Vec<&Shown>); 1] = [(seen.feature, shown)];
-    let mixed = Wemoe::new(source, blocks, Mixing::Mean, super::wemoe::present(reader, &parts)?);
+    let mixed = Wemoe::new(
+        source,
+        blocks,
+        Mixing::Mean,
+        super::wemoe::present(reader, &parts)?,
+    );
     let found = features(&opened.model, &mixed, reader, &parts)?;
     let mut whole: Option<Value> = None;
     for head in &seen.heads {

@@ -55,10 +55,16 @@ mod tests {
     fn mixes_sum_to_one_and_repeat() {
         let of = |w: &[f32], top, levels| mix(w, top, levels).weights().collect::<Vec<_>>();
         assert_eq!(of(&[0.2, 0.7, 0.1], Some(1), 16), [(1.0, 1)]);
-        assert_eq!(of(&[0.5, 0.3, 0.2], None, 4), [(0.5, 0), (0.25, 1), (0.25, 2)]);
+        assert_eq!(
+            of(&[0.5, 0.3, 0.2], None, 4),
+            [(0.5, 0), (0.25, 1), (0.25, 2)]
+        );
         assert_eq!(of(&[0.5, 0.5], Some(1), 0), [(1.0, 0)]);
         assert_eq!(mix(&[0.98, 0.02], None, 16), Mix::one(0));
-        let sum: f32 = of(&[0.31, 0.33, 0.36], None, 16).iter().map(|(w, _)| w).sum();
+        let sum: f32 = of(&[0.31, 0.33, 0.36], None, 16)
+            .iter()
+            .map(|(w, _)| w)
+            .sum();
         assert!((sum - 1.0).abs() < 1e-6);
         assert_eq!(mix(&[0.0, 0.0], Some(1), 16), Mix::default());
         // Exact weights stay as they are.

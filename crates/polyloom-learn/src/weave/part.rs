@@ -63,11 +63,7 @@ impl LowRank {
         if !fits || u.dims()[1] != rank || v.dims()[0] != rank {
             return Err(Error::shape(
                 "low-rank part",
-                format!(
-                    "factors of {:?}, {rank} and {:?}",
-                    u.dims(),
-                    v.dims()
-                ),
+                format!("factors of {:?}, {rank} and {:?}", u.dims(), v.dims()),
             ));
         }
         let values = slice(&u)?;
@@ -279,13 +275,25 @@ mod tests {
     fn counts_are_cut_as_the_release_does() {
         // 1 - 0.8 lies below 0.2.
         assert_eq!((share(1.0 - 0.8, 10), share(0.2, 10)), (1, 2));
-        assert_eq!((share(0.0, 10), share(-1.0, 10), share(7.0, 10)), (0, 0, 10));
+        assert_eq!(
+            (share(0.0, 10), share(-1.0, 10), share(7.0, 10)),
+            (0, 0, 10)
+        );
     }
 
     #[test]
     fn magnitude_keeps_the_largest_and_the_first_of_equals() {
-        let part = made(&[1.0, -3.0, 2.0, -2.0], &[2, 2], Compression::Magnitude, 0.5).unwrap();
-        assert_eq!(*slice(&part.dense().unwrap()).unwrap(), [0.0, -3.0, 2.0, 0.0]);
+        let part = made(
+            &[1.0, -3.0, 2.0, -2.0],
+            &[2, 2],
+            Compression::Magnitude,
+            0.5,
+        )
+        .unwrap();
+        assert_eq!(
+            *slice(&part.dense().unwrap()).unwrap(),
+            [0.0, -3.0, 2.0, 0.0]
+        );
         assert!(made(&[1.0, 2.0], &[1, 2], Compression::Magnitude, 0.1).is_none());
     }
 
@@ -309,7 +317,13 @@ mod tests {
     #[test]
     fn thin_products_are_the_product_with_the_matrix() {
         // Of rank one: all of it in one triple.
-        let part = made(&[1.0, 2.0, 2.0, 4.0, 3.0, 6.0], &[3, 2], Compression::Svd, 0.5).unwrap();
+        let part = made(
+            &[1.0, 2.0, 2.0, 4.0, 3.0, 6.0],
+            &[3, 2],
+            Compression::Svd,
+            0.5,
+        )
+        .unwrap();
         let Part::LowRank(factors) = &part else {
             panic!("no factors");
         };
@@ -318,7 +332,11 @@ mod tests {
         let y = factors.apply(&x).unwrap();
         let whole = Value::constant(part.dense().unwrap());
         let other = ops::linear(&x, &whole, None).unwrap();
-        for (a, b) in slice(y.data()).unwrap().iter().zip(&*slice(other.data()).unwrap()) {
+        for (a, b) in slice(y.data())
+            .unwrap()
+            .iter()
+            .zip(&*slice(other.data()).unwrap())
+        {
             assert!((a - b).abs() < 1e-5);
         }
         assert!((slice(y.data()).unwrap()[2] - 9.0).abs() < 1e-5);

@@ -277,10 +277,15 @@ impl Recipe {
             if expert.task.is_none() {
                 let what = format!("expert {} (`{}`) names no task", i + 1, expert.path);
                 let error = MergeError::plan("bad-recipe", what);
-                return Err(error.hint("task = \"...\": the router learns from its rows, its head answers"));
+                return Err(
+                    error.hint("task = \"...\": the router learns from its rows, its head answers")
+                );
             }
             if let Some(name) = expert.name.as_ref().filter(|n| !is_plain(n)) {
-                return bad(format!("expert {} has the name `{name}`, which is no name of a file", i + 1));
+                return bad(format!(
+                    "expert {} has the name `{name}`, which is no name of a file",
+                    i + 1
+                ));
             }
         }
         if w.density.is_some() as u8 + w.mask_rate.is_some() as u8 + w.rank.is_some() as u8 > 1 {
@@ -295,7 +300,9 @@ impl Recipe {
             return bad("`weave.rank`, `gate_rank`, `top` and `batch` must be at least 1".into());
         }
         if w.rank.is_some() && w.compression != Compression::Svd {
-            return bad("`weave.rank` counts singular triples; it needs `compression = \"svd\"`".into());
+            return bad(
+                "`weave.rank` counts singular triples; it needs `compression = \"svd\"`".into(),
+            );
         }
         if w.method == Method::Smile && w.compression != Compression::Svd {
             return bad("`weave.method = \"smile\"` keeps singular triples; it needs `compression = \"svd\"`".into());
@@ -316,14 +323,20 @@ impl Recipe {
         }
         let r = &w.router;
         if r.limit == 0 || r.top == Some(0) || r.levels > 1 << 16 {
-            return bad("`weave.router`: `limit` and `top` must be at least 1, `levels` at most 65536".into());
+            return bad(
+                "`weave.router`: `limit` and `top` must be at least 1, `levels` at most 65536"
+                    .into(),
+            );
         }
         if let Err(e) = self.fit().check() {
             return bad(format!("`weave.router`: {e}"));
         }
         if let Some(word) = &r.feature {
             if w.method != Method::Twin {
-                return bad(format!("`weave.router.feature`: with `{}` the router reads what the heads see", w.method.word()));
+                return bad(format!(
+                    "`weave.router.feature`: with `{}` the router reads what the heads see",
+                    w.method.word()
+                ));
             }
             if let Err(what) = word.parse::<Tap>() {
                 return bad(format!("`weave.router.feature`: {what}"));
@@ -402,7 +415,11 @@ impl Recipe {
             k: r.k.or((method == route::Method::Pilots).then_some(16)),
             reduce,
             similarity,
-            mlp: if method == route::Method::Mlp { mlp } else { usual.mlp.clone() },
+            mlp: if method == route::Method::Mlp {
+                mlp
+            } else {
+                usual.mlp.clone()
+            },
             ..usual
         }
     }
@@ -434,20 +451,42 @@ mod tests {
 
     #[test]
     fn densities_are_those_of_the_words() {
-        let of = |extra: &str, least| (read(extra).unwrap().density_of(least) * least as f64) as usize;
-        assert_eq!((of("", 128), of("mask_rate = 0.8", 10), of("density = 0.2", 10)), (12, 1, 2));
+        let of =
+            |extra: &str, least| (read(extra).unwrap().density_of(least) * least as f64) as usize;
+        assert_eq!(
+            (
+                of("", 128),
+                of("mask_rate = 0.8", 10),
+                of("density = 0.2", 10)
+            ),
+            (12, 1, 2)
+        );
         assert_eq!((of("rank = 7", 128), of("rank = 7", 4)), (7, 4));
-        assert_eq!((of("method = \"smile\"", 300), of("method = \"smile\"", 64)), (128, 64));
+        assert_eq!(
+            (of("method = \"smile\"", 300), of("method = \"smile\"", 64)),
+            (128, 64)
+        );
     }
 
     #[test]
     fn problems_say_where_and_what() {
         let told = |extra: &str| read(extra).unwrap_err().to_string();
-        assert!(told("densty = 1").contains("f:7:1"), "{}", told("densty = 1"));
+        assert!(
+            told("densty = 1").contains("f:7:1"),
+            "{}",
+            told("densty = 1")
+        );
         assert!(told("density = 0.2\nrank = 3").contains("more than one of"));
-        assert!(told("method = \"smile\"\ncompression = \"magnitude\"").contains("needs `compression = \"svd\"`"));
+        assert!(
+            told("method = \"smile\"\ncompression = \"magnitude\"")
+                .contains("needs `compression = \"svd\"`")
+        );
         assert!(told("[weave.router]\nfeature = \"odd\"").contains("layer:K"));
-        let none = Recipe::read("[base]\npath = \"b\"\n[[expert]]\npath = \"x\"\n[weave]\n", "f", &[]);
+        let none = Recipe::read(
+            "[base]\npath = \"b\"\n[[expert]]\npath = \"x\"\n[weave]\n",
+            "f",
+            &[],
+        );
         assert!(none.unwrap_err().to_string().contains("names no task"));
         assert!(is_woven(&format!("{SMALL}[weave]\n")) && !is_woven(SMALL));
     }

@@ -104,7 +104,8 @@ impl Smile<'_> {
             (Some(more), Some(bias)) => Some(ops::plus_row(&more, &bias)?),
             (None, Some(bias)) => {
                 let n = x.dims()[0];
-                let zeros = Value::constant(tensor(vec![0.0; n * bias.dims()[0]], (n, bias.dims()[0]))?);
+                let zeros =
+                    Value::constant(tensor(vec![0.0; n * bias.dims()[0]], (n, bias.dims()[0]))?);
                 Some(ops::plus_row(&zeros, &bias)?)
             }
             (more, None) => more,
@@ -128,7 +129,9 @@ impl Source for Smile<'_> {
         let experts = self.experts.len();
         let chosen: Vec<Vec<f32>> = match self.forced {
             Some(expert) => {
-                let one: Vec<f32> = (0..experts).map(|e| f32::from(u8::from(e == expert))).collect();
+                let one: Vec<f32> = (0..experts)
+                    .map(|e| f32::from(u8::from(e == expert)))
+                    .collect();
                 vec![one; n]
             }
             None => {
@@ -149,7 +152,10 @@ impl Source for Smile<'_> {
             let Some(more) = self.more(expert, name, &ops::rows(&tokens, &rows)?)? else {
                 continue;
             };
-            for (row, more) in rows.iter().zip(slice(more.data())?.chunks_exact(wide.max(1))) {
+            for (row, more) in rows
+                .iter()
+                .zip(slice(more.data())?.chunks_exact(wide.max(1)))
+            {
                 let weight = chosen[*row as usize][expert];
                 let to = &mut out[*row as usize * wide..][..wide];
                 to.iter_mut().zip(more).for_each(|(o, m)| *o += weight * m);

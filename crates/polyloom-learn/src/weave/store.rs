@@ -30,7 +30,9 @@ pub(super) fn stored(
     if over > 0 {
         let what = format!("{over} values are too large for {dtype}");
         let error = polyloom_core::Error::tensor(place, &out.name, what);
-        return Err(error.with_hint("write them as f32: `dtype = \"f32\"`").into());
+        return Err(error
+            .with_hint("write them as f32: `dtype = \"f32\"`")
+            .into());
     }
     Ok((out, bytes))
 }
@@ -87,8 +89,10 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn open(file: &Path) -> Result<Self> {
         if !file.is_file() {
-            return Err(Error::file(file, "is not there, and woven.json counts on it")
-                .hint("the folder was copied incompletely"));
+            return Err(
+                Error::file(file, "is not there, and woven.json counts on it")
+                    .hint("the folder was copied incompletely"),
+            );
         }
         Ok(Self {
             file: Checkpoint::open(file)?,
@@ -209,7 +213,8 @@ impl Held {
             return Err(self.bad(key, what));
         }
         let mut mask = vec![0u8; n.div_ceil(8)];
-        self.file.read_bytes(stored, 0..mask.len() as u64, &mut mask)?;
+        self.file
+            .read_bytes(stored, 0..mask.len() as u64, &mut mask)?;
         let last = n % 8;
         if last != 0 && mask.last().is_some_and(|b| b >> last != 0) {
             return Err(self.bad(key, "marks entries beyond the last".into()));
@@ -242,11 +247,19 @@ mod tests {
             ("c".to_owned(), t(&[2, 3, 4])),
         ]);
         let made = |t: &Tensor, how, density| {
-            Part::compress(t, how, density, Stream::new(2, "d", 0)).unwrap().unwrap()
+            Part::compress(t, how, density, Stream::new(2, "d", 0))
+                .unwrap()
+                .unwrap()
         };
         let all: Parts = HashMap::from([
-            ("a.weight".to_owned(), made(&t(&[6, 4]), Compression::Svd, 0.25)),
-            ("b.weight".to_owned(), made(&t(&[4, 6]), Compression::Magnitude, 0.3)),
+            (
+                "a.weight".to_owned(),
+                made(&t(&[6, 4]), Compression::Svd, 0.25),
+            ),
+            (
+                "b.weight".to_owned(),
+                made(&t(&[4, 6]), Compression::Magnitude, 0.3),
+            ),
             ("c".to_owned(), made(&t(&[2, 3, 4]), Compression::Svd, 0.25)),
         ]);
         let dir = tempfile::tempdir().unwrap();
@@ -267,7 +280,10 @@ mod tests {
         };
         let other = Plain::new([("a.weight".to_owned(), t(&[4, 6]))]);
         assert!(told(&other).contains("a.weight") || told(&other).contains("no counterpart"));
-        let nan: Parts = HashMap::from([("c".to_owned(), Part::Whole(tensor(vec![f32::NAN; 24], (2, 3, 4)).unwrap()))]);
+        let nan: Parts = HashMap::from([(
+            "c".to_owned(),
+            Part::Whole(tensor(vec![f32::NAN; 24], (2, 3, 4)).unwrap()),
+        )]);
         write(&parts(&nan, DType::F32, &file).unwrap());
         assert!(told(&base).contains("number 0 is NaN"), "{}", told(&base));
         for cut in [0, 7, 8, 40, bytes.len() - 1] {
@@ -276,7 +292,11 @@ mod tests {
             assert!(found.is_err(), "cut at {cut}");
         }
         let bad = |name: &str, dtype: DType, shape: Vec<usize>| {
-            let out = OutTensor { name: name.into(), dtype, shape };
+            let out = OutTensor {
+                name: name.into(),
+                dtype,
+                shape,
+            };
             let n = out.bytes() as usize;
             write(&safetensors_bytes(&[(out, vec![255; n])], &BTreeMap::new()));
             told(&base)

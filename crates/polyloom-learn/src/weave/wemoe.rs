@@ -29,7 +29,8 @@ impl<'a> Blocks<'a> {
     /// Never in practice: parts that were checked.
     pub fn new(names: &'a [Vec<String>], parts: &[&Parts]) -> Result<Self> {
         let dense = |parts: &&Parts| {
-            let one = |(name, part): (&String, &super::part::Part)| Ok((name.clone(), part.dense()?));
+            let one =
+                |(name, part): (&String, &super::part::Part)| Ok((name.clone(), part.dense()?));
             parts.iter().map(one).collect::<Result<_>>()
         };
         Ok(Self {
@@ -54,16 +55,27 @@ pub fn mixer(block: usize) -> [String; 4] {
 ///
 /// # Errors
 /// Never in practice: lengths that fit.
-pub fn begin(block: usize, width: usize, experts: usize, seed: u64) -> Result<Vec<(String, Tensor)>> {
+pub fn begin(
+    block: usize,
+    width: usize,
+    experts: usize,
+    seed: u64,
+) -> Result<Vec<(String, Tensor)>> {
     let [w1, b1, w2, b2] = mixer(block);
     let drawn = |name: &str, n: usize| -> Vec<f32> {
         let stream = polyloom_core::rng::Stream::new(seed, name, 0);
         (0..n as u64).map(|i| 0.01 * stream.normal(i)).collect()
     };
     Ok(vec![
-        (w1.clone(), tensor(drawn(&w1, width * width), (width, width))?),
+        (
+            w1.clone(),
+            tensor(drawn(&w1, width * width), (width, width))?,
+        ),
         (b1, tensor(vec![0.0; width], width)?),
-        (w2.clone(), tensor(drawn(&w2, experts * width), (experts, width))?),
+        (
+            w2.clone(),
+            tensor(drawn(&w2, experts * width), (experts, width))?,
+        ),
         (b2, tensor(vec![INIT; experts], experts)?),
     ])
 }
@@ -83,7 +95,11 @@ impl Mixing {
     /// One expert, for all inputs.
     #[must_use]
     pub fn one(expert: usize, experts: usize) -> Self {
-        Self::Fixed((0..experts).map(|e| f32::from(u8::from(e == expert))).collect())
+        Self::Fixed(
+            (0..experts)
+                .map(|e| f32::from(u8::from(e == expert)))
+                .collect(),
+        )
     }
 }
 
@@ -139,7 +155,10 @@ impl<'a> Wemoe<'a> {
             return Ok(Value::constant(tensor(fixed.clone(), (1, experts))?));
         }
         let &[inputs, tokens, _] = x.dims() else {
-            return Err(Error::shape("wemoe", format!("a block's input of {:?}", x.dims())));
+            return Err(Error::shape(
+                "wemoe",
+                format!("a block's input of {:?}", x.dims()),
+            ));
         };
         let [w1, b1, w2, b2] = mixer(block);
         let get = |name: &String| self.weights.tensor(name);
@@ -216,7 +235,10 @@ impl Source for Wemoe<'_> {
         let rows = coefficients.dims()[0];
         let mixes = slice(coefficients.data())?;
         let mut groups: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
-        for (i, mix) in mixes.chunks_exact(coefficients.dims()[1].max(1)).enumerate() {
+        for (i, mix) in mixes
+            .chunks_exact(coefficients.dims()[1].max(1))
+            .enumerate()
+        {
             let key: Vec<u32> = mix.iter().map(|x| x.to_bits()).collect();
             match groups.iter_mut().find(|(k, _)| *k == key) {
                 Some((_, list)) => list.push(i as u32),
@@ -226,7 +248,9 @@ impl Source for Wemoe<'_> {
         let (mut out, mut shape) = (Vec::new(), Vec::new());
         for (_, of) in groups {
             let row = of[0] as usize;
-            let w = self.mixed(&weight, &coefficients, row)?.ok_or_else(missing)?;
+            let w = self
+                .mixed(&weight, &coefficients, row)?
+                .ok_or_else(missing)?;
             let b = self.mixed(&bias, &coefficients, row)?;
             let y = ops::linear(&ops::rows(x, &of)?, &w, b.as_ref())?;
             let values = slice(y.data())?;

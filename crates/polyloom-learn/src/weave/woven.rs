@@ -93,7 +93,10 @@ impl Woven {
             );
             let error = MergeError::plan("other-base", what).at(place);
             return Err(error
-                .hint(format!("it was made on {}; --base MODEL names another place", meta.base.path))
+                .hint(format!(
+                    "it was made on {}; --base MODEL names another place",
+                    meta.base.path
+                ))
                 .into());
         }
         let weights = &base.model.weights;
@@ -134,7 +137,10 @@ impl Woven {
             for name in held.names() {
                 let weight = weights.tensor(&format!("{name}.weight"))?;
                 let &[_, width] = weight.dims() else {
-                    return Err(Error::file(&folder.join(GATES), format!("`{name}` is no linear layer of the base")));
+                    return Err(Error::file(
+                        &folder.join(GATES),
+                        format!("`{name}` is no linear layer of the base"),
+                    ));
                 };
                 let shape = [experts.len(), gating.gate_rank.min(width), width];
                 gates.insert(name.clone(), held.shaped(&name, &shape)?);
@@ -143,7 +149,12 @@ impl Woven {
         if meta.method == Method::Wemoe {
             let held = Held::open(&folder.join(MIXERS))?;
             for (block, names) in meta.blocks.iter().enumerate() {
-                let missing = || Error::file(&folder.join(super::meta::FILE), format!("block {block} names no linear layer"));
+                let missing = || {
+                    Error::file(
+                        &folder.join(super::meta::FILE),
+                        format!("block {block} names no linear layer"),
+                    )
+                };
                 let first = names.first().ok_or_else(missing)?;
                 let weight = weights.tensor(&format!("{first}.weight"))?;
                 let width = *weight.dims().last().unwrap_or(&0);
@@ -320,7 +331,9 @@ impl Woven {
     fn after(&self, vectors: &Value, part: &[usize], weights: &mut [Vec<f32>]) -> Result<()> {
         let width = *vectors.dims().last().unwrap_or(&1);
         let found: Vec<Decision> = match &self.router {
-            Some(router) => router.decide_all(&Points::new(slice(vectors.data())?.to_vec(), width)?)?,
+            Some(router) => {
+                router.decide_all(&Points::new(slice(vectors.data())?.to_vec(), width)?)?
+            }
             None => vec![Decision::of_weights(vec![1.0]); part.len()],
         };
         for (i, found) in part.iter().zip(found) {
@@ -353,12 +366,16 @@ fn check(
     }
     if router.width() != width {
         let reads = router.width();
-        return Err(format!("reads vectors of {reads} numbers; those of the base have {width}"));
+        return Err(format!(
+            "reads vectors of {reads} numbers; those of the base have {width}"
+        ));
     }
     let feature = |h: &Head| Tap::Last(h.feature) == router.tap;
     if meta.method != Method::Twin && !experts.iter().flat_map(|e| &e.heads).all(feature) {
         let (tap, method) = (router.tap, meta.method.word());
-        return Err(format!("reads `{tap}`; with `{method}` it reads what the heads see"));
+        return Err(format!(
+            "reads `{tap}`; with `{method}` it reads what the heads see"
+        ));
     }
     Ok(())
 }

@@ -71,7 +71,9 @@ pub fn twin(case: &Case) {
         case.near(&format!("shared.{name}"), &wide(&shared));
         for (t, beyond) in beyond.into_iter().enumerate() {
             let beyond = tensor(beyond, shape.clone()).unwrap();
-            let part = Part::compress(&beyond, how, density, draws()).unwrap().unwrap();
+            let part = Part::compress(&beyond, how, density, draws())
+                .unwrap()
+                .unwrap();
             let dense = numbers(&part.dense().unwrap());
             case.near(&format!("exclusive.{t}.{name}"), &wide(&dense));
             if let (Some(rank), Some(kept)) = (part.rank(), case.param("kept_rank").as_u64()) {
@@ -118,7 +120,8 @@ fn read(from: &Checkpoint, name: &str) -> Vec<f32> {
 fn near(case: &Json, what: &str, found: &[f32], expected: &[f32]) {
     let tolerance = |key: &str| case["tolerance"][key].as_f64().unwrap() as f32;
     assert_eq!(found.len(), expected.len(), "{what}");
-    let far = |(a, b): &(&f32, &f32)| (*a - *b).abs() > tolerance("atol") + tolerance("rtol") * b.abs();
+    let far =
+        |(a, b): &(&f32, &f32)| (*a - *b).abs() > tolerance("atol") + tolerance("rtol") * b.abs();
     let outliers = found.iter().zip(expected).filter(far).count() as u64;
     assert!(
         outliers <= case["tolerance"]["max_outliers"].as_u64().unwrap(),
@@ -171,9 +174,9 @@ fn golden_smile() {
         let base = model(&case, &root, "base");
         let (weight, bias) = (format!("{layer}.weight"), format!("{layer}.bias"));
         let shape = |name: &str| base.get(name).unwrap().shape.clone();
-        let plain = Plain::new([&weight, &bias].map(|n| {
-            (n.clone(), tensor(read(&base, n), shape(n)).unwrap())
-        }));
+        let plain = Plain::new(
+            [&weight, &bias].map(|n| (n.clone(), tensor(read(&base, n), shape(n)).unwrap())),
+        );
         let (mut experts, mut changed) = (Vec::new(), Vec::new());
         for name in case["inputs"].as_array().unwrap() {
             let tuned = model(&case, &root, name.as_str().unwrap());
@@ -184,14 +187,26 @@ fn golden_smile() {
             let w = of(&weight);
             let least = w.dims().iter().min().copied().unwrap();
             let density = (count("k") as f64 + 0.5) / least as f64;
-            let part = |t: &Tensor| Part::compress(t, Compression::Svd, density, draws()).unwrap().unwrap();
-            experts.push(HashMap::from([(weight.clone(), part(&w)), (bias.clone(), part(&of(&bias)))]));
+            let part = |t: &Tensor| {
+                Part::compress(t, Compression::Svd, density, draws())
+                    .unwrap()
+                    .unwrap()
+            };
+            experts.push(HashMap::from([
+                (weight.clone(), part(&w)),
+                (bias.clone(), part(&of(&bias))),
+            ]));
             changed.push(Some(w));
         }
         let x = read(&expected, "x");
         let width = shape(&weight)[1];
         let gate = gate(&changed, width, count("gate_k")).unwrap();
-        near(&case, "router_norms", &norms(&gate, &x).unwrap(), &read(&expected, "router_norms"));
+        near(
+            &case,
+            "router_norms",
+            &norms(&gate, &x).unwrap(),
+            &read(&expected, "router_norms"),
+        );
         let gates: Gates = HashMap::from([(layer.to_owned(), gate)]);
         let smile = Smile {
             shared: &plain,
@@ -206,7 +221,9 @@ fn golden_smile() {
         near(&case, "y", &numbers(y.data()), &read(&expected, "y"));
         // One row alone is what it is in company.
         for i in 0..n {
-            let alone = smile.linear(layer, &ops::narrow(&x, 0, i, 1).unwrap()).unwrap();
+            let alone = smile
+                .linear(layer, &ops::narrow(&x, 0, i, 1).unwrap())
+                .unwrap();
             let wide = numbers(y.data()).len() / n;
             let together = &numbers(y.data())[i * wide..(i + 1) * wide];
             for (a, b) in numbers(alone.data()).iter().zip(together) {

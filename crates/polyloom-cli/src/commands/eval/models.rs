@@ -143,7 +143,9 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     if let [one] = &asked[..] {
         ui.answer(&table(&one.entries, args));
-        woven::told(&one.entries).iter().for_each(|line| ui.answer(line));
+        woven::told(&one.entries)
+            .iter()
+            .for_each(|line| ui.answer(line));
         let lines = groups::told(&catalogue, &ids, &one.entries, ui)?;
         lines.iter().for_each(|line| ui.answer(line));
         ui.answer(&format!("results: {}", one.path.display()));

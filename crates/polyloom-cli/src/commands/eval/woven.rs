@@ -76,11 +76,16 @@ pub fn told(entries: &Entries) -> Vec<String> {
     let unread = said.iter().filter(|w| w["reading"] == "task known").count();
     let reading = match unread {
         0 => "task unknown: the router chooses parts and head".to_owned(),
-        n if n == said.len() => "task known: the router chooses parts, the head is given".to_owned(),
+        n if n == said.len() => {
+            "task known: the router chooses parts, the head is given".to_owned()
+        }
         n => format!("task unknown; known on the {n} tasks that do not ask for one class"),
     };
     vec![
-        format!("{reading}; {:.2} passes of a model an input", first["passes"].as_f64().unwrap_or(1.0)),
+        format!(
+            "{reading}; {:.2} passes of a model an input",
+            first["passes"].as_f64().unwrap_or(1.0)
+        ),
         format!(
             "mean with task unknown {}, task known {}, right expert {}; router {}, regret {}",
             shown("task_unknown"),

@@ -175,7 +175,9 @@ impl Output {
     /// Says more of an entry that is there: what only its maker knows, under a name of its own.
     pub fn say(&mut self, entry: &str, name: &str, value: Value) {
         let tasks = self.document.get_mut("tasks");
-        let entry = tasks.and_then(|t| t.get_mut(entry)).and_then(Value::as_object_mut);
+        let entry = tasks
+            .and_then(|t| t.get_mut(entry))
+            .and_then(Value::as_object_mut);
         if let Some(entry) = entry {
             entry.insert(name.to_owned(), value);
         }
