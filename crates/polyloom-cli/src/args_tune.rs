@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use polyloom_learn::tune::search::Axis;
 
 use crate::args_tasks::Places;
 use crate::args_train::pair;
@@ -16,6 +17,8 @@ use crate::args_train::pair;
   polyloom tune loom.toml --split test -o out/transductive        (the inputs of the test rows, as in the paper)
   polyloom tune woven.toml -o out/woven                           (a recipe with [weave]: a router, parts and heads)
   polyloom tune --base models/base experts/* -t digits,fashion --method twin --set weave.rank=16 -o out/twin
+  polyloom tune merge.toml --over merge.shared.lambda=0.1..1.5/8 -t digits,fashion -o out/best    (trials of a merge)
+  polyloom tune merge.yml --over merge.each.weight@experts=0..1 --search cma-es --trials 100 -t digits -o out/best
 
 Keys of [tune] with their defaults: docs/reference/tuning.md; of [weave]: docs/reference/woven.md")]
 pub struct TuneArgs {
@@ -80,7 +83,52 @@ pub struct TuneArgs {
     #[arg(long)]
     pub no_sync: bool,
     #[command(flatten)]
+    pub trials: TrialArgs,
+    #[command(flatten)]
     pub places: Places,
+}
+
+/// Trials: models of the recipe with other numbers, each scored.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Trials (any key of a merge, train or tune recipe)")]
+pub struct TrialArgs {
+    /// What may vary: KEY=a,b,c or KEY=LOW..HIGH, also LOW..HIGH/POINTS, log:LOW..HIGH, int:LOW..HIGH; KEY@experts has a
+    /// number for each expert, KEY@layers:N a gradient over the layers (repeatable)
+    #[arg(long, value_name = "KEY=VALUES")]
+    pub over: Vec<Axis>,
+    /// Trials at most [default: all of a grid, else 24]
+    #[arg(long, value_name = "N")]
+    pub trials: Option<u32>,
+    /// How points are chosen [default: grid where it has at most --trials points, else random]
+    #[arg(long, value_name = "HOW")]
+    pub search: Option<How>,
+    /// How scores are counted to one number: a word of `board --aggregate` [default: mean]
+    #[arg(long, value_name = "WORD")]
+    pub objective: Option<String>,
+    /// Rounds in which no better point is told apart by a paired bootstrap (95 %), after which random and cma-es end;
+    /// 0 tries all [default: 1]
+    #[arg(long, value_name = "N")]
+    pub patience: Option<u32>,
+    /// Points of a round [default: 8 random, 4 + 3 ln n cma-es]
+    #[arg(long, value_name = "N")]
+    pub population: Option<u32>,
+    /// Go on with the trials in OUT.trials
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// How points are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// Every combination of values; a range has 5 points, or LOW..HIGH/POINTS
+    Grid,
+    /// Points drawn evenly
+    Random,
+    /// Many points on few rows, the better third on three times as many
+    Halving,
+    /// The covariance matrix adaptation evolution strategy, for ranges
+    #[value(name = "cma-es", alias = "cmaes")]
+    CmaEs,
 }
 
 /// What is learned.

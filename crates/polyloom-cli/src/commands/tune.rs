@@ -1,5 +1,7 @@
 //! `polyloom tune`
 
+mod trials;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,9 @@ pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
     polyloom_core::memory::keep_large_buffers();
     if weave::is_asked(args) {
         return weave::run(args, hub, ui);
+    }
+    if let Some(asked) = trials::asked(args)? {
+        return trials::run(&asked, args, hub, ui);
     }
     let recipe = asked(args)?;
     let tasks = given(&recipe.tasks(), &args.places)?;
@@ -135,6 +140,7 @@ fn planned(recipe: &Recipe, args: &TuneArgs, ui: &Ui) {
     let loss = match recipe.loss() {
         Loss::Entropy => "the entropy of unlabelled rows",
         Loss::Supervised => "the loss on labelled rows",
+        Loss::Pseudo => "what sure rows are called, asked of changed ones,",
     };
     ui.answer(&format!(
         "plan: coefficients of {} experts over {}, one per {}\n  against {loss} of split `{}`: {}\n  rate {}, seed {}\n  writes {}",

@@ -36,6 +36,7 @@ mod synth;
 mod tasks;
 mod tasks_more;
 mod train;
+mod trials;
 mod tune;
 
 use std::path::{Path, PathBuf};

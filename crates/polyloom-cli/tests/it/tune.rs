@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::{polyloom, text};
 
-fn data(task: &str) -> String {
+pub(super) fn data(task: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("quickstart/data");
     let file = folder.join(task).join("task.toml").canonicalize().unwrap();
     file.display().to_string()
 }
 
 /// A base, two experts with heads that were fitted to the base, and a recipe over them.
-fn family(dir: &Path) -> String {
+pub(super) fn family(dir: &Path) -> String {
     let at = |name: &str| dir.join(name).display().to_string();
     let run = |args: &[&str]| {
         let out = polyloom(args);

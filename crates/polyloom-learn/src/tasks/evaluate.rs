@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::Answers;
+use polyloom::evaluate::board::score::ask;
 use polyloom::evaluate::board::score::examples::{self, Asked};
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
@@ -15,6 +16,7 @@ use super::fit::{fit, full};
 use super::forward::Output;
 use super::head::{Feature, Head, HeadKind};
 use super::rows::{Reader, Rows, Shown};
+use super::speak::{Speaker, Spoken};
 use super::system::{Ready, System, no_head};
 use crate::error::Result;
 use crate::models::open::Model;
@@ -138,6 +140,16 @@ impl Shelf {
     }
 }
 
+/// What a system says of a task.
+pub enum Heard {
+    /// Predictions by heads, and what should be said about them.
+    Answers(Answers, Vec<String>),
+    /// What a decoder says.
+    Spoken(Spoken),
+    /// It has neither heads for the task nor speaks.
+    Nothing,
+}
+
 /// What is run, and how.
 pub struct Run<'a> {
     /// The system.
@@ -151,6 +163,40 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Asks by heads (`found`, else the model's own classifier), else in words: `speech` says how a prompt is made, and
+    /// prompts are cut to `most` tokens.
+    ///
+    /// # Errors
+    /// As [`Self::predict`], [`ask::questions`] and [`Speaker::answers`].
+    pub fn hear(
+        &self,
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        found: Option<Vec<Found>>,
+        shelf: &mut Shelf,
+        speech: &dyn Fn() -> ask::Settings,
+        most: Option<usize>,
+    ) -> Result<Heard> {
+        let found = match found {
+            Some(found) => Some(found),
+            None => own(self.ready, spec)?,
+        };
+        if let Some(found) = found {
+            let (answers, notes) = self.predict(spec, loader, &found, shelf)?;
+            return Ok(Heard::Answers(answers, notes));
+        }
+        if !self.ready.speaks() {
+            return Ok(Heard::Nothing);
+        }
+        let asking = ask::questions(spec, loader, &speech())?;
+        let (path, hash) = self.model;
+        let spoken = self.ready.with(&[], |model, source| {
+            let speaker = Speaker::of(model, source, most)?;
+            speaker.map(|s| s.answers(&asking, path, hash)).transpose()
+        })?;
+        Ok(spoken.map_or(Heard::Nothing, Heard::Spoken))
+    }
+
     /// Predictions of a task, ready to be scored, and what should be said about them. A woven model is told the task: its
     /// router chooses parts, not the head.
     ///

@@ -192,6 +192,20 @@ impl Rows {
         Ok(rows)
     }
 
+    /// The rows of some numbers alone, in that order.
+    #[must_use]
+    pub fn only(self, keep: &[usize]) -> Self {
+        fn picked<T: Clone>(all: &[T], keep: &[usize]) -> Vec<T> {
+            keep.iter().map(|i| all[*i].clone()).collect()
+        }
+        Self {
+            ids: picked(&self.ids, keep),
+            shown: picked(&self.shown, keep),
+            wanted: self.wanted.iter().map(|w| picked(w, keep)).collect(),
+            asked: self.asked,
+        }
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -214,10 +214,10 @@ impl Base {
         Self::prepared(path, most, None)
     }
 
-    /// The same, with a file that prepares pictures in place of the base's own.
+    /// The same, with a file like `preprocessor_config.json` in place of that of the folder.
     ///
     /// # Errors
-    /// As [`Opened::open`] and [`Reader::prepared`].
+    /// As [`Self::open`] and [`Reader::prepared`].
     pub fn prepared(path: &Path, most: Option<usize>, pictures: Option<&Path>) -> Result<Self> {
         let opened = Opened::open(&path.display().to_string())?;
         Self::of(path, opened, most, pictures)

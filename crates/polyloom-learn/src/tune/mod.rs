@@ -5,11 +5,16 @@
 //! coefficients' gradients as inner products with the task vectors, which are read from disk a chunk at a time. Memory
 //! holds base, merged weights and their gradients, however many experts there are.
 
+mod check;
 pub mod coefficients;
 pub mod concrete;
 pub mod learn;
+pub(crate) mod objective;
 pub mod recipe;
+pub mod scoring;
+pub mod search;
 pub mod session;
+pub mod trials;
 pub mod vectors;
 
 pub use coefficients::Coefficients;

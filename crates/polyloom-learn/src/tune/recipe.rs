@@ -7,6 +7,7 @@ use polyloom_core::DType;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::scoring::Trials;
 use crate::train::schedule::Shape;
 
 type Result<T> = std::result::Result<T, MergeError>;
@@ -57,6 +58,9 @@ pub enum Loss {
     Entropy,
     /// The loss of training: cross-entropy of classes, squares of numbers.
     Supervised,
+    /// Cross-entropy of a changed picture on the class that the picture as it is surely gets: needs no labels (FixMatch,
+    /// aTLAS at test time).
+    Pseudo,
 }
 
 /// `[tune]`. What is not given depends on the method; the functions of [`Recipe`] say what counts.
@@ -119,6 +123,12 @@ pub struct Tune {
     pub split: String,
     /// Rows of a task at most.
     pub limit: Option<usize>,
+    /// Rows of every class of a task, drawn by the seed, in place of all.
+    pub shots: Option<usize>,
+    /// What "pseudo" calls sure.
+    pub confidence: f32,
+    /// How strongly "pseudo" changes pictures; 1 is what `train.augment` calls usual.
+    pub augment: f32,
     /// Tokens of a text at most.
     pub max_length: Option<usize>,
     /// Folder of the heads; each expert's own where none is named.
@@ -127,6 +137,8 @@ pub struct Tune {
     pub preprocessor: Option<PathBuf>,
     /// Type of the written weights; that of the base where none is named.
     pub dtype: Option<String>,
+    /// Trials in place of gradients.
+    pub trials: Trials,
 }
 
 impl Default for Tune {
@@ -158,10 +170,14 @@ impl Default for Tune {
             tasks: Vec::new(),
             split: "validation".into(),
             limit: None,
+            shots: None,
+            confidence: 0.99,
+            augment: 2.0,
             max_length: None,
             heads: None,
             preprocessor: None,
             dtype: None,
+            trials: Trials::default(),
         }
     }
 }
@@ -209,13 +225,13 @@ struct Base {
 /// A whole file; tables of other commands are left to them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct File {
+pub(super) struct File {
     version: Option<i64>,
     name: Option<String>,
-    seed: u64,
+    pub(super) seed: u64,
     base: Base,
-    expert: Vec<Expert>,
-    tune: Tune,
+    pub(super) expert: Vec<Expert>,
+    pub(super) tune: Tune,
     train: Option<IgnoredAny>,
     merge: Option<IgnoredAny>,
     eval: Option<IgnoredAny>,
@@ -228,6 +244,22 @@ struct File {
     slice: Option<IgnoredAny>,
     tokenizer: Option<IgnoredAny>,
     chat_template: Option<IgnoredAny>,
+}
+
+impl Tune {
+    /// Puts paths beside the recipe.
+    pub(super) fn beside(&mut self, path: &Path) -> Result<()> {
+        for task in &mut self.tasks {
+            *task = crate::recipe::beside(path, task)?;
+        }
+        for file in [&mut self.heads, &mut self.preprocessor]
+            .into_iter()
+            .flatten()
+        {
+            *file = crate::recipe::beside(path, &file.display().to_string())?.into();
+        }
+        Ok(())
+    }
 }
 
 /// A recipe for `polyloom tune`.
@@ -282,98 +314,8 @@ impl Recipe {
         for expert in &mut recipe.experts {
             expert.path = beside(&expert.path)?;
         }
-        for task in &mut recipe.tune.tasks {
-            *task = beside(task)?;
-        }
-        for file in [&mut recipe.tune.heads, &mut recipe.tune.preprocessor]
-            .into_iter()
-            .flatten()
-        {
-            *file = beside(&file.display().to_string())?.into();
-        }
+        recipe.tune.beside(path)?;
         Ok(recipe)
-    }
-
-    /// Whether the values can be.
-    ///
-    /// # Errors
-    /// The first that cannot.
-    pub fn check(&self) -> Result<()> {
-        let t = &self.tune;
-        let bad = |what: String| Err(MergeError::plan("bad-recipe", what));
-        if self.experts.is_empty() {
-            let error = MergeError::plan("bad-recipe", "names no experts");
-            return Err(error.hint("[[expert]] path = \"...\", or experts on the command line"));
-        }
-        if let Some(i) = self.experts.iter().position(|e| e.path.is_empty()) {
-            return bad(format!("expert {} has no `path`", i + 1));
-        }
-        if self.tasks().is_empty() {
-            let error =
-                MergeError::plan("bad-recipe", "names no task to learn the coefficients on");
-            return Err(error.hint("task = \"...\" of every expert, or tune.tasks = [\"...\"]"));
-        }
-        if t.epochs.is_some() && t.steps.is_some() {
-            return bad("has both `tune.epochs` and `tune.steps`; give one of them".into());
-        }
-        if t.steps == Some(0) || t.epochs.is_some_and(|e| !(e > 0.0 && e.is_finite())) {
-            return bad("`tune.steps` and `tune.epochs` must be above 0".into());
-        }
-        if t.groups == 0 || t.batch == Some(0) || t.limit == Some(0) || t.max_length == Some(0) {
-            return bad(
-                "`tune.groups`, `batch`, `limit` and `max_length` must be at least 1".into(),
-            );
-        }
-        if t.groups > 1 && t.per == Per::Task {
-            return bad("`tune.groups` splits tensors; it needs `per = \"tensor\"`".into());
-        }
-        if t.density.is_some_and(|d| !(d > 0.0 && d <= 1.0)) {
-            return bad("`tune.density` must be above 0 and at most 1".into());
-        }
-        if !(t.temperature > 0.0 && t.temperature.is_finite()) || t.mask_steps == 0 {
-            return bad("`tune.temperature` and `tune.mask_steps` must be above 0".into());
-        }
-        if t.method == Method::Concrete
-            && t.on == On::TaskArithmetic
-            && (t.steps.is_some() || t.epochs.is_some())
-        {
-            let error = MergeError::plan(
-                "bad-recipe",
-                "`tune.steps` are steps of coefficients, which stay with `on = \"task_arithmetic\"`",
-            );
-            return Err(error.hint("tune.mask_steps counts those of the mask; on = \"adamerging\" learns coefficients after it"));
-        }
-        let at_least_0 = [
-            ("mask_rate", t.mask_rate),
-            ("inner_rate", t.inner_rate),
-            ("rate", self.rate()),
-            ("eps", t.eps),
-            ("decay", self.decay()),
-            ("clip", self.clip()),
-            ("penalty", t.penalty),
-        ];
-        for (name, x) in at_least_0 {
-            if !(x.is_finite() && x >= 0.0) {
-                return bad(format!("`tune.{name}` is {x}; it must be at least 0"));
-            }
-        }
-        if !self.init().is_finite() {
-            return bad(format!("`tune.init` is {}", self.init()));
-        }
-        if t.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
-            return bad(format!(
-                "`tune.betas` is {:?}; both must be in 0 to below 1",
-                t.betas
-            ));
-        }
-        if !(t.penalty_power >= 1.0 && t.penalty_power.is_finite()) {
-            return bad(format!(
-                "`tune.penalty_power` is {}; it must be at least 1",
-                t.penalty_power
-            ));
-        }
-        self.dtype()?;
-        Ok(())
     }
 
     /// Tasks whose rows are seen: those that are named, else those of the experts.

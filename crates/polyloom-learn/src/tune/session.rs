@@ -3,35 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples;
 use polyloom::output::card::{self, CardInfo};
 use polyloom::plan::open_model;
 use polyloom::plan::reference::Places;
 use polyloom::recipe::{self as merge, Dialect};
-use polyloom::tasks::data::Limits;
-use polyloom::tasks::load::Loader;
 use polyloom_core::writer::{FolderOptions, OutputFolder};
 use serde_json::json;
 
 use super::coefficients::Coefficients;
 use super::concrete::{self, learn_mask};
 use super::learn::{Settings, Step, learn};
+use super::objective::{Wanted, chosen, objective, seen};
 use super::recipe::{Loss, Method, On, Recipe};
 use super::vectors::{Expert, Vectors};
-use crate::engine::{Parameters, Value};
+use crate::engine::Parameters;
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
-use crate::models::{Source, Trained};
-use crate::ops;
-use crate::tasks::evaluate::files;
-use crate::tasks::fit::{fit, full};
-use crate::tasks::forward::features;
-use crate::tasks::{Feature, Head, HeadKind, Opened, Reader, Rows, Shown, System};
+use crate::models::{Source as _, Trained};
+use crate::tasks::{Head, Opened, Reader};
 use crate::train::Given;
 use crate::train::Schedule;
 use crate::train::log::Log;
-use crate::train::objective::loss;
-use crate::train::sampler::order;
 use crate::train::write;
 
 /// Name of the learned numbers in a folder.
@@ -72,34 +64,6 @@ pub struct Finished {
     pub losses: (f64, f64),
 }
 
-/// A task whose rows are seen.
-pub(crate) struct Seen {
-    /// Its rows.
-    pub rows: Rows,
-    /// What its heads see.
-    pub feature: Feature,
-    /// A head for each of its targets.
-    pub heads: Vec<Head>,
-}
-
-/// Which rows are seen, and where their heads lie.
-pub(crate) struct Wanted<'a> {
-    /// The base.
-    pub base: &'a str,
-    /// The experts.
-    pub experts: &'a [super::recipe::Expert],
-    /// Folder of the heads; each expert's own where none is named.
-    pub heads: Option<&'a Path>,
-    /// Split of the rows.
-    pub split: &'a str,
-    /// Rows of a task at most.
-    pub limit: Option<usize>,
-    /// The answers' entropy is asked for.
-    pub entropy: bool,
-    /// Table of the recipe, for messages.
-    pub table: &'static str,
-}
-
 /// Learns coefficients and writes the merged model with its heads to `out`.
 ///
 /// # Errors
@@ -134,6 +98,7 @@ pub fn tune(
         table: "tune",
     };
     let seen = seen(&wanted, &opened, &reader, tasks)?;
+    let seen = chosen(seen, recipe, &reader, tasks)?;
     let base = &opened.model.weights;
     let merged_names = trunk(&opened)?;
     let per = (recipe.tune.per, recipe.tune.groups);
@@ -339,174 +304,6 @@ pub(crate) fn trunk(opened: &Opened) -> Result<Vec<String>> {
     Ok(kept.map(|(name, ..)| name.clone()).collect())
 }
 
-/// Rows and heads of the tasks.
-pub(crate) fn seen(
-    wanted: &Wanted<'_>,
-    opened: &Opened,
-    reader: &Reader,
-    tasks: &[Given],
-) -> Result<Vec<Seen>> {
-    let mut systems = Vec::new();
-    match wanted.heads {
-        Some(heads) => systems.push((None, System::find(wanted.base, None, Some(heads))?)),
-        None => {
-            for expert in wanted.experts {
-                let system = System::find(&expert.path, Some(wanted.base), None)?;
-                systems.push((expert.task.as_deref(), system));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    for given in tasks {
-        let spec = &given.spec;
-        let last = spec.id.rsplit('/').next().unwrap_or_default();
-        // The task's own expert is asked first.
-        let mut order: Vec<_> = systems.iter().collect();
-        order.sort_by_key(|(task, _)| !task.is_some_and(|t| t == spec.id || t == last));
-        let mut heads = None;
-        for (_, system) in order {
-            if let Some(files) = files(system, spec)? {
-                heads = Some(files);
-                break;
-            }
-        }
-        let Some(files) = heads else {
-            let what = format!("no head for task `{}`", spec.id);
-            let error = MergeError::plan("no-head", what);
-            return Err(error.hint(format!("{}.heads (--heads DIR) names a folder of heads; else they lie in `heads/` of the experts", wanted.table)).into());
-        };
-        let feature = files[0].head.feature;
-        if files.iter().any(|f| f.head.feature != feature) {
-            let what = format!("the heads of task `{}` see different features", spec.id);
-            return Err(MergeError::plan("bad-head", what).into());
-        }
-        let loader = Loader::new(spec, given.folder.clone(), Limits::default());
-        let split = wanted.split;
-        let rows = Rows::read(spec, &loader, split, reader, feature, wanted.limit)?;
-        if rows.is_empty() {
-            let what = format!("task `{}` has no rows in split `{split}`", spec.id);
-            let error = MergeError::plan("empty-task", what);
-            return Err(error
-                .hint(format!(
-                    "{}.split (--split NAME) chooses another",
-                    wanted.table
-                ))
-                .into());
-        }
-        let mut heads = Vec::new();
-        for (file, asked) in files.into_iter().zip(&rows.asked) {
-            let mut head = file.head;
-            head.task = full(&spec.id, &file.target);
-            let (mut head, _) = fit(head, asked, &opened.model, &file.place, file.own)?;
-            head.task_hash = Some(given.hash.clone());
-            if wanted.entropy && head.kind == HeadKind::Regression {
-                let what = format!("task `{}` asks for a number, which has no entropy", spec.id);
-                let error = MergeError::plan("bad-task", what);
-                return Err(error.hint("leave its expert or task out, or learn from labels (tune.loss = \"supervised\")").into());
-            }
-            heads.push(head);
-        }
-        found.push(Seen {
-            rows,
-            feature,
-            heads,
-        });
-    }
-    Ok(found)
-}
-
-/// The sum over tasks of their mean losses on the rows of a step.
-fn objective(
-    recipe: &Recipe,
-    opened: &Opened,
-    reader: &Reader,
-    seen: &[Seen],
-    batch: usize,
-    source: &dyn Source,
-    step: u32,
-) -> Result<(Value, Vec<f64>)> {
-    let drawn: Vec<Vec<usize>> = seen
-        .iter()
-        .enumerate()
-        .map(|(task, s)| drawn(s.rows.len(), batch, recipe.seed, task, step))
-        .collect();
-    let parts: Vec<(Feature, Vec<&Shown>)> = seen
-        .iter()
-        .zip(&drawn)
-        .map(|(s, rows)| (s.feature, rows.iter().map(|i| &s.rows.shown[*i]).collect()))
-        .collect();
-    let found = features(&opened.model, source, reader, &parts)?;
-    let (mut whole, mut losses): (Option<Value>, _) = (None, Vec::with_capacity(seen.len()));
-    for ((s, rows), features) in seen.iter().zip(&drawn).zip(&found) {
-        let mut of_task: Option<Value> = None;
-        for (place, head) in s.heads.iter().enumerate() {
-            let said = head.forward(source, features)?;
-            let value = match recipe.loss() {
-                Loss::Entropy => Some(unsure(head, &said)?),
-                Loss::Supervised => {
-                    let wanted: Vec<Option<&examples::Wanted>> = rows
-                        .iter()
-                        .map(|i| s.rows.wanted[place][*i].as_ref())
-                        .collect();
-                    loss(head, &said, &wanted, 0.0)?.map(|(value, _)| value)
-                }
-            };
-            of_task = sum(of_task, value)?;
-        }
-        losses.push(match &of_task {
-            Some(value) => f64::from(value.number()?) / s.heads.len() as f64,
-            None => 0.0,
-        });
-        let mean = match of_task {
-            Some(value) if s.heads.len() > 1 => {
-                Some(ops::scale(&value, 1.0 / s.heads.len() as f32)?)
-            }
-            other => other,
-        };
-        whole = sum(whole, mean)?;
-    }
-    let whole =
-        whole.ok_or_else(|| Error::shape("tune", "no row of the step says what is right"))?;
-    Ok((whole, losses))
-}
-
-fn sum(a: Option<Value>, b: Option<Value>) -> Result<Option<Value>> {
-    Ok(match (a, b) {
-        (Some(a), Some(b)) => Some(ops::add(&a, &b)?),
-        (a, b) => a.or(b),
-    })
-}
-
-/// Mean entropy of what a head says: of its classes, or of every label's yes and no.
-pub(crate) fn unsure(head: &Head, said: &Value) -> Result<Value> {
-    if head.kind != HeadKind::Multilabel {
-        return ops::entropy(said);
-    }
-    let n = said.data().elem_count();
-    let z = ops::reshape(said, &[n, 1])?;
-    let zero = Value::constant(crate::engine::tensor(vec![0.0; n], (n, 1))?);
-    ops::entropy(&ops::concat(&[&zero, &z], 1)?)
-}
-
-/// Rows of a task in a step: `batch` of them in a new order every epoch; all of them where there are no more.
-pub(crate) fn drawn(rows: usize, batch: usize, seed: u64, task: usize, step: u32) -> Vec<usize> {
-    if batch >= rows {
-        return (0..rows).collect();
-    }
-    let from = u64::from(step) * batch as u64;
-    let mut found = Vec::with_capacity(batch);
-    let mut epoch = u64::MAX;
-    let mut of_epoch = Vec::new();
-    for i in from..from + batch as u64 {
-        if i / rows as u64 != epoch {
-            epoch = i / rows as u64;
-            of_epoch = order(rows, seed, task, epoch);
-        }
-        found.push(of_epoch[(i % rows as u64) as usize] as usize);
-    }
-    found
-}
-
 fn line(
     kind: &str,
     step: &Step,
@@ -568,21 +365,4 @@ fn card(recipe: &Recipe, means: &[(String, f64)], steps: u32, target: &Path) -> 
         versions: vec![("polyloom".to_owned(), env!("CARGO_PKG_VERSION").to_owned())],
         ..CardInfo::default()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_epoch_sees_every_row_once() {
-        let mut all: Vec<usize> = (0..5).flat_map(|s| drawn(10, 4, 3, 0, s)).collect();
-        assert_eq!(all.len(), 20);
-        all[..10].sort_unstable();
-        all[10..].sort_unstable();
-        let once: Vec<usize> = (0..10).collect();
-        assert!(all[..10] == once && all[10..] == once);
-        assert_eq!(drawn(3, 4, 3, 0, 9), [0, 1, 2]);
-        assert_ne!(drawn(10, 4, 3, 0, 0), drawn(10, 4, 4, 0, 0));
-    }
 }

@@ -14,7 +14,7 @@ use crate::route::{Expert, Fitted, Points, Reads, Tap};
 use crate::tasks::forward::features;
 use crate::tasks::{Opened, Reader, Shown};
 use crate::train::Given;
-use crate::tune::session::Seen;
+use crate::tune::objective::Seen;
 
 /// Inputs of a batch.
 const BATCH: usize = 64;

@@ -9,7 +9,7 @@ use crate::models::{Plain, Source, Trained};
 use crate::ops;
 use crate::tasks::forward::features;
 use crate::tasks::{Feature, Opened, Reader, Shown};
-use crate::tune::session::{Seen, drawn, unsure};
+use crate::tune::objective::{Seen, drawn, unsure};
 
 /// How mixers learn.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -252,11 +252,18 @@ fn typed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
+/// `[[a, b], [c, d]]`: a gradient over the layers for each expert.
+fn gradients(text: &str) -> Option<Vec<Setting>> {
+    let lists: Vec<Vec<Value>> = serde_json::from_str(text).ok()?;
+    let one = |list| setting::parse(&Value::Array(list)).ok().flatten();
+    lists.into_iter().map(one).collect()
+}
+
 impl Recipe {
     /// Sets a value from the command line: any key of a `loom.toml`, such as `merge.shared.NAME`, `merge.dtype`,
     /// `tokenizer.source` or `expert.NAME.task`.
     ///
-    /// `merge.each.NAME=a,b,c` gives one value per expert. A value that is none in TOML is text.
+    /// `merge.each.NAME=a,b,c` gives one value per expert, `[[a, b], [c, d]]` one gradient over the layers per expert. A value that is none in TOML is text.
     ///
     /// # Errors
     /// An unknown key or a parameter that the method does not declare.
@@ -310,9 +317,15 @@ impl Recipe {
                     });
                 }
             }
-            let parts: Vec<&str> = value.split(',').collect();
-            if each.is_some() && parts.len() > 1 && !value.trim_start().starts_with('[') {
-                return self.set_each(name, &parts, &origin);
+            if each.is_some() {
+                if let Some(lists) = gradients(value) {
+                    return self.set_each(name, &lists, &origin);
+                }
+                let parts: Vec<&str> = value.split(',').collect();
+                if parts.len() > 1 && !value.trim_start().starts_with('[') {
+                    let parts = parts.into_iter().map(|p| Setting::Value(typed(p)));
+                    return self.set_each(name, &parts.collect::<Vec<_>>(), &origin);
+                }
             }
             let parsed = setting::parse(&typed(value))
                 .map_err(|e| MergeError::plan("bad-value", format!("`{key}` {e}")))?;
@@ -373,7 +386,7 @@ impl Recipe {
         check_inputs(self)
     }
 
-    fn set_each(&mut self, name: &str, parts: &[&str], origin: &Origin) -> Result<()> {
+    fn set_each(&mut self, name: &str, parts: &[Setting], origin: &Origin) -> Result<()> {
         for module in &mut self.modules {
             for slice in &mut module.slices {
                 if slice.sources.len() != parts.len() {
@@ -387,10 +400,9 @@ impl Recipe {
                     ));
                 }
                 for (source, part) in slice.sources.iter_mut().zip(parts) {
-                    source.settings.insert(
-                        name.to_owned(),
-                        (Setting::Value(typed(part)), origin.clone()),
-                    );
+                    source
+                        .settings
+                        .insert(name.to_owned(), (part.clone(), origin.clone()));
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
-use polyloom::evaluate::board::score::ask::{self, Style};
+use polyloom::evaluate::board::score::ask::Style;
 use polyloom::evaluate::board::score::output::{Output, key};
 use polyloom::evaluate::board::score::{Options, score};
 use polyloom::plan::reference::Places;
@@ -16,9 +16,9 @@ use polyloom::tasks::hash::task_hash;
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 use polyloom_learn::tasks::content::Hashes;
-use polyloom_learn::tasks::evaluate::{self, Found, Run, Shelf};
-use polyloom_learn::tasks::speak::{Speaker, Spoken};
-use polyloom_learn::tasks::system::{Ready, no_head};
+use polyloom_learn::tasks::evaluate::{self, Found, Heard, Run, Shelf};
+use polyloom_learn::tasks::speak::Spoken;
+use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::{Base, System};
 use serde_json::json;
 
@@ -347,10 +347,6 @@ fn on_base(
             let Some((base, ready)) = &ready else {
                 continue;
             };
-            let found = match found {
-                Some(found) => Some(found),
-                None => evaluate::own(ready, task.spec)?,
-            };
             let mut unread = 0;
             work.ran = true;
             let run = Run {
@@ -379,30 +375,30 @@ fn on_base(
                 work.output.write()?;
                 continue;
             }
-            let answers = match found {
-                Some(found) => {
-                    let (answers, notes) =
-                        run.predict(task.spec, &task.loader, &found, &mut shelf)?;
-                    notes.iter().for_each(|n| ui.note(n));
-                    answers
-                }
-                None if ready.speaks() => {
-                    speakers += 1;
-                    let spoken = spoken(ready, &work.said, task, args)?;
-                    unread = spoken.unread;
-                    told(&work.name, &task.spec.id, &spoken, ui);
-                    spoken.answers
-                }
-                None if several => {
-                    let what = format!("{}: no head for {}, left out", work.name, task.spec.id);
-                    ui.note(&what);
-                    continue;
-                }
-                None => {
-                    let target = task.spec.targets.first().map_or("", |t| &*t.name);
-                    return Err(no_head(work.system, &task.spec.id, target).into());
-                }
-            };
+            let speech = || settings(args, Style::Completion, task.spec);
+            let most = args.max_length;
+            let answers =
+                match run.hear(task.spec, &task.loader, found, &mut shelf, &speech, most)? {
+                    Heard::Answers(answers, notes) => {
+                        notes.iter().for_each(|n| ui.note(n));
+                        answers
+                    }
+                    Heard::Spoken(spoken) => {
+                        speakers += 1;
+                        unread = spoken.unread;
+                        told(&work.name, &task.spec.id, &spoken, ui);
+                        spoken.answers
+                    }
+                    Heard::Nothing if several => {
+                        let what = format!("{}: no head for {}, left out", work.name, task.spec.id);
+                        ui.note(&what);
+                        continue;
+                    }
+                    Heard::Nothing => {
+                        let target = task.spec.targets.first().map_or("", |t| &*t.name);
+                        return Err(no_head(work.system, &task.spec.id, target).into());
+                    }
+                };
             let mut options = options.clone();
             options.allow_partial |= unread > 0;
             let scored = score(task.spec, &task.loader, &task.hash, &answers, &options)?;
@@ -430,25 +426,6 @@ fn on_base(
         }
     }
     Ok(speakers)
-}
-
-/// What a decoder says of a task: likelihoods of choices, or texts.
-fn spoken(
-    ready: &Ready<'_>,
-    who: &Answers,
-    task: &Task<'_>,
-    args: &EvalArgs,
-) -> Result<Spoken, Failure> {
-    let settings = settings(args, Style::Completion, task.spec);
-    let asking = ask::questions(task.spec, &task.loader, &settings)?;
-    let spoken = ready.with(&[], |model, source| {
-        let speaker = Speaker::of(model, source, args.max_length)?;
-        speaker
-            .map(|s| s.answers(&asking, &who.path, &who.hash))
-            .transpose()
-    })?;
-    let none = || MergeError::Internal("a decoder that is none was asked".into());
-    Ok(spoken.ok_or_else(none)?)
 }
 
 fn told(system: &str, task: &str, spoken: &Spoken, ui: &Ui) {
