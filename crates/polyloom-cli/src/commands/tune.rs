@@ -25,11 +25,11 @@ use crate::ui::{Failure, Running, Ui};
 /// Runs the command.
 pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
-    if weave::is_asked(args) {
-        return weave::run(args, hub, ui);
-    }
     if let Some(asked) = trials::asked(args)? {
         return trials::run(&asked, args, hub, ui);
+    }
+    if weave::is_asked(args) {
+        return weave::run(args, hub, ui);
     }
     let recipe = asked(args)?;
     let tasks = given(&recipe.tasks(), &args.places)?;

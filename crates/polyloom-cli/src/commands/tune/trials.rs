@@ -20,6 +20,8 @@ use polyloom_learn::tune::scoring::{Scoring, SearchKind};
 use polyloom_learn::tune::search::{Axis, CmaEs, Grid, Halving, Random, Search, dimensions};
 use polyloom_learn::tune::trials::{self, Ended, Outcome, Study, Told, Values};
 use polyloom_learn::tune::{Recipe, tune};
+use polyloom_learn::weave::make::weave;
+use polyloom_learn::weave::recipe as woven;
 use serde_json::json;
 
 use crate::args_tune::{How, TuneArgs};
@@ -53,6 +55,7 @@ enum Kind {
     Merge(Box<recipe::Recipe>),
     Train,
     Tune,
+    Weave,
 }
 
 /// What trials are asked for; `None` where the flags and the recipe ask for none.
@@ -118,6 +121,8 @@ pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
         Kind::Merge(Box::new(one))
     } else if has("train") && !has("expert") {
         Kind::Train
+    } else if woven::is_woven(&text) {
+        Kind::Weave
     } else {
         Kind::Tune
     };
@@ -252,6 +257,7 @@ pub(super) fn run(
     let learned = match asked.kind {
         Kind::Merge(_) => Vec::new(),
         Kind::Tune => Recipe::open(&asked.file, &args.set)?.tasks(),
+        Kind::Weave => woven::Recipe::open(&asked.file, &args.set)?.tasks(),
         Kind::Train => train::Recipe::open(&asked.file, &args.set)?.train.tasks,
     };
     let mut maker = Maker {
@@ -467,6 +473,16 @@ impl Maker<'_> {
                 };
                 let go = &mut |_: &_| !self.stop.load(Ordering::SeqCst);
                 tune(&recipe, &self.learned, folder, options, go).map(|_| ())
+            }
+            Kind::Weave => {
+                let recipe = woven::Recipe::open(&self.asked.file, &set)?;
+                let options = FolderOptions {
+                    force,
+                    no_sync,
+                    ..FolderOptions::default()
+                };
+                let go = &mut |_: &_| !self.stop.load(Ordering::SeqCst);
+                weave(&recipe, &self.learned, folder, options, go).map(|_| ())
             }
             Kind::Train => {
                 let recipe = train::Recipe::open(&self.asked.file, &set)?;
