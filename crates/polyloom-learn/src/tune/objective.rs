@@ -130,7 +130,12 @@ pub(crate) fn seen(
 ///
 /// # Errors
 /// Tasks without classes, a base of texts.
-pub(super) fn chosen(seen: Vec<Seen>, recipe: &Recipe, reader: &Reader, tasks: &[Given]) -> Result<Vec<Seen>> {
+pub(super) fn chosen(
+    seen: Vec<Seen>,
+    recipe: &Recipe,
+    reader: &Reader,
+    tasks: &[Given],
+) -> Result<Vec<Seen>> {
     let pseudo = recipe.loss() == Loss::Pseudo;
     if pseudo && !matches!(reader, Reader::Pictures(_)) {
         let what = "`tune.loss = \"pseudo\"` asks whether a picture is still known when it is changed; the base reads texts";
@@ -142,7 +147,9 @@ pub(super) fn chosen(seen: Vec<Seen>, recipe: &Recipe, reader: &Reader, tasks: &
     for (mut one, given) in seen.into_iter().zip(tasks) {
         let id = &given.spec.id;
         if pseudo && one.heads.iter().any(|h| h.kind != HeadKind::Classification) {
-            let what = format!("task `{id}` does not ask for one class of several, which a pseudo label is");
+            let what = format!(
+                "task `{id}` does not ask for one class of several, which a pseudo label is"
+            );
             return Err(MergeError::plan("bad-task", what)
                 .hint("leave it out of tune.tasks, or tune.loss = \"entropy\"")
                 .into());
@@ -368,7 +375,12 @@ mod tests {
             asked: Vec::new(),
             ids: (0..8).map(|i| i.to_string()).collect(),
             shown: vec![Shown::Planes(Vec::new()); 8],
-            wanted: vec![classes.iter().map(|c| Some(examples::Wanted::Class(*c))).collect()],
+            wanted: vec![
+                classes
+                    .iter()
+                    .map(|c| Some(examples::Wanted::Class(*c)))
+                    .collect(),
+            ],
         };
         let of = |seed| few(rows.clone(), 2, "t", seed).unwrap();
         let found = of(1);

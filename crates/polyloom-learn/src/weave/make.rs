@@ -32,8 +32,8 @@ use crate::route::Fitted;
 use crate::tasks::forward::features;
 use crate::tasks::{Head, Opened, Reader, family};
 use crate::train::{Given, write};
-use crate::tune::recipe::Per;
 use crate::tune::objective::{Seen, Wanted, seen};
+use crate::tune::recipe::Per;
 use crate::tune::session::{experts, trunk};
 use crate::tune::vectors::Vectors;
 
