@@ -507,3 +507,59 @@ fn mails(file: &Path) {
     }
     std::fs::write(file, rows.join("\n") + "\n").unwrap();
 }
+
+#[test]
+fn a_smaller_model_learns_what_another_says_without_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    super::tune::family(dir.path());
+    let digits = super::tune::data("digits");
+    let recipe = |name: &str, fuse: &str| {
+        let text = format!(
+            "seed = 5\n[train]\ntasks = [{digits:?}]\nlimit = 60\nsteps = 120\nrate = 1e-2\nbatch = 60\nkeep = \"last\"\nevaluate_every = 0\n[train.new]\nmodel_type = \"polyloom-mlp\"\nimage_size = 28\nnum_channels = 1\nhidden_sizes = [24]\nhidden_act = \"relu\"\n[train.fuse]\n{fuse}"
+        );
+        let file = dir.path().join(format!("{name}.toml"));
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    // `x` was tuned on digits: its answers alone teach another architecture.
+    let plain = recipe("plain", "sources = [\"x\"]\nlabels = false\nlambda = 0.0\n");
+    let done = polyloom(&["train", &plain, "-o", &at("small")]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let log = std::fs::read_to_string(dir.path().join("small/train.jsonl")).unwrap();
+    let steps: Vec<f64> = log
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["loss"].as_f64())
+        .collect();
+    let (first, last) = (steps[0], steps[steps.len() - 1]);
+    assert!(
+        last < 0.1 * first && last >= -1e-6,
+        "the divergence falls: {first} to {last}"
+    );
+    // Two sources and labels.
+    let both = recipe("both", "sources = [\"x\", \"y+nothing\"]\n");
+    let out = polyloom(&["train", &both, "-o", &at("no")]);
+    assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
+    // `y` knows clothes, not digits.
+    let other = recipe("other", "sources = [\"x\", \"y\"]\n");
+    let out = polyloom(&["train", &other, "-o", &at("other")]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        text(&out.stderr).contains("no head for"),
+        "{}",
+        text(&out.stderr)
+    );
+    for (fuse, why) in [
+        ("sources = []\n", "names no sources"),
+        (
+            "sources = [\"x\"]\nlabels = false\n",
+            "share of the loss on labels",
+        ),
+        ("sources = [\"x\"]\nlambda = 2.0\n", "in 0 to 1"),
+        ("sources = [\"x\"]\nrule = \"best\"\n", "unknown variant"),
+    ] {
+        let out = polyloom(&["train", &recipe("bad", fuse), "-o", &at("bad")]);
+        assert_eq!(out.status.code(), Some(2));
+        assert!(text(&out.stderr).contains(why), "{}", text(&out.stderr));
+    }
+}

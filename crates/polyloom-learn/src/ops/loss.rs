@@ -104,6 +104,69 @@ impl Op for CrossEntropy {
     }
 }
 
+const SOFT: &str = "soft cross-entropy";
+
+/// Mean over rows of the cross-entropy of the softmax of scores `[rows, classes]` with probabilities that are given,
+/// `targets` of the same number, row by row.
+///
+/// # Errors
+/// Another number of targets, scores without rows.
+pub fn soft_cross_entropy(scores: &Value, targets: &[f32]) -> Result<Value> {
+    let classes = width(scores, SOFT)?;
+    let rows = scores.data().elem_count() / classes;
+    if rows == 0 || rows * classes != targets.len() {
+        let dims = scores.dims();
+        return Err(Error::shape(
+            SOFT,
+            format!("scores {dims:?} for {} targets", targets.len()),
+        ));
+    }
+    if !cpu(&[scores]) {
+        let share: Vec<f32> = targets.iter().map(|t| t / rows as f32).collect();
+        let q = tensor(share, (rows, classes))?
+            .to_device(scores.data().device())
+            .during(SOFT)?;
+        return compose(SOFT, &[scores], move |t| composed(&t[0], &q));
+    }
+    let data = dense(scores.data(), SOFT)?;
+    let mut total = 0.0;
+    let mut gradient = Vec::with_capacity(targets.len());
+    for (z, q) in slice(&data)?
+        .chunks_exact(classes)
+        .zip(targets.chunks_exact(classes))
+    {
+        let top = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = z.iter().map(|x| f64::from(x - top).exp()).sum();
+        let log = f64::from(top) + sum.ln();
+        let mass: f64 = q.iter().map(|q| f64::from(*q)).sum();
+        for (z, q) in z.iter().zip(q) {
+            total += f64::from(*q) * (log - f64::from(*z));
+            let p = (f64::from(*z) - log).exp();
+            gradient.push((p * mass - f64::from(*q)) as f32 / rows as f32);
+        }
+    }
+    let value = tensor(vec![(total / rows as f64) as f32], ())?;
+    Ok(Value::made(value, Soft { gradient }, &[scores]))
+}
+
+struct Soft {
+    gradient: Vec<f32>,
+}
+
+impl Op for Soft {
+    fn name(&self) -> &'static str {
+        SOFT
+    }
+
+    fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {
+        let g: f32 = grad
+            .to_device(&Device::Cpu)
+            .and_then(|t| t.to_scalar())
+            .during(SOFT)?;
+        into.give_values(0, self.gradient.iter().map(|x| g * x).collect())
+    }
+}
+
 const ENTROPY: &str = "entropy";
 
 /// Mean over rows of the entropy of the softmax of scores `[rows, classes]`, in nats: how unsure a classifier is.

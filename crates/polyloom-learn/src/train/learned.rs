@@ -9,6 +9,7 @@ use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 use polyloom_core::rng::Stream;
 
+use super::fuse::Soft;
 use super::probe::{self, Seen, Target};
 use super::recipe::{Recipe, Start};
 use crate::engine::{slice, tensor};
@@ -42,6 +43,8 @@ pub struct Learned<'a> {
     pub feature: Feature,
     /// Places of its heads, one per target.
     pub heads: std::ops::Range<usize>,
+    /// What other models say of the training rows, by head; nothing where none is asked.
+    pub soft: Vec<Option<Soft>>,
 }
 
 impl Learned<'_> {
@@ -116,6 +119,7 @@ pub fn learned<'a>(
             validation,
             feature,
             heads: start..heads.len(),
+            soft: Vec::new(),
         });
     }
     for task in &tasks {

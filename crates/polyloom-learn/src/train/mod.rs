@@ -2,6 +2,7 @@
 //! of it ([`mod@write`]); [`session`] puts them together.
 
 pub mod augment;
+pub mod fuse;
 pub mod learned;
 pub mod log;
 pub mod lowrank;

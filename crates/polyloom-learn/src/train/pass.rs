@@ -103,7 +103,12 @@ pub(super) fn pass(
                     .map(|&i| task.train.wanted[place][i as usize].as_ref())
                     .collect();
                 let said = head.forward(source, features)?;
-                if let Some((value, _)) = loss(head, &said, &wanted, t.smoothing as f32)? {
+                let hard = loss(head, &said, &wanted, t.smoothing as f32)?.map(|(v, _)| v);
+                let value = match (task.soft.get(place), &t.fuse) {
+                    (Some(Some(soft)), Some(fuse)) => soft.mixed(fuse, hard, &said, &drawn[k])?,
+                    _ => hard,
+                };
+                if let Some(value) = value {
                     goals += 1;
                     of_task = Some(match of_task {
                         Some(sum) => ops::add(&sum, &value)?,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::fuse::Fuse;
 use super::optimiser::Tables;
 use super::schedule::Shape;
 use crate::tasks::Feature;
@@ -221,6 +222,8 @@ pub struct Train {
     pub head: HeadRecipe,
     /// Low-rank parts.
     pub lora: LoraRecipe,
+    /// Models whose answers are learned.
+    pub fuse: Option<Fuse>,
 }
 
 impl Default for Train {
@@ -262,6 +265,7 @@ impl Default for Train {
             freeze: Vec::new(),
             head: HeadRecipe::default(),
             lora: LoraRecipe::default(),
+            fuse: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use polyloom_core::hash::xxh3;
 use polyloom_core::{DType, dtype};
 use serde_json::json;
 
+use super::fuse;
 use super::learned::{Given, learned};
 use super::log::Log;
 use super::optimiser::{Optimiser, Rule};
@@ -136,7 +137,8 @@ impl Outcome {
 pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let (recipe, t) = (job.recipe, &job.recipe.train);
     let base = &job.model.weights;
-    let (tasks, heads) = learned(recipe, job.model, base, job.reader, job.tasks)?;
+    let (mut tasks, heads) = learned(recipe, job.model, base, job.reader, job.tasks)?;
+    fuse::ask(recipe, &mut tasks, &heads)?;
     let base = base.with(heads.iter().flat_map(Head::tensors));
     let used = used(job, &tasks, &heads, &base)?;
     let trainee = Trainee::new(recipe, base, &used, &heads)?;
@@ -378,6 +380,7 @@ fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<Strin
         t.max_length,
         t.smoothing,
         t.sampling,
+        t.fuse,
         format!("{hash:016x}"),
     ]);
     Ok(facts.to_string())

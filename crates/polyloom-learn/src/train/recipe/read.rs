@@ -166,6 +166,15 @@ impl Recipe {
                 "[train.head] start = \"probe\"",
             );
         }
+        if let Some(fuse) = &t.fuse {
+            if fuse.sources.is_empty() {
+                return bad(
+                    "`train.fuse` names no sources",
+                    "sources = [\"experts/a\", \"models/large\"]",
+                );
+            }
+            fuse.check()?;
+        }
         self.policy()?;
         self.dtype()?;
         Ok(())
@@ -224,6 +233,14 @@ impl Recipe {
         recipe.base = recipe.base.as_deref().map(beside).transpose()?;
         for task in &mut recipe.train.tasks {
             *task = beside(task)?;
+        }
+        if let Some(fuse) = &mut recipe.train.fuse {
+            for source in &mut fuse.sources {
+                *source = beside(source)?;
+            }
+            if let Some(heads) = &mut fuse.heads {
+                *heads = beside(&heads.display().to_string())?.into();
+            }
         }
         if let Start::From(folder) = &mut recipe.train.head.start {
             *folder = beside(&folder.display().to_string())?.into();
