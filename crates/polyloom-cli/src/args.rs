@@ -100,7 +100,7 @@ pub enum Command {
     Stats(Box<crate::args_stats::StatsArgs>),
     /// Learn how much of each expert goes into a merged model (AdaMerging, aTLAS)
     Tune(Box<crate::args_tune::TuneArgs>),
-    /// Store deltas small: masks over one shared vector; restore
+    /// Store deltas small, within bytes or a share of the scores; restore
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
@@ -459,20 +459,101 @@ pub struct DoctorArgs {
     after_help = "Examples:
   polyloom compress loom.toml --method tall -o bundle
   polyloom compress --base B experts/* --method emr -o bundle
-  polyloom compress restore bundle --task intent -o out/intent"
+  polyloom compress loom.toml --method lowrank --budget 2MB -o bundle
+  polyloom compress loom.toml --keep 99% -o bundle      (compares methods on validation rows)
+  polyloom compress restore bundle --task intent -o out/intent
+  polyloom compress prune models/joint -t digits,fashion --bound 2% -o out/small
+
+Methods: tall, emr, magnitude_mask, lowrank, bits, graft.
+Keys of [compress] with their defaults: docs/reference/compressing.md"
 )]
 pub struct CompressArgs {
     #[command(subcommand)]
     pub command: Option<CompressCommand>,
+    /// Bytes of the deltas at most, such as 2MB; without --method or --keep the best of all methods
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<String>,
+    /// Share of the experts' scores that is kept at least, such as 99%: the smallest of all methods
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub keep: Option<f64>,
     #[command(flatten)]
     pub merge: MergeArgs,
+    #[command(flatten)]
+    pub places: crate::args_tasks::Places,
+}
+
+/// Parses `99%` and `0.99`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, by) = match text.trim().strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    let found = number.trim().parse::<f64>().ok().map(|x| x * by);
+    found
+        .filter(|x| *x > 0.0 && *x <= 1.0)
+        .ok_or_else(|| "a share, such as 99% or 0.99".to_owned())
 }
 
 /// What to do with a bundle.
 #[derive(Debug, Subcommand)]
 pub enum CompressCommand {
-    /// Write the model of one task of a mask bundle
+    /// Write the model of one task of a bundle
     Restore(RestoreArgs),
+    /// Remove heads and channels of a model that several tasks share, within a bound of every task
+    Prune(PruneArgs),
+}
+
+/// `polyloom compress prune`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom compress prune models/joint -t digits,fashion --bound 2% -o out/small
+  polyloom compress prune models/joint -t digits,fashion --bound 5% --target 30% -o out/small")]
+pub struct PruneArgs {
+    /// The model, with heads of its tasks
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Tasks whose losses are bounded: ids or spec files
+    #[arg(
+        short,
+        long = "task",
+        visible_alias = "tasks",
+        value_name = "TASK",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub tasks: Vec<String>,
+    /// Folder of heads [default: heads/ of the model]
+    #[arg(long, value_name = "DIR")]
+    pub heads: Option<PathBuf>,
+    /// Preparation of pictures [default: that of the model]
+    #[arg(long, value_name = "FILE")]
+    pub preprocessor: Option<PathBuf>,
+    /// Largest rise of a task's loss, as a share of it
+    #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = share)]
+    pub bound: f64,
+    /// Share of the work of heads and channels that is saved at most
+    #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
+    pub target: f64,
+    /// Split whose rows tell the losses
+    #[arg(long, value_name = "NAME", default_value = "validation")]
+    pub split: String,
+    /// Rows of each task at most
+    #[arg(short = 'L', long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Tokens of a text at most
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Output folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace an existing output folder
+    #[arg(long)]
+    pub force: bool,
+    /// Skip fsync: complete for other programs at once, not yet safe against a power cut
+    #[arg(long)]
+    pub no_sync: bool,
+    #[command(flatten)]
+    pub places: crate::args_tasks::Places,
 }
 
 /// `polyloom compress restore`

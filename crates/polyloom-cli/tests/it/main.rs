@@ -9,6 +9,7 @@
 mod adapt_moe;
 mod board;
 mod compare;
+mod compress;
 mod diff;
 #[cfg(feature = "hub")]
 mod download;

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use super::relative::Buckets;
-use super::{Batch, Point, Source};
+use super::{Batch, LayerParts, Point, Source, heads_of};
 use crate::engine::Value;
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation, Attend, Mask};
@@ -256,6 +256,22 @@ impl Bert {
         buckets.bias(&table, length, length).map(Some)
     }
 
+    /// Names of the linear layers of every layer.
+    #[must_use]
+    pub fn layers(&self) -> Vec<LayerParts> {
+        let n = &self.names;
+        let of = |layer: usize| {
+            let name = |part: &str| self.name(&format!("{}.{layer}.{part}", n.layers));
+            LayerParts {
+                inward: [n.query, n.key, n.value].map(name),
+                joined: name(n.joined),
+                up: name(n.up),
+                down: name(n.down),
+            }
+        };
+        (0..self.config.num_hidden_layers).map(of).collect()
+    }
+
     /// The last hidden states, `[sequences, length, hidden_size]`.
     ///
     /// # Errors
@@ -274,8 +290,11 @@ impl Bert {
             let name = |part: &str| self.name(&format!("{}.{layer}.{part}", n.layers));
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
             let place = |i: u64| 3 * layer as u64 + i;
+            let query = part(n.query, &x)?;
+            let c = &self.config;
+            let heads = heads_of(&query, c.hidden_size, c.num_attention_heads);
             let rule = weights.attending(
-                Attend::full(self.config.num_attention_heads),
+                Attend::full(heads),
                 self.config.attention_probs_dropout_prob,
                 place(1),
             );
@@ -283,13 +302,7 @@ impl Bert {
                 keys: hidden.as_ref(),
                 bias: bias.as_ref(),
             };
-            let seen = ops::attention(
-                &part(n.query, &x)?,
-                &part(n.key, &x)?,
-                &part(n.value, &x)?,
-                rule,
-                mask,
-            )?;
+            let seen = ops::attention(&query, &part(n.key, &x)?, &part(n.value, &x)?, rule, mask)?;
             let seen = weights.dropped(part(n.joined, &seen)?, joined, place(2))?;
             let seen = weights.pass(Point::Attention(layer), seen)?;
             x = weights.layer_norm(

@@ -20,5 +20,6 @@ pub mod t5;
 mod tokens;
 pub mod vit;
 
-pub use source::{Plain, Point, Source, Trained};
+pub(crate) use source::heads_of;
+pub use source::{LayerParts, Plain, Point, Source, Trained};
 pub use tokens::{Batch, Tokens, mean_weights};

@@ -96,6 +96,29 @@ pub trait Source {
     }
 }
 
+/// Names of the linear layers of a layer, without `.weight` and `.bias`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerParts {
+    /// Queries, keys, values.
+    pub inward: [String; 3],
+    /// What joins the heads.
+    pub joined: String,
+    /// Into the feed-forward part.
+    pub up: String,
+    /// Out of it.
+    pub down: String,
+}
+
+/// Heads of a layer, by the width of its queries: a layer may have lost some (`polyloom compress prune`), each keeps its width.
+pub(crate) fn heads_of(query: &Value, hidden: usize, heads: usize) -> usize {
+    let width = query.dims().last().copied().unwrap_or(0);
+    match hidden / heads.max(1) {
+        0 => heads,
+        dim if width.is_multiple_of(dim) && width > 0 => width / dim,
+        _ => heads,
+    }
+}
+
 /// Seed of a place of the model, of that of the pass.
 fn place_seed(seed: u64, place: u64) -> u64 {
     seed.wrapping_mul(1009).wrapping_add(place)

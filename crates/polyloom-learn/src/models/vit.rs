@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::{Point, Source};
+use super::{LayerParts, Point, Source, heads_of};
 use crate::engine::Value;
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation, Attend, Mask};
@@ -130,6 +130,29 @@ impl Vit {
         })
     }
 
+    /// Names of the linear layers of every layer.
+    ///
+    /// # Errors
+    /// Never in practice: weights in memory.
+    pub fn layers(&self, weights: &dyn Source) -> Result<Vec<LayerParts>> {
+        let newer = format!("{}layers.0.attention.q_proj.weight", self.prefix);
+        let n = if weights.find(&newer)?.is_some() {
+            NEWER
+        } else {
+            HUB
+        };
+        let of = |layer: usize| {
+            let name = |part: &str| format!("{}{}.{layer}.{part}", self.prefix, n.layers);
+            LayerParts {
+                inward: [n.query, n.key, n.value].map(name),
+                joined: name(n.joined),
+                up: name(n.up),
+                down: name(n.down),
+            }
+        };
+        Ok((0..self.config.num_hidden_layers).map(of).collect())
+    }
+
     /// The last hidden states `[images, 1 + patches, hidden_size]`, the class token first, of pixels `[images, channels,
     /// height, width]`.
     ///
@@ -187,15 +210,17 @@ impl Vit {
             let name = |part: &str| name(&format!("{}.{layer}.{part}", n.layers));
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
             let place = |i: u64| 3 * layer as u64 + i;
+            let y =
+                weights.layer_norm(&name("layernorm_before"), &x, self.config.layer_norm_eps)?;
+            let query = part(n.query, &y)?;
+            let heads = heads_of(&query, c.hidden_size, c.num_attention_heads);
             let rule = weights.attending(
-                Attend::full(c.num_attention_heads),
+                Attend::full(heads),
                 c.attention_probs_dropout_prob,
                 place(1),
             );
-            let y =
-                weights.layer_norm(&name("layernorm_before"), &x, self.config.layer_norm_eps)?;
             let seen = ops::attention(
-                &part(n.query, &y)?,
+                &query,
                 &part(n.key, &y)?,
                 &part(n.value, &y)?,
                 rule,

@@ -3,6 +3,7 @@
 mod adapters;
 mod case;
 mod clip;
+mod compress;
 mod differences;
 mod dropout;
 mod fresh;

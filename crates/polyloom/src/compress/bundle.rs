@@ -338,6 +338,17 @@ fn code(
     Ok(())
 }
 
+/// What a bundle calls the task of an expert: its id, or the expert's name where it has none or names a file.
+#[must_use]
+pub fn task_id(model: &crate::recipe::Model) -> String {
+    let plain = |task: &String| {
+        let mut parts = std::path::Path::new(task).components();
+        parts.all(|c| matches!(c, std::path::Component::Normal(_))) && !task.ends_with(".toml")
+    };
+    let task = model.task.as_ref().filter(|t| plain(t));
+    task.unwrap_or(&model.name).clone()
+}
+
 /// Tasks of the experts; each has its own.
 pub(super) fn tasks(plan: &Plan) -> Result<Vec<TaskRecord>> {
     let experts: &[usize] = plan.groups.first().map_or(&[], |g| &g.experts);
@@ -346,7 +357,7 @@ pub(super) fn tasks(plan: &Plan) -> Result<Vec<TaskRecord>> {
         .map(|e| {
             let model = &plan.models[*e].model;
             TaskRecord {
-                id: model.task.clone().unwrap_or_else(|| model.name.clone()),
+                id: task_id(model),
                 expert: model.name.clone(),
             }
         })

@@ -9,6 +9,6 @@ pub mod mask;
 mod restore;
 mod single;
 
-pub use bundle::{Accounting, Bundle, Extra, METHODS, accounting, write};
+pub use bundle::{Accounting, Bundle, Extra, METHODS, accounting, task_id, write};
 pub use restore::{RestoreOptions, Restorer, restore};
 pub use single::{Deltas, write_deltas};

@@ -1,0 +1,139 @@
+//! `polyloom compress` as a user meets it, where models are looked at: two experts of a small perceptron.
+
+use super::tune::family;
+use super::{polyloom, text};
+
+#[test]
+fn every_method_makes_a_bundle_that_restores() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = family(dir.path());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let run = |args: &[&str]| {
+        let out = polyloom(args);
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        (text(&out.stdout), text(&out.stderr))
+    };
+    for (method, more) in [
+        ("tall", &["--set", "compress.store=f16"][..]),
+        ("lowrank", &["--budget", "20KB"]),
+        ("bits", &["--set", "compress.scale=row"]),
+        ("graft", &["--set", "compress.density=0.05"]),
+        (
+            "graft",
+            &[
+                "--set",
+                "compress.learned=true",
+                "--set",
+                "compress.density=0.05",
+                "--set",
+                "compress.passes=2",
+                "--set",
+                "compress.limit=40",
+            ],
+        ),
+    ] {
+        let bundle = at("bundle");
+        let mut args = vec![
+            "compress", &recipe, "--method", method, "-o", &bundle, "--force",
+        ];
+        args.extend(more);
+        let (_, said) = run(&args);
+        assert!(said.contains("of the experts' size"), "{said}");
+        if method == "tall" {
+            assert!(
+                said.contains("mask_lambda 0.2: mean") && said.contains("y: mask_lambda"),
+                "{said}"
+            );
+        }
+        if method == "lowrank" {
+            let size: u64 = ["x", "y"]
+                .map(|t| {
+                    std::fs::metadata(dir.path().join(format!("bundle/deltas/{t}.safetensors")))
+                        .unwrap()
+                        .len()
+                })
+                .iter()
+                .sum();
+            assert!(size <= 20_000 && size > 15_000, "{size}");
+        }
+        if method == "graft" {
+            assert!(
+                said.contains("% of the weights; calibration error"),
+                "{said}"
+            );
+        }
+        run(&[
+            "compress",
+            "restore",
+            &bundle,
+            "--task",
+            "y",
+            "-o",
+            &at("y-again"),
+            "--force",
+        ]);
+        assert!(dir.path().join("y-again/model.safetensors").exists());
+        let (said, _) = run(&["inspect", &bundle]);
+        assert!(said.contains(&format!("bundle, {method}")), "{said}");
+    }
+    let out = polyloom(&[
+        "compress",
+        &recipe,
+        "--method",
+        "lowrank",
+        "-o",
+        &at("none"),
+    ]);
+    assert!(
+        text(&out.stderr).contains("--budget 2MB"),
+        "{}",
+        text(&out.stderr)
+    );
+    assert_eq!(out.status.code(), Some(2));
+}
+
+#[test]
+fn methods_are_compared_and_the_smallest_that_keeps_enough_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = family(dir.path());
+    let bundle = dir.path().join("front").display().to_string();
+    let out = polyloom(&["compress", &recipe, "--keep", "95%", "-o", &bundle]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let said = text(&out.stdout);
+    assert!(
+        said.lines()
+            .all(|l| l.chars().count() <= 80 || l.contains('/')),
+        "{said}"
+    );
+    assert!(said.contains("> ") && said.contains("lowrank"), "{said}");
+    let record = std::fs::read_to_string(dir.path().join("front/front.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["schema"], "polyloom.front/1");
+    assert_eq!(record["split"], "validation");
+    let chosen = &record["candidates"][record["chosen"].as_u64().unwrap() as usize];
+    assert!(chosen["kept"]["share"].as_f64().unwrap() >= 0.95);
+    for c in record["candidates"].as_array().unwrap() {
+        let enough = c["kept"]["share"].as_f64().unwrap() >= 0.95;
+        assert!(!enough || c["bytes"].as_u64() >= chosen["bytes"].as_u64());
+    }
+    let plot = std::fs::read_to_string(dir.path().join("front/front.svg")).unwrap();
+    assert!(plot.starts_with("<svg xmlns"));
+    let hidden = std::fs::read_dir(dir.path()).unwrap().flatten();
+    let left: Vec<_> = hidden
+        .filter(|e| e.file_name().to_string_lossy().contains("trials"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let out = polyloom(&[
+        "compress",
+        &recipe,
+        "--budget",
+        "100B",
+        "-o",
+        &format!("{bundle}2"),
+    ]);
+    assert!(
+        text(&out.stderr).contains("nothing that was tried"),
+        "{}",
+        text(&out.stderr)
+    );
+}

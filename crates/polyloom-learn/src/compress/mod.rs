@@ -1,0 +1,15 @@
+//! Deltas stored small, measured: thresholds and grafts chosen on rows, methods compared at several sizes.
+//!
+//! Formats and closed forms are those of [`polyloom::compress`]; here is what needs a forward pass.
+
+pub mod front;
+pub mod graft;
+pub mod judge;
+pub mod make;
+pub mod prune;
+pub mod pruning;
+pub mod recipe;
+pub mod session;
+
+pub use recipe::{Compress, Method};
+pub use session::{compare, compress};

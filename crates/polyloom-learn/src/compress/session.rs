@@ -1,0 +1,836 @@
+//! A run from recipe to bundle: thresholds searched, grafts learned, methods compared at several sizes.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom::compress::{Accounting, Deltas, Extra, task_id};
+use polyloom::plan::Plan;
+use polyloom::plan::execute::Report;
+use polyloom_core::writer::{FolderOptions, OutputFolder};
+use serde_json::json;
+
+use super::front::{Candidate, choose, mark, plot, table};
+use super::graft::{self, Pass};
+use super::judge::{Judge, Kept, Score, kept};
+use super::make::{Factors, Maker, Parts, bits, flat, grafted, moved, overlap};
+use super::recipe::{Compress, Method, ScaleOf};
+use crate::engine::{Parameters, tensor};
+use crate::error::{Error, Result};
+use crate::image::PREPROCESSOR;
+use crate::models::{Source, Trained};
+use crate::ops;
+use crate::tasks::forward::features;
+use crate::tasks::seen::{Place, Seen, seen};
+use crate::tasks::{Head, Shown};
+use crate::train::Given;
+use crate::train::objective::loss;
+use crate::tune::session::drawn;
+
+/// What happens.
+pub enum Told<'t> {
+    /// Rows are read, the experts are scored.
+    Begun {
+        /// Tasks with their rows.
+        rows: Vec<(String, usize)>,
+        /// What the experts score.
+        experts: &'t [Score],
+    },
+    /// A threshold of TALL was tried on all tasks.
+    Threshold(f64, &'t [Score]),
+    /// A pass of a task's graft.
+    Graft(&'t str, &'t Pass),
+    /// A bundle was made and looked at.
+    Candidate(&'t Candidate),
+}
+
+/// Hears what happens; false stops the run.
+pub type Watch<'w> = &'w mut dyn FnMut(&Told<'_>) -> bool;
+
+/// Grafts that were made.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Grafts {
+    /// Task, share of the weights, calibration error of base, expert and graft on the rows that decide.
+    pub tasks: Vec<(String, f64, [Option<f64>; 3])>,
+    /// For every pair of tasks the share of the first one's entries that the second one grafts too.
+    pub overlap: Vec<Vec<f64>>,
+}
+
+/// A bundle that is there.
+pub struct Done {
+    /// The folder.
+    pub report: Report,
+    /// Its storage.
+    pub accounting: Accounting,
+    /// Thresholds that were chosen, by task.
+    pub lambdas: Option<Vec<(String, f64)>>,
+    /// Grafts.
+    pub grafts: Option<Grafts>,
+    /// Share of the experts' scores on the rows that decide, where there are any.
+    pub kept: Option<Kept>,
+    /// What was compared, and the place of what was chosen.
+    pub front: Option<(Vec<Candidate>, usize)>,
+}
+
+struct Shop<'a, 'w> {
+    maker: &'a Maker<'a>,
+    plan: &'a Plan,
+    deltas: Deltas<'a>,
+    /// Ids of the experts' tasks.
+    names: Vec<String>,
+    looks: Option<Looks>,
+    given: &'a [Given],
+    trials: Trials,
+    watch: Watch<'w>,
+}
+
+/// What is looked at, and what experts and base score.
+struct Looks {
+    judge: Judge,
+    experts: Vec<Score>,
+}
+
+/// A folder beside the output that goes when the run ends.
+struct Trials {
+    root: PathBuf,
+    next: usize,
+}
+
+impl Trials {
+    fn beside(target: &Path) -> Self {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let root = format!(".{name}.trials-{}", std::process::id());
+        Self {
+            root: target.with_file_name(root),
+            next: 0,
+        }
+    }
+
+    fn folder(&mut self) -> Result<PathBuf> {
+        let at = &self.root;
+        std::fs::create_dir_all(at).map_err(|e| polyloom_core::Error::io(at, "create", e))?;
+        self.next += 1;
+        Ok(self.root.join(self.next.to_string()))
+    }
+}
+
+impl Drop for Trials {
+    fn drop(&mut self) {
+        // What cannot be removed stays; there is nobody left to tell.
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// Makes a bundle by one method.
+///
+/// # Errors
+/// What a plan, tasks, models and files report; low-rank deltas without a budget.
+pub fn compress(
+    maker: &Maker<'_>,
+    method: Method,
+    given: &[Given],
+    target: &Path,
+    watch: Watch<'_>,
+) -> Result<Done> {
+    let s = maker.settings;
+    let search = method == Method::Tall && !s.grid().is_empty();
+    let plan = maker.plan(Method::Bits, &[])?;
+    let needed = needs_rows(s, Some(method));
+    let mut shop = Shop::open(maker, &plan, given, needed, target, watch)?;
+    let extras = shop.extras()?;
+    let mut lambdas = None;
+    let mut grafts = None;
+    let (report, accounting) = if method.is_masks() {
+        let found = match search {
+            true => Some(shop.thresholds()?),
+            false => None,
+        };
+        let done = maker.masks(method, found.as_deref(), target, &extras)?;
+        lambdas = found.map(|f| shop.names.iter().cloned().zip(f).collect());
+        done
+    } else {
+        let (parts, about) = match method {
+            Method::Lowrank => {
+                let budget = budget(s.budget.as_deref())?.ok_or_else(|| {
+                    MergeError::plan("no-budget", "low-rank deltas need a budget").hint(
+                        "--budget 2MB, or --keep 99% for the smallest that keeps so much of the scores",
+                    )
+                })?;
+                let factors = Factors::new(&shop.deltas, s.axis, s.floor, maker.store()?)?;
+                let about = vec![
+                    ("budget", budget.to_string()),
+                    ("weighted", factors.weighted.to_string()),
+                ];
+                (factors.parts(&shop.deltas, budget)?, about)
+            }
+            Method::Graft => {
+                let parts = shop.grafts(s.density)?;
+                grafts = Some(parts.clone());
+                let about = vec![
+                    ("density", s.density.to_string()),
+                    ("learned", s.learned.to_string()),
+                ];
+                (parts, about)
+            }
+            _ => (
+                bits(&shop.deltas, s.scale)?,
+                vec![("scale", format!("{:?}", s.scale).to_lowercase())],
+            ),
+        };
+        maker.deltas(method, &about, &parts, target, &extras)?
+    };
+    let scores = shop.scores(&report.output)?;
+    let grafts = match grafts {
+        Some(parts) => Some(shop.told(&parts, scores.as_deref())?),
+        None => None,
+    };
+    Ok(Done {
+        kept: scores.map(|s| shop.kept(&s)),
+        report,
+        accounting,
+        lambdas,
+        grafts,
+        front: None,
+    })
+}
+
+/// Whether a method looks at rows: to search or learn, or because heads are named, which then go into the bundle.
+#[must_use]
+pub fn needs_rows(settings: &Compress, method: Option<Method>) -> bool {
+    let search = method == Some(Method::Tall) && !settings.grid().is_empty();
+    search || (method == Some(Method::Graft) && settings.learned) || settings.heads.is_some()
+}
+
+/// Compares methods at several sizes and writes what is asked for: with `keep` the smallest bundle that keeps such a share
+/// of the experts' scores, else the best; within `budget`.
+///
+/// # Errors
+/// As [`compress`]; nothing that does what is asked (the message holds the table).
+pub fn compare(
+    maker: &Maker<'_>,
+    given: &[Given],
+    target: &Path,
+    watch: Watch<'_>,
+) -> Result<Done> {
+    let s = maker.settings;
+    if target.exists() && !maker.writing.force {
+        return Err(Error::file(target, "exists already")
+            .hint("choose another name or pass --force to replace it"));
+    }
+    let plan = maker.plan(Method::Bits, &[])?;
+    let most = budget(s.budget.as_deref())?;
+    let mut shop = Shop::open(maker, &plan, given, true, target, watch)?;
+    let mut all = Vec::new();
+    for method in s.tried() {
+        shop.candidates(method, most, &mut all)?;
+    }
+    mark(&mut all);
+    let Some(chosen) = choose(&all, most, s.keep) else {
+        let asked = match (s.keep, most) {
+            (Some(k), Some(_)) => format!(
+                "{:.1} % of the experts' scores within the budget",
+                100.0 * k
+            ),
+            (Some(k), None) => format!("{:.1} % of the experts' scores", 100.0 * k),
+            _ => "the budget".into(),
+        };
+        let what = format!(
+            "nothing that was tried keeps {asked}:\n{}",
+            table(&all, None)
+        );
+        return Err(MergeError::plan("no-bundle", what)
+            .hint("a larger --budget, a lower --keep, or other compress.methods")
+            .into());
+    };
+    let tasks: Vec<&str> = shop.names.iter().map(String::as_str).collect();
+    let record = json!({
+        "schema": "polyloom.front/1",
+        "split": s.split,
+        "tasks": tasks,
+        "rows": shop.looks.as_ref().map(|l| l.judge.rows()),
+        "experts": shop.looks.as_ref().map(|l| l.experts.iter().map(|e| e.value).collect::<Vec<_>>()),
+        "budget": most,
+        "keep": s.keep,
+        "candidates": all,
+        "chosen": chosen,
+    });
+    let text =
+        serde_json::to_string_pretty(&record).map_err(|e| Error::file(target, e.to_string()))?;
+    let mut extras = shop.extras()?;
+    extras.push(("front.json".into(), format!("{text}\n").into_bytes()));
+    extras.push((
+        "front.svg".into(),
+        plot(&all, Some(chosen), s.keep).into_bytes(),
+    ));
+    let output = copied(&all[chosen].folder, target, maker, &extras)?;
+    let one = &all[chosen];
+    Ok(Done {
+        report: Report {
+            output,
+            tensors: shop.deltas.tensors().len(),
+            bytes: one.bytes,
+            files: Vec::new(),
+            synced: !maker.writing.no_sync,
+            overflow: Vec::new(),
+            notes: Vec::new(),
+        },
+        accounting: one.accounting,
+        lambdas: None,
+        grafts: None,
+        kept: Some(one.kept.clone()),
+        front: Some((all, chosen)),
+    })
+}
+
+/// Bytes of a budget.
+fn budget(text: Option<&str>) -> Result<Option<u64>> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let upper = text.trim().to_ascii_uppercase();
+    let units = [
+        ("KIB", 1024.0),
+        ("MIB", 1_048_576.0),
+        ("GIB", 1_073_741_824.0),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("B", 1.0),
+        ("", 1.0),
+    ];
+    let found = units
+        .iter()
+        .find_map(|(unit, by)| Some(upper.strip_suffix(unit)?.trim().parse::<f64>().ok()? * by));
+    match found.filter(|b| *b >= 1.0 && b.is_finite()) {
+        Some(bytes) => Ok(Some(bytes as u64)),
+        None => {
+            let what = format!("`{text}` is no number of bytes");
+            Err(MergeError::plan("bad-budget", what)
+                .hint("such as 2MB or 500KB")
+                .into())
+        }
+    }
+}
+
+/// The bundle of a trial at its place, with files beside it.
+fn copied(from: &Path, target: &Path, maker: &Maker<'_>, extras: &[Extra]) -> Result<PathBuf> {
+    let folder = OutputFolder::create(
+        target,
+        FolderOptions {
+            force: maker.writing.force,
+            no_sync: maker.writing.no_sync,
+            ..FolderOptions::default()
+        },
+    )?;
+    let mut open = vec![PathBuf::new()];
+    while let Some(at) = open.pop() {
+        let here = from.join(&at);
+        let io = |e| polyloom_core::Error::io(&here, "read", e);
+        for entry in std::fs::read_dir(&here).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = at.join(entry.file_name());
+            if entry.path().is_dir() {
+                open.push(name);
+            } else {
+                folder.copy_file(&entry.path(), &name)?;
+            }
+        }
+    }
+    for (name, bytes) in extras {
+        folder.write_file(name, bytes)?;
+    }
+    Ok(folder.commit()?)
+}
+
+impl<'a, 'w> Shop<'a, 'w> {
+    fn open(
+        maker: &'a Maker<'a>,
+        plan: &'a Plan,
+        given: &'a [Given],
+        needed: bool,
+        target: &Path,
+        watch: Watch<'w>,
+    ) -> Result<Self> {
+        let experts = plan.groups.first().map_or(&[][..], |g| &g.experts);
+        let names = experts.iter().map(|e| task_id(&plan.models[*e].model));
+        let names = names.collect();
+        let mut shop = Self {
+            maker,
+            plan,
+            deltas: Deltas::new(plan)?,
+            names,
+            looks: None,
+            given,
+            trials: Trials::beside(target),
+            watch,
+        };
+        if needed {
+            shop.look()?;
+        }
+        Ok(shop)
+    }
+
+    fn tell(&mut self, told: &Told<'_>) -> Result<()> {
+        match (self.watch)(told) {
+            true => Ok(()),
+            false => Err(polyloom_core::Error::Interrupted.into()),
+        }
+    }
+
+    fn places(&self) -> (String, Vec<(String, Option<String>)>) {
+        let path = |model: usize| {
+            let m = &self.plan.models[model];
+            match &m.adapter {
+                Some(adapter) => format!("{}+{}", m.path.display(), adapter.display()),
+                None => m.path.display().to_string(),
+            }
+        };
+        let experts = self.plan.groups.first().map_or(&[][..], |g| &g.experts);
+        let experts = experts
+            .iter()
+            .map(|e| (path(*e), self.plan.models[*e].model.task.clone()));
+        (path(self.plan.recipe.base.unwrap_or(0)), experts.collect())
+    }
+
+    /// Reads the rows and scores the experts.
+    fn look(&mut self) -> Result<()> {
+        let problem = if self.given.len() != self.names.len() {
+            Some("every expert needs a `task`")
+        } else if self.deltas.base_model().model.strip_prefix.is_some()
+            || self.deltas.base_model().model.add_prefix.is_some()
+        {
+            Some("the base's names must be its own (no `strip_prefix`, `add_prefix`)")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            let what = format!("{problem} for models to be looked at");
+            return Err(MergeError::plan("no-task", what).hint("[[expert]] task = \"...\"; without rows: compress.lambdas = [] keeps the thresholds of the recipe").into());
+        }
+        let (base, experts) = self.places();
+        let experts: Vec<Place<'_>> = experts.iter().map(|(p, t)| (&**p, t.as_deref())).collect();
+        let mut judge = Judge::open(self.maker.settings, &base, &experts, self.given)?;
+        let mut scores = Vec::new();
+        for expert in 0..self.names.len() {
+            scores.push(judge.score(expert, self.tensors(expert)?)?);
+        }
+        let rows = self.names.iter().cloned().zip(judge.rows()).collect();
+        self.tell(&Told::Begun {
+            rows,
+            experts: &scores,
+        })?;
+        self.looks = Some(Looks {
+            judge,
+            experts: scores,
+        });
+        Ok(())
+    }
+
+    /// An expert's tensors.
+    fn tensors(&self, expert: usize) -> Result<Vec<(String, crate::engine::Tensor)>> {
+        let all = self.deltas.tensors();
+        let one = |(t, out): (usize, &&polyloom_core::writer::OutTensor)| {
+            let values = tensor(self.deltas.expert(expert, t)?, out.shape.clone())?;
+            Ok((out.name.clone(), values))
+        };
+        all.iter().enumerate().map(one).collect()
+    }
+
+    fn scores(&mut self, folder: &Path) -> Result<Option<Vec<Score>>> {
+        let names = self.names.clone();
+        self.looks
+            .as_mut()
+            .map(|l| l.judge.bundle(folder, &names))
+            .transpose()
+    }
+
+    fn kept(&self, scores: &[Score]) -> Kept {
+        let experts = self.looks.as_ref().map_or(&[][..], |l| &l.experts);
+        kept(scores, experts, self.maker.settings.seed)
+    }
+
+    /// Heads and the preparation of pictures, where the recipe names them: a restored model is then whole.
+    fn extras(&self) -> Result<Vec<Extra>> {
+        let s = self.maker.settings;
+        let mut found = Vec::new();
+        if let (Some(looks), Some(_)) = (&self.looks, &s.heads) {
+            for (task, name) in self.names.iter().enumerate() {
+                for head in looks.judge.heads(task) {
+                    // A bundle's task may go by a shorter name than the head's.
+                    let rest = head
+                        .task
+                        .strip_prefix(&*self.given[task].spec.id)
+                        .unwrap_or("");
+                    let file = Head::path(Path::new("heads"), &format!("{name}{rest}"));
+                    found.push((file.display().to_string(), head.bytes()?));
+                }
+            }
+        }
+        if let Some(file) = &s.preprocessor {
+            let bytes =
+                std::fs::read(file).map_err(|e| polyloom_core::Error::io(file, "read", e))?;
+            found.push((PREPROCESSOR.into(), bytes));
+        }
+        Ok(found)
+    }
+
+    /// The threshold of every task that scores best, the smaller of equals by score and loss.
+    fn thresholds(&mut self) -> Result<Vec<f64>> {
+        let n = self.names.len();
+        let mut best: Vec<Option<(f64, Score)>> = vec![None; n];
+        for lambda in self.maker.settings.grid() {
+            let folder = self.trials.folder()?;
+            self.maker
+                .masks(Method::Tall, Some(&vec![lambda; n]), &folder, &[])?;
+            let scores = self.scores(&folder)?.unwrap_or_default();
+            std::fs::remove_dir_all(&folder)
+                .map_err(|e| polyloom_core::Error::io(&folder, "remove", e))?;
+            self.tell(&Told::Threshold(lambda, &scores))?;
+            for (best, score) in best.iter_mut().zip(scores) {
+                if best.as_ref().is_none_or(|(_, b)| score.beats(b)) {
+                    *best = Some((lambda, score));
+                }
+            }
+        }
+        Ok(best.into_iter().map(|b| b.map_or(0.4, |b| b.0)).collect())
+    }
+
+    /// Grafts of all tasks.
+    fn grafts(&mut self, density: f64) -> Result<Parts> {
+        let mut parts = Vec::with_capacity(self.names.len());
+        for expert in 0..self.names.len() {
+            let delta = flat(&self.deltas, expert)?;
+            let mask = match self.maker.settings.learned {
+                true => self.learned(expert, delta, density)?,
+                false => moved(&delta, density),
+            };
+            parts.push(grafted(&self.deltas, expert, &mask)?);
+        }
+        Ok(parts)
+    }
+
+    fn learned(&mut self, task: usize, mut delta: Vec<f32>, density: f64) -> Result<Vec<bool>> {
+        let s = self.maker.settings;
+        let (base, experts) = self.places();
+        let experts: Vec<Place<'_>> = experts.iter().map(|(p, t)| (&**p, t.as_deref())).collect();
+        let entries = (delta.len() as f64 * density) as usize;
+        let Some(looks) = &mut self.looks else {
+            return Err(MergeError::Internal("a learned graft without rows".into()).into());
+        };
+        let given = &self.given[task];
+        let tensors = self.deltas.tensors();
+        // Embeddings and heads stay out.
+        let mut at = 0;
+        for t in &tensors {
+            let n: usize = t.shape.iter().product();
+            if t.name.contains("embeddings")
+                || t.name.contains("embed_tokens")
+                || polyloom::plan::names::is_head(&t.name)
+            {
+                delta[at..at + n].fill(0.0);
+            }
+            at += n;
+        }
+        let rows = {
+            let (opened, reader) = (looks.judge.opened(), looks.judge.reader());
+            let heads = s.heads.as_deref();
+            seen(
+                (&base, &experts, heads),
+                given,
+                opened,
+                reader,
+                (&s.train, s.limit),
+                "compress",
+            )?
+        };
+        let mut start = Vec::with_capacity(delta.len());
+        let mut named = Vec::new();
+        for (t, out) in tensors.iter().enumerate() {
+            let values = self.deltas.base(t)?;
+            start.extend_from_slice(&values);
+            named.push((out.name.clone(), tensor(values, out.shape.clone())?));
+        }
+        let merged = Parameters::new(named)?;
+        let settings = graft::Settings {
+            entries,
+            bias: s.mask_bias as f32,
+            rate: s.rate as f32,
+            passes: s.passes,
+        };
+        let patch = graft::start(&delta, density);
+        // The passes look at the judge's model, the scores change the judge: taken apart by a cell.
+        let judge = std::cell::RefCell::new(&mut looks.judge);
+        let mut gradient = |g: &[f32], pass: u32| -> Result<Vec<f32>> {
+            merged.update(|weights, _| {
+                for (((w, b), d), g) in weights.iter_mut().zip(&start).zip(&delta).zip(g) {
+                    *w = b + g * d;
+                }
+            })?;
+            let judge = judge.borrow();
+            let frozen = judge
+                .opened()
+                .model
+                .weights
+                .with(rows.heads.iter().flat_map(Head::tensors));
+            let source = Trained {
+                parameters: &merged,
+                frozen: &frozen,
+                seed: None,
+            };
+            let mut total = vec![0f32; delta.len()];
+            for batch in 0..s.batches {
+                let number = pass * s.batches as u32 + batch as u32;
+                let places = drawn(rows.rows.len(), s.batch, s.seed, task, number);
+                let value = supervised(&judge, &source, &rows, &places)?;
+                let mut found = merged.gradients()?;
+                value.backward_into(&mut found)?;
+                let own = merged.gathered(&found)?;
+                total
+                    .iter_mut()
+                    .zip(own.iter())
+                    .for_each(|(t, g)| *t += g / s.batches as f32);
+            }
+            Ok(total)
+        };
+        let mut score = |mask: &[bool]| -> Result<Score> {
+            let mut at = 0;
+            let mut all = Vec::with_capacity(tensors.len());
+            for (t, out) in tensors.iter().enumerate() {
+                let (mut values, own) = (self.deltas.base(t)?, self.deltas.expert(task, t)?);
+                let n = values.len();
+                for ((v, o), m) in values.iter_mut().zip(own).zip(&mask[at..at + n]) {
+                    if *m {
+                        *v = o;
+                    }
+                }
+                at += n;
+                all.push((out.name.clone(), tensor(values, out.shape.clone())?));
+            }
+            judge.borrow_mut().score(task, all)
+        };
+        let (watch, name) = (&mut self.watch, &self.names[task]);
+        let mut hear = |pass: &Pass| watch(&Told::Graft(name, pass));
+        let (mask, _) = graft::learn(
+            settings,
+            &delta,
+            &patch,
+            &mut gradient,
+            &mut score,
+            &mut hear,
+        )?;
+        Ok(mask)
+    }
+
+    /// What is said of grafts.
+    fn told(&mut self, parts: &Parts, scores: Option<&[Score]>) -> Result<Grafts> {
+        let all: usize = self
+            .deltas
+            .tensors()
+            .iter()
+            .map(|t| t.shape.iter().product::<usize>())
+            .sum();
+        let mut tasks = Vec::new();
+        for (task, parts) in parts.iter().enumerate() {
+            let of = |p: &Option<polyloom::compress::delta::Stored>| match p {
+                Some(polyloom::compress::delta::Stored::Graft { at, .. }) => at.len(),
+                _ => 0,
+            };
+            let share = parts.iter().map(of).sum::<usize>() as f64 / all.max(1) as f64;
+            let errors = match (&mut self.looks, scores) {
+                (Some(looks), Some(scores)) => {
+                    let base = looks.judge.score(task, Vec::new())?;
+                    [base.ece, looks.experts[task].ece, scores[task].ece]
+                }
+                _ => [None; 3],
+            };
+            tasks.push((self.names[task].clone(), share, errors));
+        }
+        Ok(Grafts {
+            tasks,
+            overlap: overlap(parts),
+        })
+    }
+
+    /// The candidates of a method.
+    fn candidates(
+        &mut self,
+        method: Method,
+        most: Option<u64>,
+        all: &mut Vec<Candidate>,
+    ) -> Result<()> {
+        let s = self.maker.settings;
+        match method {
+            Method::Tall | Method::Emr | Method::MagnitudeMask => {
+                let lambdas = match method {
+                    Method::Tall if !s.grid().is_empty() => Some(self.thresholds()?),
+                    _ => None,
+                };
+                let folder = self.trials.folder()?;
+                let (_, accounting) = self.maker.masks(method, lambdas.as_deref(), &folder, &[])?;
+                let how = s.store.clone().unwrap_or_default();
+                let one = self.candidate(method, how, accounting, folder)?;
+                all.push(one);
+            }
+            Method::Bits => {
+                for scale in [ScaleOf::Tensor, ScaleOf::Row] {
+                    let word = format!("{scale:?}").to_lowercase();
+                    let parts = bits(&self.deltas, scale)?;
+                    let one = self.stored(
+                        method,
+                        &format!("scale by {word}"),
+                        &[("scale", word)],
+                        &parts,
+                    )?;
+                    all.push(one);
+                }
+            }
+            Method::Lowrank => {
+                let factors = Factors::new(&self.deltas, s.axis, s.floor, self.maker.store()?)?;
+                let whole = factors.whole() as f64;
+                let top = most.map_or(whole / 2.0, |m| (m as f64).min(whole));
+                let sizes = [1.0, 0.5, 0.25, 0.125].map(|f| f * top);
+                self.sized(&sizes, all, &mut |shop, size| {
+                    let parts = factors.parts(&shop.deltas, size as u64)?;
+                    let about = [("budget", (size as u64).to_string())];
+                    shop.stored(
+                        method,
+                        &format!("budget {}", polyloom_core::writer::human(size as u64)),
+                        &about,
+                        &parts,
+                    )
+                })?;
+            }
+            Method::Graft => {
+                let sizes = [0.1, 0.03, 0.01, 0.003];
+                self.sized(&sizes, all, &mut |shop, density| {
+                    let parts = shop.grafts(density)?;
+                    let about = [("density", density.to_string())];
+                    shop.stored(
+                        method,
+                        &format!("{:.2} % of entries", 100.0 * density),
+                        &about,
+                        &parts,
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Candidates of a method that has a size, the largest first. Where a share is to be kept, the span between the
+    /// smallest size that keeps it and the next one below is halved three times (by its logarithm).
+    fn sized(
+        &mut self,
+        sizes: &[f64],
+        all: &mut Vec<Candidate>,
+        make: &mut dyn FnMut(&mut Self, f64) -> Result<Candidate>,
+    ) -> Result<()> {
+        let keep = self.maker.settings.keep;
+        let (mut good, mut bad): (Option<f64>, Option<f64>) = (None, None);
+        for size in sizes {
+            let one = make(self, *size)?;
+            if keep.is_some_and(|k| one.kept.share >= k) {
+                good = Some(*size);
+            } else if good.is_some() && bad.is_none() {
+                bad = Some(*size);
+            }
+            all.push(one);
+        }
+        if let (Some(mut good), Some(mut bad), Some(keep)) =
+            (good, bad.filter(|b| good.is_some_and(|g| *b < g)), keep)
+        {
+            for _ in 0..3 {
+                let middle = (good * bad).sqrt();
+                let one = make(self, middle)?;
+                if one.kept.share >= keep {
+                    good = middle;
+                } else {
+                    bad = middle;
+                }
+                all.push(one);
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(
+        &mut self,
+        method: Method,
+        how: &str,
+        about: &[(&str, String)],
+        parts: &Parts,
+    ) -> Result<Candidate> {
+        let folder = self.trials.folder()?;
+        let (_, accounting) = self.maker.deltas(method, about, parts, &folder, &[])?;
+        self.candidate(method, how.to_owned(), accounting, folder)
+    }
+
+    fn candidate(
+        &mut self,
+        method: Method,
+        how: String,
+        accounting: Accounting,
+        folder: PathBuf,
+    ) -> Result<Candidate> {
+        let scores = self.scores(&folder)?.unwrap_or_default();
+        let one = Candidate {
+            method,
+            how,
+            bytes: accounting.stored(),
+            accounting,
+            values: scores.iter().map(|s| s.value).collect(),
+            kept: self.kept(&scores),
+            front: false,
+            folder,
+            scores,
+        };
+        self.tell(&Told::Candidate(&one))?;
+        Ok(one)
+    }
+}
+
+/// The mean loss of a batch of rows.
+fn supervised(
+    judge: &Judge,
+    source: &dyn Source,
+    rows: &Seen,
+    places: &[usize],
+) -> Result<crate::engine::Value> {
+    let shown: Vec<&Shown> = places.iter().map(|i| &rows.rows.shown[*i]).collect();
+    let found = features(
+        &judge.opened().model,
+        source,
+        judge.reader(),
+        &[(rows.feature, shown)],
+    )?;
+    let mut whole: Option<crate::engine::Value> = None;
+    for (place, head) in rows.heads.iter().enumerate() {
+        let said = head.forward(source, &found[0])?;
+        let wanted: Vec<_> = places
+            .iter()
+            .map(|i| rows.rows.wanted[place][*i].as_ref())
+            .collect();
+        if let Some((value, _)) = loss(head, &said, &wanted, 0.0)? {
+            whole = Some(match whole {
+                Some(sum) => ops::add(&sum, &value)?,
+                None => value,
+            });
+        }
+    }
+    whole.ok_or_else(|| Error::shape("compress", "no row of a batch says what is right"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_bytes() {
+        assert_eq!(budget(None).unwrap(), None);
+        let of = |t: &str| budget(Some(t)).unwrap().unwrap();
+        assert_eq!(
+            (of("2MB"), of("1.5 kib"), of("300")),
+            (2_000_000, 1536, 300)
+        );
+        assert!(budget(Some("much")).is_err() && budget(Some("-1MB")).is_err());
+    }
+}
