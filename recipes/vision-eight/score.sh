@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
-# Restores the eight models of a bundle, scores each on the test rows of its own task, and joins the scores into OUT.json
-# (records beside it), ready for `polyloom compare`. A folder of experts in place of a bundle is scored as it is.
-#   recipes/vision-eight/score.sh BUNDLE|EXPERTS OUT
+# Restores the eight models of a bundle (or of several that share the tasks), scores each on the test rows of its own task,
+# and joins the scores into OUT/all.json, ready for `polyloom compare`. A folder of experts is scored as it is.
+#   recipes/vision-eight/score.sh OUT BUNDLE...|EXPERTS
 set -euo pipefail
 polyloom=${POLYLOOM:-polyloom}
 shared=${POLYLOOM_SHARED:-../shared}
 here=$(cd "$(dirname "$0")" && pwd)
-from=$1
-out=$2
+out=$1
+shift
 mkdir -p "$out"
 for expert in "$shared"/models/vision-eight/heads/*.safetensors; do
   task=$(basename "$expert" .safetensors)
   model=$out/models/$task
   rm -rf "$model"
   mkdir -p "$out/models"
-  if [ -e "$from/polyloom.json" ]; then
-    $polyloom compress restore "$from" --task "vision/$task" --no-sync -o "$model" 2> /dev/null
-  else
-    cp -r "$from/$task" "$model"
-    chmod -R u+w "$model"
-  fi
+  for from in "$@"; do
+    if [ ! -e "$from/polyloom.json" ]; then
+      cp -r "$from/$task" "$model"
+      chmod -R u+w "$model"
+    elif grep -q "\"masks/vision/$task\|\"id\": \"vision/$task\"" "$from/polyloom.json"; then
+      $polyloom compress restore "$from" --task "vision/$task" --no-sync -o "$model" > /dev/null 2>&1
+    fi
+  done
   cp "$here/preprocessor_config.json" "$model/preprocessor_config.json"
   $polyloom eval "$model" -t "vision/$task" --heads "$shared/models/vision-eight/heads" -o "$out/$task.json" > /dev/null 2>&1
 done

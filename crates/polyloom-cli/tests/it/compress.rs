@@ -1,6 +1,6 @@
 //! `polyloom compress` as a user meets it, where models are looked at: two experts of a small perceptron.
 
-use super::tune::family;
+use super::tune::{data, family};
 use super::{polyloom, text};
 
 #[test]
@@ -136,4 +136,61 @@ fn methods_are_compared_and_the_smallest_that_keeps_enough_is_written() {
         "{}",
         text(&out.stderr)
     );
+}
+
+#[test]
+fn a_shared_model_is_pruned_within_the_bounds_of_its_tasks() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (digits, clothes) = (data("digits"), data("fashion_mnist_900"));
+    let recipe = format!(
+        "seed = 3\n[train]\ntasks = [{digits:?}, {clothes:?}]\nlimit = 60\nsteps = 20\nrate = 3e-3\nbatch = 16\n[train.new]\nmodel_type = \"vit\"\nimage_size = 28\npatch_size = 7\nnum_channels = 1\nhidden_size = 16\nnum_hidden_layers = 2\nnum_attention_heads = 4\nintermediate_size = 32\n"
+    );
+    std::fs::write(dir.path().join("joint.toml"), recipe).unwrap();
+    let out = polyloom(&["train", &at("joint.toml"), "-o", &at("joint")]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let tasks = format!("{digits},{clothes}");
+    let out = polyloom(&[
+        "compress",
+        "prune",
+        &at("joint"),
+        "-t",
+        &tasks,
+        "--bound",
+        "5%",
+        "-L",
+        "40",
+        "-o",
+        &at("small"),
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let told = std::fs::read_to_string(dir.path().join("small/polyloom.json")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let list = |key: &str| -> Vec<f64> {
+        let values = told["decided"][key].as_array().unwrap();
+        values.iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    for (before, after) in list("before").iter().zip(list("after")) {
+        assert!(after <= before * 1.05 + 1e-9, "{before} {after}");
+    }
+    assert!(list("gone").iter().sum::<f64>() > 0.0, "{told}");
+    let config = std::fs::read_to_string(dir.path().join("small/config.json")).unwrap();
+    assert!(config.contains("polyloom_pruned"), "{config}");
+    let size = |name: &str| {
+        std::fs::metadata(dir.path().join(name).join("model.safetensors"))
+            .unwrap()
+            .len()
+    };
+    assert!(size("small") < size("joint"));
+    let out = polyloom(&[
+        "eval",
+        &at("small"),
+        "-t",
+        &tasks,
+        "-L",
+        "20",
+        "-o",
+        &at("scores.json"),
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
 }

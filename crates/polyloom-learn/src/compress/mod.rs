@@ -2,8 +2,10 @@
 //!
 //! Formats and closed forms are those of [`polyloom::compress`]; here is what needs a forward pass.
 
+mod candidates;
 pub mod front;
 pub mod graft;
+pub mod grafting;
 pub mod judge;
 pub mod make;
 pub mod prune;

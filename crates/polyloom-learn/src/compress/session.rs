@@ -10,21 +10,17 @@ use polyloom_core::writer::{FolderOptions, OutputFolder};
 use serde_json::json;
 
 use super::front::{Candidate, choose, mark, plot, table};
-use super::graft::{self, Pass};
+use super::graft::Pass;
+use super::grafting::Grafts;
 use super::judge::{Judge, Kept, Score, kept};
-use super::make::{Factors, Maker, Parts, bits, flat, grafted, moved, overlap};
-use super::recipe::{Compress, Method, ScaleOf};
-use crate::engine::{Parameters, tensor};
+use super::make::{Factors, Maker, bits};
+use super::recipe::{Compress, Method};
+use crate::engine::tensor;
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
-use crate::models::{Source, Trained};
-use crate::ops;
-use crate::tasks::forward::features;
-use crate::tasks::seen::{Place, Seen, seen};
-use crate::tasks::{Head, Shown};
+use crate::tasks::Head;
+use crate::tasks::seen::Place;
 use crate::train::Given;
-use crate::train::objective::loss;
-use crate::tune::session::drawn;
 
 /// What happens.
 pub enum Told<'t> {
@@ -46,15 +42,6 @@ pub enum Told<'t> {
 /// Hears what happens; false stops the run.
 pub type Watch<'w> = &'w mut dyn FnMut(&Told<'_>) -> bool;
 
-/// Grafts that were made.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Grafts {
-    /// Task, share of the weights, calibration error of base, expert and graft on the rows that decide.
-    pub tasks: Vec<(String, f64, [Option<f64>; 3])>,
-    /// For every pair of tasks the share of the first one's entries that the second one grafts too.
-    pub overlap: Vec<Vec<f64>>,
-}
-
 /// A bundle that is there.
 pub struct Done {
     /// The folder.
@@ -71,26 +58,26 @@ pub struct Done {
     pub front: Option<(Vec<Candidate>, usize)>,
 }
 
-struct Shop<'a, 'w> {
-    maker: &'a Maker<'a>,
-    plan: &'a Plan,
-    deltas: Deltas<'a>,
+pub(super) struct Shop<'a, 'w> {
+    pub(super) maker: &'a Maker<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) deltas: Deltas<'a>,
     /// Ids of the experts' tasks.
-    names: Vec<String>,
-    looks: Option<Looks>,
-    given: &'a [Given],
-    trials: Trials,
-    watch: Watch<'w>,
+    pub(super) names: Vec<String>,
+    pub(super) looks: Option<Looks>,
+    pub(super) given: &'a [Given],
+    pub(super) trials: Trials,
+    pub(super) watch: Watch<'w>,
 }
 
 /// What is looked at, and what experts and base score.
-struct Looks {
-    judge: Judge,
-    experts: Vec<Score>,
+pub(super) struct Looks {
+    pub(super) judge: Judge,
+    pub(super) experts: Vec<Score>,
 }
 
 /// A folder beside the output that goes when the run ends.
-struct Trials {
+pub(super) struct Trials {
     root: PathBuf,
     next: usize,
 }
@@ -105,7 +92,7 @@ impl Trials {
         }
     }
 
-    fn folder(&mut self) -> Result<PathBuf> {
+    pub(super) fn folder(&mut self) -> Result<PathBuf> {
         let at = &self.root;
         std::fs::create_dir_all(at).map_err(|e| polyloom_core::Error::io(at, "create", e))?;
         self.next += 1;
@@ -369,14 +356,14 @@ impl<'a, 'w> Shop<'a, 'w> {
         Ok(shop)
     }
 
-    fn tell(&mut self, told: &Told<'_>) -> Result<()> {
+    pub(super) fn tell(&mut self, told: &Told<'_>) -> Result<()> {
         match (self.watch)(told) {
             true => Ok(()),
             false => Err(polyloom_core::Error::Interrupted.into()),
         }
     }
 
-    fn places(&self) -> (String, Vec<(String, Option<String>)>) {
+    pub(super) fn places(&self) -> (String, Vec<(String, Option<String>)>) {
         let path = |model: usize| {
             let m = &self.plan.models[model];
             match &m.adapter {
@@ -435,7 +422,7 @@ impl<'a, 'w> Shop<'a, 'w> {
         all.iter().enumerate().map(one).collect()
     }
 
-    fn scores(&mut self, folder: &Path) -> Result<Option<Vec<Score>>> {
+    pub(super) fn scores(&mut self, folder: &Path) -> Result<Option<Vec<Score>>> {
         let names = self.names.clone();
         self.looks
             .as_mut()
@@ -443,7 +430,7 @@ impl<'a, 'w> Shop<'a, 'w> {
             .transpose()
     }
 
-    fn kept(&self, scores: &[Score]) -> Kept {
+    pub(super) fn kept(&self, scores: &[Score]) -> Kept {
         let experts = self.looks.as_ref().map_or(&[][..], |l| &l.experts);
         kept(scores, experts, self.maker.settings.seed)
     }
@@ -474,7 +461,7 @@ impl<'a, 'w> Shop<'a, 'w> {
     }
 
     /// The threshold of every task that scores best, the smaller of equals by score and loss.
-    fn thresholds(&mut self) -> Result<Vec<f64>> {
+    pub(super) fn thresholds(&mut self) -> Result<Vec<f64>> {
         let n = self.names.len();
         let mut best: Vec<Option<(f64, Score)>> = vec![None; n];
         for lambda in self.maker.settings.grid() {
@@ -493,330 +480,6 @@ impl<'a, 'w> Shop<'a, 'w> {
         }
         Ok(best.into_iter().map(|b| b.map_or(0.4, |b| b.0)).collect())
     }
-
-    /// Grafts of all tasks.
-    fn grafts(&mut self, density: f64) -> Result<Parts> {
-        let mut parts = Vec::with_capacity(self.names.len());
-        for expert in 0..self.names.len() {
-            let delta = flat(&self.deltas, expert)?;
-            let mask = match self.maker.settings.learned {
-                true => self.learned(expert, delta, density)?,
-                false => moved(&delta, density),
-            };
-            parts.push(grafted(&self.deltas, expert, &mask)?);
-        }
-        Ok(parts)
-    }
-
-    fn learned(&mut self, task: usize, mut delta: Vec<f32>, density: f64) -> Result<Vec<bool>> {
-        let s = self.maker.settings;
-        let (base, experts) = self.places();
-        let experts: Vec<Place<'_>> = experts.iter().map(|(p, t)| (&**p, t.as_deref())).collect();
-        let entries = (delta.len() as f64 * density) as usize;
-        let Some(looks) = &mut self.looks else {
-            return Err(MergeError::Internal("a learned graft without rows".into()).into());
-        };
-        let given = &self.given[task];
-        let tensors = self.deltas.tensors();
-        // Embeddings and heads stay out.
-        let mut at = 0;
-        for t in &tensors {
-            let n: usize = t.shape.iter().product();
-            if t.name.contains("embeddings")
-                || t.name.contains("embed_tokens")
-                || polyloom::plan::names::is_head(&t.name)
-            {
-                delta[at..at + n].fill(0.0);
-            }
-            at += n;
-        }
-        let rows = {
-            let (opened, reader) = (looks.judge.opened(), looks.judge.reader());
-            let heads = s.heads.as_deref();
-            seen(
-                (&base, &experts, heads),
-                given,
-                opened,
-                reader,
-                (&s.train, s.limit),
-                "compress",
-            )?
-        };
-        let mut start = Vec::with_capacity(delta.len());
-        let mut named = Vec::new();
-        for (t, out) in tensors.iter().enumerate() {
-            let values = self.deltas.base(t)?;
-            start.extend_from_slice(&values);
-            named.push((out.name.clone(), tensor(values, out.shape.clone())?));
-        }
-        let merged = Parameters::new(named)?;
-        let settings = graft::Settings {
-            entries,
-            bias: s.mask_bias as f32,
-            rate: s.rate as f32,
-            passes: s.passes,
-        };
-        let patch = graft::start(&delta, density);
-        // The passes look at the judge's model, the scores change the judge: taken apart by a cell.
-        let judge = std::cell::RefCell::new(&mut looks.judge);
-        let mut gradient = |g: &[f32], pass: u32| -> Result<Vec<f32>> {
-            merged.update(|weights, _| {
-                for (((w, b), d), g) in weights.iter_mut().zip(&start).zip(&delta).zip(g) {
-                    *w = b + g * d;
-                }
-            })?;
-            let judge = judge.borrow();
-            let frozen = judge
-                .opened()
-                .model
-                .weights
-                .with(rows.heads.iter().flat_map(Head::tensors));
-            let source = Trained {
-                parameters: &merged,
-                frozen: &frozen,
-                seed: None,
-            };
-            let mut total = vec![0f32; delta.len()];
-            for batch in 0..s.batches {
-                let number = pass * s.batches as u32 + batch as u32;
-                let places = drawn(rows.rows.len(), s.batch, s.seed, task, number);
-                let value = supervised(&judge, &source, &rows, &places)?;
-                let mut found = merged.gradients()?;
-                value.backward_into(&mut found)?;
-                let own = merged.gathered(&found)?;
-                total
-                    .iter_mut()
-                    .zip(own.iter())
-                    .for_each(|(t, g)| *t += g / s.batches as f32);
-            }
-            Ok(total)
-        };
-        let mut score = |mask: &[bool]| -> Result<Score> {
-            let mut at = 0;
-            let mut all = Vec::with_capacity(tensors.len());
-            for (t, out) in tensors.iter().enumerate() {
-                let (mut values, own) = (self.deltas.base(t)?, self.deltas.expert(task, t)?);
-                let n = values.len();
-                for ((v, o), m) in values.iter_mut().zip(own).zip(&mask[at..at + n]) {
-                    if *m {
-                        *v = o;
-                    }
-                }
-                at += n;
-                all.push((out.name.clone(), tensor(values, out.shape.clone())?));
-            }
-            judge.borrow_mut().score(task, all)
-        };
-        let (watch, name) = (&mut self.watch, &self.names[task]);
-        let mut hear = |pass: &Pass| watch(&Told::Graft(name, pass));
-        let (mask, _) = graft::learn(
-            settings,
-            &delta,
-            &patch,
-            &mut gradient,
-            &mut score,
-            &mut hear,
-        )?;
-        Ok(mask)
-    }
-
-    /// What is said of grafts.
-    fn told(&mut self, parts: &Parts, scores: Option<&[Score]>) -> Result<Grafts> {
-        let all: usize = self
-            .deltas
-            .tensors()
-            .iter()
-            .map(|t| t.shape.iter().product::<usize>())
-            .sum();
-        let mut tasks = Vec::new();
-        for (task, parts) in parts.iter().enumerate() {
-            let of = |p: &Option<polyloom::compress::delta::Stored>| match p {
-                Some(polyloom::compress::delta::Stored::Graft { at, .. }) => at.len(),
-                _ => 0,
-            };
-            let share = parts.iter().map(of).sum::<usize>() as f64 / all.max(1) as f64;
-            let errors = match (&mut self.looks, scores) {
-                (Some(looks), Some(scores)) => {
-                    let base = looks.judge.score(task, Vec::new())?;
-                    [base.ece, looks.experts[task].ece, scores[task].ece]
-                }
-                _ => [None; 3],
-            };
-            tasks.push((self.names[task].clone(), share, errors));
-        }
-        Ok(Grafts {
-            tasks,
-            overlap: overlap(parts),
-        })
-    }
-
-    /// The candidates of a method.
-    fn candidates(
-        &mut self,
-        method: Method,
-        most: Option<u64>,
-        all: &mut Vec<Candidate>,
-    ) -> Result<()> {
-        let s = self.maker.settings;
-        match method {
-            Method::Tall | Method::Emr | Method::MagnitudeMask => {
-                let lambdas = match method {
-                    Method::Tall if !s.grid().is_empty() => Some(self.thresholds()?),
-                    _ => None,
-                };
-                let folder = self.trials.folder()?;
-                let (_, accounting) = self.maker.masks(method, lambdas.as_deref(), &folder, &[])?;
-                let how = s.store.clone().unwrap_or_default();
-                let one = self.candidate(method, how, accounting, folder)?;
-                all.push(one);
-            }
-            Method::Bits => {
-                for scale in [ScaleOf::Tensor, ScaleOf::Row] {
-                    let word = format!("{scale:?}").to_lowercase();
-                    let parts = bits(&self.deltas, scale)?;
-                    let one = self.stored(
-                        method,
-                        &format!("scale by {word}"),
-                        &[("scale", word)],
-                        &parts,
-                    )?;
-                    all.push(one);
-                }
-            }
-            Method::Lowrank => {
-                let factors = Factors::new(&self.deltas, s.axis, s.floor, self.maker.store()?)?;
-                let whole = factors.whole() as f64;
-                let top = most.map_or(whole / 2.0, |m| (m as f64).min(whole));
-                let sizes = [1.0, 0.5, 0.25, 0.125].map(|f| f * top);
-                self.sized(&sizes, all, &mut |shop, size| {
-                    let parts = factors.parts(&shop.deltas, size as u64)?;
-                    let about = [("budget", (size as u64).to_string())];
-                    shop.stored(
-                        method,
-                        &format!("budget {}", polyloom_core::writer::human(size as u64)),
-                        &about,
-                        &parts,
-                    )
-                })?;
-            }
-            Method::Graft => {
-                let sizes = [0.1, 0.03, 0.01, 0.003];
-                self.sized(&sizes, all, &mut |shop, density| {
-                    let parts = shop.grafts(density)?;
-                    let about = [("density", density.to_string())];
-                    shop.stored(
-                        method,
-                        &format!("{:.2} % of entries", 100.0 * density),
-                        &about,
-                        &parts,
-                    )
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Candidates of a method that has a size, the largest first. Where a share is to be kept, the span between the
-    /// smallest size that keeps it and the next one below is halved three times (by its logarithm).
-    fn sized(
-        &mut self,
-        sizes: &[f64],
-        all: &mut Vec<Candidate>,
-        make: &mut dyn FnMut(&mut Self, f64) -> Result<Candidate>,
-    ) -> Result<()> {
-        let keep = self.maker.settings.keep;
-        let (mut good, mut bad): (Option<f64>, Option<f64>) = (None, None);
-        for size in sizes {
-            let one = make(self, *size)?;
-            if keep.is_some_and(|k| one.kept.share >= k) {
-                good = Some(*size);
-            } else if good.is_some() && bad.is_none() {
-                bad = Some(*size);
-            }
-            all.push(one);
-        }
-        if let (Some(mut good), Some(mut bad), Some(keep)) =
-            (good, bad.filter(|b| good.is_some_and(|g| *b < g)), keep)
-        {
-            for _ in 0..3 {
-                let middle = (good * bad).sqrt();
-                let one = make(self, middle)?;
-                if one.kept.share >= keep {
-                    good = middle;
-                } else {
-                    bad = middle;
-                }
-                all.push(one);
-            }
-        }
-        Ok(())
-    }
-
-    fn stored(
-        &mut self,
-        method: Method,
-        how: &str,
-        about: &[(&str, String)],
-        parts: &Parts,
-    ) -> Result<Candidate> {
-        let folder = self.trials.folder()?;
-        let (_, accounting) = self.maker.deltas(method, about, parts, &folder, &[])?;
-        self.candidate(method, how.to_owned(), accounting, folder)
-    }
-
-    fn candidate(
-        &mut self,
-        method: Method,
-        how: String,
-        accounting: Accounting,
-        folder: PathBuf,
-    ) -> Result<Candidate> {
-        let scores = self.scores(&folder)?.unwrap_or_default();
-        let one = Candidate {
-            method,
-            how,
-            bytes: accounting.stored(),
-            accounting,
-            values: scores.iter().map(|s| s.value).collect(),
-            kept: self.kept(&scores),
-            front: false,
-            folder,
-            scores,
-        };
-        self.tell(&Told::Candidate(&one))?;
-        Ok(one)
-    }
-}
-
-/// The mean loss of a batch of rows.
-fn supervised(
-    judge: &Judge,
-    source: &dyn Source,
-    rows: &Seen,
-    places: &[usize],
-) -> Result<crate::engine::Value> {
-    let shown: Vec<&Shown> = places.iter().map(|i| &rows.rows.shown[*i]).collect();
-    let found = features(
-        &judge.opened().model,
-        source,
-        judge.reader(),
-        &[(rows.feature, shown)],
-    )?;
-    let mut whole: Option<crate::engine::Value> = None;
-    for (place, head) in rows.heads.iter().enumerate() {
-        let said = head.forward(source, &found[0])?;
-        let wanted: Vec<_> = places
-            .iter()
-            .map(|i| rows.rows.wanted[place][*i].as_ref())
-            .collect();
-        if let Some((value, _)) = loss(head, &said, &wanted, 0.0)? {
-            whole = Some(match whole {
-                Some(sum) => ops::add(&sum, &value)?,
-                None => value,
-            });
-        }
-    }
-    whole.ok_or_else(|| Error::shape("compress", "no row of a batch says what is right"))
 }
 
 #[cfg(test)]
