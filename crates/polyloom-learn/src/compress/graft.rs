@@ -133,10 +133,17 @@ mod tests {
         // A linear model of 1,000 weights, of which three explain the answers; the others moved more, and do harm.
         let s = polyloom_core::rng::Stream::new(9, "graft", 0);
         let planted = [17usize, 404, 901];
-        let noise = |i: u64| if s.uniform(i) < 0.5 { 1.5f32 } else { -1.5 };
+        let size = |i: u64| 1.5 + 0.1 * s.uniform(2000 + i);
+        let noise = |i: u64| {
+            if s.uniform(i) < 0.5 {
+                size(i)
+            } else {
+                -size(i)
+            }
+        };
         let mut delta: Vec<f32> = (0..1000).map(noise).collect();
         planted.iter().for_each(|i| delta[*i] = 1.0);
-        let rows: Vec<Vec<f32>> = (0..256)
+        let rows: Vec<Vec<f32>> = (0..2048)
             .map(|r| (0..1000).map(|i| s.normal(5000 + 1000 * r + i)).collect())
             .collect();
         let right = |x: &[f32]| planted.iter().map(|i| x[*i]).sum::<f32>();
@@ -150,14 +157,14 @@ mod tests {
                 found
                     .iter_mut()
                     .zip(x)
-                    .for_each(|(f, x)| *f += 2.0 * error * x / 256.0);
+                    .for_each(|(f, x)| *f += 2.0 * error * x / 2048.0);
             }
             Ok(found)
         };
         let mut judge = |mask: &[bool]| {
             let off =
                 |x: &Vec<f32>| (said(x, &|i| f32::from(u8::from(mask[i]))) - right(x)).powi(2);
-            let loss = rows.iter().map(|x| f64::from(off(x))).sum::<f64>() / 256.0;
+            let loss = rows.iter().map(|x| f64::from(off(x))).sum::<f64>() / 2048.0;
             Ok(Score {
                 metric: "mse".into(),
                 higher: false,
@@ -167,17 +174,17 @@ mod tests {
                 ece: None,
             })
         };
-        for bias in [0.0, 2.0, 10.0] {
+        for (bias, moved) in [(2.0, false), (2.0, true), (10.0, true)] {
             let settings = Settings {
                 entries: 3,
                 bias,
                 rate: 1.0,
                 passes: 40,
             };
-            let patch = if bias == 0.0 {
-                vec![false; 1000]
-            } else {
+            let patch = if moved {
                 start(&delta, 0.003)
+            } else {
+                vec![false; 1000]
             };
             let (mask, score) = learn(
                 settings,

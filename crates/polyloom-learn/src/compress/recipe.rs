@@ -276,7 +276,7 @@ mod tests {
         };
         assert!(wrong("buget = \"2MB\"").contains("f:2:1"));
         assert!(wrong("keep = 99").contains("0.99"));
-        assert!(wrong("store = \"f64\"").contains("f64"));
+        assert!(wrong("store = \"f64\"").to_lowercase().contains("f64"));
         assert!(wrong("method = \"zip\"").contains("zip"));
     }
 
