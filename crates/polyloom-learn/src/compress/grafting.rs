@@ -4,7 +4,7 @@ use polyloom::MergeError;
 use polyloom::compress::delta::Stored;
 
 use super::graft::{self, Pass};
-use super::judge::{Judge, Score};
+use super::judge::{Judge, Score, rows};
 use super::make::{Parts, flat, grafted, moved, overlap};
 use super::session::{Shop, Told};
 use crate::engine::{Parameters, Value, tensor};
@@ -12,10 +12,9 @@ use crate::error::{Error, Result};
 use crate::models::{Source, Trained};
 use crate::ops;
 use crate::tasks::forward::features;
-use crate::tasks::seen::{Place, Seen, seen};
 use crate::tasks::{Head, Shown};
 use crate::train::objective::loss;
-use crate::tune::session::drawn;
+use crate::tune::objective::{Seen, drawn, seen};
 
 /// Grafts that were made.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -44,7 +43,6 @@ impl Shop<'_, '_> {
     fn learned(&mut self, task: usize, mut delta: Vec<f32>, density: f64) -> Result<Vec<bool>> {
         let s = self.maker.settings;
         let (base, experts) = self.places();
-        let experts: Vec<Place<'_>> = experts.iter().map(|(p, t)| (&**p, t.as_deref())).collect();
         let entries = (delta.len() as f64 * density) as usize;
         let Some(looks) = &mut self.looks else {
             return Err(MergeError::Internal("a learned graft without rows".into()).into());
@@ -63,18 +61,11 @@ impl Shop<'_, '_> {
             }
             at += n;
         }
-        let rows = {
-            let (opened, reader) = (looks.judge.opened(), looks.judge.reader());
-            let heads = s.heads.as_deref();
-            seen(
-                (&base, &experts, heads),
-                given,
-                opened,
-                reader,
-                (&s.train, s.limit),
-                "compress",
-            )?
-        };
+        let asked = rows(s, &base, &experts, &s.train);
+        let one = std::slice::from_ref(given);
+        let found = seen(&asked, looks.judge.opened(), looks.judge.reader(), one)?;
+        let none = || MergeError::Internal("a task without rows".into());
+        let rows = found.into_iter().next().ok_or_else(none)?;
         let mut start = Vec::with_capacity(delta.len());
         let mut named = Vec::new();
         for (t, out) in tensors.iter().enumerate() {

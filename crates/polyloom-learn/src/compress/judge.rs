@@ -18,9 +18,10 @@ use crate::error::Result;
 use crate::models::Plain;
 use crate::tasks::answers::{answers, largest};
 use crate::tasks::forward::outputs;
-use crate::tasks::seen::{Place, Seen, seen};
 use crate::tasks::{Head, Opened, Reader};
 use crate::train::Given;
+use crate::tune::objective::{Seen, Wanted as Rows, seen};
+use crate::tune::recipe::Expert;
 
 /// Rows of a pass.
 const BATCH: usize = 64;
@@ -72,6 +73,24 @@ pub struct Kept {
     pub interval: Option<(f64, f64)>,
 }
 
+/// Rows of a split as the settings ask for them.
+pub(super) fn rows<'a>(
+    settings: &'a Compress,
+    base: &'a str,
+    experts: &'a [Expert],
+    split: &'a str,
+) -> Rows<'a> {
+    Rows {
+        base,
+        experts,
+        heads: settings.heads.as_deref(),
+        split,
+        limit: settings.limit,
+        entropy: false,
+        table: "compress",
+    }
+}
+
 /// Tasks, their rows and heads, and what was scored before.
 pub struct Judge {
     opened: Opened,
@@ -85,34 +104,21 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Reads the rows of `tasks` and finds their heads. `experts` are the paths of the experts with their tasks.
+    /// Reads the rows of `tasks` and finds their heads. `experts` have heads beside them, where the settings name none.
     ///
     /// # Errors
     /// Tasks without rows or heads, files that cannot be read.
     pub fn open(
         settings: &Compress,
         base: &str,
-        experts: &[Place<'_>],
+        experts: &[Expert],
         tasks: &[Given],
     ) -> Result<Self> {
         let opened = Opened::open(base)?;
         let pictures = settings.preprocessor.as_deref();
         let reader = Reader::prepared(&opened.model, settings.max_length, pictures)?;
-        let rows = (settings.split.as_str(), settings.limit);
-        let heads = settings.heads.as_deref();
-        let seen = tasks
-            .iter()
-            .map(|t| {
-                seen(
-                    (base, experts, heads),
-                    t,
-                    &opened,
-                    &reader,
-                    rows,
-                    "compress",
-                )
-            })
-            .collect::<Result<_>>()?;
+        let rows = rows(settings, base, experts, &settings.split);
+        let seen = seen(&rows, &opened, &reader, tasks)?;
         Ok(Self {
             opened,
             reader,

@@ -11,11 +11,12 @@ use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
 use crate::models::Plain;
 use crate::tasks::forward::features;
-use crate::tasks::seen::{Seen, seen};
 use crate::tasks::{Head, Opened, Reader, Shown};
 use crate::train::Given;
 use crate::train::objective::loss;
 use crate::train::write;
+use crate::tune::objective::{Seen, Wanted, seen};
+use crate::tune::recipe::Expert;
 
 /// Rows of a pass.
 const BATCH: usize = 64;
@@ -74,22 +75,18 @@ pub fn prune(
     let parts = parts(&opened.model)?;
     let pictures = settings.preprocessor.as_deref();
     let reader = Reader::prepared(&opened.model, settings.max_length, pictures)?;
-    let places = [(&*settings.model, None)];
-    let heads = settings.heads.as_deref();
-    let rows = (&*settings.split, settings.limit);
-    let seen: Vec<Seen> = given
-        .iter()
-        .map(|g| {
-            seen(
-                (&settings.model, &places, heads),
-                g,
-                &opened,
-                &reader,
-                rows,
-                "prune",
-            )
-        })
-        .collect::<Result<_>>()?;
+    let mut own = Expert::default();
+    own.path.clone_from(&settings.model);
+    let wanted = Wanted {
+        base: &settings.model,
+        experts: &[own],
+        heads: settings.heads.as_deref(),
+        split: &settings.split,
+        limit: settings.limit,
+        entropy: false,
+        table: "prune",
+    };
+    let seen = seen(&wanted, &opened, &reader, given)?;
     let sizes: Vec<Size> = parts
         .iter()
         .map(|p| Size {

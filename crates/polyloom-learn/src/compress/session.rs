@@ -19,8 +19,8 @@ use crate::engine::tensor;
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
 use crate::tasks::Head;
-use crate::tasks::seen::Place;
 use crate::train::Given;
+use crate::tune::recipe::Expert;
 
 /// What happens.
 pub enum Told<'t> {
@@ -363,7 +363,7 @@ impl<'a, 'w> Shop<'a, 'w> {
         }
     }
 
-    pub(super) fn places(&self) -> (String, Vec<(String, Option<String>)>) {
+    pub(super) fn places(&self) -> (String, Vec<Expert>) {
         let path = |model: usize| {
             let m = &self.plan.models[model];
             match &m.adapter {
@@ -372,10 +372,14 @@ impl<'a, 'w> Shop<'a, 'w> {
             }
         };
         let experts = self.plan.groups.first().map_or(&[][..], |g| &g.experts);
-        let experts = experts
-            .iter()
-            .map(|e| (path(*e), self.plan.models[*e].model.task.clone()));
-        (path(self.plan.recipe.base.unwrap_or(0)), experts.collect())
+        let one = |e: &usize| {
+            let mut expert = Expert::default();
+            expert.path = path(*e);
+            expert.task.clone_from(&self.plan.models[*e].model.task);
+            expert
+        };
+        let base = path(self.plan.recipe.base.unwrap_or(0));
+        (base, experts.iter().map(one).collect())
     }
 
     /// Reads the rows and scores the experts.
@@ -394,7 +398,6 @@ impl<'a, 'w> Shop<'a, 'w> {
             return Err(MergeError::plan("no-task", what).hint("[[expert]] task = \"...\"; without rows: compress.lambdas = [] keeps the thresholds of the recipe").into());
         }
         let (base, experts) = self.places();
-        let experts: Vec<Place<'_>> = experts.iter().map(|(p, t)| (&**p, t.as_deref())).collect();
         let mut judge = Judge::open(self.maker.settings, &base, &experts, self.given)?;
         let mut scores = Vec::new();
         for expert in 0..self.names.len() {
