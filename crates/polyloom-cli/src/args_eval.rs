@@ -18,6 +18,7 @@ use crate::args_tasks::Places;
   polyloom eval adapters/* --heads heads --base models/minilm   (one base, opened once)
   polyloom eval out/woven                                       (task unknown; --task-known names it)
   polyloom eval --endpoint http://localhost:8000/v1 --model m -t banking77 -L 100
+  polyloom eval large --fuse-base small --fuse small-tuned -t topic -o fused.json   (dynamic logits fusion)
   polyloom eval --predictions preds.csv --task mpqa             (columns id, prediction)
   polyloom eval --predictions answers.jsonl --task bbh.toml --extract step-by-step
   polyloom eval --predictions samples_arc_easy_2026-05-01T10-11-12.jsonl
@@ -49,6 +50,8 @@ pub struct EvalArgs {
     /// Texts are cut to N tokens [default: as in training, where the folder says so, else what the model takes]
     #[arg(long, value_name = "N", requires = "models", value_parser = at_least_one)]
     pub max_length: Option<usize>,
+    #[command(flatten)]
+    pub fuse: crate::args_fuse::FuseArgs,
     /// Task ids or spec files [default: those of the heads; of predictions those that the file names]
     #[arg(
         short,

@@ -7,6 +7,7 @@ mod args_compare;
 mod args_diff;
 mod args_endpoint;
 mod args_eval;
+mod args_fuse;
 mod args_predict;
 mod args_quickstart;
 mod args_report;

@@ -29,6 +29,10 @@ type Entries = Vec<(String, Value)>;
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
+    if !args.fuse.fuse.is_empty() && args.models.is_empty() {
+        let what = "--fuse puts small experts into a model that runs here";
+        return Err(MergeError::plan("bad-flag", what).into());
+    }
     match (&args.predictions, &args.server.endpoint) {
         (Some(file), _) => predictions::run(args, file, ui),
         (None, Some(url)) => endpoint::run(args, url, ui),

@@ -7,6 +7,7 @@ mod compress;
 mod convert;
 mod diff;
 mod eval;
+mod fuse;
 mod look;
 mod merge;
 mod metrics;

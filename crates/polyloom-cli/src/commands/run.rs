@@ -18,6 +18,7 @@ use polyloom_learn::tasks::zero_shot::zero_shot;
 use polyloom_learn::tasks::{Base, Head, HeadKind, Opened, Reader, Shown, System, fit};
 use serde_json::json;
 
+use super::fuse;
 use crate::args_run::{Kind, RunArgs};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
@@ -57,7 +58,16 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
     if hub(false).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(task) = &args.task {
+    for small in fuse::names(&args.fuse) {
+        let recipe = recipe::from_models("passthrough", None, std::slice::from_ref(small))?;
+        let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
+        if hub(false).bring(needs, recipe.dialect, &places, ui)? == Brought::Said {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    if !args.fuse.fuse.is_empty() {
+        fuse::texts(&inputs, args, &mut out, ui)?;
+    } else if let Some(task) = &args.task {
         by_task(task, &inputs, args, &mut out, ui)?;
     } else {
         by_itself(&inputs, args, &mut out, ui)?;
@@ -270,12 +280,7 @@ fn generated(
             .into());
     }
     let text = model.text(None)?;
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        seed: args.seed,
-    };
+    let sampling = sampling(args);
     for input in inputs {
         let prompt = text.batch(&[(&input.0, None)])?.ids;
         let (weights, most, ends) = (&model.weights, args.max_tokens, text.ends());
@@ -295,7 +300,18 @@ fn generated(
     Ok(())
 }
 
-fn tell(
+/// How tokens are chosen.
+pub(super) fn sampling(args: &RunArgs) -> Sampling {
+    Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.seed,
+    }
+}
+
+/// Says an answer: on the terminal, or as a line of the file.
+pub(super) fn tell(
     shown: &str,
     event: serde_json::Value,
     out: &mut Option<Sink>,
@@ -370,7 +386,7 @@ impl Drop for Part {
 }
 
 /// A file of JSON lines that appears whole or not at all.
-struct Sink {
+pub(super) struct Sink {
     file: std::io::BufWriter<std::fs::File>,
     part: Part,
     to: std::path::PathBuf,

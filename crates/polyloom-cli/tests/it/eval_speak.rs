@@ -15,7 +15,7 @@ const WORDS: [&str; 12] = [
 ];
 
 /// A tiny Llama with a tokenizer of a dozen words.
-fn model(dir: &Path) -> PathBuf {
+pub fn model(dir: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyloom-learn/tests/models/llama");
     let folder = dir.join("speaker");
     std::fs::create_dir_all(&folder).unwrap();
@@ -36,7 +36,7 @@ fn model(dir: &Path) -> PathBuf {
     folder
 }
 
-fn task(dir: &Path, name: &str, kind: &str, prompts: &str, metric: &str) -> String {
+pub fn task(dir: &Path, name: &str, kind: &str, prompts: &str, metric: &str) -> String {
     let mut rows = "id,text,mood\n".to_owned();
     for i in 0..10 {
         let (word, mood) = if i % 2 == 0 {

@@ -23,6 +23,7 @@ mod eval_speak;
 mod hub_server;
 
 mod environment;
+mod fuse;
 mod hostile;
 mod messages;
 mod openai_server;

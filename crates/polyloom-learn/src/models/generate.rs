@@ -3,12 +3,12 @@
 use polyloom_core::nn::softmax;
 use polyloom_core::rng::Stream;
 
-use super::decoder::{Cache, Decoder};
+use super::decoder::Decoder;
 use super::t5::{Memory, T5};
+use super::voices::{Seen, Voices};
 use super::{Batch, Source};
-use crate::engine::{Value, slice};
+use crate::engine::slice;
 use crate::error::{Error, Result};
-use crate::ops;
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,19 +92,28 @@ pub fn generate(
     sampling: Sampling,
     each: &mut dyn FnMut(u32) -> bool,
 ) -> Result<Vec<u32>> {
+    let voices = Voices::alone(model, weights);
+    generate_by(&voices, prompt, most, ends, sampling, each)
+}
+
+/// [`generate`] by several decoders that speak as one.
+///
+/// # Errors
+/// As [`generate`] and [`Voices::scores`].
+pub fn generate_by(
+    voices: &Voices<'_>,
+    prompt: &[u32],
+    most: usize,
+    ends: &[u32],
+    sampling: Sampling,
+    each: &mut dyn FnMut(u32) -> bool,
+) -> Result<Vec<u32>> {
     if prompt.is_empty() {
         return Err(Error::shape("generate", "no tokens to begin with"));
     }
-    let room = model
-        .config
-        .max_position_embeddings
-        .saturating_sub(prompt.len());
-    let mut cache = Cache::default();
-    let step = |next: &[u32]| {
-        let hidden = model.forward(weights, &one(next), Some(&mut cache))?;
-        let last = ops::narrow(&hidden, 1, next.len() - 1, 1)?;
-        model.logits(weights, &last)
-    };
+    let room = voices.room().saturating_sub(prompt.len());
+    let mut seen = Seen::default();
+    let step = |next: &[u32]| Ok(voices.scores(&mut seen, next, true)?.0);
     grow(prompt, most.min(room), ends, sampling, each, step)
 }
 
@@ -129,7 +138,8 @@ pub fn answer(
     let start = model.config.decoder_start_token_id.unwrap_or(0);
     let step = |next: &[u32]| {
         let memory = Some(&mut memory);
-        model.decode(weights, &encoded, None, &one(next), memory)
+        let logits = model.decode(weights, &encoded, None, &one(next), memory)?;
+        Ok(slice(logits.data())?.to_vec())
     };
     grow(&[start], most, ends, sampling, each, step)
 }
@@ -141,12 +151,11 @@ fn grow(
     ends: &[u32],
     sampling: Sampling,
     each: &mut dyn FnMut(u32) -> bool,
-    mut step: impl FnMut(&[u32]) -> Result<Value>,
+    mut step: impl FnMut(&[u32]) -> Result<Vec<f32>>,
 ) -> Result<Vec<u32>> {
     let (mut next, mut found) = (first.to_vec(), Vec::new());
     for draw in 0..most {
-        let logits = step(&next)?;
-        let token = sampling.choose(&slice(logits.data())?, draw as u64);
+        let token = sampling.choose(&step(&next)?, draw as u64);
         if ends.contains(&token) {
             break;
         }
@@ -184,23 +193,29 @@ pub fn log_likelihoods(
     context: &[u32],
     continuations: &[Vec<u32>],
 ) -> Result<Vec<(f64, bool)>> {
+    log_likelihoods_by(&Voices::alone(model, weights), context, continuations)
+}
+
+/// [`log_likelihoods`] by several decoders that speak as one.
+///
+/// # Errors
+/// As [`log_likelihood`] and [`Voices::scores`].
+pub fn log_likelihoods_by(
+    voices: &Voices<'_>,
+    context: &[u32],
+    continuations: &[Vec<u32>],
+) -> Result<Vec<(f64, bool)>> {
     if context.is_empty() || continuations.iter().any(Vec::is_empty) {
         return Err(Error::shape("log-likelihood", "no tokens"));
     }
-    let mut cache = Cache::default();
-    let hidden = model.forward(weights, &one(context), Some(&mut cache))?;
-    let last = ops::narrow(&hidden, 1, context.len() - 1, 1)?;
-    let first = model.logits(weights, &last)?;
-    let first = slice(first.data())?;
-    let width = first.len();
+    let mut seen = Seen::default();
+    let (first, width) = voices.scores(&mut seen, context, true)?;
     let mut found = Vec::with_capacity(continuations.len());
     for continuation in continuations {
-        let mut scores = first.to_vec();
+        let mut scores = first.clone();
         if continuation.len() > 1 {
             let rest = &continuation[..continuation.len() - 1];
-            let hidden = model.forward(weights, &one(rest), Some(&mut cache.clone()))?;
-            let logits = model.logits(weights, &hidden)?;
-            scores.extend_from_slice(&slice(logits.data())?);
+            scores.extend(voices.scores(&mut seen.clone(), rest, false)?.0);
         }
         let (mut total, mut greedy) = (0.0, true);
         for (row, &token) in scores.chunks_exact(width).zip(continuation) {

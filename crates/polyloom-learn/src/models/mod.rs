@@ -5,6 +5,7 @@ pub mod bert;
 pub mod clip;
 pub mod decoder;
 pub mod fresh;
+pub mod fusion;
 pub mod generate;
 pub mod lora;
 pub mod merged;
@@ -19,6 +20,7 @@ pub mod streams;
 pub mod t5;
 mod tokens;
 pub mod vit;
+pub mod voices;
 
 pub(crate) use source::heads_of;
 pub use source::{LayerParts, Plain, Point, Source, Trained};

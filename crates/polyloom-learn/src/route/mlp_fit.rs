@@ -232,11 +232,13 @@ impl Learner {
             .map(|s| (1.0 / (s / n + f64::from(EPS)).sqrt()) as f32)
             .collect();
         let [means, variances] = &mut self.moments[i];
-        for j in 0..width {
+        for (running, now) in means.iter_mut().zip(&mean) {
+            *running += MOMENTUM * (*now as f32 - *running);
+        }
+        for (running, squares) in variances.iter_mut().zip(&squares) {
             // PyTorch keeps the unbiased variance.
-            let unbiased = squares[j] / (n - 1.0).max(1.0);
-            means[j] += MOMENTUM * (mean[j] as f32 - means[j]);
-            variances[j] += MOMENTUM * (unbiased as f32 - variances[j]);
+            let unbiased = squares / (n - 1.0).max(1.0);
+            *running += MOMENTUM * (unbiased as f32 - *running);
         }
         let (gain, shift) = (&self.weights[gain], &self.weights[shift]);
         let mut factors = vec![0f32; out.len()];
@@ -281,10 +283,11 @@ impl Learner {
                 along[j] += f64::from(*g) * f64::from(kept.normal[at + j]);
             }
         }
-        for j in 0..width {
-            all[gain.start + j] = along[j] as f32;
-            all[shift.start + j] = sums[j] as f32;
-        }
+        let put = |to: &mut [f32], from: &[f64]| {
+            to.iter_mut().zip(from).for_each(|(t, f)| *t = *f as f32);
+        };
+        put(&mut all[gain.clone()], &along);
+        put(&mut all[shift], &sums);
         let gain = &self.weights[gain];
         for (row, at) in grad.chunks_exact_mut(width).zip((0..).step_by(width)) {
             for (j, g) in row.iter_mut().enumerate() {

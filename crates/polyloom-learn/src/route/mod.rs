@@ -5,14 +5,13 @@
 //! experts ([`Centroid`], [`Knn`], [`Pilots`]) take further experts and lose some without training; those that were
 //! trained ([`Linear`], [`Mlp`], [`predicted::Predicted`]) are fitted again.
 //!
-//! Beside them stand [`skills`] (recruiting by profiles), [`win_rate`] (a strong and a weak model) and [`fusion`] (what
-//! small experts learned, put into a large model's logits): functions over numbers.
+//! Beside them stand [`skills`] (recruiting by profiles) and [`win_rate`] (a strong and a weak model): functions over
+//! numbers.
 
 pub mod assess;
 mod centroid;
 mod file;
 pub mod fit;
-pub mod fusion;
 mod knn;
 mod linear;
 mod mlp;

@@ -10,6 +10,7 @@ use polyloom::evaluate::board::score::ask;
 use polyloom::evaluate::board::score::examples::{self, Asked};
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
+use polyloom_core::nn::softmax;
 
 use super::answers::{answers, scores_by_name};
 use super::fit::{fit, full};
@@ -19,6 +20,7 @@ use super::rows::{Reader, Rows, Shown};
 use super::speak::{Speaker, Spoken};
 use super::system::{Ready, System, no_head};
 use crate::error::Result;
+use crate::models::fusion::Fusion;
 use crate::models::open::Model;
 use crate::weave::{Choice, Woven};
 
@@ -118,6 +120,12 @@ impl Shelf {
         }
     }
 
+    /// Another one for the same rows, empty.
+    #[must_use]
+    pub fn alike(&self) -> Self {
+        Self::new(&self.split, self.limit)
+    }
+
     /// The rows of a task for heads of a feature.
     ///
     /// # Errors
@@ -148,6 +156,24 @@ pub enum Heard {
     Spoken(Spoken),
     /// It has neither heads for the task nor speaks.
     Nothing,
+}
+
+/// A small model beside a large one, with its heads for a task.
+pub struct Fellow<'a> {
+    /// The system, and how it reads.
+    pub run: Run<'a>,
+    /// Its heads.
+    pub found: Vec<Found>,
+    /// Rows as it reads them.
+    pub shelf: Shelf,
+}
+
+/// Which of the small models it is, in words.
+fn small_place(number: usize) -> String {
+    match number {
+        0 => "small base".to_owned(),
+        n => format!("small expert {n}"),
+    }
 }
 
 /// What is run, and how.
@@ -213,6 +239,74 @@ impl Run<'_> {
         let said =
             asked.each(|heads, shown| self.ready.outputs(self.reader, heads, shown, self.batch))?;
         let made = self.answers(&asked, found, &said);
+        Ok((made, std::mem::take(&mut asked.notes)))
+    }
+
+    /// The same with what small experts learned put into its answers ([`Fusion`]): `small` is their base, then the experts,
+    /// all with heads for the same classes.
+    ///
+    /// # Errors
+    /// As [`Self::predict`]; heads of something else than one class, or of other classes.
+    pub fn predict_fused(
+        &self,
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        (found, shelf): (&[Found], &mut Shelf),
+        small: &mut [Fellow<'_>],
+        fusion: &Fusion,
+    ) -> Result<(Answers, Vec<String>)> {
+        let said = |run: &Run<'_>, asked: &ToAsk| {
+            asked.each(|heads, shown| run.ready.outputs(run.reader, heads, shown, run.batch))
+        };
+        let mut asked = self.ask(spec, loader, found, shelf)?;
+        let mut outputs = said(self, &asked)?;
+        let mut others = Vec::with_capacity(small.len());
+        for fellow in small {
+            let Fellow { run, found, shelf } = fellow;
+            let other = run.ask(spec, loader, found, shelf)?;
+            asked.notes.extend(other.notes.iter().cloned());
+            let said = said(run, &other)?;
+            others.push((other, said));
+        }
+        for (h, head) in asked.heads.iter().enumerate() {
+            let wrong = |what: String| Err(MergeError::plan("bad-fusion", what).into());
+            if head.kind != HeadKind::Classification {
+                let kind = head.kind.word();
+                return wrong(format!(
+                    "task `{}` asks for {kind}; fusion is of one class",
+                    spec.id
+                ));
+            }
+            let same = |(o, _): &(ToAsk, Vec<Vec<Output>>)| {
+                let other = &o.heads[h];
+                other.kind == head.kind
+                    && other.outputs() == head.outputs()
+                    && other.labels == head.labels
+            };
+            if let Some(other) = others.iter().position(|o| !same(o)) {
+                let place = small_place(other);
+                return wrong(format!(
+                    "the head of the {place} for `{}` has other classes",
+                    spec.id
+                ));
+            }
+            for (i, row) in outputs[h].iter_mut().enumerate() {
+                // Logarithms of probabilities are logits up to a constant, which nothing depends on.
+                let logits = |p: &[f32]| -> Vec<f64> {
+                    p.iter().map(|p| f64::from(p.max(1e-30)).ln()).collect()
+                };
+                let all: Vec<Vec<f64>> = others.iter().map(|(_, o)| logits(&o[h][i])).collect();
+                let Some((base, experts)) = all.split_first() else {
+                    return wrong("fusion needs a small base".into());
+                };
+                let experts: Vec<&[f64]> = experts.iter().map(Vec::as_slice).collect();
+                let fused = fusion.step(&logits(row), base, &experts)?;
+                *row = fused.logits.iter().map(|x| *x as f32).collect();
+                let width = row.len();
+                softmax::forward(row, width);
+            }
+        }
+        let made = self.answers(&asked, found, &outputs);
         Ok((made, std::mem::take(&mut asked.notes)))
     }
 

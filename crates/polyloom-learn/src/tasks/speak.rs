@@ -7,9 +7,9 @@ use polyloom::evaluate::board::score::ask::{Asking, Question};
 
 use crate::error::{Error, Result};
 use crate::models::Source;
-use crate::models::decoder::Decoder;
-use crate::models::generate::{Sampling, generate, log_likelihoods};
+use crate::models::generate::{Sampling, generate_by, log_likelihoods_by};
 use crate::models::open::{Model, Trunk};
+use crate::models::voices::Voices;
 use crate::text::Text;
 
 /// What a decoder says of a task.
@@ -24,8 +24,7 @@ pub struct Spoken {
 
 /// A decoder that is asked.
 pub struct Speaker<'a> {
-    decoder: &'a Decoder,
-    source: &'a dyn Source,
+    voices: Voices<'a>,
     text: Text,
     most: usize,
 }
@@ -43,15 +42,21 @@ impl<'a> Speaker<'a> {
         let Trunk::Decoder(decoder) = &model.trunk else {
             return Ok(None);
         };
-        Ok(Some(Self {
-            decoder,
-            source,
+        let voices = Voices::alone(decoder, source);
+        Self::with(voices, model, most).map(Some)
+    }
+
+    /// Of decoders that speak as one; `model` is the one whose tokens they all have.
+    ///
+    /// # Errors
+    /// No tokenizer, or a broken one.
+    pub fn with(voices: Voices<'a>, model: &Model, most: Option<usize>) -> Result<Self> {
+        Ok(Self {
             // The end of a prompt must stay; it is cut here.
             text: Text::open(&model.folder, usize::MAX)?,
-            most: most
-                .unwrap_or(usize::MAX)
-                .min(decoder.config.max_position_embeddings),
-        }))
+            most: most.unwrap_or(usize::MAX).min(voices.room()),
+            voices,
+        })
     }
 
     /// Answers to all questions of a task. `path` and `hash` say who answers.
@@ -94,7 +99,7 @@ impl<'a> Speaker<'a> {
         }
         let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
         let context = self.fitted(context, longest, question, cut)?;
-        let scores = log_likelihoods(self.decoder, self.source, &context, &continuations)
+        let scores = log_likelihoods_by(&self.voices, &context, &continuations)
             .map_err(|e| named(question, &e))?;
         let lengths = continuations.iter().map(Vec::len);
         Ok(scores.into_iter().map(|(x, _)| x).zip(lengths).collect())
@@ -112,9 +117,8 @@ impl<'a> Speaker<'a> {
         };
         let first = |text: &str| how.stop.iter().filter_map(|s| text.find(s.as_str())).min();
         let mut found = Vec::new();
-        let tokens = generate(
-            self.decoder,
-            self.source,
+        let tokens = generate_by(
+            &self.voices,
             &context,
             how.max_tokens as usize,
             self.text.ends(),
@@ -167,6 +171,27 @@ impl<'a> Speaker<'a> {
         }
         Ok(context)
     }
+}
+
+/// Says whether models have the same tokens, by a sentence that most tokenizers cut into many.
+///
+/// # Errors
+/// A model with other tokens than the first, no tokenizer.
+pub fn same_tokens(models: &[&Model]) -> Result<()> {
+    let sentence = "Zebras jumped over 13,507 quick-witted foxes; naïve? _No_: {x} = \"y\".";
+    let mut first = None;
+    for model in models {
+        let mut ids = Text::open(&model.folder, usize::MAX)?.encode(&[(sentence, None)])?;
+        let ids = ids.pop().map(|t| t.ids);
+        if *first.get_or_insert_with(|| ids.clone()) != ids {
+            let what = "has other tokens than the large model; fusion adds logits token by token";
+            let place = model.folder.display().to_string();
+            return Err(polyloom::MergeError::plan("bad-fusion", what)
+                .at(place)
+                .into());
+        }
+    }
+    Ok(())
 }
 
 /// Says which example an error belongs to.

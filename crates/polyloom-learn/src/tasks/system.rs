@@ -416,6 +416,31 @@ impl Ready<'_> {
     }
 }
 
+/// Runs with the weights of several systems at once, in their order, without heads.
+///
+/// # Errors
+/// What `run` reports.
+pub fn together<T>(
+    systems: &[&Ready<'_>],
+    run: &mut dyn FnMut(&[(&Model, &dyn Source)]) -> Result<T>,
+) -> Result<T> {
+    fn next<T>(
+        left: &[&Ready<'_>],
+        held: &[(&Model, &dyn Source)],
+        run: &mut dyn FnMut(&[(&Model, &dyn Source)]) -> Result<T>,
+    ) -> Result<T> {
+        let Some((first, rest)) = left.split_first() else {
+            return run(held);
+        };
+        first.with(&[], |model, source| {
+            let mut held = held.to_vec();
+            held.push((model, source));
+            next(rest, &held, run)
+        })
+    }
+    next(systems, &[], run)
+}
+
 /// What a model without heads for a task is told.
 #[must_use]
 pub fn no_head(system: &System, task: &str, target: &str) -> Error {

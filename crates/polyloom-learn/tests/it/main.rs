@@ -13,4 +13,5 @@ mod routing;
 mod sources;
 mod tables;
 mod tune;
+mod voices;
 mod weave;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use polyloom_core::{Checkpoint, DType};
-use polyloom_learn::route::fusion::{Fusion, Search};
+use polyloom_learn::models::fusion::{Fusion, Search};
 use polyloom_learn::route::predicted::{choose, front};
 use polyloom_learn::route::skills::{self, Profiles};
 use polyloom_learn::route::win_rate::{self, Factorised, Outcome};

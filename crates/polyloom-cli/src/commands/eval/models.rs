@@ -25,6 +25,7 @@ use serde_json::json;
 use super::table::{matrix, table};
 use super::{Entries, done, groups, options, reused, settings, target, tell, woven};
 use crate::args_eval::EvalArgs;
+use crate::commands::fuse;
 use crate::commands::tasks::{catalogue, expanded, roots};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
@@ -33,12 +34,18 @@ use crate::ui::{Failure, Ui};
 pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
     let options = options(args)?;
-    for model in args.models.iter().chain(&args.base) {
+    let small = fuse::names(&args.fuse);
+    for model in args.models.iter().chain(&args.base).chain(small) {
         let recipe = recipe::from_models("passthrough", None, std::slice::from_ref(model))?;
         let needs = recipe.models.iter().flat_map(|m| hub::needs(&m.reference));
         if hub.bring(needs, recipe.dialect, &Places::default(), ui)? == Brought::Said {
             return Ok(ExitCode::SUCCESS);
         }
+    }
+    let small = fuse::Small::open(&args.fuse, args.max_length, ui)?;
+    if small.is_some() && args.output.is_none() {
+        let what = "--fuse needs -o: results beside the model are those of the model alone";
+        return Err(MergeError::plan("bad-flag", what).into());
     }
     let find = |m: &String| System::find(m, args.base.as_deref(), args.heads.as_deref());
     let systems: Vec<System> = args.models.iter().map(find).collect::<Result<_, _>>()?;
@@ -64,7 +71,10 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         let path = target::file(args.output.as_deref(), &system.folder, &name, several)?;
         let said = Answers {
             path: system.folder.clone(),
-            hash: system.hash(&mut hashes)?,
+            hash: match &small {
+                None => system.hash(&mut hashes)?,
+                Some(small) => small.hash(&system.hash(&mut hashes)?),
+            },
             rows: Vec::new(),
             columns: Vec::new(),
             task: None,
@@ -122,7 +132,8 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             progress.at(at, what);
             at += 1;
         };
-        speakers += on_base(of.collect(), several, args, &options, &mut each, ui)?;
+        let (works, small) = (of.collect(), small.as_ref());
+        speakers += on_base(works, several, args, &options, small, &mut each, ui)?;
     }
     progress.end();
     let asked_for = [
@@ -279,6 +290,7 @@ fn on_base(
     several: bool,
     args: &EvalArgs,
     options: &Options,
+    small: Option<&fuse::Small>,
     each: &mut dyn FnMut(&str),
     ui: &Ui,
 ) -> Result<usize, Failure> {
@@ -355,6 +367,11 @@ fn on_base(
                 model: (&work.said.path, &work.said.hash),
                 batch: args.batch as usize,
             };
+            if small.is_some() && ready.woven().is_some() {
+                let what = "--fuse works on a plain model; this one is woven";
+                let place = work.system.folder.display().to_string();
+                return Err(MergeError::plan("bad-flag", what).at(place).into());
+            }
             if let (Some(found), Some(model)) = (&found, ready.woven()) {
                 let (readings, notes) =
                     run.predict_woven(model, task.spec, &task.loader, found, &mut shelf)?;
@@ -377,28 +394,34 @@ fn on_base(
             }
             let speech = || settings(args, Style::Completion, task.spec);
             let most = args.max_length;
-            let answers =
-                match run.hear(task.spec, &task.loader, found, &mut shelf, &speech, most)? {
-                    Heard::Answers(answers, notes) => {
-                        notes.iter().for_each(|n| ui.note(n));
-                        answers
-                    }
-                    Heard::Spoken(spoken) => {
-                        speakers += 1;
-                        unread = spoken.unread;
-                        told(&work.name, &task.spec.id, &spoken, ui);
-                        spoken.answers
-                    }
-                    Heard::Nothing if several => {
-                        let what = format!("{}: no head for {}, left out", work.name, task.spec.id);
-                        ui.note(&what);
-                        continue;
-                    }
-                    Heard::Nothing => {
-                        let target = task.spec.targets.first().map_or("", |t| &*t.name);
-                        return Err(no_head(work.system, &task.spec.id, target).into());
-                    }
-                };
+            let heard = match small {
+                None => run.hear(task.spec, &task.loader, found, &mut shelf, &speech, most)?,
+                Some(small) => {
+                    let (of, heads) = ((task.spec, &task.loader), (found, &mut shelf));
+                    small.hear(&run, of, heads, &speech, most)?
+                }
+            };
+            let answers = match heard {
+                Heard::Answers(answers, notes) => {
+                    notes.iter().for_each(|n| ui.note(n));
+                    answers
+                }
+                Heard::Spoken(spoken) => {
+                    speakers += 1;
+                    unread = spoken.unread;
+                    told(&work.name, &task.spec.id, &spoken, ui);
+                    spoken.answers
+                }
+                Heard::Nothing if several => {
+                    let what = format!("{}: no head for {}, left out", work.name, task.spec.id);
+                    ui.note(&what);
+                    continue;
+                }
+                Heard::Nothing => {
+                    let target = task.spec.targets.first().map_or("", |t| &*t.name);
+                    return Err(no_head(work.system, &task.spec.id, target).into());
+                }
+            };
             let mut options = options.clone();
             options.allow_partial |= unread > 0;
             let scored = score(task.spec, &task.loader, &task.hash, &answers, &options)?;

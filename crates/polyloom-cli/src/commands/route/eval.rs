@@ -22,7 +22,7 @@ pub fn run(args: &EvalArgs, hub: &Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let experts = router.experts.len();
     let results = results(args, &router)?;
     if router.experts.iter().all(|e| e.task.is_none()) {
-        return super::eval_saved::run(args, router, &results, hub, ui);
+        return super::eval_saved::run(args, &router, &results, hub, ui);
     }
     if !args.tasks.is_empty() || args.sweep.is_some() {
         let what = "--task and --sweep are about routers over saved systems; this one's experts have their own tasks";

@@ -19,7 +19,7 @@ use crate::ui::{Failure, Ui};
 /// Runs the command.
 pub fn run(
     args: &EvalArgs,
-    router: Router,
+    router: &Router,
     results: &[Scores],
     hub: &Hub,
     ui: &Ui,
@@ -46,7 +46,7 @@ pub fn run(
             .into());
     }
     let tasks = given(&ids, &args.places)?;
-    let sense = sense(&router, args.model.as_deref(), args.batch, hub, ui)?;
+    let sense = sense(router, args.model.as_deref(), args.batch, hub, ui)?;
     let stop = super::super::stop_flag()?;
     let (mut points, mut scores) = (Points::default(), Vec::new());
     for task in &tasks {
@@ -61,13 +61,13 @@ pub fn run(
             &found.ids,
         )?);
     }
-    told(&router, &router.decide_all(&points)?, &scores, ui);
+    told(router, &router.decide_all(&points)?, &scores, ui);
     if let Some(cost) = &args.sweep {
         let Rule::Predicted(rule) = &router.rule else {
             let what = "--sweep weighs costs, which predicted_loss alone does";
             return Err(MergeError::plan("bad-flag", what).into());
         };
-        sweep(rule, &router, cost, &points, &scores, ui)?;
+        sweep(rule, router, cost, &points, &scores, ui)?;
     }
     Ok(ExitCode::SUCCESS)
 }
