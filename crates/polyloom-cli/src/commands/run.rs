@@ -15,7 +15,8 @@ use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::{Output, outputs};
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::zero_shot::zero_shot;
-use polyloom_learn::tasks::{Base, Head, HeadKind, Opened, Reader, Shown, System, fit};
+use polyloom_learn::tasks::{Base, Feature, Head, HeadKind, Opened, Reader, Shown, System, fit};
+use polyloom_learn::weave::Meta;
 use serde_json::json;
 
 use super::fuse;
@@ -69,6 +70,8 @@ pub fn run(args: &RunArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCod
         fuse::texts(&inputs, args, &mut out, ui)?;
     } else if let Some(task) = &args.task {
         by_task(task, &inputs, args, &mut out, ui)?;
+    } else if Meta::is_there(Path::new(&args.model)) {
+        by_router(&inputs, args, &mut out, ui)?;
     } else {
         by_itself(&inputs, args, &mut out, ui)?;
     }
@@ -189,6 +192,68 @@ pub fn given(reader: &Reader, (first, second): &Input) -> Result<examples::Input
     })
 }
 
+/// A woven model chooses expert and head for every input.
+fn by_router(
+    inputs: &[Input],
+    args: &RunArgs,
+    out: &mut Option<Sink>,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    let system = System::find(&args.model, None, args.heads.as_deref())?;
+    let pictures = system.preprocessor();
+    let base = Base::prepared(&system.base, system.max_length()?, pictures.as_deref())?;
+    let ready = base.ready(&system)?;
+    ready.warnings.iter().for_each(|w| ui.warning(w));
+    let Some(woven) = ready.woven() else {
+        return Err(MergeError::Internal("a woven model that is none".into()).into());
+    };
+    let feature = woven.experts[0].heads.first().map(|h| h.feature);
+    for part in inputs.chunks(args.batch as usize) {
+        let mut given = Vec::with_capacity(part.len());
+        for input in part {
+            given.push(self::given(&base.reader, input)?);
+        }
+        let shown = base.reader.show(&given, feature.unwrap_or(Feature::Cls))?;
+        let answers = woven.answer(ready.model(), &base.reader, &shown, part.len())?;
+        for (input, (expert, said)) in part.iter().zip(answers) {
+            let Some(expert) = expert.map(|e| &woven.experts[e]) else {
+                let event = json!({"type": "classes", "input": input.0, "expert": null});
+                tell("no expert", event, out, ui)?;
+                continue;
+            };
+            for (head, said) in expert.heads.iter().zip(&said) {
+                let (shown, mut event) = worded(head, input, said, args, inputs.len() == 1);
+                if let Some(event) = event.as_object_mut() {
+                    event.insert("expert".into(), expert.name.clone().into());
+                    event.insert("task".into(), head.task.clone().into());
+                }
+                let lines: Vec<String> = shown
+                    .lines()
+                    .map(|l| format!("{}\t{l}", head.task))
+                    .collect();
+                tell(&lines.join("\n"), event, out, ui)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a head said of an input, for people and as an event.
+fn worded(
+    head: &Head,
+    input: &Input,
+    said: &[f32],
+    args: &RunArgs,
+    alone: bool,
+) -> (String, serde_json::Value) {
+    if head.kind == HeadKind::Regression {
+        let x = said.first().map_or(f64::NAN, |x| short(*x));
+        let event = json!({"type": "number", "input": input.0, "value": x});
+        return (x.to_string(), event);
+    }
+    classes(&head.labels, input, said, args, alone)
+}
+
 /// What a head says of some inputs.
 type Says<'a> = &'a dyn Fn(&[Shown]) -> polyloom_learn::Result<Vec<Vec<Output>>>;
 
@@ -210,16 +275,7 @@ fn classified(
         let shown = reader.show(&given, head.feature)?;
         let found = run(&shown)?;
         for (input, said) in part.iter().zip(&found[0]) {
-            let (shown, event) = match head.kind {
-                HeadKind::Regression => {
-                    let x = said.first().map_or(f64::NAN, |x| short(*x));
-                    (
-                        x.to_string(),
-                        json!({"type": "number", "input": input.0, "value": x}),
-                    )
-                }
-                _ => classes(&head.labels, input, said, args, inputs.len() == 1),
-            };
+            let (shown, event) = worded(head, input, said, args, inputs.len() == 1);
             tell(&shown, event, out, ui)?;
         }
     }

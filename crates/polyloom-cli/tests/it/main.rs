@@ -40,6 +40,7 @@ mod tasks_more;
 mod train;
 mod trials;
 mod tune;
+mod weave;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -228,6 +228,13 @@ impl Base {
     /// # Errors
     /// As [`Self::open`].
     pub fn whole(system: &System, most: Option<usize>) -> Result<Self> {
+        if system.woven {
+            let what = "is a woven model, whose weights depend on the input";
+            let error = MergeError::plan("woven", what).at(system.folder.display().to_string());
+            return Err(error
+                .hint("eval, predict and run ask it for the tasks of its heads")
+                .into());
+        }
         let opened = match &system.adapter {
             Some(adapter) => Opened::folded(&system.base, adapter)?,
             None => Opened::open(&system.base.display().to_string())?,

@@ -4,6 +4,7 @@
 //! base; opened ([`Woven`]) it runs inputs grouped by the mix of experts that they take, low-rank parts as two thin products
 //! beside the shared weights ([`blend`]), so no weight is made anew. `docs/reference/woven.md` is the format.
 
+mod apart;
 pub mod blend;
 mod describe;
 mod fit;

@@ -143,9 +143,8 @@ impl Source for Smile<'_> {
         let mut out = slice(y.data())?.to_vec();
         let wide = out.len() / n.max(1);
         for expert in 0..experts {
-            let rows: Vec<u32> = (0..n as u32)
-                .filter(|i| chosen[*i as usize][expert] > 0.0)
-                .collect();
+            let weight_of = |row: u32| chosen[row as usize][expert];
+            let rows: Vec<u32> = (0..n as u32).filter(|i| weight_of(*i) > 0.0).collect();
             if rows.is_empty() {
                 continue;
             }
@@ -156,7 +155,7 @@ impl Source for Smile<'_> {
                 .iter()
                 .zip(slice(more.data())?.chunks_exact(wide.max(1)))
             {
-                let weight = chosen[*row as usize][expert];
+                let weight = weight_of(*row);
                 let to = &mut out[*row as usize * wide..][..wide];
                 to.iter_mut().zip(more).for_each(|(o, m)| *o += weight * m);
             }

@@ -148,8 +148,11 @@ impl<'a> Wemoe<'a> {
         }
     }
 
-    /// Coefficients of a block for its input `[inputs, tokens, width]`.
-    fn coefficients(&self, block: usize, x: &Value) -> Result<Value> {
+    /// Coefficients of a block for its input `[inputs, tokens, width]`: `[inputs, experts]`, of a mean `[1, experts]`.
+    ///
+    /// # Errors
+    /// No such mixer, an input of another shape.
+    pub fn coefficients(&self, block: usize, x: &Value) -> Result<Value> {
         let experts = self.blocks.experts.len();
         if let Mixing::Fixed(fixed) = &self.mixing {
             return Ok(Value::constant(tensor(fixed.clone(), (1, experts))?));

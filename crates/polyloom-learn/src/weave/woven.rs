@@ -49,10 +49,12 @@ pub struct Woven {
 }
 
 /// Which expert answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Choice<'a> {
     /// The router says, for every input.
     Router,
+    /// The router has said: its weights of every input.
+    Decided(&'a [Vec<f32>]),
     /// This one.
     Expert(usize),
 }
@@ -143,7 +145,7 @@ impl Woven {
                     ));
                 };
                 let shape = [experts.len(), gating.gate_rank.min(width), width];
-                gates.insert(name.clone(), held.shaped(&name, &shape)?);
+                gates.insert(name.clone(), held.shaped(name, &shape)?);
             }
         }
         if meta.method == Method::Wemoe {
@@ -246,7 +248,7 @@ impl Woven {
         heads: &[&Head],
         shown: &[Shown],
         batch: usize,
-        choice: Choice,
+        choice: Choice<'_>,
     ) -> Result<Said> {
         // SMILE and WEMoE choose inside of the pass; their router reads what comes out, for the head.
         let early = self.meta.method == Method::Twin;
@@ -254,8 +256,10 @@ impl Woven {
             outputs: vec![vec![Output::new(); shown.len()]; heads.len()],
             weights: Vec::new(),
         };
-        if choice == Choice::Router && early {
-            out.weights = self.decide(model, reader, shown, batch)?;
+        match choice {
+            Choice::Router if early => out.weights = self.decide(model, reader, shown, batch)?,
+            Choice::Decided(weights) => out.weights = weights.to_vec(),
+            Choice::Router | Choice::Expert(_) => {}
         }
         let Some(feature) = heads.first().map(|h| h.feature) else {
             return Ok(out);
@@ -266,8 +270,8 @@ impl Woven {
         for i in 0..shown.len() {
             let mix = match (choice, self.meta.method) {
                 (Choice::Expert(expert), _) => Mix::one(expert),
-                (Choice::Router, Method::Twin) => mixes::mix(&out.weights[i], top, levels),
-                (Choice::Router, _) => Mix::default(),
+                (_, Method::Twin) => mixes::mix(&out.weights[i], top, levels),
+                _ => Mix::default(),
             };
             groups.entry(mix).or_default().push(i);
         }
@@ -276,7 +280,7 @@ impl Woven {
         }
         let forced = match choice {
             Choice::Expert(expert) => Some(expert),
-            Choice::Router => None,
+            Choice::Router | Choice::Decided(_) => None,
         };
         let parts: Vec<&Parts> = self.experts.iter().map(|e| &e.parts).collect();
         let blocks = match self.meta.method {
@@ -321,6 +325,52 @@ impl Woven {
                     for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
                         found[i] = said(head, row.to_vec());
                     }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Answers inputs of which nothing is known: for each the expert that the router chooses (`None` where it chooses none)
+    /// and what each of its heads says.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; inputs that were shown for another feature than the heads see.
+    pub fn answer(
+        &self,
+        model: &Model,
+        reader: &Reader,
+        shown: &[Shown],
+        batch: usize,
+    ) -> Result<Vec<(Option<usize>, Vec<Output>)>> {
+        // SMILE and WEMoE choose the head after a pass; any head will do for it.
+        let first: Vec<&Head> = match self.meta.method {
+            Method::Twin => Vec::new(),
+            _ => self
+                .experts
+                .iter()
+                .flat_map(|e| e.heads.first())
+                .take(1)
+                .collect(),
+        };
+        let decided = self.run(model, reader, &first, shown, batch, Choice::Router)?;
+        let chosen = decided.experts();
+        let mut out: Vec<_> = chosen.iter().map(|c| (*c, Vec::new())).collect();
+        for (number, expert) in self.experts.iter().enumerate() {
+            let rows: Vec<usize> = (0..shown.len())
+                .filter(|&i| chosen[i] == Some(number))
+                .collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let some: Vec<Shown> = rows.iter().map(|&i| shown[i].clone()).collect();
+            let weights: Vec<_> = rows.iter().map(|&i| decided.weights[i].clone()).collect();
+            let heads: Vec<&Head> = expert.heads.iter().collect();
+            let choice = Choice::Decided(&weights);
+            let said = self.run(model, reader, &heads, &some, batch, choice)?;
+            for of_head in said.outputs {
+                for (i, output) in rows.iter().zip(of_head) {
+                    out[*i].1.push(output);
                 }
             }
         }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use polyloom_core::Checkpoint;
 use polyloom_core::rng::Stream;
-use polyloom_learn::engine::{Tensor, Value, slice, tensor};
-use polyloom_learn::models::{Plain, Source};
+use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
+use polyloom_learn::models::{Plain, Point, Source, Trained};
 use polyloom_learn::ops;
 use polyloom_learn::weave::blend::{Blend, Parts};
 use polyloom_learn::weave::part::{Compression, Part};
 use polyloom_learn::weave::smile::{Gates, Smile, gate, norms};
+use polyloom_learn::weave::wemoe::{Blocks, Mixing, Wemoe, begin};
 use serde_json::Value as Json;
 
 use super::routing::Case;
@@ -230,5 +231,113 @@ fn golden_smile() {
                 assert!((a - b).abs() < 1e-5);
             }
         }
+    }
+}
+
+fn normal(seed: u64, shape: &[usize]) -> Tensor {
+    let n: usize = shape.iter().product();
+    let stream = Stream::new(seed, "normal", 0);
+    let values = (0..n as u64).map(|i| stream.normal(i)).collect();
+    tensor(values, shape).unwrap()
+}
+
+/// What methods/merging.md 6.1 asks of WEMoE.
+#[test]
+fn wemoe_mixes_feed_forward_parts() {
+    let shapes: [(&str, &[usize]); 4] = [
+        ("up.weight", &[6, 4]),
+        ("up.bias", &[6]),
+        ("down.weight", &[4, 6]),
+        ("down.bias", &[4]),
+    ];
+    let of = |seed: u64| -> Vec<(String, Tensor)> {
+        let one = |(i, (name, shape)): (usize, &(&str, &[usize]))| {
+            ((*name).to_owned(), normal(seed + i as u64, shape))
+        };
+        shapes.iter().enumerate().map(one).collect()
+    };
+    let experts: Vec<Parts> = (1..4)
+        .map(|e| {
+            let parts = of(100 * e).into_iter();
+            parts.map(|(name, t)| (name, Part::Whole(t))).collect()
+        })
+        .collect();
+    let names = [vec!["up".to_owned(), "down".to_owned()]];
+    let blocks = Blocks::new(&names, &experts.iter().collect::<Vec<_>>()).unwrap();
+    let base = Plain::new(of(1));
+    let begun = base.with(begin(0, 4, 3, 7).unwrap());
+    let pass = |source: &Wemoe<'_>, x: &Value| -> Vec<f32> {
+        let hidden = source.linear("up", x).unwrap();
+        let out = source.linear("down", &hidden).unwrap();
+        source.pass(Point::FeedForward(0), out.clone()).unwrap();
+        numbers(out.data())
+    };
+    let merged = |weights: &[f32], x: &Value| -> Vec<f32> {
+        let mix = weights.iter().copied().zip(&experts).collect();
+        let blend = Blend::new(&base, mix);
+        let hidden = blend.linear("up", x).unwrap();
+        numbers(blend.linear("down", &hidden).unwrap().data())
+    };
+    let near = |a: &[f32], b: &[f32]| {
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} {b}");
+        }
+    };
+    let x = Value::constant(normal(50, &[5, 3, 4]));
+    // Constant 0.3 is task arithmetic, one-hot is an expert's feed-forward part.
+    let fixed = |mix: &[f32]| {
+        let source = Wemoe::new(&begun, &blocks, Mixing::Fixed(mix.to_vec()), None);
+        pass(&source, &x)
+    };
+    near(&fixed(&[0.3, 0.3, 0.3]), &merged(&[0.3, 0.3, 0.3], &x));
+    near(&fixed(&[0.0, 1.0, 0.0]), &merged(&[0.0, 1.0, 0.0], &x));
+    let each = Wemoe::new(&begun, &blocks, Mixing::Each, None);
+    let coefficients = numbers(each.coefficients(0, &x).unwrap().data());
+    assert!(
+        coefficients.iter().all(|c| (c - 0.3).abs() < 0.02),
+        "{coefficients:?}"
+    );
+    // With mixers that tell inputs apart: alone as in company, also where two inputs share a mix.
+    let mut strong = begin(0, 4, 3, 7).unwrap();
+    for (_, t) in &mut strong {
+        *t = tensor(numbers(t).iter().map(|x| 40.0 * x).collect(), t.dims()).unwrap();
+    }
+    let strong = base.with(strong);
+    let twice = ops::rows(&x, &[0, 1, 2, 3, 4, 1]).unwrap();
+    let each = |x: &Value| pass(&Wemoe::new(&strong, &blocks, Mixing::Each, None), x);
+    let together = each(&twice);
+    let alone: Vec<f32> = [0, 1, 2, 3, 4, 1]
+        .iter()
+        .flat_map(|i| each(&ops::rows(&x, &[*i]).unwrap()))
+        .collect();
+    near(&together, &alone);
+    // The mean over a batch has a gradient at the mixers.
+    let parameters = Parameters::new(begin(0, 4, 3, 7).unwrap()).unwrap();
+    let trained = Trained {
+        parameters: &parameters,
+        frozen: &base,
+        seed: None,
+    };
+    let source = Wemoe::new(&trained, &blocks, Mixing::Mean, None);
+    let hidden = source.linear("up", &x).unwrap();
+    let out = source.linear("down", &hidden).unwrap();
+    let value = ops::mean(&ops::mul(&out, &out).unwrap()).unwrap();
+    let found = value.backward().unwrap();
+    let last = parameters.get("mixers/0.fc2.bias").unwrap();
+    let gradient = numbers(found.get(&last.value).unwrap());
+    for (i, g) in gradient.iter().enumerate() {
+        let at = |by: f32| {
+            let mut mix = numbers(source.coefficients(0, &x).unwrap().data());
+            mix[i] += by;
+            let source = Wemoe::new(&base, &blocks, Mixing::Fixed(mix), None);
+            let out = pass(&source, &x);
+            out.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / out.len() as f64
+        };
+        let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+        assert!(
+            (slope - f64::from(*g)).abs() < 1e-2 * (1.0 + slope.abs()),
+            "{slope} {g}"
+        );
     }
 }
