@@ -34,6 +34,9 @@ pub struct Pass {
     pub best: bool,
 }
 
+/// The gradient of the loss at a graft, number by number; the second is the pass.
+pub type Gradient<'a> = &'a mut dyn FnMut(&[f32], u32) -> Result<Vec<f32>>;
+
 /// Learns a graft. Entries that did not move are never grafted. `gradient` gives the mean gradient of the weights at a graft
 /// `g` for a pass (numbered from 0), `judge` the score of a graft of whole entries; `watch` sees every pass.
 ///
@@ -45,7 +48,7 @@ pub fn learn(
     settings: Settings,
     delta: &[f32],
     start: &[bool],
-    gradient: &mut dyn FnMut(&[f32], u32) -> Result<Vec<f32>>,
+    gradient: Gradient<'_>,
     judge: &mut dyn FnMut(&[bool]) -> Result<Score>,
     watch: &mut dyn FnMut(&Pass) -> bool,
 ) -> Result<(Vec<bool>, Score)> {

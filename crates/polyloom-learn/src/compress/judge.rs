@@ -319,7 +319,8 @@ mod tests {
     #[test]
     fn shares_and_ties() {
         let expert = score(&[1.0, 1.0, 0.0, 1.0], 0.2);
-        let same = kept(&[expert.clone()], &[expert.clone()], 0);
+        let one = std::slice::from_ref(&expert);
+        let same = kept(one, one, 0);
         assert_eq!((same.share, same.interval), (1.0, Some((1.0, 1.0))));
         let half = score(&[1.0, 0.0, 0.0, 1.0], 0.5);
         let found = kept(

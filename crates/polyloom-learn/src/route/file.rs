@@ -358,12 +358,12 @@ impl Stored<'_> {
                     );
                     return Err(self.wrong(&what, AGAIN));
                 }
-                Rule::Predicted(Predicted {
+                Rule::Predicted(Box::new(Predicted {
                     weight,
                     bias: self.vector("bias", experts)?,
                     costs,
                     limits: given.limits.ok_or_else(|| lacks("limits"))?,
-                })
+                }))
             }
             Method::Pilots => {
                 let vectors = self.matrix("pilots")?;

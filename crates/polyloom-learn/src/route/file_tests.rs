@@ -36,10 +36,10 @@ fn routers() -> Vec<Router> {
         Rule::Linear(Linear::fit(&x, None, n).0),
         Rule::Mlp(Box::new(mlp.fit(&x, None, n).0)),
         Rule::Pilots(Pilots::empty(2).of_labels(&x, &sources, 2).unwrap()),
-        Rule::Predicted(Predicted {
+        Rule::Predicted(Box::new(Predicted {
             costs: Costs::from([("bytes".to_owned(), vec![1.0, 2.0, 3.0])]),
             ..losses(&x)
-        }),
+        })),
     ];
     let made = rules.into_iter().map(|rule| Router {
         experts: sources

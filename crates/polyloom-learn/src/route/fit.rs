@@ -334,7 +334,12 @@ pub fn on_scores(
             let losses = |of: &Learned| -> Vec<f32> { of.scores.iter().map(|s| 1.0 - s).collect() };
             let (here, there) = (losses(&train), losses(&held));
             let beside = Some((&held.points, &there[..]));
-            Rule::Predicted(Predicted::fit((&train.points, &here), beside, n, costs))
+            Rule::Predicted(Box::new(Predicted::fit(
+                (&train.points, &here),
+                beside,
+                n,
+                costs,
+            )))
         }
         Method::Pilots => {
             let empty = settings.empty_pilots(train.points.width);

@@ -211,7 +211,7 @@ pub enum Rule {
     /// RouterRetriever's pilots.
     Pilots(Pilots),
     /// The least predicted loss, under constraints.
-    Predicted(Predicted),
+    Predicted(Box<Predicted>),
 }
 
 /// Chooses an expert for an input. [`Router::open`] and [`Router::save`] know one file.

@@ -423,19 +423,15 @@ impl Ready<'_> {
     }
 }
 
+/// What runs with models and their weights.
+pub type Run<'a, T> = &'a mut dyn FnMut(&[(&Model, &dyn Source)]) -> Result<T>;
+
 /// Runs with the weights of several systems at once, in their order, without heads.
 ///
 /// # Errors
 /// What `run` reports.
-pub fn together<T>(
-    systems: &[&Ready<'_>],
-    run: &mut dyn FnMut(&[(&Model, &dyn Source)]) -> Result<T>,
-) -> Result<T> {
-    fn next<T>(
-        left: &[&Ready<'_>],
-        held: &[(&Model, &dyn Source)],
-        run: &mut dyn FnMut(&[(&Model, &dyn Source)]) -> Result<T>,
-    ) -> Result<T> {
+pub fn together<T>(systems: &[&Ready<'_>], run: Run<'_, T>) -> Result<T> {
+    fn next<T>(left: &[&Ready<'_>], held: &[(&Model, &dyn Source)], run: Run<'_, T>) -> Result<T> {
         let Some((first, rest)) = left.split_first() else {
             return run(held);
         };

@@ -143,7 +143,7 @@ impl Source for Smile<'_> {
         let mut out = slice(y.data())?.to_vec();
         let wide = out.len() / n.max(1);
         for expert in 0..experts {
-            let weight_of = |row: u32| chosen[row as usize][expert];
+            let weight_of = |row: u32| chosen[row as usize].get(expert).copied().unwrap_or(0.0);
             let rows: Vec<u32> = (0..n as u32).filter(|i| weight_of(*i) > 0.0).collect();
             if rows.is_empty() {
                 continue;

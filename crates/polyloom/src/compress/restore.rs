@@ -147,13 +147,16 @@ pub struct Restorer {
 }
 
 enum Content {
-    Masks {
-        shared: Checkpoint,
-        masks: MaskFile,
-        scale: Option<f32>,
-    },
+    Masks(Box<Masks>),
     /// The file, and each changed tensor's place in it.
-    Deltas(DeltaFile, Vec<Option<usize>>),
+    Deltas(Box<DeltaFile>, Vec<Option<usize>>),
+}
+
+/// A shared vector with a task's mask and factor.
+struct Masks {
+    shared: Checkpoint,
+    masks: MaskFile,
+    scale: Option<f32>,
 }
 
 /// Buffers of a thread.
@@ -195,7 +198,7 @@ impl Restorer {
                 .tensors
                 .iter()
                 .map(|t| t.masked.then(|| next.next()).flatten());
-            Content::Deltas(file, places.collect())
+            Content::Deltas(Box::new(file), places.collect())
         } else {
             let shared = Checkpoint::open(folder.join("shared.safetensors"))?;
             let tensors = bundle.tensors.iter().filter(|t| t.masked);
@@ -217,11 +220,11 @@ impl Restorer {
             let path = folder.join(format!("masks/{id}.safetensors"));
             let masks = MaskFile::open(&path, &Covered::new(&shared, tensors)?)?;
             let scale = masks.scale()?.map(|s| s as f32);
-            Content::Masks {
+            Content::Masks(Box::new(Masks {
                 shared,
                 masks,
                 scale,
-            }
+            }))
         };
         Ok(Self {
             rounded: bundle.dtype.as_deref().and_then(DType::from_safetensors),
@@ -255,7 +258,7 @@ impl Restorer {
                 Some(at) => file.part(at, &self.bundle.tensors[i]),
                 None => Ok(None),
             },
-            Content::Masks { .. } => Ok(None),
+            Content::Masks(_) => Ok(None),
         }
     }
 
@@ -310,11 +313,12 @@ impl Restorer {
                 }
                 dtype::narrow(&b.base, output.dtype, out);
             }
-            Content::Masks {
-                shared,
-                masks,
-                scale,
-            } => {
+            Content::Masks(held) => {
+                let Masks {
+                    shared,
+                    masks,
+                    scale,
+                } = &**held;
                 b.vector.resize(n, 0.0);
                 let tensor = shared
                     .get(&output.name)

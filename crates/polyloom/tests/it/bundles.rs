@@ -144,8 +144,8 @@ fn deltas_of_every_kind_come_back() {
     let (embed, w, b) = (at("embed.weight"), at("layers.0.w"), at("layers.0.b"));
     let mut parts = vec![vec![None; 3]; 3];
     // a: the expert itself; b: one of each; c: nothing.
-    for i in 0..3 {
-        parts[0][i] = Some(Stored::Own(deltas.expert(0, i).unwrap()));
+    for (i, part) in parts[0].iter_mut().enumerate() {
+        *part = Some(Stored::Own(deltas.expert(0, i).unwrap()));
     }
     let moved = deltas.delta(1, embed).unwrap();
     let d = lowrank::decompose(&Matrix::from_f32(701, 13, &moved), None).unwrap();

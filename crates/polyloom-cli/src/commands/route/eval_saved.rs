@@ -126,10 +126,10 @@ fn sweep(
         let mut limits: Limits = rule.limits.clone();
         limits.weights.insert(cost.to_owned(), weight);
         let weighed = Router {
-            rule: Rule::Predicted(Predicted {
+            rule: Rule::Predicted(Box::new(Predicted {
                 limits,
                 ..rule.clone()
-            }),
+            })),
             ..router.clone()
         };
         let decided = weighed.decide_all(points)?;
