@@ -3,12 +3,16 @@
 //! Whole numbers only, so that every machine writes and reads the same bytes. A block begins with nothing known; each
 //! context learns the share of its bits, and a bit costs what its context makes of it.
 
-/// What a context knows: how likely a 1 is, in 1/65536, and after how many bits.
+/// What a context knows: how likely a 1 is, in 1/2^24, and after how many bits. So fine that a context of one kind of bit
+/// comes down to the coder's least probability instead of stopping where a step rounds to 0.
 #[derive(Clone, Copy)]
 struct Share {
-    one: u16,
+    one: u32,
     seen: u16,
 }
+
+/// Bits of a share.
+const FINE: u32 = 24;
 
 /// Bits after which a context forgets old ones.
 const MEMORY: u16 = 1022;
@@ -17,18 +21,18 @@ const PRECISION: u32 = 14;
 
 impl Share {
     const NEW: Self = Self {
-        one: 1 << 15,
+        one: 1 << (FINE - 1),
         seen: 0,
     };
 
     fn probability(self) -> u32 {
-        (u32::from(self.one) >> (16 - PRECISION)).clamp(1, (1 << PRECISION) - 1)
+        (self.one >> (FINE - PRECISION)).clamp(1, (1 << PRECISION) - 1)
     }
 
     fn learn(&mut self, bit: bool) {
-        let target = if bit { 65535 } else { 0 };
-        let step = (target - i32::from(self.one)) / (i32::from(self.seen) + 2);
-        self.one = (i32::from(self.one) + step) as u16;
+        let target = if bit { (1 << FINE) - 1 } else { 0 };
+        let step = (target - self.one as i32) / (i32::from(self.seen) + 2);
+        self.one = (self.one as i32 + step) as u32;
         self.seen = (self.seen + 1).min(MEMORY);
     }
 }
