@@ -3,10 +3,18 @@
 use super::tune::{data, family};
 use super::{polyloom, text};
 
+/// The recipe of [`family`], for compression.
+fn compressed(dir: &std::path::Path) -> String {
+    let recipe = family(dir);
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, text + "[compress]\n").unwrap();
+    recipe
+}
+
 #[test]
 fn every_method_makes_a_bundle_that_restores() {
     let dir = tempfile::tempdir().unwrap();
-    let recipe = family(dir.path());
+    let recipe = compressed(dir.path());
     let at = |name: &str| dir.path().join(name).display().to_string();
     let run = |args: &[&str]| {
         let out = polyloom(args);
@@ -95,7 +103,7 @@ fn every_method_makes_a_bundle_that_restores() {
 #[test]
 fn methods_are_compared_and_the_smallest_that_keeps_enough_is_written() {
     let dir = tempfile::tempdir().unwrap();
-    let recipe = family(dir.path());
+    let recipe = compressed(dir.path());
     let bundle = dir.path().join("front").display().to_string();
     let out = polyloom(&["compress", &recipe, "--keep", "95%", "-o", &bundle]);
     assert!(out.status.success(), "{}", text(&out.stderr));

@@ -74,8 +74,8 @@ fn golden_fwsvd() {
             let mut rest = w.clone();
             rest.add(-1.0, of);
             match axis {
-                Axis::Input => rest.scale_columns(&i).norm(),
-                Axis::Output => rest.scale_rows(&i).norm(),
+                Axis::Input => rest.scale_columns(&i).norm().powi(2),
+                Axis::Output => rest.scale_rows(&i).norm().powi(2),
             }
         };
         close(

@@ -262,7 +262,7 @@ impl Reader<'_> {
                 self.push(
                     MergeError::plan("no-merge", "has no `[merge]` table")
                         .at(self.place.clone())
-                        .hint("add `[merge]` with `method = \"…\"`"),
+                        .hint("add `[merge]` with `method = \"…\"`, or `[compress]` where it is only compressed"),
                 );
             }
             None => {}
