@@ -62,7 +62,7 @@ impl<'a> Speaker<'a> {
     /// Answers to all questions of a task. `path` and `hash` say who answers.
     ///
     /// # Errors
-    /// A prompt or a choice of no tokens, prompts and answers that have no room, and as [`Decoder::forward`].
+    /// A prompt or a choice of no tokens, prompts and answers that have no room, and what the decoder refuses.
     pub fn answers(&self, asking: &Asking, path: &Path, hash: &str) -> Result<Spoken> {
         let mut cut = 0;
         if asking.has_choices() {

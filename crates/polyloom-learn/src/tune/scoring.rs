@@ -58,7 +58,7 @@ impl Scoring {
     /// Reads a `loom.toml` for its tables `[[expert]]` (tasks), `[tune]` and `[tune.trials]`, whatever else it is for.
     ///
     /// # Errors
-    /// As [`Recipe::open`].
+    /// As [`super::Recipe::open`].
     pub fn open(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).map_err(|e| polyloom_core::Error::io(path, "read", e))?;

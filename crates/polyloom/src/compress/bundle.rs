@@ -29,7 +29,7 @@ pub type Extra = (String, Vec<u8>);
 /// What a bundle says of itself, in `polyloom.json` under `bundle`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bundle {
-    /// One of [`FORMATS`].
+    /// Its format, with the version.
     pub format: String,
     /// The method that restores.
     pub method: String,
