@@ -12,6 +12,7 @@ use crate::args_tasks::Places;
   polyloom train loom.toml -o experts/intent
   polyloom train --base models/all-MiniLM-L6-v2 -t text/banking77 --method lora -o adapters/intent
   polyloom train --base models/all-MiniLM-L6-v2 -t text/sst2,text/trec6 --each -o experts
+  polyloom train --base models/tiny-llama -t text/sst2 --language answers -o experts/sst2
   polyloom train loom.toml -o joint --set train.sampling=square-root --set train.head.start=probe
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
 
@@ -41,6 +42,9 @@ pub struct TrainArgs {
     /// What changes
     #[arg(long, value_name = "WHAT")]
     pub method: Option<Method>,
+    /// Train a decoder on language, without heads: texts of the tasks, or answers to their prompts
+    #[arg(long, value_name = "WHAT")]
+    pub language: Option<Language>,
     /// Times that every row is seen [default: 3]
     #[arg(long, value_name = "N", conflicts_with = "steps")]
     pub epochs: Option<f64>,
@@ -90,6 +94,15 @@ pub enum Method {
     Head,
     /// Low-rank parts, written as PEFT does
     Lora,
+}
+
+/// What a decoder learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// The tasks' texts, every token
+    Texts,
+    /// The right answers to the tasks' prompts
+    Answers,
 }
 
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {

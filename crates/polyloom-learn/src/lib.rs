@@ -16,6 +16,7 @@ pub mod route;
 pub mod stats;
 pub mod tasks;
 pub mod text;
+pub mod tokenizer;
 pub mod train;
 pub mod tune;
 pub mod weave;

@@ -11,6 +11,7 @@ use polyloom::tasks::data::Limits;
 use polyloom::tasks::hash::task_hash;
 use polyloom::tasks::load::Loader;
 use polyloom_learn::tasks::Opened;
+use polyloom_learn::tasks::language::Learn;
 use polyloom_learn::train::recipe::Method as Kind;
 use polyloom_learn::train::run::{Evaluation, Step, Told};
 use polyloom_learn::train::session::{Finished, Options, work_folder};
@@ -18,7 +19,7 @@ use polyloom_learn::train::{Given, Recipe, train};
 use serde_json::json;
 
 use super::tasks::{catalogue, expanded, roots};
-use crate::args_train::{Method, TrainArgs};
+use crate::args_train::{Language, Method, TrainArgs};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
@@ -38,7 +39,7 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
             }
             Opened::open(base)?
         }
-        None => Opened::fresh(&recipe)?,
+        None => Opened::fresh(&recipe, &given)?,
     };
     opened.warnings.iter().for_each(|w| ui.warning(w));
     if args.dry_run {
@@ -101,6 +102,11 @@ fn asked(args: &TrainArgs) -> Result<Recipe, Failure> {
         Method::Lora => "lora",
     });
     put("train.method", method.map(quoted));
+    let language = args.language.map(|l| match l {
+        Language::Texts => "texts",
+        Language::Answers => "answers",
+    });
+    put("train.language.learn", language.map(quoted));
     put("train.epochs", args.epochs.map(|x| format!("{x:?}")));
     put("train.steps", args.steps.map(|x| x.to_string()));
     put("train.batch", args.batch.map(|x| x.to_string()));
@@ -149,6 +155,11 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
         Kind::Lora => format!("low-rank parts of rank {}", t.lora.rank),
     };
     let base = recipe.base.as_deref().unwrap_or("a new model");
+    let what = match t.language.as_ref().map(|l| l.learn) {
+        Some(Learn::Texts) => format!("{what}, next tokens of texts,"),
+        Some(Learn::Answers) => format!("{what}, answers to prompts,"),
+        None => what,
+    };
     let ids: Vec<&str> = given.iter().map(|g| &*g.spec.id).collect();
     let length = match t.steps {
         Some(steps) => format!("{steps} steps"),

@@ -1,10 +1,12 @@
 //! Dynamic logits fusion by `eval` and `run`: classes and texts.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::eval_speak::{model, task};
+use super::language::{animals, json, recipe};
 use super::{polyloom, text};
 
 fn done(args: &[&str]) -> String {
@@ -153,5 +155,173 @@ fn texts_of_a_decoder_that_learned_nothing_stay() {
     assert_eq!(
         value(&at("a.json"), "mine/class"),
         value(&at("b.json"), "mine/class")
+    );
+}
+
+fn metric(folder: &str, file: &str, task: &str) -> f64 {
+    json(folder, file)["tasks"][task]["value"].as_f64().unwrap()
+}
+
+#[test]
+fn a_large_decoder_answers_better_with_a_small_expert() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let spec = animals(dir.path());
+    // Bases that know the texts, of the same byte pairs; an expert of the small one that knows the answers.
+    for (name, width) in [("large", 32), ("small", 16)] {
+        let more = "steps = 40\nvalidation = \"\"\n[train.language]";
+        done(&[
+            "train",
+            &recipe(dir.path(), name, &spec, width, more),
+            "-o",
+            &at(name),
+        ]);
+    }
+    let (large, small, expert) = (at("large"), at("small"), at("expert"));
+    let learn = [
+        "train",
+        "--base",
+        &*small,
+        "-t",
+        &*spec,
+        "--language",
+        "answers",
+        "--steps",
+        "80",
+        "--rate",
+        "5e-3",
+    ];
+    done(&[&learn[..], &["-o", &expert]].concat());
+    let score = |model: &str, more: &[&str], name: &str| {
+        done(&[&["eval", model, "-t", &spec, "-o", &at(name)][..], more].concat());
+        metric(&at(""), name, "animals")
+    };
+    let fuse = ["--fuse-base", &*small, "--fuse", &*expert];
+    let (alone, fused) = (score(&large, &[], "a.json"), score(&large, &fuse, "b.json"));
+    assert!(fused > alone + 0.2, "{alone} {fused}");
+    // The small base with its own expert is the expert.
+    let own = score(&small, &fuse, "c.json");
+    assert!((own - score(&expert, &[], "d.json")).abs() < 1e-9, "{own}");
+}
+
+/// Words of two letters alone, as a tokenizer of a folder.
+fn two_letters(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"},
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
+#[test]
+fn one_source_without_labels_is_learned_until_nothing_tells_them_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    two_letters(&dir.path().join("letters"));
+    let mut rows = "id,text,kind\n".to_owned();
+    for i in 0..64u32 {
+        let letter = |j: u32| {
+            if (i * 37 + j * j * 11 + i * j) % 4 == 0 {
+                "b"
+            } else {
+                "a"
+            }
+        };
+        let words: Vec<&str> = (0..8).map(letter).collect();
+        writeln!(rows, "r{i},{},soft", words.join(" ")).unwrap();
+    }
+    let spec = animals(dir.path());
+    std::fs::write(dir.path().join("train.csv"), rows).unwrap();
+    let new = |name: &str, more: &str| {
+        let file = recipe(dir.path(), name, &spec, 8, more);
+        let tokenizer = format!("train.new.tokenizer={:?}", at("letters"));
+        let set = ["--set", &*tokenizer, "--set", "train.new.vocab_size=2"];
+        let seed = ["--seed", if name == "source" { "1" } else { "2" }];
+        done(&[&["train", &file, "-o", &at(name)][..], &set, &seed].concat());
+    };
+    let short = "validation = \"\"\nlimit = 64";
+    new(
+        "source",
+        &format!("steps = 60\n{short}\n[train.language]\npack = false"),
+    );
+    let fuse = format!(
+        "[train.fuse]\nsources = [{:?}]\nlambda = 0\nlabels = false",
+        at("source")
+    );
+    new(
+        "student",
+        &format!("steps = 300\n{short}\n[train.language]\n{fuse}"),
+    );
+    let log = std::fs::read_to_string(dir.path().join("student/train.jsonl")).unwrap();
+    let losses: Vec<f64> = log
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["loss"].as_f64())
+        .collect();
+    let last = losses[losses.len() - 8..].iter().sum::<f64>() / 8.0;
+    assert!(losses[0] > 1e-2 && last < 1e-4, "{} to {last}", losses[0]);
+}
+
+#[test]
+fn a_decoder_learns_from_one_of_another_vocabulary_without_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let spec = animals(dir.path());
+    let new = |name: &str, entries: u32, more: &str| {
+        let more = format!("validation = \"\"\n[train.language]\nlearn = \"answers\"\n{more}");
+        let file = recipe(dir.path(), name, &spec, 24, &more);
+        let entries = format!("train.new.vocab_size={entries}");
+        let steps = ["--steps", "100", "--set", &*entries];
+        done(&[&["train", &file, "-o", &at(name)][..], &steps].concat());
+        done(&[
+            "eval",
+            &at(name),
+            "-t",
+            &spec,
+            "-o",
+            &at(&format!("{name}.json")),
+        ]);
+        metric(&at(""), &format!("{name}.json"), "animals")
+    };
+    let source = new("source", 262, "");
+    assert!(source > 0.95, "{source}");
+    let entries = |name: &str| {
+        json(&at(name), "config.json")["vocab_size"]
+            .as_u64()
+            .unwrap()
+    };
+    for rule in ["min_ce", "avg_ce"] {
+        let fuse = format!(
+            "[train.fuse]\nsources = [{:?}]\nlambda = 0\nlabels = false\nrule = \"{rule}\"",
+            at("source")
+        );
+        let student = new(rule, 290, &fuse);
+        assert!(student > 0.95, "{rule}: {student}");
+        assert!(entries("source") < entries(rule));
+    }
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyloom-learn/tests/models/bert");
+    let odd = format!(
+        "[train.language]\n[train.fuse]\nsources = [{:?}]",
+        bert.display().to_string()
+    );
+    refused(
+        &[
+            "train",
+            &recipe(dir.path(), "odd", &spec, 8, &odd),
+            "-o",
+            &at("odd"),
+        ],
+        "tokenizer.json",
+    );
+    let packed = "[train.language]\npack = true\n[train.fuse]\nsources = [\"x\"]";
+    refused(
+        &[
+            "train",
+            &recipe(dir.path(), "odd", &spec, 8, packed),
+            "-o",
+            &at("odd"),
+        ],
+        "text by text",
     );
 }

@@ -25,6 +25,7 @@ mod hub_server;
 mod environment;
 mod fuse;
 mod hostile;
+mod language;
 mod messages;
 mod openai_server;
 mod predict;

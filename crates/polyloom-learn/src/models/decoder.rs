@@ -80,9 +80,12 @@ pub struct Decoder {
     /// What stands before the names of the trunk: `model.`, or nothing.
     pub prefix: String,
     activation: Activation,
-    groups: usize,
-    dim: usize,
-    gemma: bool,
+    /// Heads of keys and values.
+    pub(super) groups: usize,
+    /// Features of a head.
+    pub(super) dim: usize,
+    /// Norms count as 1 plus their weight.
+    pub(super) gemma: bool,
 }
 
 /// Keys and values of the positions seen so far, by layer.

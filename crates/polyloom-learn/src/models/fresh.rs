@@ -8,6 +8,7 @@ use polyloom_core::rng::Stream;
 use serde_json::Value as Json;
 
 use super::bert::{self, Bert};
+use super::decoder::{self, Decoder};
 use super::mlp::{self, Mlp};
 use super::vit::{self, Vit};
 use crate::error::{Error, Result};
@@ -28,6 +29,9 @@ const MOST: usize = 1 << 32;
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
 /// - `bert`: `N(0, initializer_range²)` for matrices and tables, biases 0, norms 1, the row of the filling token 0, as
 ///   `transformers` does it.
+/// - `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`: `N(0, initializer_range²)` for matrices and the table, biases 0,
+///   norms 1 (of Gemma 0, which it adds to 1), with an output layer of its own where `tie_word_embeddings` is false (what
+///   Gemma's is not, where nothing is said).
 ///
 /// # Errors
 /// A `model_type` that is none of these, sizes that the architecture does not have or that fill every memory.
@@ -58,10 +62,16 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
             let deviation = config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
             made.bert(&Bert::new(c, "")?.config, types, deviation)?;
         }
+        "llama" | "mistral" | "qwen2" | "qwen3" | "gemma" | "gemma2" => {
+            let c: decoder::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
+            let deviation = config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
+            let biased = ["attention_bias", "mlp_bias"].map(|key| config[key] == Json::Bool(true));
+            made.decoder(&Decoder::new(c, "model.")?, biased, deviation)?;
+        }
         other => {
             return Err(Error::Config {
                 what: format!(
-                    "model_type `{other}` cannot be made from nothing; known: vit, bert, {}",
+                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}",
                     mlp::MODEL_TYPE
                 ),
             });
@@ -206,6 +216,55 @@ impl Made {
             self.norm(&name("output.LayerNorm"), width)?;
         }
         Ok(())
+    }
+
+    /// `biased`: whether attention and feed-forward parts have biases; queries, keys and values of Qwen2 always do.
+    fn decoder(&mut self, d: &Decoder, biased: [bool; 2], deviation: f32) -> Result<()> {
+        let c = &d.config;
+        let (width, inner) = (c.hidden_size, c.intermediate_size);
+        let (queries, keys) = (c.num_attention_heads * d.dim, d.groups * d.dim);
+        let is = |family: &str| c.model_type == family;
+        let one = if d.gemma { 0.0 } else { 1.0 };
+        let table = [c.vocab_size, width];
+        self.normal("model.embed_tokens.weight", &table, deviation)?;
+        for layer in self.layers(c.num_hidden_layers)? {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let wide = biased[0] || is("qwen2");
+            for (part, shape, bias) in [
+                ("self_attn.q_proj", [queries, width], wide),
+                ("self_attn.k_proj", [keys, width], wide),
+                ("self_attn.v_proj", [keys, width], wide),
+                ("self_attn.o_proj", [width, queries], biased[0]),
+                ("mlp.gate_proj", [inner, width], biased[1]),
+                ("mlp.up_proj", [inner, width], biased[1]),
+                ("mlp.down_proj", [width, inner], biased[1]),
+            ] {
+                self.normal(&name(&format!("{part}.weight")), &shape, deviation)?;
+                if bias {
+                    self.constant(&name(&format!("{part}.bias")), &shape[..1], 0.0)?;
+                }
+            }
+            let mut norms = vec![
+                ("input_layernorm", width),
+                ("post_attention_layernorm", width),
+            ];
+            if is("gemma2") {
+                norms.push(("pre_feedforward_layernorm", width));
+                norms.push(("post_feedforward_layernorm", width));
+            }
+            if is("qwen3") {
+                norms.push(("self_attn.q_norm", d.dim));
+                norms.push(("self_attn.k_norm", d.dim));
+            }
+            for (part, width) in norms {
+                self.constant(&name(&format!("{part}.weight")), &[width], one)?;
+            }
+        }
+        self.constant("model.norm.weight", &[width], one)?;
+        match c.tie_word_embeddings.unwrap_or(d.gemma) {
+            true => Ok(()),
+            false => self.normal("lm_head.weight", &table, deviation),
+        }
     }
 
     /// The numbers of the layers; so many that names alone fill the memory are refused.

@@ -17,6 +17,7 @@ use crate::engine::{Value, tensor};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::text::Text;
+use crate::tokenizer::Made;
 
 /// The architecture of a folder.
 #[derive(Debug, Clone)]
@@ -60,6 +61,8 @@ pub struct Model {
     pub classes: Vec<String>,
     /// What its folder says it is for.
     pub kind: Kind,
+    /// Its tokenizer where it was made with the model; else it lies in the folder.
+    pub tokenizer: Option<Made>,
 }
 
 impl Model {
@@ -191,6 +194,7 @@ impl Model {
             sentence: sentence.unwrap_or_default(),
             classes,
             kind,
+            tokenizer: None,
         })
     }
 
@@ -251,14 +255,19 @@ impl Model {
                 ));
             }
         };
-        Text::open(
-            &self.folder,
-            self.sentence
-                .most
-                .unwrap_or(positions)
-                .min(positions)
-                .min(most.unwrap_or(usize::MAX)),
-        )
+        let most = most.unwrap_or(usize::MAX).min(positions);
+        self.tokens(self.sentence.most.unwrap_or(positions).min(most))
+    }
+
+    /// The tokenizer, for texts of `most` tokens whatever the model takes.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn tokens(&self, most: usize) -> Result<Text> {
+        match &self.tokenizer {
+            Some(made) => Text::read(&made.tokenizer, most),
+            None => Text::open(&self.folder, most),
+        }
     }
 
     /// The last hidden states of texts, `[texts, tokens, width]`; of T5 those of its encoder.

@@ -1,7 +1,7 @@
 //! A model opened as tasks use it: trunk, reader of inputs, heads.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use polyloom::MergeError;
 use polyloom::plan::open_model;
@@ -14,9 +14,7 @@ use super::head::Head;
 use crate::engine::tensor;
 use crate::error::Result;
 use crate::models::Plain;
-use crate::models::fresh::fresh;
 use crate::models::open::Model;
-use crate::train::Recipe;
 
 /// A model in memory, with what its folder says beside the weights.
 pub struct Opened {
@@ -106,37 +104,6 @@ pub(super) fn named(reference: &str) -> Result<recipe::Model> {
     let recipe = recipe::from_models("passthrough", None, &[reference.to_owned()])?;
     let none = || MergeError::plan("arguments", "no model").into();
     recipe.models.into_iter().next().ok_or_else(none)
-}
-
-impl Opened {
-    /// A model made from nothing: `train.new` says what its `config.json` does; `tokenizer` in it names a folder with the
-    /// tokenizer of a model of texts.
-    ///
-    /// # Errors
-    /// An architecture that is not made, values that are none of JSON.
-    pub fn fresh(recipe: &Recipe) -> Result<Self> {
-        let table = recipe.train.new.clone().unwrap_or_default();
-        let mut config = serde_json::to_value(table)
-            .map_err(|e| MergeError::plan("bad-recipe", format!("`train.new`: {e}")))?;
-        let tokenizer = config.as_object_mut().and_then(|c| c.remove("tokenizer"));
-        let folder = match tokenizer.as_ref().and_then(|t| t.as_str()) {
-            Some(folder) => PathBuf::from(folder),
-            // No such folder: nothing is read from where the program happens to run.
-            None => PathBuf::from("<a new model>"),
-        };
-        let (mut tensors, mut stored) = (Vec::new(), Vec::new());
-        for (name, shape, values) in fresh(&config, recipe.seed)? {
-            stored.push((name.clone(), DType::F32, shape.clone()));
-            tensors.push((name, tensor(values, shape)?));
-        }
-        Ok(Self {
-            model: Model::of(&folder, &config, Plain::new(tensors))?,
-            config,
-            stored,
-            whole: HashMap::new(),
-            warnings: Vec::new(),
-        })
-    }
 }
 
 /// Heads of a folder, in the order of its task list; without one all files below `heads/`, by name.

@@ -45,7 +45,7 @@ impl Shown {
 }
 
 /// The rows of a split.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Rows {
     /// What is asked of every row.
     pub asked: Vec<Asked>,

@@ -53,7 +53,7 @@ impl<'a> Speaker<'a> {
     pub fn with(voices: Voices<'a>, model: &Model, most: Option<usize>) -> Result<Self> {
         Ok(Self {
             // The end of a prompt must stay; it is cut here.
-            text: Text::open(&model.folder, usize::MAX)?,
+            text: model.tokens(usize::MAX)?,
             most: most.unwrap_or(usize::MAX).min(voices.room()),
             voices,
         })
@@ -90,11 +90,13 @@ impl<'a> Speaker<'a> {
 
     /// Logarithm of the probability of each choice, and how many tokens it has.
     fn likelihoods(&self, question: &Question, cut: &mut usize) -> Result<Vec<(f64, usize)>> {
-        let context = self.tokens(&question.prompt)?;
+        let context = self.text.beginning(&question.prompt)?;
         let mut continuations = Vec::with_capacity(question.choices.len());
         for choice in &question.choices {
             // Where a word begins is known only in the whole.
-            let whole = self.tokens(&format!("{}{}{choice}", question.prompt, question.lead))?;
+            let whole = self
+                .text
+                .beginning(&format!("{}{}{choice}", question.prompt, question.lead))?;
             continuations.push(whole.get(context.len()..).unwrap_or_default().to_vec());
         }
         let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
@@ -108,7 +110,7 @@ impl<'a> Speaker<'a> {
     /// The text that follows a prompt, up to the first stop.
     fn text(&self, question: &Question, asking: &Asking, cut: &mut usize) -> Result<String> {
         let how = &asking.generation;
-        let context = self.tokens(&question.prompt)?;
+        let context = self.text.beginning(&question.prompt)?;
         let context = self.fitted(context, how.max_tokens as usize, question, cut)?;
         let sampling = Sampling {
             temperature: how.temperature as f32,
@@ -137,16 +139,6 @@ impl<'a> Speaker<'a> {
             text.truncate(at);
         }
         Ok(text)
-    }
-
-    /// Tokens of a text, those that only end one left out.
-    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let mut found = self.text.encode(&[(text, None)])?;
-        let mut ids = found.pop().map(|t| t.ids).unwrap_or_default();
-        while ids.len() > 1 && ids.last().is_some_and(|t| self.text.ends().contains(t)) {
-            ids.pop();
-        }
-        Ok(ids)
     }
 
     /// The end of a context that leaves room for an answer.
@@ -181,7 +173,7 @@ pub fn same_tokens(models: &[&Model]) -> Result<()> {
     let sentence = "Zebras jumped over 13,507 quick-witted foxes; naïve? _No_: {x} = \"y\".";
     let mut first = None;
     for model in models {
-        let mut ids = Text::open(&model.folder, usize::MAX)?.encode(&[(sentence, None)])?;
+        let mut ids = model.tokens(usize::MAX)?.encode(&[(sentence, None)])?;
         let ids = ids.pop().map(|t| t.ids);
         if *first.get_or_insert_with(|| ids.clone()) != ids {
             let what = "has other tokens than the large model; fusion adds logits token by token";

@@ -9,11 +9,12 @@ use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 use polyloom_core::rng::Stream;
 
-use super::fuse::Soft;
+use super::fuse::classes::Soft;
+use super::language::{self, Spoken};
 use super::probe::{self, Seen, Target};
 use super::recipe::{Recipe, Start};
 use crate::engine::{slice, tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
 use crate::tasks::forward::features;
@@ -31,14 +32,24 @@ pub struct Given {
     pub hash: String,
 }
 
+impl Given {
+    /// The task's loader.
+    #[must_use]
+    pub fn loader(&self) -> Loader<'_> {
+        Loader::new(&self.spec, self.folder.clone(), Limits::default())
+    }
+}
+
 /// A task with its rows read.
 pub struct Learned<'a> {
     /// The task.
     pub given: &'a Given,
-    /// Rows that are learned from.
+    /// Rows that heads learn from.
     pub train: Rows,
     /// Rows that are looked at.
     pub validation: Option<Rows>,
+    /// Its rows as language, in place of those above.
+    pub language: Option<Spoken>,
     /// What its heads see.
     pub feature: Feature,
     /// Places of its heads, one per target.
@@ -51,12 +62,54 @@ impl Learned<'_> {
     /// The task's loader.
     #[must_use]
     pub fn loader(&self) -> Loader<'_> {
-        Loader::new(
-            &self.given.spec,
-            self.given.folder.clone(),
-            Limits::default(),
-        )
+        self.given.loader()
     }
+
+    /// Rows that are learned from.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match &self.language {
+            Some(spoken) => spoken.train.len(),
+            None => self.train.len(),
+        }
+    }
+
+    /// Whether there are rows to look at.
+    #[must_use]
+    pub fn is_looked_at(&self) -> bool {
+        match &self.language {
+            Some(spoken) => spoken.validation.is_some(),
+            None => self.validation.is_some(),
+        }
+    }
+}
+
+/// A task without a row to learn from.
+pub(super) fn no_rows(id: &str, split: &str) -> Error {
+    let what = format!("task `{id}` has no rows in split `{split}`");
+    MergeError::plan("empty-task", what)
+        .hint("`polyloom tasks show TASK` shows its splits; train.split chooses one")
+        .into()
+}
+
+/// Whether a task has rows to look at.
+///
+/// # Errors
+/// A split that is not there though `train.patience` needs one.
+pub(super) fn is_looked_at(recipe: &Recipe, spec: &TaskSpec) -> Result<bool> {
+    let t = &recipe.train;
+    let there = spec.splits.named.contains_key(&t.validation);
+    let looked = there && !t.validation.is_empty();
+    if !looked && t.patience > 0 {
+        let what = format!(
+            "task `{}` has no split `{}`, and `train.patience` needs one",
+            spec.id, t.validation
+        );
+        return Err(MergeError::plan("no-split", what)
+            .hint("train.validation names the split that is looked at")
+            .into());
+    }
+    Ok(looked)
 }
 
 /// Reads the tasks of a run and makes their heads; `source` has the base's weights.
@@ -72,6 +125,12 @@ pub fn learned<'a>(
     given: &'a [Given],
 ) -> Result<(Vec<Learned<'a>>, Vec<Head>)> {
     let t = &recipe.train;
+    if let Some(language) = &t.language {
+        return Ok((
+            language::learned(recipe, language, model, given)?,
+            Vec::new(),
+        ));
+    }
     let (mut tasks, mut heads) = (Vec::new(), Vec::new());
     for given in given {
         let spec = &given.spec;
@@ -80,28 +139,15 @@ pub fn learned<'a>(
             .head
             .feature
             .unwrap_or_else(|| usual_feature(model, !spec.fields.input2.is_empty()));
-        let loader = Loader::new(spec, given.folder.clone(), Limits::default());
+        let loader = given.loader();
         let read = |split: &str, limit| Rows::read(spec, &loader, split, reader, feature, limit);
         let train = read(&t.split, t.limit)?;
         if train.is_empty() {
-            let what = format!("task `{id}` has no rows in split `{}`", t.split);
-            return Err(MergeError::plan("empty-task", what)
-                .hint("`polyloom tasks show TASK` shows its splits; train.split chooses one")
-                .into());
+            return Err(no_rows(id, &t.split));
         }
-        let there = spec.splits.named.contains_key(&t.validation);
-        let validation = match t.validation.is_empty() || !there {
-            true if t.patience > 0 => {
-                let what = format!(
-                    "task `{id}` has no split `{}`, and `train.patience` needs one",
-                    t.validation
-                );
-                return Err(MergeError::plan("no-split", what)
-                    .hint("train.validation names the split that is looked at")
-                    .into());
-            }
-            true => None,
-            false => Some(read(&t.validation, t.validation_limit)?).filter(|r| !r.is_empty()),
+        let validation = match is_looked_at(recipe, spec)? {
+            true => Some(read(&t.validation, t.validation_limit)?).filter(|r| !r.is_empty()),
+            false => None,
         };
         let start = heads.len();
         for (place, asked) in train.asked.iter().enumerate() {
@@ -117,6 +163,7 @@ pub fn learned<'a>(
             given,
             train,
             validation,
+            language: None,
             feature,
             heads: start..heads.len(),
             soft: Vec::new(),

@@ -3,6 +3,7 @@
 
 pub mod augment;
 pub mod fuse;
+mod language;
 pub mod learned;
 pub mod log;
 pub mod lowrank;

@@ -6,6 +6,7 @@ use polyloom::evaluate::board::score::{Options, score};
 use polyloom_core::rng::Stream;
 
 use super::augment::changed;
+use super::language;
 use super::learned::Learned;
 use super::objective::loss;
 use super::run::{Evaluation, Job};
@@ -13,6 +14,7 @@ use super::state::State;
 use super::trainee::{Trainee, Used, Watched};
 use crate::engine::Value;
 use crate::error::{Error, Result};
+use crate::models::Source;
 use crate::ops;
 use crate::tasks::answers::answers;
 use crate::tasks::forward::{features, outputs};
@@ -30,6 +32,16 @@ pub(super) fn used(
 ) -> Result<Used> {
     let watched = Watched::new(base);
     for task in tasks {
+        if let Some(spoken) = &task.language {
+            let pad = language::pad(job.reader);
+            language::scores(
+                language::decoder(job.model)?,
+                &watched,
+                pad,
+                &[&spoken.train[0]],
+            )?;
+            continue;
+        }
         let parts = [(task.feature, vec![&task.train.shown[0]])];
         let found = features(job.model, &watched, job.reader, &parts)?;
         for head in &heads[task.heads.clone()] {
@@ -54,8 +66,59 @@ pub(super) fn pass(
     sums: &mut [(f64, f64)],
     back: impl FnOnce(Value) -> Result<()>,
 ) -> Result<()> {
+    let seed = Stream::new(job.recipe.seed, "dropout", 0).bits(before);
+    trainee.with(Some(seed), |source| {
+        let losses = match job.recipe.train.language {
+            Some(_) => language::losses(job, source, tasks, drawn)?,
+            None => of_heads(job, source, tasks, heads, drawn, before)?,
+        };
+        let total: f64 = losses.iter().map(|(.., n)| n).sum();
+        let mut whole: Option<Value> = None;
+        for (k, value, n) in losses {
+            let Some(value) = value else { continue };
+            let number = f64::from(value.number()?);
+            if !number.is_finite() {
+                let id = &tasks[k].given.spec.id;
+                let first = first(job, &tasks[k], &drawn[k]);
+                return Err(Error::shape(
+                    "loss",
+                    format!("the loss of task `{id}` is {number} (rows such as `{first}`)"),
+                ));
+            }
+            sums[k].0 += number * n;
+            sums[k].1 += n;
+            let part = ops::scale(&value, (n / total) as f32)?;
+            whole = Some(match whole {
+                Some(sum) => ops::add(&sum, &part)?,
+                None => part,
+            });
+        }
+        whole.map_or(Ok(()), back)
+    })
+}
+
+/// What the first of some rows is called.
+fn first(job: &Job<'_>, task: &Learned<'_>, rows: &[u32]) -> String {
+    match &task.language {
+        Some(spoken) => language::shown(job, spoken, rows),
+        None => rows
+            .first()
+            .map(|&i| task.train.ids[i as usize].clone())
+            .unwrap_or_default(),
+    }
+}
+
+/// The losses of the drawn rows by task, each with how many rows it is a mean over; none where no row says what is right.
+/// A task's loss is the mean over its targets.
+fn of_heads(
+    job: &Job<'_>,
+    source: &dyn Source,
+    tasks: &[Learned<'_>],
+    heads: &[Head],
+    drawn: &[Vec<u32>],
+    before: u64,
+) -> Result<Vec<(usize, Option<Value>, f64)>> {
     let t = &job.recipe.train;
-    let total: usize = drawn.iter().map(Vec::len).sum();
     // Pictures of this pass, changed; what is drawn depends on how many rows were drawn before.
     let mut number = before;
     let mut new: Vec<Vec<Shown>> = vec![Vec::new(); tasks.len()];
@@ -75,7 +138,6 @@ pub(super) fn pass(
             }
         }
     }
-    let seed = Stream::new(job.recipe.seed, "dropout", 0).bits(before);
     let seen: Vec<usize> = (0..tasks.len()).filter(|i| !drawn[*i].is_empty()).collect();
     let parts: Vec<_> = seen
         .iter()
@@ -90,60 +152,37 @@ pub(super) fn pass(
             (tasks[k].feature, shown)
         })
         .collect();
-    trainee.with(Some(seed), |source| {
-        let found = features(job.model, source, job.reader, &parts)?;
-        let mut whole: Option<Value> = None;
-        for (&k, features) in seen.iter().zip(&found) {
-            let task = &tasks[k];
-            let mut of_task: Option<Value> = None;
-            let mut goals = 0;
-            for (place, head) in heads[task.heads.clone()].iter().enumerate() {
-                let wanted: Vec<_> = drawn[k]
-                    .iter()
-                    .map(|&i| task.train.wanted[place][i as usize].as_ref())
-                    .collect();
-                let said = head.forward(source, features)?;
-                let hard = loss(head, &said, &wanted, t.smoothing as f32)?.map(|(v, _)| v);
-                let value = match (task.soft.get(place), &t.fuse) {
-                    (Some(Some(soft)), Some(fuse)) => soft.mixed(fuse, hard, &said, &drawn[k])?,
-                    _ => hard,
-                };
-                if let Some(value) = value {
-                    goals += 1;
-                    of_task = Some(match of_task {
-                        Some(sum) => ops::add(&sum, &value)?,
-                        None => value,
-                    });
-                }
+    let found = features(job.model, source, job.reader, &parts)?;
+    let mut losses = Vec::with_capacity(seen.len());
+    for (&k, features) in seen.iter().zip(&found) {
+        let task = &tasks[k];
+        let mut of_task: Option<Value> = None;
+        let mut goals = 0;
+        for (place, head) in heads[task.heads.clone()].iter().enumerate() {
+            let wanted: Vec<_> = drawn[k]
+                .iter()
+                .map(|&i| task.train.wanted[place][i as usize].as_ref())
+                .collect();
+            let said = head.forward(source, features)?;
+            let hard = loss(head, &said, &wanted, t.smoothing as f32)?.map(|(v, _)| v);
+            let value = match (task.soft.get(place), &t.fuse) {
+                (Some(Some(soft)), Some(fuse)) => Some(soft.mixed(fuse, hard, &said, &drawn[k])?),
+                _ => hard,
+            };
+            if let Some(value) = value {
+                goals += 1;
+                of_task = Some(match of_task {
+                    Some(sum) => ops::add(&sum, &value)?,
+                    None => value,
+                });
             }
-            // A task's loss is the mean over its targets; the pass's is the mean over its rows.
-            let Some(value) = of_task else { continue };
-            let value = ops::scale(&value, 1.0 / goals as f32)?;
-            let number = f64::from(value.number()?);
-            if !number.is_finite() {
-                let id = &task.given.spec.id;
-                let first = drawn[k]
-                    .first()
-                    .map(|&i| task.train.ids[i as usize].clone());
-                return Err(Error::shape(
-                    "loss",
-                    format!(
-                        "the loss of task `{id}` is {number} (rows such as `{}`)",
-                        first.unwrap_or_default()
-                    ),
-                ));
-            }
-            let n = drawn[k].len() as f64;
-            sums[k].0 += number * n;
-            sums[k].1 += n;
-            let part = ops::scale(&value, (n / total as f64) as f32)?;
-            whole = Some(match whole {
-                Some(sum) => ops::add(&sum, &part)?,
-                None => part,
-            });
         }
-        whole.map_or(Ok(()), back)
-    })
+        let value = of_task
+            .map(|value| ops::scale(&value, 1.0 / goals as f32))
+            .transpose()?;
+        losses.push((k, value, drawn[k].len() as f64));
+    }
+    Ok(losses)
 }
 
 /// Says at which step something was not finite, and what stays.
@@ -187,6 +226,14 @@ pub(super) fn evaluate(
     let mut found = IndexMap::new();
     let mut signed = Vec::new();
     for task in tasks {
+        if let Some(sequences) = task.language.as_ref().and_then(|s| s.validation.as_ref()) {
+            let (value, n) = language::perplexity(job, trainee, sequences)?;
+            if value.is_finite() {
+                signed.push(-value);
+            }
+            let id = task.given.spec.id.clone();
+            found.insert(id, ("perplexity".to_owned(), value, n));
+        }
         let Some(rows) = &task.validation else {
             continue;
         };

@@ -12,6 +12,7 @@ use super::fuse::Fuse;
 use super::optimiser::Tables;
 use super::schedule::Shape;
 use crate::tasks::Feature;
+use crate::tasks::language::Learn;
 
 /// What changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
@@ -89,6 +90,17 @@ impl Default for LoraRecipe {
             dora: false,
         }
     }
+}
+
+/// `[train.language]`: a decoder learns texts or answers, token by token.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Language {
+    /// What is learned of a row.
+    pub learn: Learn,
+    /// Texts stand one after the other in blocks of `max_length`; each is a row of its own otherwise. Where nothing is
+    /// said, texts are packed; answers never are.
+    pub pack: Option<bool>,
 }
 
 /// How often tasks are drawn in joint training.
@@ -222,6 +234,8 @@ pub struct Train {
     pub head: HeadRecipe,
     /// Low-rank parts.
     pub lora: LoraRecipe,
+    /// Language, in place of heads.
+    pub language: Option<Language>,
     /// Models whose answers are learned.
     pub fuse: Option<Fuse>,
 }
@@ -265,6 +279,7 @@ impl Default for Train {
             freeze: Vec::new(),
             head: HeadRecipe::default(),
             lora: LoraRecipe::default(),
+            language: None,
             fuse: None,
         }
     }

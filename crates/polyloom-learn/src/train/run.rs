@@ -138,7 +138,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let (recipe, t) = (job.recipe, &job.recipe.train);
     let base = &job.model.weights;
     let (mut tasks, heads) = learned(recipe, job.model, base, job.reader, job.tasks)?;
-    fuse::ask(recipe, &mut tasks, &heads)?;
+    fuse::ask(recipe, job.model, &mut tasks, &heads)?;
     let base = base.with(heads.iter().flat_map(Head::tensors));
     let used = used(job, &tasks, &heads, &base)?;
     let trainee = Trainee::new(recipe, base, &used, &heads)?;
@@ -147,7 +147,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             .hint("look at train.freeze, train.method and train.head.frozen")
             .into());
     }
-    let rows: Vec<usize> = tasks.iter().map(|t| t.train.len()).collect();
+    let rows: Vec<usize> = tasks.iter().map(|t| t.count()).collect();
     let passes = rows.iter().sum::<usize>().div_ceil(t.batch);
     let per_epoch = (passes as f64 / f64::from(t.accumulate)).max(1.0);
     let steps = t.steps.unwrap_or_else(|| {
@@ -215,7 +215,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         from: facts.step,
     });
     let mut log = Log::open(job.work, u64::from(facts.step))?;
-    let looked = tasks.iter().any(|t| t.validation.is_some());
+    let looked = tasks.iter().any(|t| t.is_looked_at());
     let evaluate_every = t
         .evaluate_every
         .unwrap_or_else(|| per_epoch.ceil().min(f64::from(u32::MAX)) as u32);
@@ -380,6 +380,7 @@ fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<Strin
         t.max_length,
         t.smoothing,
         t.sampling,
+        t.language,
         t.fuse,
         format!("{hash:016x}"),
     ]);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use polyloom::MergeError;
 use polyloom_core::writer::FolderOptions;
 
+use super::language;
 use super::learned::Given;
 use super::recipe::Recipe;
 use super::run::{Evaluation, Job, Told, run};
@@ -56,6 +57,9 @@ pub fn train(
     watch: Watch<'_>,
 ) -> Result<Vec<Finished>> {
     recipe.check()?;
+    if recipe.train.language.is_some() {
+        language::decoder(&opened.model)?;
+    }
     let reader = Reader::of(&opened.model, recipe.train.max_length)?;
     if !recipe.train.each {
         let one = one(recipe, opened, &reader, tasks, out, options, watch)?;

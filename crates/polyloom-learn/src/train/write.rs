@@ -15,6 +15,7 @@ use super::run::{Job, Outcome};
 use crate::engine::slice;
 use crate::error::{Error, Result};
 use crate::models::Source;
+use crate::tasks::language::Learn;
 use crate::tasks::{Head, Opened};
 
 /// Bytes of a file of weights at most.
@@ -48,7 +49,10 @@ pub fn write(
                     .filter(|(_, dtype, shape)| dtype.is_float() && shape.len() == 2)
                     .filter_map(|(name, ..)| Some(name.strip_suffix(".weight")?.to_owned()))
                     .collect();
-                let config = set.config(base_name(recipe).as_deref(), &modules);
+                let mut config = set.config(base_name(recipe).as_deref(), &modules);
+                if recipe.train.language.is_some() {
+                    config.insert("task_type".into(), json!("CAUSAL_LM"));
+                }
                 let tensors =
                     set.tensors(&outcome.trainee.parameters, dtype.unwrap_or(DType::F32))?;
                 for (name, bytes) in adapter_files(target, &config, &tensors)? {
@@ -147,6 +151,10 @@ pub(crate) fn model(
     let text = serde_json::to_string_pretty(&config)
         .map_err(|e| Error::file(folder.target(), format!("config.json: {e}")))?;
     folder.write_file("config.json", format!("{text}\n").as_bytes())?;
+    if let Some(made) = &opened.model.tokenizer {
+        folder.write_file("tokenizer.json", made.tokenizer.as_bytes())?;
+        folder.write_file("tokenizer_config.json", made.config.as_bytes())?;
+    }
     let from = &opened.model.folder;
     if from.is_dir() {
         for file in companion_files(from)? {
@@ -226,7 +234,18 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
         }),
         library: library.to_owned(),
         tag: "fine-tuned".to_owned(),
-        summary: format!("Trained by Polyloom on {tasks}; heads of the tasks are in `heads/`"),
+        summary: match &t.language {
+            Some(language) => {
+                let what = match language.learn {
+                    Learn::Texts => "the texts of",
+                    Learn::Answers => "answers to the prompts of",
+                };
+                format!("Trained by Polyloom on {what} {tasks}")
+            }
+            None => {
+                format!("Trained by Polyloom on {tasks}; heads of the tasks are in `heads/`")
+            }
+        },
         method: method.to_owned(),
         base: recipe.base.clone(),
         parameters,

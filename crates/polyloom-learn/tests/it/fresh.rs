@@ -12,6 +12,7 @@ use polyloom_learn::{Result, ops};
 use serde_json::{Value as Json, json};
 
 use super::case::Case;
+use super::differences::agree;
 
 fn config(name: &str) -> Json {
     Case::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/models/{name}"))).config()
@@ -47,7 +48,9 @@ fn vectors(model: &Model, weights: &dyn Source) -> Value {
 
 #[test]
 fn names_and_shapes_are_those_of_checkpoints() {
-    for name in ["vit", "bert"] {
+    for name in [
+        "vit", "bert", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2",
+    ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/models/{name}"));
         let case = Case::open(&folder);
         let of = |all: Vec<(String, Tensor)>| {
@@ -139,7 +142,11 @@ fn a_seed_says_everything() {
 #[test]
 fn what_cannot_be_made_is_named() {
     let said = |config: Json| fresh(&config, 0).unwrap_err().to_string();
-    assert!(said(json!({"model_type": "t5"})).contains("known: vit, bert, polyloom-mlp"));
+    assert!(
+        said(json!({"model_type": "t5"})).contains(
+            "known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, polyloom-mlp"
+        )
+    );
     assert!(said(json!({"model_type": "polyloom-mlp"})).contains("image_size"));
     let change = |mut config: Json, key: &str, value: Json| {
         config[key] = value;
@@ -262,5 +269,48 @@ fn each_family_learns_one_batch_by_heart() {
                 p.name
             );
         }
+    }
+}
+
+/// The loss of the next token reaches every weight of a decoder, as differences say: also a table that is read and scored
+/// with, biases, norms of heads.
+#[test]
+fn next_tokens_have_their_gradients() {
+    for (family, tied) in [
+        ("llama", true),
+        ("llama", false),
+        ("qwen2", true),
+        ("qwen3", false),
+        ("gemma2", true),
+    ] {
+        let config = json!({
+            "model_type": family, "vocab_size": 11, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "max_position_embeddings": 16,
+            "tie_word_embeddings": tied, "initializer_range": 0.3, "sliding_window": 3,
+        });
+        let all = tensors(&config, 2);
+        let model = Model::of(Path::new("none"), &config, Plain::new(all.clone())).unwrap();
+        let Trunk::Decoder(decoder) = &model.trunk else {
+            panic!("{family} is a decoder")
+        };
+        let parameters = Parameters::new(all).unwrap();
+        let nothing = Plain::default();
+        let weights = Trained {
+            parameters: &parameters,
+            frozen: &nothing,
+            seed: None,
+        };
+        // Two sequences, the second filled up; of the first the last three tokens count.
+        let batch = Batch::padded(&[&[1u32, 4, 2, 7, 9][..], &[3, 5, 8]], 0).unwrap();
+        let loss = || {
+            let hidden = decoder.forward(&weights, &batch, None).unwrap();
+            let states = ops::reshape(&hidden, &[10, 12]).unwrap();
+            let before = ops::rows(&states, &[1, 2, 3, 5, 6]).unwrap();
+            let scores = decoder.logits(&weights, &before).unwrap();
+            ops::cross_entropy(&scores, &[2, 7, 9, 5, 8], 0.0).unwrap()
+        };
+        // A bias of keys moves all scores of a query alike, but for positions that are turned.
+        let who = format!("{family}, tied: {tied}");
+        agree(&who, &parameters, &loss, &loss, &|_| false);
     }
 }

@@ -492,7 +492,7 @@ impl Maker<'_> {
                 }
                 let opened = match &recipe.base {
                     Some(base) => Opened::open(base)?,
-                    None => Opened::fresh(&recipe)?,
+                    None => Opened::fresh(&recipe, &self.learned)?,
                 };
                 let options = Options {
                     resume: false,

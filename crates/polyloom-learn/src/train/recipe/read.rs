@@ -8,7 +8,8 @@ use polyloom_core::DType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Method, Recipe, Sampling, Start, Train};
+use super::{HeadRecipe, Method, Recipe, Sampling, Start, Train};
+use crate::tasks::language::Learn;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -166,6 +167,26 @@ impl Recipe {
                 "[train.head] start = \"probe\"",
             );
         }
+        if let Some(language) = &t.language {
+            if t.method == Method::Head || t.head != HeadRecipe::default() {
+                return bad(
+                    "`train.language` learns tokens, without heads: `method = \"head\"` and `[train.head]` do not go with it",
+                    "method = \"full\" or \"lora\"",
+                );
+            }
+            if language.pack == Some(true) && t.fuse.is_some() {
+                return bad(
+                    "`train.fuse` asks its sources text by text, and `train.language.pack` makes blocks of several",
+                    "[train.language] pack = false",
+                );
+            }
+            if language.pack == Some(true) && language.learn == Learn::Answers {
+                return bad(
+                    "`train.language.pack` is for texts: an answer has a prompt of its own",
+                    "",
+                );
+            }
+        }
         if let Some(fuse) = &t.fuse {
             if fuse.sources.is_empty() {
                 return bad(
@@ -173,7 +194,7 @@ impl Recipe {
                     "sources = [\"experts/a\", \"models/large\"]",
                 );
             }
-            fuse.check()?;
+            fuse.check(t.language.is_some())?;
         }
         self.policy()?;
         self.dtype()?;
@@ -241,6 +262,10 @@ impl Recipe {
             if let Some(heads) = &mut fuse.heads {
                 *heads = beside(&heads.display().to_string())?.into();
             }
+        }
+        let new = recipe.train.new.as_mut();
+        if let Some(toml::Value::String(tokenizer)) = new.and_then(|n| n.get_mut("tokenizer")) {
+            *tokenizer = beside(tokenizer)?;
         }
         if let Start::From(folder) = &mut recipe.train.head.start {
             *folder = beside(&folder.display().to_string())?.into();

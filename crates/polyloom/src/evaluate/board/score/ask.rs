@@ -8,7 +8,7 @@ use super::answers::{Answers, Columns};
 use super::choice;
 use super::examples::is_taken;
 use super::goal::Goal;
-use super::truth;
+use super::truth::{self, Truth};
 use crate::error::{MergeError, Result};
 use crate::tasks::fewshot::Shots;
 use crate::tasks::load::Loader;
@@ -55,6 +55,8 @@ pub struct Question {
     /// What stands between the prompt and an answer that goes on with it: white space at the prompt's end belongs to the
     /// answer, because tokenizers join it with the word after it.
     pub lead: String,
+    /// The right answer, in the words of the choices where there are some; none where the row does not say.
+    pub answer: Option<String>,
 }
 
 /// The prompts of a task.
@@ -147,10 +149,20 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
         };
         let near: Vec<Record> = shots.of(record).into_iter().cloned().collect();
         let mut text = renderer.context(prompt, &near, record).map_err(at)?;
-        let mut choices = renderer.question(prompt, record).map_err(at)?.choices;
+        let rendered = renderer.question(prompt, record).map_err(at)?;
+        let mut choices = rendered.choices;
         if choices.is_empty() && kind != TaskType::Generation {
             choices.clone_from(&goal.classes);
         }
+        let answer = match example.truths.first() {
+            Some(Some(Truth::Class(class))) => {
+                let name = goal.class_name(*class);
+                let is_right = |place: &usize| class_of(&goal, &choices, *place) == name;
+                let right = (0..choices.len()).find(is_right);
+                right.map(|place| choices[place].clone())
+            }
+            _ => rendered.targets.into_iter().next(),
+        };
         let mut lead = String::new();
         match settings.style {
             Style::Completion => {
@@ -167,6 +179,7 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
                 prompt: text.clone(),
                 choices: choices.clone(),
                 lead: lead.clone(),
+                answer: answer.clone(),
             });
         }
     }
@@ -282,16 +295,8 @@ impl Asking {
         }
     }
 
-    /// The class that a choice stands for: choices may be other words for the classes, in their order.
     fn class_of(&self, question: &Question, place: usize) -> String {
-        let own = &question.choices[place];
-        match self.goal.class(&Value::from(own.as_str())) {
-            Some(class) => self.goal.class_name(class),
-            None if question.choices.len() == self.goal.classes.len() => {
-                self.goal.classes[place].clone()
-            }
-            None => own.clone(),
-        }
+        class_of(&self.goal, &question.choices, place)
     }
 
     /// Answers as predictions, and how many could not be read and have none. `path` and `hash` say who answered.
@@ -348,5 +353,15 @@ impl Asking {
                 Some(self.class_of(question, place))
             }
         }
+    }
+}
+
+/// The class that a choice stands for: choices may be other words for the classes, in their order.
+fn class_of(goal: &Goal, choices: &[String], place: usize) -> String {
+    let own = &choices[place];
+    match goal.class(&Value::from(own.as_str())) {
+        Some(class) => goal.class_name(class),
+        None if choices.len() == goal.classes.len() => goal.classes[place].clone(),
+        None => own.clone(),
     }
 }

@@ -166,6 +166,46 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
     })
 }
 
+/// The texts of the rows of a split, whatever the task asks of them: the input, then the second one of a pair. Rows with
+/// empty texts alone are left out.
+///
+/// # Errors
+/// A task of pictures or without a column of inputs, and what the reader of the file reports.
+pub fn texts(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Vec<String>> {
+    let f = &spec.fields;
+    let image = spec.modality.input.iter().any(|m| m == "image");
+    if f.input.is_empty() || image {
+        let why = match image {
+            true => "shows pictures",
+            false => "names no column of inputs (`fields.input`)",
+        };
+        let what = format!("task `{}` {why}", spec.id);
+        return Err(MergeError::plan("no-model-task", what).hint(
+            "language is learned from the columns `fields.input` and `fields.input2` of texts",
+        ));
+    }
+    let columns = [&f.input, &f.input2].into_iter().filter(|c| !c.is_empty());
+    let columns: Vec<&String> = columns.collect();
+    let mut found = Vec::new();
+    loader.rows(split, &mut |table| {
+        for row in 0..table.rows() {
+            for column in &columns {
+                let value = table.at(row, column);
+                let text = if value.is_null() {
+                    String::new()
+                } else {
+                    plain(&value)
+                };
+                if !text.trim().is_empty() {
+                    found.push(text);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// The image of a row: raw pixels of the size that the task, or the row, says.
 fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
     let bad = |what: &str| {

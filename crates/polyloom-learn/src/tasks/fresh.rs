@@ -1,0 +1,155 @@
+//! Models made from nothing, with their tokenizers.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom_core::DType;
+use serde_json::{Value as Json, json};
+
+use super::family::Opened;
+use super::language;
+use crate::engine::tensor;
+use crate::error::Result;
+use crate::models::Plain;
+use crate::models::fresh::fresh;
+use crate::models::open::Model;
+use crate::text::Text;
+use crate::tokenizer::{Made, byte_pairs};
+use crate::train::{Given, Recipe};
+
+/// Families that go on with a text, and what `transformers` calls them.
+const SPEAKERS: [(&str, &str); 6] = [
+    ("llama", "LlamaForCausalLM"),
+    ("mistral", "MistralForCausalLM"),
+    ("qwen2", "Qwen2ForCausalLM"),
+    ("qwen3", "Qwen3ForCausalLM"),
+    ("gemma", "GemmaForCausalLM"),
+    ("gemma2", "Gemma2ForCausalLM"),
+];
+
+/// Entries of a vocabulary that is made, where nothing says how many.
+const VOCABULARY: u64 = 4096;
+
+impl Opened {
+    /// A model made from nothing: `train.new` says what its `config.json` does. `tokenizer` in it names a folder with the
+    /// tokenizer of a model of texts, or its `tokenizer.json`. A decoder without one gets byte pairs of the tasks' training
+    /// texts, `vocab_size` of them at most; its special tokens and the size that came out go into the configuration.
+    ///
+    /// # Errors
+    /// An architecture that is not made, values that are none of JSON, a tokenizer that is not there or has more entries
+    /// than the model, and as [`language::lines`] and [`byte_pairs`].
+    pub fn fresh(recipe: &Recipe, tasks: &[Given]) -> Result<Self> {
+        let table = recipe.train.new.clone().unwrap_or_default();
+        let mut config = serde_json::to_value(table)
+            .map_err(|e| MergeError::plan("bad-recipe", format!("`train.new`: {e}")))?;
+        let given = config.as_object_mut().and_then(|c| c.remove("tokenizer"));
+        let folder = match given.as_ref().and_then(Json::as_str) {
+            Some(place) => tokenizer_folder(Path::new(place)),
+            // No such folder: nothing is read from where the program happens to run.
+            None => PathBuf::from("<a new model>"),
+        };
+        let mut warnings = Vec::new();
+        let class = SPEAKERS
+            .iter()
+            .find(|(name, _)| config["model_type"] == *name);
+        let made = match class {
+            Some((_, class)) => {
+                let made = match given {
+                    None => Some(made(recipe, &config, tasks)?),
+                    Some(_) => None,
+                };
+                speaks(&mut config, class, made.as_ref(), &folder, &mut warnings)?;
+                made
+            }
+            None => None,
+        };
+        let (mut tensors, mut stored) = (Vec::new(), Vec::new());
+        for (name, shape, values) in fresh(&config, recipe.seed)? {
+            stored.push((name.clone(), DType::F32, shape.clone()));
+            tensors.push((name, tensor(values, shape)?));
+        }
+        let mut model = Model::of(&folder, &config, Plain::new(tensors))?;
+        model.tokenizer = made;
+        Ok(Self {
+            model,
+            config,
+            stored,
+            whole: HashMap::new(),
+            warnings,
+        })
+    }
+}
+
+/// The folder of a tokenizer that is named by its folder or its file.
+fn tokenizer_folder(place: &Path) -> PathBuf {
+    match place.file_name() {
+        Some(name) if name == "tokenizer.json" => {
+            place.parent().unwrap_or(Path::new(".")).to_owned()
+        }
+        _ => place.to_owned(),
+    }
+}
+
+/// Byte pairs of all that is learned of the tasks' training rows.
+fn made(recipe: &Recipe, config: &Json, tasks: &[Given]) -> Result<Made> {
+    let t = &recipe.train;
+    let learn = t.language.as_ref().map(|l| l.learn).unwrap_or_default();
+    let mut texts = Vec::new();
+    for task in tasks {
+        let lines = language::lines(&task.spec, &task.loader(), &t.split, learn, t.limit)?;
+        texts.extend(lines.into_iter().map(|l| l.given + &l.learned));
+    }
+    let size = config["vocab_size"].as_u64().unwrap_or(VOCABULARY);
+    byte_pairs(&texts, usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+/// Puts into the configuration of a decoder what its tokenizer says: entries, special tokens, the class.
+fn speaks(
+    config: &mut Json,
+    class: &str,
+    made: Option<&Made>,
+    folder: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let text = match made {
+        Some(made) => Text::read(&made.tokenizer, usize::MAX)?,
+        None => Text::open(folder, usize::MAX)?,
+    };
+    let (size, asked) = (text.size() as u64, config["vocab_size"].as_u64());
+    let fits = asked.is_none_or(|n| n >= size);
+    let Some(map) = config.as_object_mut() else {
+        return Ok(());
+    };
+    match (made, asked) {
+        (Some(_), Some(n)) if n != size => {
+            warnings.push(format!(
+                "the tasks' texts have {size} byte pairs; the vocabulary has that many entries, not {n}"
+            ));
+            map.insert("vocab_size".into(), json!(size));
+        }
+        (None, Some(n)) if !fits => {
+            let what =
+                format!("`train.new.vocab_size` is {n}, and the tokenizer has {size} entries");
+            return Err(MergeError::plan("bad-recipe", what)
+                .at(folder.display().to_string())
+                .hint(format!("vocab_size = {size}, or leave it out"))
+                .into());
+        }
+        (_, Some(_)) => {}
+        (_, None) => {
+            map.insert("vocab_size".into(), json!(size));
+        }
+    }
+    // `transformers` has numbers of its own where a file says none.
+    if let Some(end) = text.ends().first() {
+        map.entry("eos_token_id").or_insert(json!(end));
+    }
+    if made.is_some() {
+        for key in ["bos_token_id", "pad_token_id"] {
+            map.entry(key).or_insert(json!(text.pad()));
+        }
+    }
+    map.entry("architectures").or_insert(json!([class]));
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Tokens of one tokenizer beside those of another: sequences by dynamic programming, vocabularies by name.
+
+use std::collections::HashMap;
+
+use crate::text::{END, Text};
+
+/// Letters that must be changed, put in or left out to make one text of the other (Levenshtein).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut before = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let here = before + usize::from(x != y);
+            before = row[j + 1];
+            row[j + 1] = here.min(before + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// For each token of `target` the places in `source` that stand for it, at least one, rising: the way through the table of
+/// all pairs whose edit distances have the smallest sum, by single steps in one sequence or in both (dynamic time warping).
+/// Of equal ways the one that steps in both as late as possible: equal sequences are aligned place by place. Empty where
+/// one of them is. Cost: the product of the lengths, times that of the tokens' letters.
+#[must_use]
+pub(super) fn align(target: &[String], source: &[String]) -> Vec<Vec<usize>> {
+    let (n, m) = (target.len(), source.len());
+    if n == 0 || m == 0 {
+        return vec![Vec::new(); n];
+    }
+    let letters = |tokens: &[String]| -> Vec<Vec<char>> {
+        tokens.iter().map(|t| t.chars().collect()).collect()
+    };
+    let (a, b) = (letters(target), letters(source));
+    let mut cost = vec![usize::MAX; n * m];
+    let at = |i: usize, j: usize| i * m + j;
+    for (i, own) in a.iter().enumerate() {
+        for (j, other) in b.iter().enumerate() {
+            let before = match (i, j) {
+                (0, 0) => 0,
+                (0, _) => cost[at(0, j - 1)],
+                (_, 0) => cost[at(i - 1, 0)],
+                _ => cost[at(i - 1, j - 1)]
+                    .min(cost[at(i - 1, j)])
+                    .min(cost[at(i, j - 1)]),
+            };
+            cost[at(i, j)] = before + distance(own, other);
+        }
+    }
+    let mut found = vec![Vec::new(); n];
+    let (mut i, mut j) = (n - 1, m - 1);
+    loop {
+        found[i].push(j);
+        (i, j) = match (i, j) {
+            (0, 0) => break,
+            (0, _) => (0, j - 1),
+            (_, 0) => (i - 1, 0),
+            _ => {
+                let [both, up, left] = [
+                    cost[at(i - 1, j - 1)],
+                    cost[at(i - 1, j)],
+                    cost[at(i, j - 1)],
+                ];
+                if both <= up && both <= left {
+                    (i - 1, j - 1)
+                } else if up <= left {
+                    (i - 1, j)
+                } else {
+                    (i, j - 1)
+                }
+            }
+        };
+    }
+    found.iter_mut().for_each(|places| places.reverse());
+    found
+}
+
+/// The text of a token where all tokenizers write it alike: marks of words are spaces, every token that ends a text is one.
+pub(super) fn written(text: &Text, id: u32) -> String {
+    if text.ends().contains(&id) {
+        return END.to_owned();
+    }
+    let own = text.token(id).unwrap_or_default();
+    own.replace(['Ġ', '▁'], " ").replace('Ċ', "\n")
+}
+
+/// Finds the entries of a vocabulary that stand for those of others.
+pub(super) struct Vocabulary {
+    exact: HashMap<String, u32>,
+    /// Letters of every entry, by id.
+    letters: Vec<Vec<char>>,
+    found: HashMap<String, Option<u32>>,
+}
+
+impl Vocabulary {
+    /// Of a tokenizer, its first `size` entries.
+    pub(super) fn of(text: &Text, size: usize) -> Self {
+        let entries: Vec<String> = (0..size as u32).map(|id| written(text, id)).collect();
+        Self::named(&entries)
+    }
+
+    fn named(entries: &[String]) -> Self {
+        let mut exact = HashMap::new();
+        for (id, entry) in (0u32..).zip(entries) {
+            if !entry.is_empty() {
+                exact.entry(entry.clone()).or_insert(id);
+            }
+        }
+        Self {
+            exact,
+            letters: entries.iter().map(|e| e.chars().collect()).collect(),
+            found: HashMap::new(),
+        }
+    }
+
+    /// The entry of the same text, else that of the smallest edit distance (the first of equals); none where not one letter
+    /// would stay.
+    pub(super) fn find(&mut self, entry: &str) -> Option<u32> {
+        if let Some(id) = self.exact.get(entry) {
+            return Some(*id);
+        }
+        if let Some(known) = self.found.get(entry) {
+            return *known;
+        }
+        let own: Vec<char> = entry.chars().collect();
+        let mut best: Option<(usize, u32)> = None;
+        for (id, other) in (0u32..).zip(&self.letters) {
+            let longer = own.len().max(other.len());
+            let least = best.map_or(longer, |(d, _)| d);
+            // No way is shorter than the difference of the lengths.
+            if other.is_empty() || own.len().abs_diff(other.len()) >= least {
+                continue;
+            }
+            let d = distance(&own, other);
+            if d < longer && d < least {
+                best = Some((d, id));
+            }
+        }
+        let id = best.map(|(_, id)| id);
+        self.found.insert(entry.to_owned(), id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(list: &[&str]) -> Vec<String> {
+        list.iter().map(|w| (*w).to_owned()).collect()
+    }
+
+    #[test]
+    fn equal_sequences_are_aligned_place_by_place() {
+        for list in [
+            &["the", " cat", " sat"][..],
+            &["a", "a", "a", "b", "a"],
+            &["x"],
+        ] {
+            let tokens = words(list);
+            let places: Vec<Vec<usize>> = (0..list.len()).map(|i| vec![i]).collect();
+            assert_eq!(align(&tokens, &tokens), places);
+        }
+        let entries = words(&["a", "b", "ab", " a"]);
+        let mut vocabulary = Vocabulary::named(&entries);
+        for (id, entry) in (0u32..).zip(&entries) {
+            assert_eq!(vocabulary.find(entry), Some(id));
+        }
+    }
+
+    #[test]
+    fn spans_stand_for_the_tokens_that_they_cover() {
+        let one = words(&["the", " lower", " sky"]);
+        let two = words(&["the", " low", "er", " sky"]);
+        assert_eq!(align(&one, &two), [vec![0], vec![1, 2], vec![3]]);
+        assert_eq!(align(&two, &one), [vec![0], vec![1], vec![1], vec![2]]);
+        assert_eq!(align(&one, &[]), vec![Vec::<usize>::new(); 3]);
+    }
+
+    #[test]
+    fn entries_are_found_by_text_then_by_distance() {
+        assert_eq!(distance(&['a', 'b', 'c'], &['b', 'c', 'd']), 2);
+        let mut vocabulary = Vocabulary::named(&words(&["cat", "cart", "zzz", ""]));
+        assert_eq!(vocabulary.find("cat"), Some(0));
+        assert_eq!(vocabulary.find("cars"), Some(1));
+        // One letter off both: the first.
+        assert_eq!(vocabulary.find("caat"), Some(0));
+        assert_eq!(vocabulary.find("zzzz"), Some(2));
+        assert_eq!(vocabulary.find("uvw"), None);
+        assert_eq!(vocabulary.find(""), None);
+    }
+}
