@@ -15,7 +15,7 @@ export POLYLOOM_DATA=${POLYLOOM_DATA:-$POLYLOOM_SHARED/data}
 mkdir -p "$out/results"
 
 train() { [ -e "$out/$1" ] || "$poly" train "${@:2}" --seed "$seed" -o "$out/$1" --resume; }
-score() { [ -e "$out/results/$1.json" ] || "$poly" eval "${@:2}" -t "text/$task" --name "$1" -o "$out/results/$1.json"; }
+score() { [ -e "$out/results/$1.json" ] || "$poly" eval "${@:2}" -t "text/$task" -L 500 --name "$1" -o "$out/results/$1.json"; }
 
 train large "$here/base.toml"
 train small "$here/base.toml" --set train.new.hidden_size=48 --set train.new.intermediate_size=96
@@ -28,15 +28,14 @@ for task in sst2 trec6; do
     done
     score "$task-fused" "$out/large" --fuse-base "$out/small" --fuse "$out/small-$task"
     score "$task-fused-both" "$out/large" --fuse-base "$out/small" --fuse "$out/small-sst2,$out/small-trec6"
-    # Students of another vocabulary: 300 labelled rows alone, the same with both sources, all rows without a label.
-    few=(--set train.limit=300 --epochs 40)
+    # Students of another vocabulary: 300 rows alone, the same with both sources beside or in place of the labels, all rows.
+    few=(--set train.limit=300 --epochs 20)
     from=(--set "train.fuse.sources=[\"$out/large-$task\", \"$out/small-$task\"]")
-    unlabelled=(--set train.fuse.lambda=0 --set train.fuse.labels=false)
     train "student-$task" "$here/student.toml" -t "text/$task" "${few[@]}"
     train "student-$task-fused" "$here/student.toml" -t "text/$task" "${few[@]}" "${from[@]}" --set train.fuse.lambda=0.5
-    train "student-$task-unlabelled" "$here/student.toml" -t "text/$task" "${from[@]}" "${unlabelled[@]}"
+    train "student-$task-sources" "$here/student.toml" -t "text/$task" "${few[@]}" "${from[@]}" --set train.fuse.lambda=0
     train "student-$task-all" "$here/student.toml" -t "text/$task"
-    for kind in "" -fused -unlabelled -all; do
+    for kind in "" -fused -sources -all; do
         score "$task-student$kind" "$out/student-$task$kind"
     done
 done

@@ -56,9 +56,9 @@ pub fn animals(dir: &Path) -> String {
 /// A recipe of a new decoder of some width, and more lines of `[train]`.
 pub fn recipe(dir: &Path, name: &str, task: &str, width: usize, more: &str) -> String {
     let text = format!(
-        "version = 1\nseed = 5\n[train]\ntasks = [{task:?}]\nbatch = 8\nrate = 5e-3\nmax_length = 40\n{more}\n\
+        "version = 1\nseed = 5\n[train]\ntasks = [{task:?}]\nbatch = 8\nrate = 1e-2\nmax_length = 40\n{more}\n\
          [train.new]\nmodel_type = \"llama\"\nhidden_size = {width}\nintermediate_size = {width}\nnum_hidden_layers = 1\n\
-         num_attention_heads = 2\nvocab_size = 290\nmax_position_embeddings = 64\ntie_word_embeddings = true\n"
+         num_attention_heads = 2\nvocab_size = 290\nmax_position_embeddings = 64\ntie_word_embeddings = true\ninitializer_range = 0.1\n"
     );
     let file = dir.join(format!("{name}.toml"));
     std::fs::write(&file, text).unwrap();
@@ -75,7 +75,7 @@ fn a_new_decoder_learns_texts_then_answers() {
         "texts",
         &task,
         24,
-        "steps = 80\n[train.language]",
+        "steps = 120\n[train.language]",
     );
     let base = at("base");
     let plan = done(&["train", &texts, "-o", &base, "--dry-run"]);
@@ -120,9 +120,9 @@ fn a_new_decoder_learns_texts_then_answers() {
         "--language",
         "answers",
         "--steps",
-        "60",
+        "100",
         "--rate",
-        "5e-3",
+        "1e-2",
     ];
     done(&[&learn[..], &["-o", &expert]].concat());
     let score = |model: &str, name: &str| {

@@ -11,7 +11,7 @@ use polyloom_core::{DType, dtype};
 use serde_json::json;
 
 use super::fuse;
-use super::learned::{Given, learned};
+use super::learned::{Given, Learned, learned};
 use super::log::Log;
 use super::optimiser::{Optimiser, Rule};
 use super::pass::{at_step, evaluate, pass, used};
@@ -147,7 +147,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             .hint("look at train.freeze, train.method and train.head.frozen")
             .into());
     }
-    let rows: Vec<usize> = tasks.iter().map(|t| t.count()).collect();
+    let rows: Vec<usize> = tasks.iter().map(Learned::count).collect();
     let passes = rows.iter().sum::<usize>().div_ceil(t.batch);
     let per_epoch = (passes as f64 / f64::from(t.accumulate)).max(1.0);
     let steps = t.steps.unwrap_or_else(|| {
@@ -215,7 +215,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         from: facts.step,
     });
     let mut log = Log::open(job.work, u64::from(facts.step))?;
-    let looked = tasks.iter().any(|t| t.is_looked_at());
+    let looked = tasks.iter().any(Learned::is_looked_at);
     let evaluate_every = t
         .evaluate_every
         .unwrap_or_else(|| per_epoch.ceil().min(f64::from(u32::MAX)) as u32);

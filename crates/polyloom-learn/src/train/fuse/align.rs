@@ -19,60 +19,74 @@ fn distance(a: &[char], b: &[char]) -> usize {
     row[b.len()]
 }
 
-/// For each token of `target` the places in `source` that stand for it, at least one, rising: the way through the table of
-/// all pairs whose edit distances have the smallest sum, by single steps in one sequence or in both (dynamic time warping).
-/// Of equal ways the one that steps in both as late as possible: equal sequences are aligned place by place. Empty where
-/// one of them is. Cost: the product of the lengths, times that of the tokens' letters.
+/// Tokens that one token of the other side may stand for.
+const SPAN: usize = 16;
+
+/// For each token of `target` the places in `source` that stand for it, rising. The two sequences are cut into pairs of one
+/// token and a span of the other side (at most [`SPAN`] tokens), or of a token and nothing, so that the edit distances of
+/// the pairs' texts have the smallest sum (dynamic programming; of equal ways the one with more single steps): equal
+/// sequences are aligned place by place. A token whose pair has no source gets none. Cost: the product of the lengths, times
+/// spans and letters where these could help.
 #[must_use]
 pub(super) fn align(target: &[String], source: &[String]) -> Vec<Vec<usize>> {
-    let (n, m) = (target.len(), source.len());
-    if n == 0 || m == 0 {
-        return vec![Vec::new(); n];
-    }
     let letters = |tokens: &[String]| -> Vec<Vec<char>> {
         tokens.iter().map(|t| t.chars().collect()).collect()
     };
     let (a, b) = (letters(target), letters(source));
-    let mut cost = vec![usize::MAX; n * m];
-    let at = |i: usize, j: usize| i * m + j;
-    for (i, own) in a.iter().enumerate() {
-        for (j, other) in b.iter().enumerate() {
-            let before = match (i, j) {
-                (0, 0) => 0,
-                (0, _) => cost[at(0, j - 1)],
-                (_, 0) => cost[at(i - 1, 0)],
-                _ => cost[at(i - 1, j - 1)]
-                    .min(cost[at(i - 1, j)])
-                    .min(cost[at(i, j - 1)]),
+    let (n, m) = (a.len(), b.len());
+    let at = |i: usize, j: usize| i * (m + 1) + j;
+    // By how many tokens of each side were paired: the sum, and the tokens of the last pair.
+    let mut ways = vec![(0usize, (0usize, 0usize)); (n + 1) * (m + 1)];
+    for i in 0..=n {
+        for j in 0..=m {
+            if i + j == 0 {
+                continue;
+            }
+            let mut best = (usize::MAX, (0, 0));
+            let mut offer = |step: (usize, usize), add: &dyn Fn() -> usize, least: usize| {
+                let before = ways[at(i - step.0, j - step.1)].0;
+                // No distance is smaller than the difference of the lengths.
+                if before + least < best.0 {
+                    let sum = before + add();
+                    if sum < best.0 {
+                        best = (sum, step);
+                    }
+                }
             };
-            cost[at(i, j)] = before + distance(own, other);
+            if i > 0 && j > 0 {
+                let (x, y) = (&a[i - 1], &b[j - 1]);
+                offer((1, 1), &|| distance(x, y), x.len().abs_diff(y.len()));
+                let mut span = y.clone();
+                for k in 2..=j.min(SPAN) {
+                    span.splice(0..0, b[j - k].iter().copied());
+                    let least = x.len().abs_diff(span.len());
+                    offer((1, k), &|| distance(x, &span), least);
+                }
+                let mut span = x.clone();
+                for k in 2..=i.min(SPAN) {
+                    span.splice(0..0, a[i - k].iter().copied());
+                    let least = y.len().abs_diff(span.len());
+                    offer((k, 1), &|| distance(&span, y), least);
+                }
+            }
+            if i > 0 {
+                offer((1, 0), &|| a[i - 1].len(), a[i - 1].len());
+            }
+            if j > 0 {
+                offer((0, 1), &|| b[j - 1].len(), b[j - 1].len());
+            }
+            ways[at(i, j)] = best;
         }
     }
     let mut found = vec![Vec::new(); n];
-    let (mut i, mut j) = (n - 1, m - 1);
-    loop {
-        found[i].push(j);
-        (i, j) = match (i, j) {
-            (0, 0) => break,
-            (0, _) => (0, j - 1),
-            (_, 0) => (i - 1, 0),
-            _ => {
-                let [both, up, left] = [
-                    cost[at(i - 1, j - 1)],
-                    cost[at(i - 1, j)],
-                    cost[at(i, j - 1)],
-                ];
-                if both <= up && both <= left {
-                    (i - 1, j - 1)
-                } else if up <= left {
-                    (i - 1, j)
-                } else {
-                    (i, j - 1)
-                }
-            }
-        };
+    let (mut i, mut j) = (n, m);
+    while i + j > 0 {
+        let (_, (rows, columns)) = ways[at(i, j)];
+        for places in &mut found[i - rows..i] {
+            places.extend(j - columns..j);
+        }
+        (i, j) = (i - rows, j - columns);
     }
-    found.iter_mut().for_each(|places| places.reverse());
     found
 }
 
@@ -176,6 +190,20 @@ mod tests {
         assert_eq!(align(&one, &two), [vec![0], vec![1, 2], vec![3]]);
         assert_eq!(align(&two, &one), [vec![0], vec![1], vec![1], vec![2]]);
         assert_eq!(align(&one, &[]), vec![Vec::<usize>::new(); 3]);
+        // Letters of an answer belong to it, however near single ones are to what stands before.
+        let whole = words(&["Kind", ":", " soft", END]);
+        let apart = words(&["Ki", "nd", ":", " ", "s", "o", "f", "t", END]);
+        let places = [vec![0, 1], vec![2], vec![3, 4, 5, 6, 7], vec![8]];
+        assert_eq!(align(&whole, &apart), places);
+        // What stands on one side alone is left out.
+        assert_eq!(
+            align(&one, &words(&["<s>", "the", " lower", " sky"])),
+            [vec![1], vec![2], vec![3]]
+        );
+        assert_eq!(
+            align(&words(&["<s>", "the"]), &words(&["the"])),
+            [vec![], vec![0]]
+        );
     }
 
     #[test]

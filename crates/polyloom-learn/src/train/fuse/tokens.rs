@@ -88,7 +88,7 @@ impl Row {
 }
 
 /// What the sources say of a task's training rows: for each sequence, for each token of it that counts, one distribution;
-/// none where no source's token stands for it but the first, which nothing foretells.
+/// none where the first token of every source stands for it, which nothing foretells.
 pub struct Soft {
     rows: Vec<Vec<Option<Row>>>,
     size: usize,
@@ -225,7 +225,9 @@ impl Asked<'_> {
         Ok(found)
     }
 
-    /// Distributions of a source's tokens as those of the tokens that stand in their places.
+    /// Distributions of a source's tokens as those of the tokens that stand in their places. Where several stand for one, it
+    /// gets the product of what each of them was given (the chain rule), and all other entries share the rest: what the
+    /// source would say in their place cannot be read off letters. (FuseLLM's programs take the right token alone there.)
     fn carried(
         &mut self,
         line: &Line,
@@ -249,22 +251,21 @@ impl Asked<'_> {
         let (skipped, missed) = (cut(n, learned), cut(m, asked));
         let places = align(&targets, &sources);
         let mut found = Vec::with_capacity(learned.counted());
+        let foretold = |at: &usize| {
+            let place = at.checked_sub(missed)?;
+            let row = said.get(place.checked_sub(asked.from)?)?;
+            Some((*row, asked.ids[place]))
+        };
         for place in learned.from..learned.ids.len() {
-            let (mut entries, mut rest, mut rows) = (Vec::new(), 0.0, 0usize);
-            for at in &places[place + skipped] {
-                let row = at
-                    .checked_sub(missed + asked.from)
-                    .and_then(|i| said.get(i))
-                    .and_then(|p| self.row(p));
-                if let Some(row) = row {
-                    rows += 1;
-                    rest += row.rest;
-                    entries.extend(row.kept);
+            let rows: Option<Vec<_>> = places[place + skipped].iter().map(foretold).collect();
+            found.push(match rows.as_deref() {
+                None | Some([]) => None,
+                Some([(row, _)]) => self.row(row),
+                Some(span) => {
+                    let p = span.iter().map(|(row, id)| f64::from(row[*id as usize]));
+                    let p: f64 = p.product();
+                    Row::of(vec![(learned.ids[place], p)], 1.0 - p)
                 }
-            }
-            found.push(match rows {
-                0 => None,
-                _ => Row::of(entries, rest),
             });
         }
         Ok(found)

@@ -180,6 +180,12 @@ impl Recipe {
                     "[train.language] pack = false",
                 );
             }
+            if t.fuse.as_ref().is_some_and(|f| !f.labels) && language.learn == Learn::Answers {
+                return bad(
+                    "`train.fuse.labels = false` with `learn = \"answers\"`: the tokens that are read are the right answers",
+                    "`train.fuse.lambda = 0` learns from the sources alone",
+                );
+            }
             if language.pack == Some(true) && language.learn == Learn::Answers {
                 return bad(
                     "`train.language.pack` is for texts: an answer has a prompt of its own",
