@@ -22,6 +22,8 @@ train small "$here/base.toml" --set train.new.hidden_size=48 --set train.new.int
 for task in sst2 trec6; do
     train "large-$task" "$here/answers.toml" --base "$out/large" -t "text/$task"
     train "small-$task" "$here/answers.toml" --base "$out/small" -t "text/$task"
+done
+for task in sst2 trec6; do
     for model in large small; do
         score "$task-$model" "$out/$model"
         score "$task-$model-tuned" "$out/$model-$task"
