@@ -45,6 +45,8 @@ pub enum RouteVerb {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   polyloom route fit --model out/merged -t digits,fashion,signs -o router.safetensors
+  polyloom route fit --model models/minilm --feature embedding -t retrieval/a,retrieval/b --split validation --method pilots \
+    --results a=a/results.json,b=b/results.json -o pilots.safetensors      (RouterRetriever)
   polyloom route fit --model models/base -t text/sst2,text/trec --method knn --feature layer:1 -o r.safetensors
   polyloom route fit --experts loom.toml --method pilots --k 4 --similarity cosine -o r.safetensors
   polyloom route fit --model models/minilm -t text/sst2 --split validation --method predicted_loss \\
@@ -95,7 +97,7 @@ pub struct FitArgs {
     /// How an expert is chosen
     #[arg(long, value_name = "METHOD", default_value = "centroid")]
     pub method: Method,
-    /// What is read: mean, cls, last, pooled, layer:K [default: what heads of the model see]
+    /// What is read: mean, cls, last, pooled, embedding, layer:K [default: what heads of the model see]
     #[arg(long, value_name = "WHAT")]
     pub feature: Option<Tap>,
     /// Split whose rows are seen; a tenth of them is held out
@@ -210,6 +212,7 @@ pub struct QueryArgs {
 #[command(after_help = "Examples:
   polyloom route eval router.safetensors
   polyloom route eval router.safetensors --split validation -L 200
+  polyloom route eval pilots.safetensors --results a=a/results.json,b=b/results.json -o routed.json
   polyloom route eval router.safetensors --results digits=out/digits/results.json,signs=out/signs/results.json")]
 pub struct EvalArgs {
     /// A router that `route fit` wrote
@@ -233,6 +236,12 @@ pub struct EvalArgs {
         value_delimiter = ','
     )]
     pub tasks: Vec<String>,
+    /// Write the records of the systems that are chosen, as results that `compare` and `board` read (routers over saved systems)
+    #[arg(short, long, value_name = "FILE", requires = "results")]
+    pub output: Option<PathBuf>,
+    /// Replace that file
+    #[arg(long, requires = "output")]
+    pub force: bool,
     /// Show what choices bring at many weights of a cost (predicted_loss)
     #[arg(long, value_name = "COST", requires = "results")]
     pub sweep: Option<String>,

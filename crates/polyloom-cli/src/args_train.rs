@@ -13,6 +13,7 @@ use crate::args_tasks::Places;
   polyloom train --base models/all-MiniLM-L6-v2 -t text/banking77 --method lora -o adapters/intent
   polyloom train --base models/all-MiniLM-L6-v2 -t text/sst2,text/trec6 --each -o experts
   polyloom train --base models/tiny-llama -t text/sst2 --language answers -o experts/sst2
+  polyloom train --base models/all-MiniLM-L6-v2 -t retrieval/clinc150_same_intent -o experts/search
   polyloom train loom.toml -o joint --set train.sampling=square-root --set train.head.start=probe
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
 

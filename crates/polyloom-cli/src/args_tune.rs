@@ -14,6 +14,7 @@ use crate::args_train::pair;
   polyloom tune loom.toml -o out/ada
   polyloom tune --base models/base experts/* -t digits,fashion --heads heads -o out/ada
   polyloom tune --base models/base experts/* -t digits,fashion --method atlas --heads heads -o out/atlas
+  polyloom tune --base models/minilm experts/* -t retrieval/a,text/b --method self_positioning -o out/position
   polyloom tune loom.toml --split test -o out/transductive        (the inputs of the test rows, as in the paper)
   polyloom tune woven.toml -o out/woven                           (a recipe with [weave]: a router, parts and heads)
   polyloom tune --base models/base experts/* -t digits,fashion --method twin --set weave.rank=16 -o out/twin
@@ -46,7 +47,7 @@ pub struct TuneArgs {
     /// What is learned [default: adamerging]
     #[arg(long, value_name = "METHOD")]
     pub method: Option<Method>,
-    /// Coefficients of an expert [default: tensor]
+    /// Coefficients of an expert [default: tensor, task self_positioning]
     #[arg(long, value_name = "WHAT")]
     pub per: Option<Per>,
     /// Split whose rows are seen [default: validation]
@@ -55,13 +56,13 @@ pub struct TuneArgs {
     /// Rows of each task at most
     #[arg(short = 'L', long, value_name = "N")]
     pub limit: Option<u32>,
-    /// Steps [default: 500 adamerging, 20 epochs atlas]
+    /// Steps [default: 500 adamerging, 20 epochs atlas, 100 self_positioning]
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
-    /// Rows of each task in a step [default: 16 adamerging, a share of 128 atlas]
+    /// Rows of each task in a step [default: 16 adamerging, a share of 128 atlas, 32 self_positioning]
     #[arg(long, value_name = "N")]
     pub batch: Option<u32>,
-    /// Learning rate of the coefficients [default: 1e-3]
+    /// Learning rate of the coefficients [default: 1e-3, 2e-2 self_positioning]
     #[arg(long, visible_alias = "lr", value_name = "RATE")]
     pub rate: Option<f64>,
     /// Tokens of a text at most
@@ -140,6 +141,9 @@ pub enum Method {
     Atlas,
     /// A mask over all task vectors, learned on unlabelled rows (Concrete)
     Concrete,
+    /// A position between embedding models, mu softmax(z), learned on pairs (Self Positioning)
+    #[value(name = "self_positioning", alias = "self-positioning")]
+    SelfPositioning,
     /// A woven model: a shared expert, a small part of each, mixed by input (Twin-Merging)
     Twin,
     /// A woven model: low-rank parts chosen by token and layer, without training (SMILE)
@@ -155,6 +159,7 @@ impl Method {
             Self::Adamerging => "adamerging",
             Self::Atlas => "atlas",
             Self::Concrete => "concrete",
+            Self::SelfPositioning => "self_positioning",
             Self::Twin => "twin",
             Self::Smile => "smile",
             Self::Wemoe => "wemoe",

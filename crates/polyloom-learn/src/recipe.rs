@@ -60,6 +60,20 @@ pub(crate) fn dtype(word: Option<&str>, key: &str) -> Result<Option<DType>> {
     Ok(Some(found))
 }
 
+/// Refuses a temperature that divides by nothing.
+///
+/// # Errors
+/// One that is not above 0.
+pub(crate) fn temperature(x: f64, key: &str) -> Result<()> {
+    match x > 0.0 && x.is_finite() {
+        true => Ok(()),
+        false => Err(MergeError::plan(
+            "bad-recipe",
+            format!("`{key}` is {x}; it must be above 0"),
+        )),
+    }
+}
+
 /// A path of a recipe as it is found: variables of the environment put in; beside the recipe first, then from the working
 /// directory.
 ///

@@ -15,7 +15,7 @@ use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::{Output, outputs};
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::zero_shot::zero_shot;
-use polyloom_learn::tasks::{Base, Feature, Head, HeadKind, Opened, Reader, Shown, System, fit};
+use polyloom_learn::tasks::{Base, Feature, Head, Opened, Reader, Shown, System, fit};
 use polyloom_learn::weave::Meta;
 use serde_json::json;
 
@@ -246,7 +246,7 @@ fn worded(
     args: &RunArgs,
     alone: bool,
 ) -> (String, serde_json::Value) {
-    if head.kind == HeadKind::Regression {
+    if head.kind.is_number() {
         let x = said.first().map_or(f64::NAN, |x| short(*x));
         let event = json!({"type": "number", "input": input.0, "value": x});
         return (x.to_string(), event);

@@ -141,12 +141,13 @@ fn planned(recipe: &Recipe, args: &TuneArgs, ui: &Ui) {
         Loss::Entropy => "the entropy of unlabelled rows",
         Loss::Supervised => "the loss on labelled rows",
         Loss::Pseudo => "what sure rows are called, asked of changed ones,",
+        Loss::Contrastive => "the contrastive loss of pairs",
     };
     ui.answer(&format!(
         "plan: coefficients of {} experts over {}, one per {}\n  against {loss} of split `{}`: {}\n  rate {}, seed {}\n  writes {}",
         recipe.experts.len(),
         recipe.base,
-        format!("{:?}", t.per).to_lowercase(),
+        format!("{:?}", recipe.per()).to_lowercase(),
         t.split,
         recipe.tasks().join(", "),
         recipe.rate(),

@@ -13,6 +13,7 @@ mod compress;
 mod diff;
 #[cfg(feature = "hub")]
 mod download;
+mod embedding;
 mod eval;
 mod eval_endpoint;
 mod eval_kinds;

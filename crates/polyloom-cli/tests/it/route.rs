@@ -172,7 +172,7 @@ fn a_router_over_tasks_is_fitted_asked_and_changed() {
     );
     refused(
         &[&ask[..], &["--force", "--feature", "words"]].concat(),
-        "mean, cls, last, pooled, layer:K",
+        "mean, cls, last, pooled, embedding, layer:K",
     );
     refused(&ask, "exists already");
     refused(

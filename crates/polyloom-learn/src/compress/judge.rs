@@ -87,6 +87,7 @@ pub(super) fn rows<'a>(
         split,
         limit: settings.limit,
         entropy: false,
+        vectors: None,
         table: "compress",
     }
 }

@@ -84,6 +84,7 @@ pub fn prune(
         split: &settings.split,
         limit: settings.limit,
         entropy: false,
+        vectors: None,
         table: "prune",
     };
     let seen = seen(&wanted, &opened, &reader, given)?;

@@ -212,6 +212,17 @@ impl Model {
         }
     }
 
+    /// Whether it gives texts vectors that are meant to be compared: an encoder, or another model of texts whose folder says
+    /// how its tokens become one vector.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        match &self.trunk {
+            Trunk::Bert(_) => true,
+            Trunk::T5(_) | Trunk::Decoder(_) => self.kind == Kind::Embed,
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) => false,
+        }
+    }
+
     /// Layers that an input of [`Self::hidden`] or [`Self::look`] passes.
     #[must_use]
     pub fn layers(&self) -> usize {

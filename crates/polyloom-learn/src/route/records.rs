@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use polyloom::MergeError;
-use polyloom::evaluate::board::predictions::{Columns, Predictions};
+use polyloom::evaluate::board::predictions::{Columns, Example, Predictions};
 use polyloom_core::checkpoint::read_json;
 
 use crate::error::Result;
@@ -17,7 +17,23 @@ pub type Scores = IndexMap<String, IndexMap<String, f64>>;
 /// # Errors
 /// Files that cannot be read, results without records.
 pub fn read(path: &Path) -> Result<Scores> {
-    let mut found = Scores::new();
+    each(path, &|example| Some(example.value))
+}
+
+/// What is right for every example of such a file, by task and id, where it says so.
+///
+/// # Errors
+/// As [`read`].
+pub fn targets(path: &Path) -> Result<IndexMap<String, IndexMap<String, String>>> {
+    each(path, &|example| Some(example.texts?.1))
+}
+
+/// Something of every example, by task and id.
+fn each<T>(
+    path: &Path,
+    of: &dyn Fn(Example) -> Option<T>,
+) -> Result<IndexMap<String, IndexMap<String, T>>> {
+    let mut found: IndexMap<String, IndexMap<String, T>> = IndexMap::new();
     let mut take = |file: &Path, only: Option<&str>| -> Result<()> {
         let read = Predictions::read(file, &Columns::default()).or_else(|error| {
             // A table of ids and scores has no predictions; what is wrong with another one is said of its predictions.
@@ -29,8 +45,10 @@ pub fn read(path: &Path) -> Result<Scores> {
         })?;
         for (task, examples) in read.tasks {
             let task = only.map_or(task, str::to_owned);
-            let scores = examples.into_iter().map(|(id, e)| (id, e.value));
-            found.entry(task).or_default().extend(scores);
+            let kept = examples
+                .into_iter()
+                .filter_map(|(id, e)| Some((id, of(e)?)));
+            found.entry(task).or_default().extend(kept);
         }
         Ok(())
     };

@@ -129,9 +129,9 @@ impl FromStr for Tap {
         }
         match Feature::of_word(word) {
             // Pairs are read together: a router sees one vector per input.
-            Some(feature) if feature != Feature::Pair => Ok(Self::Last(feature)),
+            Some(feature) if !feature.is_of_two() => Ok(Self::Last(feature)),
             _ => Err(format!(
-                "feature `{word}` is not known: mean, cls, last, pooled, layer:K"
+                "feature `{word}` is not known: mean, cls, last, pooled, embedding, layer:K"
             )),
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::Input;
+use polyloom::evaluate::board::score::search::is_search;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
 use polyloom_core::checkpoint::read_json;
@@ -157,7 +158,7 @@ impl Sense {
         self.points(&shown, &mut |_| true)
     }
 
-    /// Features of rows of a task's split, at most `most` of them, drawn by the seed (all: in any case in their order).
+    /// Features of rows (of retrieval: queries) of a task's split, at most `most` of them, drawn by the seed (all: in any case in their order).
     ///
     /// # Errors
     /// As [`Self::points`] and [`Rows::read_some`]; a split without rows.
@@ -172,7 +173,10 @@ impl Sense {
         let loader = Loader::new(&given.spec, given.folder.clone(), Limits::default());
         let feature = tap::shown_as(self.tap);
         let taken = |n| drawn(n, most.unwrap_or(n), seed);
-        let rows = Rows::read_some(&given.spec, &loader, split, self.reader(), feature, taken)?;
+        let rows = match is_search(&given.spec) {
+            true => Rows::queries(&given.spec, &loader, split, self.reader(), taken)?,
+            false => Rows::read_some(&given.spec, &loader, split, self.reader(), feature, taken)?,
+        };
         if rows.is_empty() {
             let what = format!("task `{}` has no rows in split `{split}`", given.spec.id);
             return Err(MergeError::plan("empty", what).into());

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::models::open::{Model, Trunk};
 use crate::models::sentence::{Pooling, pooled};
 use crate::models::{Batch, Point, Source};
-use crate::tasks::forward::{features, joined, pixels};
+use crate::tasks::forward::{batched, features, pixels};
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Feature, Reader, Shown};
 
@@ -109,7 +109,7 @@ fn early(
             (model.look(&until, &pixels).map(drop), None)
         }
         Reader::Texts(text) => {
-            let (batch, _) = joined(text, &[(Feature::Mean, shown.to_vec())])?;
+            let batch = batched(text, &[(Feature::Mean, shown.to_vec())])?;
             (model.hidden(&until, &batch).map(drop), Some(batch))
         }
     };

@@ -169,6 +169,13 @@ fn slope(
                     *out = (p.sqrt() * q - q.sqrt() * p) as f32;
                 }
             }
+            HeadKind::Embedding => {
+                let what = format!(
+                    "`{}` is answered by vectors, which have no likelihood",
+                    head.task
+                );
+                return Err(Error::shape("fisher", what));
+            }
             HeadKind::Regression => {
                 let Some(wanted) = wanted else { continue };
                 let Wanted::Number(right) = wanted else {

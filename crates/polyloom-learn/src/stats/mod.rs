@@ -25,7 +25,7 @@ use crate::models::Plain;
 use crate::models::open::Model;
 use crate::tasks::evaluate::{self, Found};
 use crate::tasks::fit::{full, own_layers};
-use crate::tasks::forward::{features, joined};
+use crate::tasks::forward::{batched, features};
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Base, Feature, Head, Reader, System};
 
@@ -240,7 +240,7 @@ fn grams(
     drop(pass);
     for rows in inputs.order.chunks(batch.max(1)) {
         let present = match reader {
-            Reader::Texts(text) => Some(joined(text, &inputs.parts(rows))?.0.present),
+            Reader::Texts(text) => Some(batched(text, &inputs.parts(rows))?.present),
             Reader::Pictures(_) => None,
         };
         run(rows, &mut |name, x| grams.add(name, x, present.as_deref()))?;

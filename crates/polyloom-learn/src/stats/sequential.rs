@@ -19,7 +19,7 @@ use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::{Plain, Point, Source};
 use crate::tasks::evaluate::Found;
-use crate::tasks::forward::{features, joined};
+use crate::tasks::forward::{batched, features};
 use crate::tasks::{Base, Reader};
 
 /// A model that will be merged, and the task whose rows it sees.
@@ -275,7 +275,7 @@ impl Run<'_> {
         drop(first);
         for rows in self.inputs.order.chunks(self.batch.max(1)) {
             let present = match &self.base.reader {
-                Reader::Texts(text) => Some(joined(text, &self.inputs.parts(rows))?.0.present),
+                Reader::Texts(text) => Some(batched(text, &self.inputs.parts(rows))?.present),
                 Reader::Pictures(_) => None,
             };
             let staged = Staged::new(self.plain(), merged, stage);

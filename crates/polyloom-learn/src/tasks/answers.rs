@@ -25,7 +25,7 @@ pub fn answers(
     let mut columns = vec!["id".to_owned()];
     for (target, head) in heads {
         columns.push(column("prediction", target));
-        if head.kind != HeadKind::Regression {
+        if !head.kind.is_number() {
             match *target {
                 "" => columns.push("probabilities".to_owned()),
                 target => columns.extend(head.labels.iter().map(|l| format!("score_{target}_{l}"))),
@@ -38,7 +38,7 @@ pub fn answers(
         for ((target, head), said) in heads.iter().zip(outputs) {
             let said = &said[i];
             row.insert(column("prediction", target), prediction(head, said));
-            if head.kind == HeadKind::Regression {
+            if head.kind.is_number() {
                 continue;
             }
             match *target {
@@ -71,7 +71,7 @@ pub fn answers(
 /// by name where the head knows them all, else the lists go.
 pub fn scores_by_name(answers: &mut Answers, head: &Head, classes: &[String]) {
     let stem = "probabilities";
-    if head.kind == HeadKind::Regression || head.labels == classes {
+    if head.kind.is_number() || head.labels == classes {
         return;
     }
     let place = |c: &String| head.labels.iter().position(|l| l == c);
@@ -106,7 +106,9 @@ pub fn prediction(head: &Head, said: &[f32]) -> Value {
             let over = said.iter().enumerate().filter(|(_, p)| **p > 0.5);
             over.map(|(i, _)| Value::from(name(i))).collect()
         }
-        HeadKind::Regression => said.first().map_or(Value::Null, |x| json!(x)),
+        HeadKind::Regression | HeadKind::Embedding => {
+            said.first().map_or(Value::Null, |x| json!(x))
+        }
     }
 }
 

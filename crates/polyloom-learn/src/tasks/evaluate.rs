@@ -1,6 +1,5 @@
 //! A system on a task: heads found and fitted, rows read once, predictions as the board scores them.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -8,8 +7,9 @@ use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::Answers;
 use polyloom::evaluate::board::score::ask;
 use polyloom::evaluate::board::score::examples::{self, Asked};
+use polyloom::evaluate::board::score::search::is_search;
 use polyloom::tasks::load::Loader;
-use polyloom::tasks::spec::TaskSpec;
+use polyloom::tasks::spec::{TaskSpec, TaskType};
 use polyloom_core::nn::softmax;
 
 use super::answers::{answers, scores_by_name};
@@ -17,6 +17,7 @@ use super::fit::{fit, full};
 use super::forward::Output;
 use super::head::{Feature, Head, HeadKind};
 use super::rows::{Reader, Rows, Shown};
+pub use super::shelf::Shelf;
 use super::speak::{Speaker, Spoken};
 use super::system::{Ready, System, no_head};
 use crate::error::Result;
@@ -102,52 +103,6 @@ pub fn own(ready: &Ready<'_>, spec: &TaskSpec) -> Result<Option<Vec<Found>>> {
     }]))
 }
 
-/// Rows of tasks as a reader takes them, made once for all systems that read alike.
-pub struct Shelf {
-    split: String,
-    limit: Option<usize>,
-    rows: HashMap<(String, bool), Rc<Rows>>,
-}
-
-impl Shelf {
-    /// Empty: of a split, at most `limit` rows of a task.
-    #[must_use]
-    pub fn new(split: &str, limit: Option<usize>) -> Self {
-        Self {
-            split: split.to_owned(),
-            limit,
-            rows: HashMap::new(),
-        }
-    }
-
-    /// Another one for the same rows, empty.
-    #[must_use]
-    pub fn alike(&self) -> Self {
-        Self::new(&self.split, self.limit)
-    }
-
-    /// The rows of a task for heads of a feature.
-    ///
-    /// # Errors
-    /// As [`Rows::read`].
-    pub fn rows(
-        &mut self,
-        spec: &TaskSpec,
-        loader: &Loader<'_>,
-        reader: &Reader,
-        feature: Feature,
-    ) -> Result<Rc<Rows>> {
-        let key = (spec.id.clone(), feature == Feature::Pair);
-        if let Some(rows) = self.rows.get(&key) {
-            return Ok(rows.clone());
-        }
-        let read = Rows::read(spec, loader, &self.split, reader, feature, self.limit)?;
-        let rows = Rc::new(read);
-        self.rows.insert(key, rows.clone());
-        Ok(rows)
-    }
-}
-
 /// What a system says of a task.
 pub enum Heard {
     /// Predictions by heads, and what should be said about them.
@@ -190,7 +145,8 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Asks by heads (`found`, else the model's own classifier), else in words: `speech` says how a prompt is made, and
-    /// prompts are cut to `most` tokens.
+    /// prompts are cut to `most` tokens. Retrieval is answered by the vectors of an encoder, and so is similarity where there
+    /// is no head for it.
     ///
     /// # Errors
     /// As [`Self::predict`], [`ask::questions`] and [`Speaker::answers`].
@@ -203,12 +159,27 @@ impl Run<'_> {
         speech: &dyn Fn() -> ask::Settings,
         most: Option<usize>,
     ) -> Result<Heard> {
-        let found = match found {
+        if is_search(spec) {
+            let said = self.search(spec, loader, shelf)?;
+            return Ok(Heard::Answers(said, Vec::new()));
+        }
+        let mut found = match found {
             Some(found) => Some(found),
             None => own(self.ready, spec)?,
         };
+        let mut note = None;
+        if found.is_none() && spec.kind == Some(TaskType::Sts) && spec.targets.is_empty() {
+            note = self.ready.embeds().then(|| {
+                format!(
+                    "{}: no head, so the cosine of the two texts' vectors answers",
+                    spec.id
+                )
+            });
+            found = note.as_ref().map(|_| vec![self.embedding(spec)]);
+        }
         if let Some(found) = found {
-            let (answers, notes) = self.predict(spec, loader, &found, shelf)?;
+            let (answers, mut notes) = self.predict(spec, loader, &found, shelf)?;
+            notes.extend(note);
             return Ok(Heard::Answers(answers, notes));
         }
         if !self.ready.speaks() {
@@ -221,6 +192,35 @@ impl Run<'_> {
             speaker.map(|s| s.answers(&asking, path, hash)).transpose()
         })?;
         Ok(spoken.map_or(Heard::Nothing, Heard::Spoken))
+    }
+
+    /// The model's own vectors in place of a head.
+    fn embedding(&self, spec: &TaskSpec) -> Found {
+        Found {
+            target: String::new(),
+            head: Head::embedding(&spec.id),
+            place: self.ready.model().folder.display().to_string(),
+            own: true,
+        }
+    }
+
+    /// Rankings of a retrieval task.
+    ///
+    /// # Errors
+    /// As [`Search::read`] and [`Search::answers`]; a model that gives texts no vectors.
+    fn search(&self, spec: &TaskSpec, loader: &Loader<'_>, shelf: &mut Shelf) -> Result<Answers> {
+        if !self.ready.embeds() {
+            let what = format!("gives texts no vectors, which task `{}` asks for", spec.id);
+            return Err(MergeError::plan("no-vectors", what)
+                .at(self.ready.model().folder.display().to_string())
+                .hint("encoders of texts do, and decoders with a modules.json (sentence-transformers)")
+                .into());
+        }
+        let search = shelf.search(spec, loader, self.reader)?;
+        let (path, hash) = self.model;
+        self.ready.with(&[], |model, source| {
+            search.answers((path, hash), model, source, self.reader, self.batch)
+        })
     }
 
     /// Predictions of a task, ready to be scored, and what should be said about them. A woven model is told the task: its
@@ -393,7 +393,11 @@ impl Run<'_> {
                 out.asked.clone_from(&rows.asked);
             }
             if rows.is_empty() {
-                let what = format!("task `{}` has no rows in split `{}`", spec.id, shelf.split);
+                let what = format!(
+                    "task `{}` has no rows in split `{}`",
+                    spec.id,
+                    shelf.split()
+                );
                 return Err(MergeError::plan("empty", what).into());
             }
             let mut head = found.head.clone();

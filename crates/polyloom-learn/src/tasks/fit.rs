@@ -121,6 +121,10 @@ pub fn fit(
         target => format!("the target `{target}`"),
     };
     let bad = |said: String| MergeError::plan("head-differs", said).at(place.to_owned());
+    if head.kind == HeadKind::Embedding {
+        // Vectors are compared by their cosine, whatever the trunk.
+        return Ok((head, None));
+    }
     let kind = HeadKind::of(asked.kind);
     if head.kind != kind {
         let error = bad(format!(

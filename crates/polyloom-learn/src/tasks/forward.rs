@@ -30,18 +30,24 @@ pub fn features(
             seen(model, source, &pixels, parts)
         }
         Reader::Texts(text) => {
-            let (batch, how) = joined(text, parts)?;
+            let (batch, how) = joined(text, parts, model.sentence.pooling)?;
             let vectors = pooled(&model.hidden(source, &batch)?, &batch, &how)?;
             let (mut found, mut at) = (Vec::new(), 0);
             for (feature, shown) in parts {
                 let n = shown.len();
                 let first = ops::narrow(&vectors, 0, at, n)?;
                 at += n;
+                let mut second = || {
+                    let second = ops::narrow(&vectors, 0, at, n);
+                    at += n;
+                    second
+                };
                 found.push(match feature {
-                    Feature::Pair => {
-                        let second = ops::narrow(&vectors, 0, at, n)?;
-                        at += n;
-                        pair(&first, &second)?
+                    Feature::Pair => pair(&first, &second()?)?,
+                    Feature::Embedding => ops::unit_length(&first)?,
+                    Feature::Embeddings => {
+                        let both = [ops::unit_length(&first)?, ops::unit_length(&second()?)?];
+                        ops::concat(&[&both[0], &both[1]], 1)?
                     }
                     Feature::Pooled => model.pool(source, &first)?,
                     _ => first,
@@ -71,23 +77,27 @@ pub fn pixels(preparation: &Preparation, shown: &[&Shown]) -> Result<Value> {
     )?))
 }
 
-/// All sequences of several tasks as one batch, and how each is pooled. A part of pairs comes with its first texts, then
-/// its second ones.
+/// All sequences of several tasks as one batch, and how each is pooled (`embedding`: how the model pools its own vectors). A
+/// part of two texts comes with its first texts, then its second ones.
 ///
 /// # Errors
 /// Inputs that a feature does not read.
-pub fn joined(text: &Text, parts: &[(Feature, Vec<&Shown>)]) -> Result<(Batch, Vec<Pooling>)> {
+pub fn joined(
+    text: &Text,
+    parts: &[(Feature, Vec<&Shown>)],
+    embedding: Pooling,
+) -> Result<(Batch, Vec<Pooling>)> {
     let (mut sequences, mut how): (Vec<&Tokens>, Vec<Pooling>) = (Vec::new(), Vec::new());
     for (feature, shown) in parts {
         let start = sequences.len();
         let mut second = Vec::new();
         for shown in shown {
-            match (feature, shown) {
-                (Feature::Pair, Shown::Two(two)) => {
+            match (feature.is_of_two(), shown) {
+                (true, Shown::Two(two)) => {
                     sequences.push(&two[0]);
                     second.push(&two[1]);
                 }
-                (Feature::Pair, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
+                (true, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
                     return Err(Error::shape(
                         "features",
                         format!("inputs that the feature `{}` does not read", feature.word()),
@@ -101,10 +111,19 @@ pub fn joined(text: &Text, parts: &[(Feature, Vec<&Shown>)]) -> Result<(Batch, V
             Feature::Cls | Feature::Pooled => Pooling::First,
             Feature::Last => Pooling::Last,
             Feature::Mean | Feature::Pair => Pooling::Mean,
+            Feature::Embedding | Feature::Embeddings => embedding,
         };
         how.extend(vec![pooling; sequences.len() - start]);
     }
     Ok((Batch::of(&sequences, text.pad())?, how))
+}
+
+/// All sequences of several tasks as one batch, as [`joined`] orders them.
+///
+/// # Errors
+/// As [`joined`].
+pub fn batched(text: &Text, parts: &[(Feature, Vec<&Shown>)]) -> Result<Batch> {
+    Ok(joined(text, parts, Pooling::Mean)?.0)
 }
 
 /// Features of pictures, in the order of the parts.
@@ -173,7 +192,7 @@ pub fn outputs(
         for (head, found) in heads.iter().zip(&mut found) {
             let scores = head.forward(source, &vectors[0])?;
             let values = slice(scores.data())?;
-            let width = head.outputs().max(1);
+            let width = scores.dims().last().copied().unwrap_or(0).max(1);
             for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
                 found[i] = said(head, row.to_vec());
             }
@@ -182,7 +201,7 @@ pub fn outputs(
     Ok(found)
 }
 
-/// Probabilities, or the number in its own unit, of a head's raw output.
+/// Probabilities, the number in its own unit, or the cosine of two vectors, of a head's raw output.
 #[must_use]
 pub fn said(head: &Head, mut row: Output) -> Output {
     match head.kind {
@@ -195,6 +214,11 @@ pub fn said(head: &Head, mut row: Output) -> Output {
             let [mean, deviation] = head.scale;
             row.iter_mut()
                 .for_each(|x| *x = (f64::from(*x) * deviation + mean) as f32);
+        }
+        HeadKind::Embedding => {
+            let (u, v) = row.split_at(row.len() / 2);
+            let cosine: f64 = u.iter().zip(v).map(|(a, b)| f64::from(a * b)).sum();
+            return vec![cosine as f32];
         }
     }
     row

@@ -26,9 +26,23 @@ pub enum Feature {
     Last,
     /// The model's own pooler: a layer and tanh on the first token.
     Pooled,
+    /// The vector that the model gives a text (pooled as its `modules.json` says, else the mean), at length 1.
+    Embedding,
+    /// `[u, v]` of such vectors of two texts, each read on its own.
+    Embeddings,
 }
 
 impl Feature {
+    const ALL: [Self; 7] = [
+        Self::Cls,
+        Self::Mean,
+        Self::Pair,
+        Self::Last,
+        Self::Pooled,
+        Self::Embedding,
+        Self::Embeddings,
+    ];
+
     /// Its word in files.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -38,13 +52,19 @@ impl Feature {
             Self::Pair => "pair",
             Self::Last => "last",
             Self::Pooled => "pooled",
+            Self::Embedding => "embedding",
+            Self::Embeddings => "embeddings",
         }
     }
 
     pub(crate) fn of_word(word: &str) -> Option<Self> {
-        [Self::Cls, Self::Mean, Self::Pair, Self::Last, Self::Pooled]
-            .into_iter()
-            .find(|f| f.word() == word)
+        Self::ALL.into_iter().find(|f| f.word() == word)
+    }
+
+    /// Whether it reads two texts, each on its own.
+    #[must_use]
+    pub fn is_of_two(self) -> bool {
+        matches!(self, Self::Pair | Self::Embeddings)
     }
 
     /// Width of the feature over a stream of a width.
@@ -52,6 +72,7 @@ impl Feature {
     pub fn width(self, hidden: usize) -> usize {
         match self {
             Self::Pair => 4 * hidden,
+            Self::Embeddings => 2 * hidden,
             _ => hidden,
         }
     }
@@ -66,6 +87,8 @@ pub enum HeadKind {
     Regression,
     /// Any number of classes.
     Multilabel,
+    /// The vectors of two texts, whose cosine answers: no layers, nothing on disk.
+    Embedding,
 }
 
 impl HeadKind {
@@ -76,7 +99,14 @@ impl HeadKind {
             Self::Classification => "classification",
             Self::Regression => "regression",
             Self::Multilabel => "multilabel",
+            Self::Embedding => "embedding",
         }
+    }
+
+    /// Whether it answers with one number.
+    #[must_use]
+    pub fn is_number(self) -> bool {
+        matches!(self, Self::Regression | Self::Embedding)
     }
 
     /// That of a task.
@@ -85,6 +115,7 @@ impl HeadKind {
         match kind {
             TaskType::Multilabel => Self::Multilabel,
             TaskType::Regression | TaskType::Sts => Self::Regression,
+            TaskType::Retrieval => Self::Embedding,
             _ => Self::Classification,
         }
     }
@@ -142,6 +173,27 @@ impl Head {
             activation: Activation::Relu,
             scale: [0.0, 1.0],
         })
+    }
+
+    /// What answers a task by the vectors of its texts.
+    #[must_use]
+    pub fn embedding(task: &str) -> Self {
+        Self {
+            task: task.to_owned(),
+            feature: Feature::Embeddings,
+            kind: HeadKind::Embedding,
+            labels: Vec::new(),
+            task_hash: None,
+            layers: Vec::new(),
+            activation: Activation::Relu,
+            scale: [0.0, 1.0],
+        }
+    }
+
+    /// Whether it has numbers of its own, and so a file.
+    #[must_use]
+    pub fn has_layers(&self) -> bool {
+        !self.layers.is_empty()
     }
 
     /// Where a head lies in a folder of heads; `/` in the task makes a sub-folder.
@@ -272,7 +324,7 @@ impl Head {
         let feature = word("feature").unwrap_or("cls");
         let feature = Feature::of_word(feature).ok_or_else(|| {
             bad(format!(
-                "has the feature `{feature}`; known: cls, mean, pair, last, pooled"
+                "has the feature `{feature}`; known: cls, mean, pair, last, pooled, embedding"
             ))
         })?;
         let labels: Vec<String> = match word("labels") {

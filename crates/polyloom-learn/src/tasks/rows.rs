@@ -115,12 +115,12 @@ impl Reader {
                         }
                     }
                 }
-                if feature != Feature::Pair {
+                if !feature.is_of_two() {
                     return Ok(text.encode(&pairs)?.into_iter().map(Shown::One).collect());
                 }
                 let first: Vec<_> = pairs.iter().map(|(a, _)| (*a, None)).collect();
                 let Some(second) = pairs.iter().map(|(_, b)| Some(((*b)?, None))).collect() else {
-                    return no("single texts, and the head is one of pairs");
+                    return no("single texts, and the feature is one of pairs");
                 };
                 let second: Vec<(&str, Option<&str>)> = second;
                 let both = text.encode(&first)?.into_iter().zip(text.encode(&second)?);

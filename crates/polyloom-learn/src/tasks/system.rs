@@ -345,6 +345,12 @@ impl Ready<'_> {
         matches!(self.change, Change::Folded(_))
     }
 
+    /// Whether it gives texts vectors that are meant to be compared. A woven model does not: its weights depend on the input.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.woven().is_none() && self.model().embeds()
+    }
+
     /// Whether it answers in text.
     #[must_use]
     pub fn speaks(&self) -> bool {

@@ -91,6 +91,7 @@ pub(super) fn learned<'a>(
             }),
             feature: usual_feature(model, false),
             heads: 0..0,
+            search: None,
             soft: Vec::new(),
         });
     }

@@ -4,22 +4,23 @@ use std::path::PathBuf;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{Asked, Wanted};
+use polyloom::evaluate::board::score::search::is_search;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
-use polyloom::tasks::spec::TaskSpec;
+use polyloom::tasks::spec::{TaskSpec, TaskType};
 use polyloom_core::rng::Stream;
 
 use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
 use super::probe::{self, Seen, Target};
-use super::recipe::{Recipe, Start};
+use super::recipe::{Objective, Recipe, Start};
 use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
 use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
-use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Shown};
+use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
 
 /// A task that is to be learned.
 #[derive(Debug, Clone)]
@@ -54,6 +55,8 @@ pub struct Learned<'a> {
     pub feature: Feature,
     /// Places of its heads, one per target.
     pub heads: std::ops::Range<usize>,
+    /// What the rows that are looked at are searched in, of a retrieval task.
+    pub search: Option<Search>,
     /// What other models say of the training rows, by head; nothing where none is asked.
     pub soft: Vec<Option<Soft>>,
 }
@@ -79,7 +82,7 @@ impl Learned<'_> {
     pub fn is_looked_at(&self) -> bool {
         match &self.language {
             Some(spoken) => spoken.validation.is_some(),
-            None => self.validation.is_some(),
+            None => self.validation.is_some() || self.search.is_some(),
         }
     }
 }
@@ -135,18 +138,30 @@ pub fn learned<'a>(
     for given in given {
         let spec = &given.spec;
         let id = &spec.id;
-        let feature = t
-            .head
-            .feature
-            .unwrap_or_else(|| usual_feature(model, !spec.fields.input2.is_empty()));
+        let vectors = by_vectors(spec, t.objective, model)?;
+        let search = is_search(spec);
+        let pair = !spec.fields.input2.is_empty();
+        let feature = match vectors {
+            true => Feature::Embeddings,
+            false => t.head.feature.unwrap_or_else(|| usual_feature(model, pair)),
+        };
         let loader = given.loader();
         let read = |split: &str, limit| Rows::read(spec, &loader, split, reader, feature, limit);
-        let train = read(&t.split, t.limit)?;
+        let train = match search {
+            true => Rows::pairs(spec, &loader, &t.split, reader, t.limit, recipe.seed)?,
+            false => read(&t.split, t.limit)?,
+        };
         if train.is_empty() {
             return Err(no_rows(id, &t.split));
         }
-        let validation = match is_looked_at(recipe, spec)? {
-            true => Some(read(&t.validation, t.validation_limit)?).filter(|r| !r.is_empty()),
+        let looked_at = is_looked_at(recipe, spec)?;
+        let limit = t.validation_limit;
+        let looked = match looked_at && search {
+            true => Some(Search::read(spec, &loader, &t.validation, reader, limit)?),
+            false => None,
+        };
+        let validation = match looked_at && !search {
+            true => Some(read(&t.validation, limit)?).filter(|r| !r.is_empty()),
             false => None,
         };
         let start = heads.len();
@@ -155,7 +170,10 @@ pub fn learned<'a>(
                 "" => id.clone(),
                 target => format!("{id}/{target}"),
             };
-            let mut head = blank(&name, asked, &train.wanted[place], feature, model.width())?;
+            let mut head = match vectors {
+                true => Head::embedding(&name),
+                false => blank(&name, asked, &train.wanted[place], feature, model.width())?,
+            };
             head.task_hash = Some(given.hash.clone());
             heads.push(head);
         }
@@ -166,6 +184,7 @@ pub fn learned<'a>(
             language: None,
             feature,
             heads: start..heads.len(),
+            search: looked,
             soft: Vec::new(),
         });
     }
@@ -180,6 +199,35 @@ pub fn learned<'a>(
         )?;
     }
     Ok((tasks, heads))
+}
+
+/// Whether a task is learned by the vectors of its texts.
+///
+/// # Errors
+/// A task that has nothing to do with vectors where they are asked for; a model that gives none.
+pub(crate) fn by_vectors(spec: &TaskSpec, objective: Objective, model: &Model) -> Result<bool> {
+    let one = spec.targets.is_empty();
+    let similar = one && spec.kind == Some(TaskType::Sts);
+    let found = is_search(spec) || (similar && objective == Objective::Contrastive);
+    let bad = |what: String| MergeError::plan("bad-task", what);
+    if objective == Objective::Contrastive && !found {
+        let kind = spec.kind.map_or_else(String::new, |k| k.to_string());
+        let what = format!(
+            "task `{}` (type `{kind}`) is not learned by vectors of texts, which a contrastive loss asks for",
+            spec.id
+        );
+        return Err(bad(what)
+            .hint("tasks of type retrieval, and of type sts without `targets`, are")
+            .into());
+    }
+    if found && !model.embeds() {
+        let what = format!("task `{}` is learned by vectors of texts", spec.id);
+        return Err(bad(what)
+            .at(model.folder.display().to_string())
+            .hint("encoders of texts have them, and decoders with a modules.json (sentence-transformers)")
+            .into());
+    }
+    Ok(found)
 }
 
 /// A head of zeros for what is asked.
@@ -246,6 +294,7 @@ fn blank(
             }
             head.scale = [mean, deviation];
         }
+        HeadKind::Embedding => {}
     }
     Ok(head)
 }
@@ -259,6 +308,10 @@ fn begin(
     task: &Learned<'_>,
     heads: &mut [Head],
 ) -> Result<()> {
+    if !heads.iter().any(Head::has_layers) {
+        // Vectors are the trunk's; there is nothing to begin.
+        return Ok(());
+    }
     match &recipe.train.head.start {
         Start::Zero => Ok(()),
         Start::Random => {
@@ -393,7 +446,7 @@ fn known(
                 Some(Target::Set(set.iter().filter_map(|c| class(*c)).collect()))
             }
             Some(Wanted::Number(n)) => Some(Target::Number((n - head.scale[0]) / head.scale[1])),
-            None => None,
+            Some(Wanted::Relevant { .. }) | None => None,
         };
         if let Some(target) = target {
             x.extend_from_slice(row);

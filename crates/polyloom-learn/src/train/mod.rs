@@ -2,6 +2,7 @@
 //! of it ([`mod@write`]); [`session`] puts them together.
 
 pub mod augment;
+pub mod contrast;
 pub mod fuse;
 mod language;
 pub mod learned;

@@ -64,6 +64,7 @@ pub fn loss(
             let zero = Value::constant(tensor(vec![0.0; n * width], (n * width, 1))?);
             ops::cross_entropy(&ops::concat(&[&zero, &z], 1)?, &labels, 0.0)?
         }
+        HeadKind::Embedding => return Err(wrong()),
         HeadKind::Regression => {
             let [mean, deviation] = head.scale;
             let numbers = known.map(|w| match w {

@@ -2,10 +2,12 @@
 
 use indexmap::IndexMap;
 use polyloom::MergeError;
+use polyloom::evaluate::board::score::answers::Answers;
 use polyloom::evaluate::board::score::{Options, score};
 use polyloom_core::rng::Stream;
 
 use super::augment::changed;
+use super::contrast::contrast;
 use super::language;
 use super::learned::Learned;
 use super::objective::loss;
@@ -18,7 +20,7 @@ use crate::models::Source;
 use crate::ops;
 use crate::tasks::answers::answers;
 use crate::tasks::forward::{features, outputs};
-use crate::tasks::{Head, Reader, Shown};
+use crate::tasks::{Head, HeadKind, Reader, Shown};
 
 /// Rows of a pass without a graph.
 const EVALUATED: usize = 64;
@@ -164,7 +166,11 @@ fn of_heads(
                 .map(|&i| task.train.wanted[place][i as usize].as_ref())
                 .collect();
             let said = head.forward(source, features)?;
-            let hard = loss(head, &said, &wanted, t.smoothing as f32)?.map(|(v, _)| v);
+            let hard = match head.kind {
+                HeadKind::Embedding => contrast(&said, &wanted, t.similarity_temperature as f32)?,
+                _ => loss(head, &said, &wanted, t.smoothing as f32)?,
+            };
+            let hard = hard.map(|(value, _)| value);
             let value = match (task.soft.get(place), &t.fuse) {
                 (Some(Some(soft)), Some(fuse)) => Some(soft.mixed(fuse, hard, &said, &drawn[k])?),
                 _ => hard,
@@ -207,6 +213,33 @@ pub(super) fn at_step(error: Error, step: u32, job: &Job<'_>) -> Error {
         .into()
 }
 
+/// What is said of the validation rows of a task; `None` where it has none.
+fn answered(
+    job: &Job<'_>,
+    trainee: &Trainee,
+    task: &Learned<'_>,
+    heads: &[Head],
+    step: u32,
+) -> Result<Option<Answers>> {
+    let hash = format!("{step}");
+    if let Some(search) = &task.search {
+        let made = trainee.with(None, |source| {
+            search.answers((job.work, &hash), job.model, source, job.reader, EVALUATED)
+        })?;
+        return Ok(Some(made));
+    }
+    let Some(rows) = &task.validation else {
+        return Ok(None);
+    };
+    let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
+    let said = trainee.with(None, |source| {
+        outputs(job.model, source, job.reader, &own, &rows.shown, EVALUATED)
+    })?;
+    let targets = rows.asked.iter().map(|a| &*a.target);
+    let of: Vec<(&str, &Head)> = targets.zip(own.iter().copied()).collect();
+    Ok(Some(answers(job.work, &hash, &rows.ids, &of, &said)))
+}
+
 /// Scores of the validation rows, by the board's own metrics.
 pub(super) fn evaluate(
     job: &Job<'_>,
@@ -234,20 +267,9 @@ pub(super) fn evaluate(
             let id = task.given.spec.id.clone();
             found.insert(id, ("perplexity".to_owned(), value, n));
         }
-        let Some(rows) = &task.validation else {
+        let Some(answers) = answered(job, trainee, task, heads, step)? else {
             continue;
         };
-        let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
-        let said = trainee.with(None, |source| {
-            outputs(job.model, source, job.reader, &own, &rows.shown, EVALUATED)
-        })?;
-        let of: Vec<(&str, &Head)> = rows
-            .asked
-            .iter()
-            .map(|a| &*a.target)
-            .zip(own.iter().copied())
-            .collect();
-        let answers = answers(job.work, &format!("{step}"), &rows.ids, &of, &said);
         let spec = &task.given.spec;
         for scored in score(spec, &task.loader(), &task.given.hash, &answers, &options)? {
             let Some(metric) = scored.metrics.first() else {

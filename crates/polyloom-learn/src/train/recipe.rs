@@ -27,6 +27,17 @@ pub enum Method {
     Lora,
 }
 
+/// What tasks are learned by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// Heads; retrieval, which has none, by vectors.
+    #[default]
+    Heads,
+    /// The vectors of texts, for similarity too: see [`super::contrast`].
+    Contrastive,
+}
+
 /// What a head begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -152,6 +163,10 @@ pub struct Train {
     pub each: bool,
     /// What changes.
     pub method: Method,
+    /// What tasks are learned by.
+    pub objective: Objective,
+    /// Divides cosines in the losses of vectors.
+    pub similarity_temperature: f64,
     /// A model made from nothing, in place of a base: what its `config.json` says.
     pub new: Option<toml::Table>,
     /// Times that every row is seen; 3 where neither this nor `steps` is given.
@@ -246,6 +261,8 @@ impl Default for Train {
             tasks: Vec::new(),
             each: false,
             method: Method::default(),
+            objective: Objective::default(),
+            similarity_temperature: 0.05,
             new: None,
             epochs: None,
             steps: None,

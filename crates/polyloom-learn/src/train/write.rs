@@ -62,7 +62,7 @@ pub fn write(
         }
         Method::Head => {}
     }
-    for head in &heads {
+    for head in heads.iter().filter(|h| h.has_layers()) {
         let name = Head::path(Path::new("heads"), &head.task);
         folder.write_file(name, &head.bytes()?)?;
     }
@@ -169,7 +169,7 @@ pub(crate) fn listed(heads: &[Head]) -> Vec<Json> {
     let one = |h: &Head| {
         json!({
             "id": h.task,
-            "head": format!("heads/{}.safetensors", h.task),
+            "head": h.has_layers().then(|| format!("heads/{}.safetensors", h.task)),
             "feature": h.feature.word(),
             "kind": h.kind.word(),
             "labels": h.labels,
@@ -242,9 +242,10 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
                 };
                 format!("Trained by Polyloom on {what} {tasks}")
             }
-            None => {
+            None if outcome.heads.iter().any(Head::has_layers) => {
                 format!("Trained by Polyloom on {tasks}; heads of the tasks are in `heads/`")
             }
+            None => format!("Trained by Polyloom on {tasks}; its vectors answer them"),
         },
         method: method.to_owned(),
         base: recipe.base.clone(),

@@ -2,7 +2,7 @@
 
 use polyloom::MergeError;
 
-use super::recipe::{Method, On, Per, Recipe};
+use super::recipe::{Loss, Method, On, Per, Recipe};
 
 impl Recipe {
     /// Whether the values can be.
@@ -42,7 +42,7 @@ impl Recipe {
         if !(share && t.augment.is_finite() && t.augment >= 0.0) {
             return bad("`tune.confidence` must be in 0 to 1, `tune.augment` at least 0".into());
         }
-        if t.groups > 1 && t.per == Per::Task {
+        if t.groups > 1 && self.per() == Per::Task {
             return bad("`tune.groups` splits tensors; it needs `per = \"tensor\"`".into());
         }
         if t.density.is_some_and(|d| !(d > 0.0 && d <= 1.0)) {
@@ -75,6 +75,8 @@ impl Recipe {
                 return bad(format!("`tune.{name}` is {x}; it must be at least 0"));
             }
         }
+        crate::recipe::temperature(t.similarity_temperature, "tune.similarity_temperature")?;
+        self.check_vectors()?;
         if !self.init().is_finite() {
             return bad(format!("`tune.init` is {}", self.init()));
         }
@@ -91,6 +93,46 @@ impl Recipe {
             ));
         }
         self.dtype()?;
+        Ok(())
+    }
+
+    /// What a position and losses of vectors do not go with.
+    fn check_vectors(&self) -> Result<(), MergeError> {
+        let t = &self.tune;
+        let bad = |what: &str, hint: &str| Err(MergeError::plan("bad-recipe", what).hint(hint));
+        if self.loss() == Loss::Contrastive && t.heads.is_some() {
+            return bad(
+                "`tune.heads` is a folder of heads, which tasks of vectors do not have",
+                "leave it out",
+            );
+        }
+        if self.loss() == Loss::Contrastive && t.shots.is_some() {
+            return bad(
+                "`tune.shots` counts rows of a class, which tasks of vectors do not have",
+                "tune.limit takes so many rows of each task",
+            );
+        }
+        if t.method != Method::SelfPositioning {
+            return Ok(());
+        }
+        if self.init() <= 0.0 {
+            return bad(
+                "`tune.init` is where the length `mu` begins; it must be above 0",
+                "1 begins with the experts' average",
+            );
+        }
+        if t.clamp.is_some() {
+            return bad(
+                "`tune.clamp` is about free coefficients; a position is `mu softmax(z)`",
+                "leave it out",
+            );
+        }
+        if self.loss() != Loss::Contrastive {
+            return bad(
+                "method \"self_positioning\" is learned by the contrastive loss of embedding models",
+                "leave tune.loss out; method \"adamerging\" or \"atlas\" takes others",
+            );
+        }
         Ok(())
     }
 }

@@ -155,8 +155,7 @@ pub fn learn_mask(
             let mut now = coefficients.clone();
             let (_, _, gradients) = pass(merged, frozen, objective, number, &base, &sum, &factors)?;
             let masked: Vec<f32> = gradients.iter().zip(&factors).map(|(g, f)| g * f).collect();
-            let mut of_each = vectors.gradients(&masked)?;
-            now.through(&mut of_each);
+            let of_each = now.through(&vectors.gradients(&masked)?);
             let (mut first, mut second) = (vec![0.0; of_each.len()], vec![0.0; of_each.len()]);
             adam(rate, 1).step(&mut now.raw, &of_each, &mut first, &mut second);
             let mut moved = vec![0f32; n];

@@ -80,7 +80,7 @@ pub fn learn(
         let mut gradients = vectors.gradients(&merged.gathered(&found)?)?;
         let (factor, power) = settings.penalty;
         loss += coefficients.penalty(factor, power, &mut gradients);
-        coefficients.through(&mut gradients);
+        let gradients = coefficients.through(&gradients);
         let length = squares(&gradients).sqrt();
         if !(loss.is_finite() && length.is_finite()) {
             return Err(Error::shape(

@@ -1,4 +1,5 @@
-//! Merging coefficients that are learned: AdaMerging (Yang et al. 2024), aTLAS (Zhang et al. 2024).
+//! Merging coefficients that are learned: AdaMerging (Yang et al. 2024), aTLAS (Zhang et al. 2024), Self Positioning (Li et
+//! al. 2024).
 //!
 //! Merged weights are `base + sum_t c[row, t] (expert_t - base)` for every tensor, whatever the architecture. A step makes
 //! them ([`vectors`]), runs trunk and heads over unlabelled or labelled rows, goes back to the weights, and takes the
@@ -16,7 +17,8 @@ pub mod search;
 pub mod session;
 pub mod trials;
 pub mod vectors;
+mod words;
 
-pub use coefficients::Coefficients;
+pub use coefficients::{Coefficients, Form};
 pub use recipe::Recipe;
 pub use session::tune;

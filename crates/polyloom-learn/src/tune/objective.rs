@@ -4,6 +4,7 @@ use std::path::Path;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples;
+use polyloom::evaluate::board::score::search::is_search;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
 use polyloom_core::rng::Stream;
@@ -19,7 +20,10 @@ use crate::tasks::forward::features;
 use crate::tasks::{Feature, Head, HeadKind, Opened, Reader, Rows, Shown, System};
 use crate::train::Given;
 use crate::train::augment::changed;
+use crate::train::contrast::contrast;
+use crate::train::learned::by_vectors;
 use crate::train::objective::loss;
+use crate::train::recipe::Objective;
 use crate::train::sampler::order;
 
 /// A task whose rows are seen.
@@ -46,6 +50,8 @@ pub(crate) struct Wanted<'a> {
     pub limit: Option<usize>,
     /// The answers' entropy is asked for.
     pub entropy: bool,
+    /// The vectors of texts answer: retrieval and similarity, for which no heads are looked for.
+    pub vectors: Option<u64>,
     /// Table of the recipe, for messages.
     pub table: &'static str,
 }
@@ -59,6 +65,7 @@ pub(crate) fn seen(
 ) -> Result<Vec<Seen>> {
     let mut systems = Vec::new();
     match wanted.heads {
+        _ if wanted.vectors.is_some() => {}
         Some(heads) => systems.push((None, System::find(wanted.base, None, Some(heads))?)),
         None => {
             for expert in wanted.experts {
@@ -70,6 +77,10 @@ pub(crate) fn seen(
     let mut found = Vec::new();
     for given in tasks {
         let spec = &given.spec;
+        if let Some(seed) = wanted.vectors {
+            found.push(compared(wanted, opened, reader, given, seed)?);
+            continue;
+        }
         let last = spec.id.rsplit('/').next().unwrap_or_default();
         // The task's own expert is asked first.
         let mut order: Vec<_> = systems.iter().collect();
@@ -95,14 +106,7 @@ pub(crate) fn seen(
         let split = wanted.split;
         let rows = Rows::read(spec, &loader, split, reader, feature, wanted.limit)?;
         if rows.is_empty() {
-            let what = format!("task `{}` has no rows in split `{split}`", spec.id);
-            let error = MergeError::plan("empty-task", what);
-            return Err(error
-                .hint(format!(
-                    "{}.split (--split NAME) chooses another",
-                    wanted.table
-                ))
-                .into());
+            return Err(no_rows(&spec.id, wanted));
         }
         let mut heads = Vec::new();
         for (file, asked) in files.into_iter().zip(&rows.asked) {
@@ -124,6 +128,40 @@ pub(crate) fn seen(
         });
     }
     Ok(found)
+}
+
+/// The pairs of a task of vectors: queries beside relevant documents, drawn by the seed, or two texts and how alike they are.
+fn compared(
+    wanted: &Wanted<'_>,
+    opened: &Opened,
+    reader: &Reader,
+    given: &Given,
+    seed: u64,
+) -> Result<Seen> {
+    let (spec, split, limit) = (&given.spec, wanted.split, wanted.limit);
+    by_vectors(spec, Objective::Contrastive, &opened.model)?;
+    let loader = Loader::new(spec, given.folder.clone(), Limits::default());
+    let feature = Feature::Embeddings;
+    let rows = match is_search(spec) {
+        true => Rows::pairs(spec, &loader, split, reader, limit, seed)?,
+        false => Rows::read(spec, &loader, split, reader, feature, limit)?,
+    };
+    if rows.is_empty() {
+        return Err(no_rows(&spec.id, wanted));
+    }
+    let mut head = Head::embedding(&spec.id);
+    head.task_hash = Some(given.hash.clone());
+    Ok(Seen {
+        rows,
+        feature,
+        heads: vec![head],
+    })
+}
+
+fn no_rows(task: &str, wanted: &Wanted<'_>) -> Error {
+    let what = format!("task `{task}` has no rows in split `{}`", wanted.split);
+    let hint = format!("{}.split (--split NAME) chooses another", wanted.table);
+    MergeError::plan("empty-task", what).hint(hint).into()
 }
 
 /// What a recipe asks of the rows beside: few of a class, pictures and one class of several for pseudo labels.
@@ -231,11 +269,11 @@ pub(super) fn objective(
                     None => None,
                 },
                 Loss::Supervised => {
-                    let wanted: Vec<Option<&examples::Wanted>> = rows
-                        .iter()
-                        .map(|i| s.rows.wanted[place][*i].as_ref())
-                        .collect();
-                    loss(head, &said, &wanted, 0.0)?.map(|(value, _)| value)
+                    loss(head, &said, &known(s, place, rows), 0.0)?.map(|(value, _)| value)
+                }
+                Loss::Contrastive => {
+                    let temperature = recipe.tune.similarity_temperature as f32;
+                    contrast(&said, &known(s, place, rows), temperature)?.map(|(value, _)| value)
                 }
             };
             of_task = sum(of_task, value)?;
@@ -255,6 +293,12 @@ pub(super) fn objective(
     let whole =
         whole.ok_or_else(|| Error::shape("tune", "no row of the step says what is right"))?;
     Ok((whole, losses))
+}
+
+/// What is right of some rows, for the head at a place.
+fn known<'a>(seen: &'a Seen, place: usize, rows: &[usize]) -> Vec<Option<&'a examples::Wanted>> {
+    let wanted = &seen.rows.wanted[place];
+    rows.iter().map(|i| wanted[*i].as_ref()).collect()
 }
 
 /// One number of a step, a task and a row.

@@ -7,61 +7,12 @@ use polyloom_core::DType;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::coefficients::Form;
 use super::scoring::Trials;
+pub use super::words::{Loss, Method, On, Per};
 use crate::train::schedule::Shape;
 
 type Result<T> = std::result::Result<T, MergeError>;
-
-/// What is learned, and from what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Coefficients that make a merged model sure of its answers on unlabelled rows.
-    #[default]
-    Adamerging,
-    /// Coefficients that fit labelled rows.
-    Atlas,
-    /// A mask over all task vectors that makes the merged model sure of its answers; its coefficients stay or are learned
-    /// after it.
-    Concrete,
-}
-
-/// What a mask is learned for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum On {
-    /// Coefficients that stay as they began.
-    #[default]
-    TaskArithmetic,
-    /// Coefficients that move before every step of the mask, and are learned after it.
-    Adamerging,
-}
-
-/// How many coefficients an expert has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Per {
-    /// One for every named tensor ("layer-wise" in the papers).
-    #[default]
-    #[serde(alias = "layer", alias = "layer_wise", alias = "layer-wise")]
-    Tensor,
-    /// One for the whole task vector.
-    #[serde(alias = "model", alias = "task_wise", alias = "task-wise")]
-    Task,
-}
-
-/// What a step makes smaller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Loss {
-    /// Entropy of the answers: needs no labels.
-    Entropy,
-    /// The loss of training: cross-entropy of classes, squares of numbers.
-    Supervised,
-    /// Cross-entropy of a changed picture on the class that the picture as it is surely gets: needs no labels (FixMatch,
-    /// aTLAS at test time).
-    Pseudo,
-}
 
 /// `[tune]`. What is not given depends on the method; the functions of [`Recipe`] say what counts.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -80,7 +31,7 @@ pub struct Tune {
     /// Rate of the one step that coefficients make before each step of the mask (`on = "adamerging"`).
     pub inner_rate: f64,
     /// Coefficients of an expert.
-    pub per: Per,
+    pub per: Option<Per>,
     /// Groups that the numbers of a tensor are split into at random, each with a coefficient of its own (aTLAS x K).
     pub groups: usize,
     /// Share of each task vector that TIES selects before anything is learned (AdaMerging++); all where none is given.
@@ -127,6 +78,8 @@ pub struct Tune {
     pub shots: Option<usize>,
     /// What "pseudo" calls sure.
     pub confidence: f32,
+    /// Divides cosines in the losses of vectors.
+    pub similarity_temperature: f64,
     /// How strongly "pseudo" changes pictures; 1 is what `train.augment` calls usual.
     pub augment: f32,
     /// Tokens of a text at most.
@@ -150,7 +103,7 @@ impl Default for Tune {
             mask_rate: 1e-3,
             temperature: 0.5,
             inner_rate: 1.0,
-            per: Per::default(),
+            per: None,
             groups: 1,
             density: None,
             init: None,
@@ -172,6 +125,7 @@ impl Default for Tune {
             limit: None,
             shots: None,
             confidence: 0.99,
+            similarity_temperature: 0.05,
             augment: 2.0,
             max_length: None,
             heads: None,
@@ -333,64 +287,77 @@ impl Recipe {
         found
     }
 
-    fn pick<T>(&self, given: Option<T>, adamerging: T, atlas: T) -> T {
+    /// What is given, else what AdaMerging, aTLAS or Self Positioning does.
+    fn pick<T>(&self, given: Option<T>, adamerging: T, atlas: T, position: T) -> T {
         given.unwrap_or(match self.tune.method {
             Method::Adamerging | Method::Concrete => adamerging,
             Method::Atlas => atlas,
+            Method::SelfPositioning => position,
         })
     }
 
-    /// What coefficients begin with: 0.3 (AdaMerging), 0 (aTLAS).
+    /// What coefficients begin with: 0.3 (AdaMerging), 0 (aTLAS); of a position its `mu`, 1: the experts' average.
     #[must_use]
     pub fn init(&self) -> f64 {
-        self.pick(self.tune.init, 0.3, 0.0)
+        self.pick(self.tune.init, 0.3, 0.0, 1.0)
     }
 
-    /// Whether coefficients act as if they were in 0 to 1: AdaMerging's do.
+    /// Coefficients of an expert: one for every tensor; of a position one.
     #[must_use]
-    pub fn clamp(&self) -> bool {
-        self.pick(self.tune.clamp, true, false)
+    pub fn per(&self) -> Per {
+        self.pick(self.tune.per, Per::Tensor, Per::Tensor, Per::Task)
     }
 
-    /// What a step makes smaller: entropy (AdaMerging), the supervised loss (aTLAS).
+    /// How learned numbers become coefficients: AdaMerging's act as if they were in 0 to 1.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        let usual = self.pick(None, Form::Clamped, Form::Free, Form::Position);
+        match self.tune.clamp {
+            Some(true) if usual != Form::Position => Form::Clamped,
+            Some(false) if usual != Form::Position => Form::Free,
+            _ => usual,
+        }
+    }
+
+    /// What a step makes smaller: entropy (AdaMerging), the supervised loss (aTLAS), that of vectors (Self Positioning).
     #[must_use]
     pub fn loss(&self) -> Loss {
-        self.pick(self.tune.loss, Loss::Entropy, Loss::Supervised)
+        let given = self.tune.loss;
+        self.pick(given, Loss::Entropy, Loss::Supervised, Loss::Contrastive)
     }
 
-    /// Highest learning rate: 1e-3.
+    /// Highest learning rate: 1e-3; of a position 2e-2.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.pick(self.tune.rate, 1e-3, 1e-3)
+        self.pick(self.tune.rate, 1e-3, 1e-3, 2e-2)
     }
 
     /// What the rate does: it stays.
     #[must_use]
     pub fn schedule(&self) -> Shape {
-        self.pick(self.tune.schedule, Shape::Constant, Shape::Constant)
+        self.tune.schedule.unwrap_or(Shape::Constant)
     }
 
-    /// Decay of the coefficients: none (AdaMerging), 0.1 (aTLAS).
+    /// Decay of the coefficients: none (AdaMerging, Self Positioning), 0.1 (aTLAS).
     #[must_use]
     pub fn decay(&self) -> f64 {
-        self.pick(self.tune.decay, 0.0, 0.1)
+        self.pick(self.tune.decay, 0.0, 0.1, 0.0)
     }
 
-    /// Longest gradient: any (AdaMerging), 1 (aTLAS).
+    /// Longest gradient: any (AdaMerging, Self Positioning), 1 (aTLAS).
     #[must_use]
     pub fn clip(&self) -> f64 {
-        self.pick(self.tune.clip, 0.0, 1.0)
+        self.pick(self.tune.clip, 0.0, 1.0, 0.0)
     }
 
-    /// Rows of each of `tasks` tasks in a step: 16 (AdaMerging), an equal share of 128 (aTLAS).
+    /// Rows of each of `tasks` tasks in a step: 16 (AdaMerging), an equal share of 128 (aTLAS), 32 (Self Positioning).
     #[must_use]
     pub fn batch(&self, tasks: usize) -> usize {
-        self.pick(self.tune.batch, 16, (128 / tasks.max(1)).max(1))
+        self.pick(self.tune.batch, 16, (128 / tasks.max(1)).max(1), 32)
     }
 
     /// Steps of the coefficients over tasks with so many rows: 500 (AdaMerging), 20 epochs (aTLAS), none or 1000 (after a
-    /// mask). An epoch lasts until the largest task has
-    /// been seen once.
+    /// mask), 100 (Self Positioning). An epoch lasts until the largest task has been seen once.
     #[must_use]
     pub fn steps(&self, rows: &[usize]) -> u32 {
         let largest = rows.iter().copied().max().unwrap_or(1);
@@ -402,7 +369,7 @@ impl Recipe {
             (None, None) => match (self.tune.method, self.tune.on) {
                 (Method::Concrete, On::TaskArithmetic) => 0,
                 (Method::Concrete, On::Adamerging) => 1000,
-                _ => self.pick(None, 500, of(20.0)),
+                _ => self.pick(None, 500, of(20.0), 100),
             },
         }
     }
@@ -426,17 +393,25 @@ mod tests {
     fn what_is_not_said_depends_on_the_method() {
         let ada = Recipe::read(SMALL, "f", &[]).unwrap();
         assert_eq!(
-            (ada.init(), ada.clamp(), ada.loss()),
-            (0.3, true, Loss::Entropy)
+            (ada.init(), ada.form(), ada.loss()),
+            (0.3, Form::Clamped, Loss::Entropy)
         );
         assert_eq!((ada.batch(8), ada.steps(&[100, 50])), (16, 500));
         assert_eq!(ada.tasks(), ["t", "u"]);
         let set = [("tune.method".to_owned(), "atlas".to_owned())];
         let atlas = Recipe::read(SMALL, "f", &set).unwrap();
         assert_eq!(
-            (atlas.init(), atlas.clamp(), atlas.decay()),
-            (0.0, false, 0.1)
+            (atlas.init(), atlas.form(), atlas.decay()),
+            (0.0, Form::Free, 0.1)
         );
+        let set = [("tune.method".to_owned(), "self_positioning".to_owned())];
+        let position = Recipe::read(SMALL, "f", &set).unwrap();
+        assert_eq!(
+            (position.init(), position.form(), position.per()),
+            (1.0, Form::Position, Per::Task)
+        );
+        assert_eq!(position.loss(), Loss::Contrastive);
+        assert_eq!((position.batch(9), position.steps(&[5])), (32, 100));
         // 64 rows of each of two tasks; the larger one has 100: two steps an epoch.
         assert_eq!((atlas.batch(2), atlas.steps(&[100, 50])), (64, 40));
         let theirs = Recipe::read(
@@ -445,7 +420,7 @@ mod tests {
             &[],
         );
         assert_eq!(
-            (theirs.as_ref().unwrap().rate(), theirs.unwrap().tune.per),
+            (theirs.as_ref().unwrap().rate(), theirs.unwrap().per()),
             (0.01, Per::Tensor)
         );
     }
@@ -461,6 +436,14 @@ mod tests {
         assert!(at.contains("f:11:1") && at.contains("`stesp`"), "{at}");
         assert!(told("groups = 4\nper = \"task\"").contains("needs `per = \"tensor\"`"));
         assert!(told("decay = -1").contains("at least 0"));
+        let position = "method = \"self_positioning\"\n";
+        assert!(told(&format!("{position}init = 0")).contains("`mu`"));
+        assert!(told(&format!("{position}init = -1.0")).contains("`mu`"));
+        assert!(told(&format!("{position}clamp = true")).contains("softmax"));
+        assert!(told(&format!("{position}loss = \"entropy\"")).contains("contrastive"));
+        assert!(told(&format!("{position}shots = 2")).contains("tune.shots"));
+        assert!(told(&format!("{position}heads = \"h\"")).contains("tune.heads"));
+        assert!(told(&format!("{position}similarity_temperature = 0")).contains("above 0"));
         assert!(told("steps = 5\nepochs = 1").contains("give one of them"));
         let none = Recipe::read("[base]\npath = \"b\"\n", "f", &[])
             .unwrap_err()

@@ -95,13 +95,14 @@ pub fn tune(
         split: &recipe.tune.split,
         limit: recipe.tune.limit,
         entropy: recipe.loss() == Loss::Entropy,
+        vectors: (recipe.loss() == Loss::Contrastive).then_some(recipe.seed),
         table: "tune",
     };
     let seen = seen(&wanted, &opened, &reader, tasks)?;
     let seen = chosen(seen, recipe, &reader, tasks)?;
     let base = &opened.model.weights;
     let merged_names = trunk(&opened)?;
-    let per = (recipe.tune.per, recipe.tune.groups);
+    let per = (recipe.per(), recipe.tune.groups);
     let vectors = Vectors::new(base, &merged_names, experts, per, recipe.seed)?;
     let vectors = match recipe.tune.density {
         Some(density) => vectors.selected(density)?,
@@ -118,7 +119,7 @@ pub fn tune(
     );
     let init = recipe.init() as f32;
     let mut coefficients =
-        Coefficients::new(vectors.rows(), vectors.experts(), init, recipe.clamp());
+        Coefficients::new(vectors.rows(), vectors.experts(), init, recipe.form());
     let rows: Vec<usize> = seen.iter().map(|s| s.rows.len()).collect();
     let settings = settings(recipe, &rows);
     let masked = recipe.tune.method == Method::Concrete;
@@ -208,7 +209,7 @@ pub fn tune(
     if let Some(file) = pictures {
         folder.copy_file(file, PREPROCESSOR)?;
     }
-    for head in &heads {
+    for head in heads.iter().filter(|h| h.has_layers()) {
         let name = Head::path(Path::new("heads"), &head.task);
         folder.write_file(name, &head.bytes()?)?;
     }
@@ -333,10 +334,15 @@ fn card(recipe: &Recipe, means: &[(String, f64)], steps: u32, target: &Path) -> 
         Method::Adamerging => ("adamerging", "AdaMerging (Yang et al. 2024)"),
         Method::Atlas => ("atlas", "aTLAS (Zhang et al. 2024)"),
         Method::Concrete => ("concrete", "a concrete mask (Tang et al. 2023)"),
+        Method::SelfPositioning => ("self_positioning", "Self Positioning (Li et al. 2024)"),
+    };
+    let heads = match recipe.loss() {
+        Loss::Contrastive => "",
+        _ => ", heads in `heads/`",
     };
     let all = |name: &str, value: String| ("all".to_owned(), name.to_owned(), value);
     let mut parameters = vec![
-        all("per", format!("{:?}", recipe.tune.per).to_lowercase()),
+        all("per", format!("{:?}", recipe.per()).to_lowercase()),
         all("rows", format!("split `{}`", recipe.tune.split)),
         all("steps", steps.to_string()),
         all("seed", recipe.seed.to_string()),
@@ -356,7 +362,7 @@ fn card(recipe: &Recipe, means: &[(String, f64)], steps: u32, target: &Path) -> 
         library: "transformers".to_owned(),
         tag: "merge".to_owned(),
         summary: format!(
-            "Merged by Polyloom with coefficients learned by {source} on {}; they are in `{COEFFICIENTS}`, heads in `heads/`",
+            "Merged by Polyloom with coefficients learned by {source} on {}; they are in `{COEFFICIENTS}`{heads}",
             recipe.tasks().join(", ")
         ),
         method: method.to_owned(),

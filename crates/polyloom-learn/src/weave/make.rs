@@ -107,6 +107,7 @@ pub fn weave(
         split,
         limit,
         entropy,
+        vectors: None,
         table: "weave",
     };
     let rows = wanted(&w.router.split, Some(w.router.limit), false);

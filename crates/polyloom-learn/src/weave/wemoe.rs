@@ -8,7 +8,7 @@ use crate::engine::{Tensor, Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::{Point, Source, mean_weights};
 use crate::ops::{self, Activation};
-use crate::tasks::forward::joined;
+use crate::tasks::forward::batched;
 use crate::tasks::{Feature, Reader, Shown};
 
 /// Coefficient that all experts begin with.
@@ -109,7 +109,7 @@ impl Mixing {
 /// Inputs that a feature does not read.
 pub fn present(reader: &Reader, parts: &[(Feature, Vec<&Shown>)]) -> Result<Option<Tensor>> {
     match reader {
-        Reader::Texts(text) => Ok(Some(mean_weights(&joined(text, parts)?.0)?)),
+        Reader::Texts(text) => Ok(Some(mean_weights(&batched(text, parts)?)?)),
         Reader::Pictures(_) => Ok(None),
     }
 }

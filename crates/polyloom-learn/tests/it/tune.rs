@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use polyloom::evaluate::board::score::examples::Wanted;
 use polyloom_core::Checkpoint;
 use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
 use polyloom_learn::models::{Plain, Source};
 use polyloom_learn::ops::{self, Activation};
 use polyloom_learn::train::Schedule;
+use polyloom_learn::train::contrast::contrast;
 use polyloom_learn::train::schedule::Shape;
-use polyloom_learn::tune::Coefficients;
 use polyloom_learn::tune::learn::{Settings, learn};
 use polyloom_learn::tune::recipe::Per;
 use polyloom_learn::tune::vectors::{Expert, Vectors};
+use polyloom_learn::tune::{Coefficients, Form};
 use serde_json::Value as Json;
 
 const LAYERS: [&str; 4] = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"];
@@ -99,7 +102,10 @@ fn golden_learned_coefficients() {
             vectors.rows(),
             tasks,
             number("init", 0.0) as f32,
-            params["clamp"].as_bool().unwrap_or(false),
+            match params["clamp"].as_bool() {
+                Some(true) => Form::Clamped,
+                _ => Form::Free,
+            },
         );
         let labels: Vec<Option<Vec<u32>>> = (0..tasks)
             .map(|t| {
@@ -235,4 +241,76 @@ fn gradients_of_coefficients_are_those_of_differences() {
             );
         }
     }
+}
+
+/// Self Positioning on planted experts: the base maps every query onto the wrong document, one expert undoes that, the other
+/// one makes it worse. The search goes to the first, and its length stays positive.
+#[test]
+fn a_planted_position_is_found() {
+    let n = 6;
+    let square = |of: &dyn Fn(usize, usize) -> f32| -> Tensor {
+        let values = (0..n * n).map(|i| of(i / n, i % n)).collect();
+        tensor(values, (n, n)).unwrap()
+    };
+    let same = |i: usize, j: usize| f32::from(u8::from(i == j));
+    let shifted = |i: usize, j: usize| f32::from(u8::from((i + 1) % n == j));
+    let of = |t: Tensor| HashMap::from([("fc.weight".to_owned(), t)]);
+    let base = Plain::new(of(square(&shifted)));
+    let experts = vec![
+        Expert::Held("right".into(), of(square(&same))),
+        Expert::Held("wrong".into(), of(square(&|i, j| 2.0 * shifted(i, j)))),
+    ];
+    let names = ["fc.weight".to_owned()];
+    let vectors = Vectors::new(&base, &names, experts, (Per::Task, 1), 0).unwrap();
+    let merged = Parameters::new(vec![("fc.weight".to_owned(), square(&shifted))]).unwrap();
+    let texts = square(&|i, j| same(i, j) + 0.1 * ((i * 5 + j * 3) % 7) as f32 / 7.0);
+    let wanted: Vec<Wanted> = (0..n as u32)
+        .map(|document| Wanted::Relevant {
+            document,
+            all: Arc::new(vec![document]),
+        })
+        .collect();
+    let wanted: Vec<Option<&Wanted>> = wanted.iter().map(Some).collect();
+    let settings = Settings {
+        schedule: Schedule {
+            rate: 0.05,
+            warm: 0,
+            steps: 150,
+            shape: Shape::Constant,
+        },
+        betas: [0.9, 0.999],
+        eps: 1e-8,
+        decay: 0.0,
+        clip: 0.0,
+        penalty: (0.0, 1.0),
+    };
+    let mut c = Coefficients::new(1, 2, 0.3, Form::Position);
+    let mut losses = Vec::new();
+    let mut lengths = Vec::new();
+    learn(
+        &settings,
+        &vectors,
+        &merged,
+        &base,
+        &mut c,
+        &mut |source, _| {
+            let x = Value::constant(texts.clone());
+            let queries = ops::unit_length(&source.linear("fc", &x)?)?;
+            let pairs = ops::concat(&[&queries, &ops::unit_length(&x)?], 1)?;
+            let (loss, _) = contrast(&pairs, &wanted, 0.2)?.unwrap();
+            let number = f64::from(loss.number()?);
+            Ok((loss, vec![number]))
+        },
+        &mut |step, now| {
+            losses.push(step.loss);
+            lengths.push(now.acting().iter().sum::<f32>());
+            true
+        },
+    )
+    .unwrap();
+    // mu is the sum of the coefficients.
+    assert!(lengths.iter().all(|mu| *mu > 0.0), "{lengths:?}");
+    let acting = c.acting();
+    assert!(acting[0] > 0.8 && acting[1] < 0.1 * acting[0], "{acting:?}");
+    assert!(losses.last().unwrap() < &(0.5 * losses[0]), "{losses:?}");
 }

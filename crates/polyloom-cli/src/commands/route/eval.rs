@@ -24,8 +24,8 @@ pub fn run(args: &EvalArgs, hub: &Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     if router.experts.iter().all(|e| e.task.is_none()) {
         return super::eval_saved::run(args, &router, &results, hub, ui);
     }
-    if !args.tasks.is_empty() || args.sweep.is_some() {
-        let what = "--task and --sweep are about routers over saved systems; this one's experts have their own tasks";
+    if !args.tasks.is_empty() || args.sweep.is_some() || args.output.is_some() {
+        let what = "--task, --sweep and --output are about routers over saved systems; this one's experts have their own tasks";
         return Err(MergeError::plan("bad-flag", what).into());
     }
     let mut tasks = Vec::new();

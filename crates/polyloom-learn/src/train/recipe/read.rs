@@ -8,7 +8,7 @@ use polyloom_core::DType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{HeadRecipe, Method, Recipe, Sampling, Start, Train};
+use super::{HeadRecipe, Method, Objective, Recipe, Sampling, Start, Train};
 use crate::tasks::language::Learn;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -141,6 +141,17 @@ impl Recipe {
                 );
             }
         }
+        let others = t.head != HeadRecipe::default()
+            || t.smoothing != 0.0
+            || t.fuse.is_some()
+            || t.language.is_some();
+        if t.objective == Objective::Contrastive && others {
+            return bad(
+                "`objective = \"contrastive\"` learns vectors; `train.head`, `smoothing`, `fuse` and `language` are about heads and decoders",
+                "leave them out",
+            );
+        }
+        crate::recipe::temperature(t.similarity_temperature, "train.similarity_temperature")?;
         if !(t.warmup.is_finite() && t.warmup >= 0.0) {
             return bad("`train.warmup` must be at least 0", "");
         }
@@ -330,6 +341,9 @@ mod tests {
         assert!(told("epochs = 3\nsteps = 3\n").contains("both `train.epochs`"));
         assert!(told("batch = 0\n").contains("at least 1"));
         assert!(told("dtype = \"int4\"\n").contains("no type of weights"));
+        assert!(told("similarity_temperature = -1\n").contains("must be above 0"));
+        let vectors = "objective = \"contrastive\"\n";
+        assert!(told(&format!("{vectors}smoothing = 0.1\n")).contains("learns vectors"));
         assert!(told("rate = -1.0\n").contains("`train.rate` is -1"));
         assert!(told("method = \"qlora\"\n").contains("unknown variant `qlora`"));
         assert!(told("[train.head]\nfrozen = true\n").contains("says nothing of the task"));

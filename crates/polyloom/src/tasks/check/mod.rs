@@ -269,6 +269,9 @@ impl State<'_> {
     fn leaks(&mut self, seen: &[(String, HashMap<u64, u64>)]) {
         for (i, (name, hashes)) in seen.iter().enumerate() {
             for (other, before) in &seen[..i] {
+                if self.spec.may_share(name, other) {
+                    continue;
+                }
                 let shared = hashes.keys().filter(|h| before.contains_key(h)).count();
                 if shared > 0 {
                     let text = format!(

@@ -129,6 +129,14 @@ fn version() -> String {
 }
 
 impl TaskSpec {
+    /// Whether two splits may have rows in common: training queries of a retrieval task may be documents too, since a document
+    /// says nothing of what is relevant for a test query.
+    #[must_use]
+    pub fn may_share(&self, a: &str, b: &str) -> bool {
+        self.kind == Some(TaskType::Retrieval)
+            && matches!((a, b), ("train", "documents") | ("documents", "train"))
+    }
+
     /// An empty task.
     #[must_use]
     pub fn new(id: impl Into<String>, source: Source) -> Self {

@@ -186,6 +186,9 @@ fn splits(spec: &TaskSpec, found: &mut Found) {
     }
     for (i, (name, split, slice)) in parsed.iter().enumerate() {
         for (other, before, cut) in &parsed[..i] {
+            if spec.may_share(name, other) {
+                continue;
+            }
             let same = part(spec, other, before) == part(spec, name, split);
             if same && slice.overlaps(cut) {
                 found.bad(

@@ -1,5 +1,7 @@
 //! The examples of a task as a model meets them: inputs, and what is right.
 
+use std::sync::Arc;
+
 use super::answers::plain;
 use super::goal::{Goal, goals};
 use super::truth::{self, Truth};
@@ -32,6 +34,13 @@ pub enum Wanted {
     Set(Vec<u32>),
     /// A number.
     Number(f64),
+    /// One of the documents that are relevant for a query, with the numbers of all that are, ascending.
+    Relevant {
+        /// Number of the document.
+        document: u32,
+        /// Numbers of all relevant ones.
+        all: Arc<Vec<u32>>,
+    },
 }
 
 /// One thing that is asked of every example.

@@ -29,6 +29,7 @@ pub mod output;
 mod own;
 pub mod pool;
 pub mod records;
+pub mod search;
 mod shown;
 mod truth;
 mod value;

@@ -13,6 +13,7 @@ use super::Options;
 use super::answers::{Answers, plain};
 use super::extract::Extract;
 use super::join::Task;
+use super::search::DOCUMENTS;
 use super::truth::{self, Truth};
 use crate::error::{MergeError, Result};
 use crate::evaluate::metric::correlation::{coefficient, spearman};
@@ -159,9 +160,6 @@ pub fn pool(
     }
     Ok(found)
 }
-
-/// The split of the documents.
-const DOCUMENTS: &str = "documents";
 
 /// A system's documents in order.
 fn ordered(ranking: &Ranking, judged: &[(&str, i64)]) -> Result<Ranked> {
