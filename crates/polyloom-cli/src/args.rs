@@ -139,7 +139,7 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// Print the reference page of all merge methods or metrics, generated from the registry
+    /// Print the reference page of all merge methods, metrics or balancers, generated from the registry
     #[command(hide = true)]
     Reference {
         /// Which page
@@ -155,6 +155,8 @@ pub enum ReferencePage {
     Methods,
     /// Metrics
     Metrics,
+    /// Methods of [train.balance]
+    Balancers,
 }
 
 /// How an output folder is written; the same on every writing command.

@@ -5,6 +5,7 @@
 //! through a buffer of zeros and adds on one thread.
 #![forbid(unsafe_code)]
 
+pub mod balance;
 pub mod compress;
 pub mod engine;
 pub mod error;

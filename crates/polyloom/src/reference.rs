@@ -91,7 +91,8 @@ fn params(params: &[Param]) -> String {
     out
 }
 
-fn kind(kind: Kind) -> String {
+/// The form and range of a parameter's value.
+pub fn kind(kind: Kind) -> String {
     let bound = |low: f64, high: f64| match (low > i64::MIN as f64, high < i64::MAX as f64) {
         (true, true) => format!(" in [{low}, {high}]"),
         (true, false) => format!(" >= {low}"),
@@ -120,7 +121,8 @@ fn kind(kind: Kind) -> String {
     }
 }
 
-fn unset(unset: Unset) -> String {
+/// The default of a parameter.
+pub fn unset(unset: Unset) -> String {
     match unset {
         Unset::Required => "required".into(),
         Unset::RequiredInYaml(x) => format!("{x} (required in a mergekit file)"),

@@ -95,6 +95,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             let text = match page {
                 ReferencePage::Methods => polyloom::reference::methods_page(),
                 ReferencePage::Metrics => polyloom::evaluate::metric::page::metrics_page(),
+                ReferencePage::Balancers => polyloom_learn::balance::page::balancers_page(),
             };
             ui.answer(text.trim_end());
             Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! Whole models.
 
 mod adapters;
+mod balance;
 mod case;
 mod clip;
 mod compress;

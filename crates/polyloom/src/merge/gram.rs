@@ -57,6 +57,29 @@ impl Gram {
         out
     }
 
+    /// Adds the dot products of further elements of the same vectors.
+    ///
+    /// # Panics
+    /// If it is of another number of vectors.
+    pub fn add(&mut self, other: &Self) {
+        assert_eq!(self.n, other.n, "dot products: vectors");
+        for (a, b) in self.dots.iter_mut().zip(&other.dots) {
+            *a += b;
+        }
+    }
+
+    /// Of some of the vectors.
+    #[must_use]
+    pub fn kept(&self, vectors: &[usize]) -> Self {
+        let pairs = vectors
+            .iter()
+            .flat_map(|i| vectors.iter().map(|j| self.dot(*i, *j)));
+        Self {
+            n: vectors.len(),
+            dots: pairs.collect(),
+        }
+    }
+
     /// Dot product of vector `i` with the weighted sum of all.
     pub fn dot_sum(&self, i: usize, weights: &[f64]) -> f64 {
         (0..self.n).map(|j| self.dot(i, j) * weights[j]).sum()
@@ -179,5 +202,8 @@ mod tests {
         assert_eq!(g.dot_sum(0, &[2.0, -1.0]), 51.0);
         assert!((g.norm_of_sum(&[2.0, -1.0]) - 106f64.sqrt()).abs() < 1e-12);
         assert_eq!(g.divided(&[5.0, 1.0]).dot(0, 1), -0.2);
+        let mut twice = g.kept(&[1]);
+        twice.add(&g.kept(&[1]));
+        assert_eq!((twice.len(), twice.dot(0, 0)), (1, 4.0));
     }
 }
