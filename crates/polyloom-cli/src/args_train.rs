@@ -15,6 +15,7 @@ use crate::args_tasks::Places;
   polyloom train --base models/tiny-llama -t text/sst2 --language answers -o experts/sst2
   polyloom train --base models/all-MiniLM-L6-v2 -t retrieval/clinc150_same_intent -o experts/search
   polyloom train loom.toml -o joint --set train.sampling=square-root --set train.head.start=probe
+  polyloom train loom.toml -o joint --balancer cagrad --set train.balance.c=0.5
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
 
 Keys of [train] with their defaults: docs/reference/training.md")]
@@ -61,6 +62,9 @@ pub struct TrainArgs {
     /// Rank of low-rank parts [default: 8]
     #[arg(long, visible_alias = "r", value_name = "N")]
     pub rank: Option<u32>,
+    /// How tasks are balanced: equal, uncertainty, famo, mgda, pcgrad, cagrad, nash, ... (docs/reference/balancers.md)
+    #[arg(long, value_name = "NAME")]
+    pub balancer: Option<String>,
     /// Rows of each task at most
     #[arg(short = 'L', long, value_name = "N")]
     pub limit: Option<u32>,

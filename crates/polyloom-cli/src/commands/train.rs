@@ -112,6 +112,7 @@ fn asked(args: &TrainArgs) -> Result<Recipe, Failure> {
     put("train.batch", args.batch.map(|x| x.to_string()));
     put("train.rate", args.rate.map(|x| format!("{x:?}")));
     put("train.lora.rank", args.rank.map(|x| x.to_string()));
+    put("train.balance.method", args.balancer.as_deref().map(quoted));
     put("train.limit", args.limit.map(|x| x.to_string()));
     put("seed", args.seed.map(|x| x.to_string()));
     Ok(match &args.recipe {
@@ -196,6 +197,9 @@ fn finished(one: &Finished, ui: &Ui) {
         false => format!("step {given} of {steps}, the best"),
     };
     ui.say(&format!("{place}: {which}{scores}"));
+    for line in one.balance.iter().flat_map(balanced) {
+        ui.say(&line);
+    }
     let tasks: serde_json::Map<String, serde_json::Value> = one
         .evaluation
         .iter()
@@ -207,7 +211,36 @@ fn finished(one: &Finished, ui: &Ui) {
             )
         })
         .collect();
-    ui.event(&json!({"type": "result", "folder": one.folder, "steps": steps, "given": given, "validation": tasks}));
+    ui.event(&json!({"type": "result", "folder": one.folder, "steps": steps, "given": given, "validation": tasks, "balance": one.balance}));
+}
+
+/// What balancing came to: whom steps hurt, who was absent, what fell back.
+fn balanced(counts: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
+    let number = |v: &serde_json::Value| v.as_u64().unwrap_or(0);
+    let (Some(method), Some(steps)) = (counts["method"].as_str(), counts["steps"].as_u64()) else {
+        return Vec::new();
+    };
+    let goals = counts["goals"].as_object().into_iter().flatten();
+    let of = |(name, g): (&String, &serde_json::Value)| {
+        let weight = g["mean_weight"].as_f64().unwrap_or(0.0);
+        let mut text = format!("{name} {weight:.2}, hurt {}", number(&g["hurt"]));
+        if number(&g["absent"]) > 0 {
+            text += &format!(", absent {}", number(&g["absent"]));
+        }
+        text
+    };
+    let list: Vec<String> = goals.map(of).collect();
+    let mut lines = vec![format!(
+        "{method} over {steps} steps: mean weight, steps that raise the loss: {}",
+        list.join("; ")
+    )];
+    if number(&counts["unsolved"]) > 0 {
+        let unsolved = number(&counts["unsolved"]);
+        lines.push(format!(
+            "{unsolved} steps had no answer of {method} and took equal weights"
+        ));
+    }
+    lines
 }
 
 fn scores(e: &Evaluation) -> String {
@@ -281,7 +314,7 @@ impl<'a> Line<'a> {
                     bar.say(&self.shown(step));
                 } else if self.ui.json && self.told.elapsed().as_secs() >= 1 {
                     self.told = Instant::now();
-                    self.ui.event(&json!({"type": "progress", "step": step.step, "steps": step.steps, "loss": step.loss, "losses": step.losses, "seconds_left": step.left.round()}));
+                    self.ui.event(&json!({"type": "progress", "step": step.step, "steps": step.steps, "loss": step.loss, "losses": step.losses, "weights": step.weights, "seconds_left": step.left.round()}));
                 }
             }
             Told::Evaluated(e) => {
@@ -318,12 +351,23 @@ impl<'a> Line<'a> {
             0 | 1 => String::new(),
             _ => format!(" ({})", of_tasks.join(", ")),
         };
+        // In the order of the tasks.
+        let weights: Vec<String> = step
+            .weights
+            .values()
+            .take(8)
+            .map(|w| format!("{w:.2}"))
+            .collect();
+        let weights = match weights.is_empty() {
+            true => String::new(),
+            false => format!("  weights {}", weights.join("/")),
+        };
         let mean = self
             .mean
             .map(|m| format!("  val mean {m:.3}"))
             .unwrap_or_default();
         format!(
-            "step {}/{}  loss {:.3}{of_tasks}{mean}  eta {}",
+            "step {}/{}  loss {:.3}{of_tasks}{weights}{mean}  eta {}",
             step.step,
             step.steps,
             step.loss,

@@ -7,6 +7,7 @@
 )]
 
 mod adapt_moe;
+mod balance;
 mod board;
 mod compare;
 mod compress;

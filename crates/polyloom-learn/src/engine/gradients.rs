@@ -79,6 +79,11 @@ impl Gradients {
         self.slots.insert(value.id(), Slot::Empty(at));
     }
 
+    /// A gradient that is there.
+    pub(super) fn set(&mut self, value: &Value, gradient: Tensor) {
+        self.slots.insert(value.id(), Slot::Owned(gradient));
+    }
+
     /// A place for the gradient of a table, kept by rows as long as only lookups reach it.
     pub(super) fn place_rows(&mut self, value: &Value, at: Tensor) {
         self.by_rows = true;

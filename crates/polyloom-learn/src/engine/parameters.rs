@@ -116,6 +116,20 @@ impl Parameters {
         Ok(found)
     }
 
+    /// Lets `f` write the whole buffer of gradients, in the order of the parameters: they then count as those of a backward
+    /// pass.
+    ///
+    /// # Errors
+    /// Never in practice: views of a buffer.
+    pub fn gradients_from(&self, f: impl FnOnce(&mut [f32])) -> Result<Gradients> {
+        write(&self.gradients, f)?;
+        let mut found = Gradients::default();
+        for p in &self.all {
+            found.set(&p.value, self.place(p)?);
+        }
+        Ok(found)
+    }
+
     /// The part of the buffer of gradients that belongs to a parameter.
     fn place(&self, p: &Parameter) -> Result<Tensor> {
         self.gradients

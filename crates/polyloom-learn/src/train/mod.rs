@@ -2,6 +2,7 @@
 //! of it ([`mod@write`]); [`session`] puts them together.
 
 pub mod augment;
+mod balanced;
 pub mod contrast;
 pub mod fuse;
 mod language;

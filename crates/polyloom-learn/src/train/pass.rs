@@ -20,7 +20,7 @@ use crate::models::Source;
 use crate::ops;
 use crate::tasks::answers::answers;
 use crate::tasks::forward::{features, outputs};
-use crate::tasks::{Head, HeadKind, Reader, Shown};
+use crate::tasks::{Head, HeadKind, Reader, Rows, Shown};
 
 /// Rows of a pass without a graph.
 const EVALUATED: usize = 64;
@@ -68,8 +68,7 @@ pub(super) fn pass(
     sums: &mut [(f64, f64)],
     back: impl FnOnce(Value) -> Result<()>,
 ) -> Result<()> {
-    let seed = Stream::new(job.recipe.seed, "dropout", 0).bits(before);
-    trainee.with(Some(seed), |source| {
+    trainee.with(Some(seed_of(job, before)), |source| {
         let losses = match job.recipe.train.language {
             Some(_) => language::losses(job, source, tasks, drawn)?,
             None => of_heads(job, source, tasks, heads, drawn, before)?,
@@ -81,11 +80,7 @@ pub(super) fn pass(
             let number = f64::from(value.number()?);
             if !number.is_finite() {
                 let id = &tasks[k].given.spec.id;
-                let first = first(job, &tasks[k], &drawn[k]);
-                return Err(Error::shape(
-                    "loss",
-                    format!("the loss of task `{id}` is {number} (rows such as `{first}`)"),
-                ));
+                return Err(unfinished(job, &tasks[k], id, number, &drawn[k]));
             }
             sums[k].0 += number * n;
             sums[k].1 += n;
@@ -120,39 +115,11 @@ fn of_heads(
     drawn: &[Vec<u32>],
     before: u64,
 ) -> Result<Vec<(usize, Option<Value>, f64)>> {
-    let t = &job.recipe.train;
-    // Pictures of this pass, changed; what is drawn depends on how many rows were drawn before.
-    let mut number = before;
-    let mut new: Vec<Vec<Shown>> = vec![Vec::new(); tasks.len()];
-    if let (Reader::Pictures(p), true) = (job.reader, t.augment > 0.0) {
-        for ((task, places), new) in tasks.iter().zip(drawn).zip(&mut new) {
-            for &i in places {
-                let stream = Stream::new(job.recipe.seed, "augment", number);
-                number += 1;
-                if let Shown::Planes(planes) = &task.train.shown[i as usize] {
-                    new.push(Shown::Planes(changed(
-                        planes,
-                        p.size,
-                        t.augment as f32,
-                        stream,
-                    )));
-                }
-            }
-        }
-    }
+    let new = augmented(job, tasks, drawn, before);
     let seen: Vec<usize> = (0..tasks.len()).filter(|i| !drawn[*i].is_empty()).collect();
     let parts: Vec<_> = seen
         .iter()
-        .map(|&k| {
-            let shown: Vec<&Shown> = match new[k].is_empty() {
-                true => drawn[k]
-                    .iter()
-                    .map(|&i| &tasks[k].train.shown[i as usize])
-                    .collect(),
-                false => new[k].iter().collect(),
-            };
-            (tasks[k].feature, shown)
-        })
+        .map(|&k| (tasks[k].feature, shown(&tasks[k].train, &new[k], &drawn[k])))
         .collect();
     let found = features(job.model, source, job.reader, &parts)?;
     let mut losses = Vec::with_capacity(seen.len());
@@ -160,28 +127,14 @@ fn of_heads(
         let task = &tasks[k];
         let mut of_task: Option<Value> = None;
         let mut goals = 0;
-        for (place, head) in heads[task.heads.clone()].iter().enumerate() {
-            let wanted: Vec<_> = drawn[k]
-                .iter()
-                .map(|&i| task.train.wanted[place][i as usize].as_ref())
-                .collect();
-            let said = head.forward(source, features)?;
-            let hard = match head.kind {
-                HeadKind::Embedding => contrast(&said, &wanted, t.similarity_temperature as f32)?,
-                _ => loss(head, &said, &wanted, t.smoothing as f32)?,
-            };
-            let hard = hard.map(|(value, _)| value);
-            let value = match (task.soft.get(place), &t.fuse) {
-                (Some(Some(soft)), Some(fuse)) => Some(soft.mixed(fuse, hard, &said, &drawn[k])?),
-                _ => hard,
-            };
-            if let Some(value) = value {
-                goals += 1;
-                of_task = Some(match of_task {
-                    Some(sum) => ops::add(&sum, &value)?,
-                    None => value,
-                });
-            }
+        let own = &heads[task.heads.clone()];
+        let of_goals = self::losses(job, source, task, Of::Training, own, features, &drawn[k])?;
+        for (value, _) in of_goals.into_iter().flatten() {
+            goals += 1;
+            of_task = Some(match of_task {
+                Some(sum) => ops::add(&sum, &value)?,
+                None => value,
+            });
         }
         let value = of_task
             .map(|value| ops::scale(&value, 1.0 / goals as f32))
@@ -189,6 +142,106 @@ fn of_heads(
         losses.push((k, value, drawn[k].len() as f64));
     }
     Ok(losses)
+}
+
+/// The seed of the dropout of a pass, from how many rows were drawn before.
+pub(super) fn seed_of(job: &Job<'_>, before: u64) -> u64 {
+    Stream::new(job.recipe.seed, "dropout", 0).bits(before)
+}
+
+/// Pictures of a pass, changed; what is drawn depends on how many rows were drawn before. Nothing for texts.
+pub(super) fn augmented(
+    job: &Job<'_>,
+    tasks: &[Learned<'_>],
+    drawn: &[Vec<u32>],
+    before: u64,
+) -> Vec<Vec<Shown>> {
+    let strength = job.recipe.train.augment;
+    let mut number = before;
+    let mut new: Vec<Vec<Shown>> = vec![Vec::new(); tasks.len()];
+    if let (Reader::Pictures(p), true) = (job.reader, strength > 0.0) {
+        for ((task, places), new) in tasks.iter().zip(drawn).zip(&mut new) {
+            for &i in places {
+                let stream = Stream::new(job.recipe.seed, "augment", number);
+                number += 1;
+                if let Shown::Planes(planes) = &task.train.shown[i as usize] {
+                    let strength = strength as f32;
+                    new.push(Shown::Planes(changed(planes, p.size, strength, stream)));
+                }
+            }
+        }
+    }
+    new
+}
+
+/// What a model is shown of some rows: `new` in their place, where there is something.
+pub(super) fn shown<'s>(rows: &'s Rows, new: &'s [Shown], drawn: &[u32]) -> Vec<&'s Shown> {
+    match new.is_empty() {
+        true => drawn.iter().map(|&i| &rows.shown[i as usize]).collect(),
+        false => new.iter().collect(),
+    }
+}
+
+/// Which rows of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Those that are learned from.
+    Training,
+    /// Those that are looked at.
+    Validation,
+}
+
+/// The mean loss of each head of a task on some of its rows, with how many it is of; `None` where no row says what is right.
+pub(super) fn losses(
+    job: &Job<'_>,
+    source: &dyn Source,
+    task: &Learned<'_>,
+    of: Of,
+    heads: &[Head],
+    features: &Value,
+    drawn: &[u32],
+) -> Result<Vec<Option<(Value, usize)>>> {
+    let t = &job.recipe.train;
+    let rows = match (of, &task.validation) {
+        (Of::Validation, Some(rows)) => rows,
+        _ => &task.train,
+    };
+    let one = |(place, head): (usize, &Head)| {
+        let wanted: Vec<_> = drawn
+            .iter()
+            .map(|&i| rows.wanted[place][i as usize].as_ref())
+            .collect();
+        let said = head.forward(source, features)?;
+        let hard = match head.kind {
+            HeadKind::Embedding => contrast(&said, &wanted, t.similarity_temperature as f32)?,
+            _ => loss(head, &said, &wanted, t.smoothing as f32)?,
+        };
+        // What other models say is known of the training rows.
+        let soft = task.soft.get(place).filter(|_| of == Of::Training);
+        Ok(match (soft, &t.fuse) {
+            (Some(Some(soft)), Some(fuse)) => {
+                let value = soft.mixed(fuse, hard.map(|(v, _)| v), &said, drawn)?;
+                Some((value, drawn.len()))
+            }
+            _ => hard,
+        })
+    };
+    heads.iter().enumerate().map(one).collect()
+}
+
+/// The error about a loss that is no number.
+pub(super) fn unfinished(
+    job: &Job<'_>,
+    task: &Learned<'_>,
+    name: &str,
+    loss: f64,
+    drawn: &[u32],
+) -> Error {
+    let first = first(job, task, drawn);
+    Error::shape(
+        "loss",
+        format!("the loss of task `{name}` is {loss} (rows such as `{first}`)"),
+    )
 }
 
 /// Says at which step something was not finite, and what stays.

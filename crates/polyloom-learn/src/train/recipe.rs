@@ -153,6 +153,23 @@ pub enum Keep {
     Last,
 }
 
+/// `[train.balance]`: a method of [`crate::balance`] with its parameters.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct BalanceRecipe {
+    /// Registry name.
+    pub method: String,
+    /// Steps between lines of diagnostics in the log; 0 for none.
+    #[serde(default = "hundred")]
+    pub report_every: u32,
+    /// Parameters of the method.
+    #[serde(flatten)]
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+}
+
+fn hundred() -> u32 {
+    100
+}
+
 /// `[train]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -253,6 +270,9 @@ pub struct Train {
     pub language: Option<Language>,
     /// Models whose answers are learned.
     pub fuse: Option<Fuse>,
+    /// How the losses or gradients of several tasks are balanced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalanceRecipe>,
 }
 
 impl Default for Train {
@@ -298,6 +318,7 @@ impl Default for Train {
             lora: LoraRecipe::default(),
             language: None,
             fuse: None,
+            balance: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use polyloom_core::hash::xxh3;
 use polyloom_core::{DType, dtype};
 use serde_json::json;
 
+use super::balanced::Balanced;
 use super::fuse;
 use super::learned::{Given, Learned, learned};
 use super::log::Log;
@@ -20,7 +21,8 @@ use super::sampler::Sampler;
 use super::schedule::Schedule;
 use super::state::{Facts, STATE, State};
 use super::trainee::{Trainee, Used};
-use crate::engine::slice;
+use crate::balance::At;
+use crate::engine::{Gradients, slice};
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
@@ -44,6 +46,8 @@ pub struct Step {
     pub length: f64,
     /// Seconds that are left, by the pace so far.
     pub left: f64,
+    /// Weight of every goal, where goals are balanced.
+    pub weights: IndexMap<String, f64>,
 }
 
 /// What an evaluation found.
@@ -112,6 +116,8 @@ pub struct Outcome {
     pub steps: (u32, u32),
     /// The evaluation of the weights that are given, where there was one.
     pub evaluation: Option<Evaluation>,
+    /// Where goals were balanced: means and counts over the steps.
+    pub balance: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl Outcome {
@@ -176,6 +182,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         of_task: vec![0; rows.len()],
         ..Facts::default()
     };
+    let mut balanced = Balanced::new(job, &trainee, &tasks, &heads, &shares)?;
     let mut best: Option<Vec<f32>> = None;
     if let Some(state) = State::read(job.work)? {
         if state.facts.fingerprint != facts.fingerprint
@@ -198,6 +205,9 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         optimiser.restore(state.facts.step, state.moments)?;
         sampler.restore(state.facts.drawn, state.facts.of_task.clone());
         (facts, best) = (state.facts, state.best);
+        if let (Some(balanced), Some(kept)) = (&mut balanced, facts.balance.take()) {
+            balanced.restore(kept, state.balance)?;
+        }
     }
     let numbers = |s: &[(String, usize)]| s.iter().map(|(_, n)| n).sum::<usize>();
     let frozen: Vec<(String, usize)> = used
@@ -226,26 +236,41 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let mut enough = t.patience > 0 && facts.since >= t.patience;
     while facts.step < steps && !enough {
         let rate = schedule.at(facts.step);
-        let mut gradients = optimiser.gradients(&trainee.parameters)?;
         let mut sums: Vec<(f64, f64)> = vec![(0.0, 0.0); tasks.len()];
-        for _ in 0..t.accumulate {
-            let (before, _) = sampler.counts();
-            let drawn = sampler.next(t.batch);
-            pass(
+        let mut found = None;
+        let gradients = match &mut balanced {
+            Some(balanced) => {
+                let at = At {
+                    step: u64::from(facts.step),
+                    epoch: sampler.counts().0 / counts.iter().sum::<u64>().max(1),
+                    steps: u64::from(steps),
+                    rate: f64::from(rate),
+                    seed: recipe.seed,
+                };
+                balanced
+                    .gradients(&trainee, &tasks, &heads, &mut sampler, at, &mut sums)
+                    .map(|(gradients, combined)| {
+                        found = Some(combined);
+                        gradients
+                    })
+            }
+            None => together(
                 job,
                 &trainee,
                 &tasks,
                 &heads,
-                &drawn,
-                before,
+                &mut sampler,
+                &optimiser,
                 &mut sums,
-                |loss| ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients),
-            )
-            .map_err(|e| at_step(e, facts.step + 1, job))?;
-        }
+            ),
+        };
+        let gradients = gradients.map_err(|e| at_step(e, facts.step + 1, job))?;
         let seen = optimiser
             .step(&trainee.parameters, &gradients, rate)
             .map_err(|e| at_step(e, facts.step + 1, job))?;
+        if let Some(balanced) = &mut balanced {
+            balanced.after(&trainee, &tasks, &heads)?;
+        }
         facts.step += 1;
         facts.drawn = sampler.counts().0;
         facts.of_task = sampler.counts().1.to_vec();
@@ -262,6 +287,10 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             rate,
             length: seen.length,
             left: began.0.elapsed().as_secs_f64() / done * f64::from(steps - facts.step),
+            weights: match (&balanced, &found) {
+                (Some(balanced), Some(found)) => balanced.weights(found),
+                _ => IndexMap::new(),
+            },
         };
         let mut line = json!({"type": "step", "step": step.step, "loss": step.loss});
         if tasks.len() > 1 {
@@ -272,6 +301,12 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         line["time"] = json!(now());
         log.line(&line)?;
         let end = facts.step == steps;
+        if let (Some(balanced), Some(found)) = (&balanced, &found)
+            && let Some(mut line) = balanced.line(facts.step, end, found)
+        {
+            line["time"] = json!(now());
+            log.line(&line)?;
+        }
         let due = |every: u32| every > 0 && facts.step.is_multiple_of(every);
         if looked && (end || due(evaluate_every)) {
             let mut found = evaluate(job, &trainee, &tasks, &heads, facts.step)?;
@@ -298,12 +333,15 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         // The last one stays until the folder is written: a full disk costs no training.
         if (save_every > 0 && (due(save_every) || end || enough)) || !go_on {
             let weights = trainee.parameters.weights()?;
+            let (kept, rows) = balanced.as_ref().map(Balanced::kept).unzip();
+            facts.balance = kept;
             State::write(
                 job.work,
                 &facts,
                 &weights,
                 optimiser.state(),
                 best.as_deref(),
+                rows.as_deref().unwrap_or_default(),
             )?;
             watch(&Told::Saved(facts.step));
         }
@@ -323,13 +361,38 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     } else if looked && last.as_ref().is_none_or(|e| e.step != facts.step) {
         last = Some(evaluate(job, &trainee, &tasks, &heads, facts.step)?);
     }
+    let balance = balanced.as_ref().map(Balanced::summary);
+    drop(balanced);
     Ok(Outcome {
         trainee,
         used,
         heads,
         steps: (facts.step, given),
         evaluation: last,
+        balance,
     })
+}
+
+/// Gradients of a step that sees the tasks together: of the mean over all rows.
+fn together(
+    job: &Job<'_>,
+    trainee: &Trainee,
+    tasks: &[Learned<'_>],
+    heads: &[Head],
+    sampler: &mut Sampler,
+    optimiser: &Optimiser,
+    sums: &mut [(f64, f64)],
+) -> Result<Gradients> {
+    let t = &job.recipe.train;
+    let mut gradients = optimiser.gradients(&trainee.parameters)?;
+    for _ in 0..t.accumulate {
+        let (before, _) = sampler.counts();
+        let drawn = sampler.next(t.batch);
+        pass(job, trainee, tasks, heads, &drawn, before, sums, |loss| {
+            ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients)
+        })?;
+    }
+    Ok(gradients)
 }
 
 fn now() -> f64 {
@@ -366,7 +429,7 @@ fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<Strin
         hash = xxh3(&[hash.to_le_bytes(), one.to_le_bytes()].concat());
     }
     let tasks: Vec<_> = job.tasks.iter().map(|g| (&g.spec.id, &g.hash)).collect();
-    let facts = json!([
+    let mut facts = json!([
         env!("CARGO_PKG_VERSION"),
         tasks,
         rows,
@@ -384,5 +447,8 @@ fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<Strin
         t.fuse,
         format!("{hash:016x}"),
     ]);
+    if let (Some(balance), Some(facts)) = (&t.balance, facts.as_array_mut()) {
+        facts.push(json!([balance.method, balance.parameters]));
+    }
     Ok(facts.to_string())
 }

@@ -52,6 +52,13 @@ impl Sampler {
         found
     }
 
+    /// Rows of the next pass, so many of each task.
+    pub fn next_of(&mut self, rows: &[usize]) -> Vec<Vec<u32>> {
+        self.drawn += rows.iter().sum::<usize>() as u64;
+        let of = |(task, n): (usize, &usize)| (0..*n).map(|_| self.row(task)).collect();
+        rows.iter().enumerate().map(of).collect()
+    }
+
     /// The next row of a task.
     fn row(&mut self, task: usize) -> u32 {
         let n = self.sizes[task] as u64;
@@ -73,6 +80,25 @@ impl Sampler {
     pub fn restore(&mut self, drawn: u64, of_task: Vec<u64>) {
         (self.drawn, self.of_task) = (drawn, of_task);
     }
+}
+
+/// Rows of a pass shared out by the tasks' shares: at least one each, the rest to the largest remainders (of equals the first).
+/// `None` where there are fewer rows than tasks.
+#[must_use]
+pub fn shared_out(rows: usize, shares: &[f64]) -> Option<Vec<usize>> {
+    let rest = rows.checked_sub(shares.len())?;
+    let total: f64 = shares.iter().sum();
+    let wanted: Vec<f64> = shares
+        .iter()
+        .map(|s| s / total * rows as f64 - 1.0)
+        .collect();
+    let mut found = vec![1; shares.len()];
+    for _ in 0..rest {
+        let left = |t: usize| wanted[t] - (found[t] - 1) as f64;
+        let most = (0..shares.len()).reduce(|a, b| if left(b) > left(a) { b } else { a })?;
+        found[most] += 1;
+    }
+    Some(found)
 }
 
 /// A shuffled order of rows (Fisher and Yates).
@@ -105,6 +131,18 @@ mod tests {
         again.restore(counts.0, counts.1);
         assert_eq!(again.next(4), rest);
         assert_ne!(first[..4], rest[0][..]);
+    }
+
+    #[test]
+    fn rows_are_shared_out() {
+        assert_eq!(shared_out(10, &[0.5, 0.3, 0.2]), Some(vec![5, 3, 2]));
+        assert_eq!(shared_out(4, &[0.97, 0.02, 0.01]), Some(vec![2, 1, 1]));
+        assert_eq!(shared_out(2, &[0.5, 0.3, 0.2]), None);
+        let mut s = Sampler::new(vec![4, 3], &[0.5, 0.5], 1);
+        let drawn: Vec<_> = (0..2).map(|_| s.next_of(&[2, 1])).collect();
+        let mut first: Vec<u32> = drawn.iter().flat_map(|d| d[0].clone()).collect();
+        first.sort_unstable();
+        assert_eq!((first, s.counts()), (vec![0, 1, 2, 3], (6, &[4, 2][..])));
     }
 
     #[test]

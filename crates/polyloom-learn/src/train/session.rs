@@ -37,6 +37,8 @@ pub struct Finished {
     pub steps: Option<(u32, u32)>,
     /// The evaluation of its weights.
     pub evaluation: Option<Evaluation>,
+    /// Where goals were balanced: means and counts over the steps.
+    pub balance: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What happens, and to which folder.
@@ -105,6 +107,7 @@ fn one(
                 tasks: ids,
                 steps: None,
                 evaluation: None,
+                balance: None,
             });
         }
         return Err(Error::file(out, "exists already")
@@ -166,5 +169,6 @@ fn one(
         tasks: ids,
         steps: Some(outcome.steps),
         evaluation: outcome.evaluation,
+        balance: outcome.balance,
     })
 }

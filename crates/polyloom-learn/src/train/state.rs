@@ -8,6 +8,7 @@ use polyloom_core::{Checkpoint, DType, dtype};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use super::balanced::Kept;
 use crate::error::{Error, Result};
 
 /// Name of the checkpoint in a folder.
@@ -30,6 +31,9 @@ pub struct Facts {
     pub since: u32,
     /// Whether a step was evaluated already.
     pub evaluated: Option<u32>,
+    /// What a balancer of tasks remembers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Kept>,
 }
 
 /// A checkpoint.
@@ -43,6 +47,8 @@ pub struct State {
     pub moments: Vec<Vec<f32>>,
     /// Weights of the best evaluation, where they are not those of this step.
     pub best: Option<Vec<f32>>,
+    /// Vectors of a balancer of tasks.
+    pub balance: Vec<Vec<f32>>,
 }
 
 impl State {
@@ -56,11 +62,14 @@ impl State {
         weights: &[f32],
         moments: &[Vec<f32>],
         best: Option<&[f32]>,
+        balance: &[Vec<f32>],
     ) -> Result<()> {
         let mut tensors: Vec<(String, &[f32])> = vec![("weights".to_owned(), weights)];
         let of_moments = moments.iter().enumerate();
         tensors.extend(of_moments.map(|(i, m)| (format!("moments.{i}"), &m[..])));
         tensors.extend(best.map(|b| ("best".to_owned(), b)));
+        let of_balance = balance.iter().enumerate().filter(|(_, b)| !b.is_empty());
+        tensors.extend(of_balance.map(|(i, b)| (format!("balance.{i}"), &b[..])));
         let facts = serde_json::to_string(facts)
             .map_err(|e| Error::file(folder, format!("facts of the checkpoint: {e}")))?;
         let mut header = serde_json::Map::new();
@@ -122,8 +131,17 @@ impl State {
         while let Some(next) = read(&format!("moments.{}", moments.len()))? {
             moments.push(next);
         }
+        let mut balance = Vec::new();
+        for (i, length) in facts.balance.iter().flat_map(|b| &b.rows).enumerate() {
+            let row = read(&format!("balance.{i}"))?.unwrap_or_default();
+            if row.len() != *length {
+                return Err(bad());
+            }
+            balance.push(row);
+        }
         Ok(Some(Self {
             facts,
+            balance,
             weights: read("weights")?.ok_or_else(bad)?,
             moments,
             best: read("best")?,
@@ -148,15 +166,30 @@ mod tests {
             best: Some((3, 0.5)),
             since: 1,
             evaluated: Some(6),
+            balance: Some(Kept {
+                state: crate::balance::State::of([("steps", vec![0.1])]),
+                counts: crate::balance::Counts::default(),
+                rows: vec![3, 0],
+            }),
         };
         let moments = vec![weights.clone(), vec![1.5; 100_000]];
-        State::write(dir.path(), &facts, &weights, &moments, Some(&weights)).unwrap();
+        let kept = [vec![1.0, 2.0, 3.0], Vec::new()];
+        State::write(
+            dir.path(),
+            &facts,
+            &weights,
+            &moments,
+            Some(&weights),
+            &kept,
+        )
+        .unwrap();
         let read = State::read(dir.path()).unwrap().unwrap();
         assert_eq!(
             (&read.facts, &read.weights, &read.moments),
             (&facts, &weights, &moments)
         );
         assert_eq!(read.best.as_ref(), Some(&weights));
+        assert_eq!(read.balance, kept);
         std::fs::write(dir.path().join(STATE), b"rubbish").unwrap();
         assert!(State::read(dir.path()).is_err());
     }

@@ -192,7 +192,7 @@ fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
         let tasks: serde_json::Map<String, Json> = e.tasks.iter().map(of).collect();
         json!({"split": recipe.train.validation, "step": e.step, "mean": e.mean, "tasks": tasks})
     });
-    json!({
+    let mut provenance = json!({
         "polyloom": env!("CARGO_PKG_VERSION"),
         "kind": "train",
         "base": base_name(recipe),
@@ -201,7 +201,11 @@ fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
         "steps": {"done": outcome.steps.0, "given": outcome.steps.1},
         "scores": scores,
         "tasks": tasks,
-    })
+    });
+    if let (Some(balance), Some(map)) = (&outcome.balance, provenance.as_object_mut()) {
+        map.insert("balance".into(), Json::Object(balance.clone()));
+    }
+    provenance
 }
 
 fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
@@ -223,6 +227,9 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
         parameter("batch", (t.batch * t.accumulate as usize).to_string()),
         parameter("rate", recipe.rate().to_string()),
     ];
+    if let Some(balance) = &t.balance {
+        parameters.push(parameter("balance", balance.method.clone()));
+    }
     for (task, (metric, value, n)) in outcome.evaluation.iter().flat_map(|e| &e.tasks) {
         let name = format!("{metric} ({}, n {n})", t.validation);
         parameters.push((task.clone(), name, format!("{value:.4}")));

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::{HeadRecipe, Method, Objective, Recipe, Sampling, Start, Train};
 use crate::tasks::language::Learn;
+use crate::train::optimiser::Tables;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -213,6 +214,27 @@ impl Recipe {
             }
             fuse.check(t.language.is_some())?;
         }
+        if let Some(balance) = &t.balance {
+            crate::balance::Balance::new(&balance.method, &balance.parameters, 2)?;
+            if t.language.is_some() {
+                return bad(
+                    "`train.balance` balances goals with heads; language has none",
+                    "leave out [train.balance], or train heads",
+                );
+            }
+            if t.method == Method::Head {
+                return bad(
+                    "`train.balance` balances what tasks share; heads alone share nothing",
+                    "train.method = \"full\" or \"lora\"",
+                );
+            }
+            if t.embedding_update == Tables::Lazy {
+                return bad(
+                    "`train.balance` needs whole gradients, which `embedding_update = \"lazy\"` does not keep",
+                    "train.embedding_update = \"dense\"",
+                );
+            }
+        }
         self.policy()?;
         self.dtype()?;
         Ok(())
@@ -347,6 +369,16 @@ mod tests {
         assert!(told("rate = -1.0\n").contains("`train.rate` is -1"));
         assert!(told("method = \"qlora\"\n").contains("unknown variant `qlora`"));
         assert!(told("[train.head]\nfrozen = true\n").contains("says nothing of the task"));
+        let balance = |more: &str| told(&format!("{more}[train.balance]\nmethod = \"cagrad\"\n"));
+        assert!(balance("method = \"head\"\n").contains("share nothing"));
+        assert!(balance("embedding_update = \"lazy\"\n").contains("whole gradients"));
+        assert!(
+            told("[train.balance]\nmethod = \"mgad\"\n").contains("no balancing method `mgad`")
+        );
+        let unknown = told("[train.balance]\nmethod = \"cagrad\"\nd = 1\n");
+        assert!(unknown.contains("unknown parameter `d`"), "{unknown}");
+        let low = told("[train.balance]\nmethod = \"cagrad\"\nc = -1\n");
+        assert!(low.contains("`c` is -1"), "{low}");
         assert!(told("[train.new]\nmodel_type = \"vit\"\n").contains("both a base"));
         let none = Recipe::read("[base]\npath = \"m\"\n", "f", &[]).unwrap_err();
         assert!(none.to_string().contains("names no task"));
