@@ -18,6 +18,7 @@ use crate::args_results::{ResultArgs, source};
   polyloom tasks split people.csv --stratify income -o people
   polyloom tasks split text/sst2 text/subj text/trec --levels skill -o levels
   polyloom tasks pool retrieval/banking77_same_intent bm25.jsonl e5.jsonl --queries 500 -o small
+  polyloom tasks corrupt vision/digits --kind noise --severity 3 -o noisy     (then POLYLOOM_DATA=noisy polyloom eval ...)
   polyloom tasks sample text/sst2 text/subj --policy temperature --temperature 3
   polyloom tasks check my.task.toml --against train.jsonl
   polyloom tasks downsample scores.csv --least 0.9
@@ -50,6 +51,8 @@ pub enum TasksVerb {
     Sample(SampleArgs),
     /// Generate tasks with known truth: scenes, an interaction log, related tables
     Synth(crate::args_synth::SynthArgs),
+    /// Write tasks whose images are worse: noise, blur, low contrast, a hidden patch
+    Corrupt(CorruptArgs),
     /// Write a task that asks for several skills in one text on a topic
     SkillMix(SkillMixArgs),
     /// Turn task files of other collections into specs
@@ -262,6 +265,47 @@ pub struct PoolArgs {
     pub force: bool,
     #[command(flatten)]
     pub places: Places,
+}
+
+/// `polyloom tasks corrupt`
+#[derive(Debug, Args)]
+pub struct CorruptArgs {
+    /// Task or group ids, spec files: tasks of images
+    #[arg(required = true)]
+    pub tasks: Vec<String>,
+    /// What is done to the images
+    #[arg(long, value_enum)]
+    pub kind: CorruptionArg,
+    /// How strongly, 1 to 5
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub severity: u8,
+    /// Splits whose images are made worse; the others are copied
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "test")]
+    pub split: Vec<String>,
+    /// Seed of noise and places, below 65536
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..65536))]
+    pub seed: u64,
+    /// Folder of the data: with POLYLOOM_DATA=DIR every command reads these in place of the originals
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace folders that exist
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// What is done to images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CorruptionArg {
+    /// Gaussian noise (ImageNet-C).
+    Noise,
+    /// Gaussian blur of 1 to 6 % of the longer side.
+    Blur,
+    /// Less contrast (ImageNet-C).
+    Contrast,
+    /// A patch of 20 to 60 % of both sides hidden.
+    Occlusion,
 }
 
 /// `polyloom tasks skill-mix`

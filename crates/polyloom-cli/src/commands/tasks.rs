@@ -1,5 +1,6 @@
 //! `polyloom tasks`
 
+mod corrupt;
 mod fewer;
 mod foreign;
 mod make;
@@ -34,6 +35,7 @@ pub fn run(args: TasksArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         TasksVerb::New(args) => make::new(&args, ui),
         TasksVerb::Split(args) => make::split(&args, ui),
         TasksVerb::Pool(args) => pool::run(&args, ui),
+        TasksVerb::Corrupt(args) => corrupt::run(&args, ui),
         TasksVerb::SkillMix(args) => skill_mix::run(&args, ui),
         TasksVerb::Sample(args) => sample(&args, ui),
         TasksVerb::Synth(args) => synth::run(&args, ui),

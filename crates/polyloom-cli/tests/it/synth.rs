@@ -109,3 +109,91 @@ fn wrong_options_are_named() {
     );
     assert!(said.contains("a generator has no split `dev`"), "{said}");
 }
+
+#[test]
+fn a_corrupted_task_keeps_rows_and_id_and_takes_the_place_of_the_original() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = tasks(
+        dir.path(),
+        &["synth", "shapes", "--count", "60", "-o", "made"],
+    );
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let corrupt = |to: &str, more: &[&str]| {
+        let mut args = vec!["corrupt", "made", "--kind", "noise", "-o", to];
+        args.extend(more);
+        tasks(dir.path(), &args)
+    };
+    let out = corrupt("noisy", &[]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stdout), "noisy\n");
+    let told = text(&out.stderr);
+    assert!(told.contains("test   5 rows   noise"), "{told}");
+    assert!(told.contains("train   50 rows   as it was"), "{told}");
+    let spec = std::fs::read_to_string(dir.path().join("noisy/synth/shapes/task.toml")).unwrap();
+    assert!(spec.contains("id = \"synth/shapes\""), "{spec}");
+    assert!(
+        spec.contains("Images of test made worse: noise, severity 3, seed 0."),
+        "{spec}"
+    );
+    let check = tasks(dir.path(), &["check", "noisy/synth/shapes/task.toml"]);
+    assert!(check.status.success(), "{}", text(&check.stdout));
+    let of = |folder: &str| {
+        std::fs::read(dir.path().join(folder).join("synth/shapes/test.parquet")).unwrap()
+    };
+    // The same seed gives the same bytes, another one others; what is there stays.
+    assert!(corrupt("again", &[]).status.success());
+    assert_eq!(of("noisy"), of("again"));
+    assert!(corrupt("other", &["--seed", "1"]).status.success());
+    assert_ne!(of("noisy"), of("other"));
+    let out = corrupt("noisy", &[]);
+    assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
+    assert!(
+        corrupt("noisy", &["--force", "--severity", "1"])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn what_cannot_be_corrupted_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("rows.csv"),
+        "text,label\nhello there you,a\nand so it goes,b\n",
+    )
+    .unwrap();
+    let new = tasks(
+        dir.path(),
+        &["new", "rows.csv", "--targets", "label", "--id", "rows"],
+    );
+    assert!(new.status.success(), "{}", text(&new.stderr));
+    let cases: [(&[&str], &str); 3] = [
+        (
+            &["corrupt", "rows.task.toml", "--kind", "blur", "-o", "out"],
+            "has no images",
+        ),
+        (
+            &["corrupt", "vision/digit", "--kind", "blur", "-o", "out"],
+            "did you mean `vision/digits`?",
+        ),
+        (
+            &[
+                "corrupt",
+                "synth/shapes",
+                "--kind",
+                "blur",
+                "--split",
+                "tset",
+                "-o",
+                "out",
+            ],
+            "has no split `tset`",
+        ),
+    ];
+    for (args, why) in cases {
+        let out = tasks(dir.path(), args);
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(text(&out.stderr).contains(why), "{}", text(&out.stderr));
+        assert!(!dir.path().join("out").exists());
+    }
+}

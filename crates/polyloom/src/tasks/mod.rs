@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod check;
 pub mod contamination;
+pub mod corrupt;
 pub mod data;
 pub mod fewshot;
 pub mod hash;

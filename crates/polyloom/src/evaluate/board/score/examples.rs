@@ -216,7 +216,7 @@ pub fn texts(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Vec<St
 }
 
 /// The image of a row: raw pixels of the size that the task, or the row, says.
-fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
+pub(crate) fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
     let bad = |what: &str| {
         let error = MergeError::plan(
             "bad-image",
