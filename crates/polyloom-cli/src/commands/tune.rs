@@ -139,6 +139,8 @@ fn planned(recipe: &Recipe, args: &TuneArgs, ui: &Ui) {
     let t = &recipe.tune;
     let loss = match recipe.loss() {
         Loss::Entropy => "the entropy of unlabelled rows",
+        Loss::EntropyShare => "the entropy of unlabelled rows as a share of ln(classes)",
+        Loss::Information => "the information in the answers to unlabelled rows",
         Loss::Supervised => "the loss on labelled rows",
         Loss::Pseudo => "what sure rows are called, asked of changed ones,",
         Loss::Contrastive => "the contrastive loss of pairs",

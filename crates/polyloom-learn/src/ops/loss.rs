@@ -1,7 +1,7 @@
 //! Losses: one number out of a batch.
 
 use candle_core::D;
-use polyloom_core::nn::loss as kernel;
+use polyloom_core::nn::{loss as kernel, softmax};
 pub use polyloom_core::nn::loss::IGNORED;
 
 use super::{cpu, dense, mean, mul, sub, width};
@@ -222,6 +222,71 @@ impl Op for Entropy {
             0,
             kernel::entropy_backward(&self.p, classes, &self.entropies, &rows),
         )
+    }
+}
+
+const MARGINAL: &str = "marginal entropy";
+
+/// Entropy of the mean over rows of the softmax of scores `[rows, classes]`, in nats: ln(classes) where all classes are
+/// given alike, 0 where every row is surely the same one. Sums in f64.
+///
+/// # Errors
+/// Scores without rows or classes, or on another device than the CPU.
+pub fn marginal_entropy(scores: &Value) -> Result<Value> {
+    let classes = width(scores, MARGINAL)?;
+    let rows = scores.data().elem_count() / classes;
+    if rows == 0 {
+        return Err(Error::shape(MARGINAL, format!("scores {:?}", scores.dims())));
+    }
+    if !cpu(&[scores]) {
+        return compose(MARGINAL, &[scores], move |t| {
+            let x = t[0].reshape((rows, classes))?;
+            let x = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
+            let p = x.broadcast_div(&x.sum_keepdim(D::Minus1)?)?.mean(0)?;
+            p.mul(&p.clamp(f32::MIN_POSITIVE, 1.0)?.log()?)?.sum_all()?.neg()
+        });
+    }
+    let data = dense(scores.data(), MARGINAL)?;
+    let mut p = slice(&data)?.to_vec();
+    softmax::forward(&mut p, classes);
+    let mut mean = vec![0f64; classes];
+    for row in p.chunks_exact(classes) {
+        for (m, p) in mean.iter_mut().zip(row) {
+            *m += f64::from(*p) / rows as f64;
+        }
+    }
+    // A class that no row gives adds nothing, and its rows have no gradient.
+    let logs: Vec<f64> = mean.iter().map(|m| if *m > 0.0 { m.ln() } else { 0.0 }).collect();
+    let total: f64 = mean.iter().zip(&logs).map(|(m, l)| -m * l).sum();
+    let value = tensor(vec![total as f32], ())?;
+    Ok(Value::made(value, Marginal { p, logs }, &[scores]))
+}
+
+struct Marginal {
+    p: Vec<f32>,
+    logs: Vec<f64>,
+}
+
+impl Op for Marginal {
+    fn name(&self) -> &'static str {
+        MARGINAL
+    }
+
+    /// `g p_c / n (sum_k p_k ln m_k - ln m_c)`.
+    fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {
+        let g: f32 = grad
+            .to_device(&Device::Cpu)
+            .and_then(|t| t.to_scalar())
+            .during(MARGINAL)?;
+        let classes = self.logs.len();
+        let g = f64::from(g) / (self.p.len() / classes) as f64;
+        let mut out = Vec::with_capacity(self.p.len());
+        for row in self.p.chunks_exact(classes) {
+            let pairs = || row.iter().zip(&self.logs);
+            let mean: f64 = pairs().map(|(p, l)| f64::from(*p) * l).sum();
+            out.extend(pairs().map(|(p, l)| (g * f64::from(*p) * (mean - l)) as f32));
+        }
+        into.give_values(0, out)
     }
 }
 

@@ -295,6 +295,7 @@ fn the_rest() {
         cross_entropy(&v[0], &[1, 4], 0.1)
     });
     check("entropy", &[&[3, 5]], |v| entropy(&v[0]));
+    check("marginal entropy", &[&[3, 5]], |v| marginal_entropy(&v[0]));
     check("soft cross-entropy", &[&[2, 3]], |v| {
         soft_cross_entropy(&v[0], &[0.2, 0.5, 0.3, 0.0, 1.0, 0.0])
     });

@@ -48,7 +48,7 @@ pub(crate) struct Wanted<'a> {
     pub split: &'a str,
     /// Rows of a task at most.
     pub limit: Option<usize>,
-    /// The answers' entropy is asked for.
+    /// The loss asks for classes: entropy, pseudo labels.
     pub entropy: bool,
     /// The vectors of texts answer: retrieval and similarity, for which no heads are looked for.
     pub vectors: Option<u64>,
@@ -261,6 +261,16 @@ pub(super) fn objective(
             let said = head.forward(source, features)?;
             let value = match recipe.loss() {
                 Loss::Entropy => Some(unsure(head, &said)?),
+                Loss::EntropyShare => Some(share(head, &unsure(head, &said)?)?),
+                Loss::Information => {
+                    if head.kind == HeadKind::Multilabel {
+                        let what = format!("task `{}` has several labels a row", head.task);
+                        let error = MergeError::plan("bad-task", what);
+                        return Err(error.hint("tune.loss = \"entropy_share\"").into());
+                    }
+                    let spread = ops::marginal_entropy(&said)?;
+                    Some(share(head, &ops::sub(&unsure(head, &said)?, &spread)?)?)
+                }
                 Loss::Pseudo => match weak {
                     Some(weak) => {
                         let called = head.forward(source, weak)?;
@@ -375,6 +385,15 @@ pub(crate) fn unsure(head: &Head, said: &Value) -> Result<Value> {
     let z = ops::reshape(said, &[n, 1])?;
     let zero = Value::constant(crate::engine::tensor(vec![0.0; n], (n, 1))?);
     ops::entropy(&ops::concat(&[&zero, &z], 1)?)
+}
+
+/// Nats as a share of the most that a head's classes, or one of its labels, can have.
+fn share(head: &Head, nats: &Value) -> Result<Value> {
+    let classes = match head.kind {
+        HeadKind::Multilabel => 2,
+        _ => head.outputs().max(2),
+    };
+    ops::scale(nats, 1.0 / (classes as f32).ln())
 }
 
 /// Rows of a task in a step: `batch` of them in a new order every epoch; all of them where there are no more.

@@ -94,7 +94,7 @@ pub fn tune(
         heads: recipe.tune.heads.as_deref(),
         split: &recipe.tune.split,
         limit: recipe.tune.limit,
-        entropy: recipe.loss() == Loss::Entropy,
+        entropy: !matches!(recipe.loss(), Loss::Supervised | Loss::Contrastive),
         vectors: (recipe.loss() == Loss::Contrastive).then_some(recipe.seed),
         table: "tune",
     };

@@ -47,8 +47,15 @@ pub enum Per {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
-    /// Entropy of the answers: needs no labels.
+    /// Entropy of the answers in nats: needs no labels.
     Entropy,
+    /// The same as a share of what it can be, ln(classes), so that tasks of many classes do not decide alone (ours).
+    #[serde(rename = "entropy_share", alias = "entropy-share")]
+    EntropyShare,
+    /// As [`Self::EntropyShare`], less the entropy of the mean answer of a task's rows in the step: every row sure, and
+    /// not all of them of the same class (mutual information: Krause et al. 2010; SHOT, Liang et al. 2020; the share of
+    /// ln(classes) is ours). Needs no labels.
+    Information,
     /// The loss of training: cross-entropy of classes, squares of numbers.
     Supervised,
     /// Cross-entropy of a changed picture on the class that the picture as it is surely gets: needs no labels (FixMatch,
