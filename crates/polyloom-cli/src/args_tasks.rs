@@ -280,7 +280,12 @@ pub struct CorruptArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub severity: u8,
     /// Splits whose images are made worse; the others are copied
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "test")]
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        default_value = "test"
+    )]
     pub split: Vec<String>,
     /// Seed of noise and places, below 65536
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..65536))]

@@ -1,8 +1,8 @@
 //! Losses: one number out of a batch.
 
 use candle_core::D;
-use polyloom_core::nn::{loss as kernel, softmax};
 pub use polyloom_core::nn::loss::IGNORED;
+use polyloom_core::nn::{loss as kernel, softmax};
 
 use super::{cpu, dense, mean, mul, sub, width};
 use crate::engine::{Device, Into, Op, Tensor, Value, compose, slice, tensor};
@@ -236,14 +236,21 @@ pub fn marginal_entropy(scores: &Value) -> Result<Value> {
     let classes = width(scores, MARGINAL)?;
     let rows = scores.data().elem_count() / classes;
     if rows == 0 {
-        return Err(Error::shape(MARGINAL, format!("scores {:?}", scores.dims())));
+        return Err(Error::shape(
+            MARGINAL,
+            format!("scores {:?}", scores.dims()),
+        ));
     }
     if !cpu(&[scores]) {
         return compose(MARGINAL, &[scores], move |t| {
             let x = t[0].reshape((rows, classes))?;
-            let x = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
+            let x = x
+                .broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?
+                .exp()?;
             let p = x.broadcast_div(&x.sum_keepdim(D::Minus1)?)?.mean(0)?;
-            p.mul(&p.clamp(f32::MIN_POSITIVE, 1.0)?.log()?)?.sum_all()?.neg()
+            p.mul(&p.clamp(f32::MIN_POSITIVE, 1.0)?.log()?)?
+                .sum_all()?
+                .neg()
         });
     }
     let data = dense(scores.data(), MARGINAL)?;
@@ -256,7 +263,10 @@ pub fn marginal_entropy(scores: &Value) -> Result<Value> {
         }
     }
     // A class that no row gives adds nothing, and its rows have no gradient.
-    let logs: Vec<f64> = mean.iter().map(|m| if *m > 0.0 { m.ln() } else { 0.0 }).collect();
+    let logs: Vec<f64> = mean
+        .iter()
+        .map(|m| if *m > 0.0 { m.ln() } else { 0.0 })
+        .collect();
     let total: f64 = mean.iter().zip(&logs).map(|(m, l)| -m * l).sum();
     let value = tensor(vec![total as f32], ())?;
     Ok(Value::made(value, Marginal { p, logs }, &[scores]))

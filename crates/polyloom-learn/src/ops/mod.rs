@@ -24,7 +24,9 @@ pub use broadcast::{plus_row, times_row};
 pub use convolution::convolution;
 pub use embedding::embedding;
 pub use linear::{linear, product};
-pub use loss::{IGNORED, cross_entropy, entropy, marginal_entropy, mean_squares, soft_cross_entropy};
+pub use loss::{
+    IGNORED, cross_entropy, entropy, marginal_entropy, mean_squares, soft_cross_entropy,
+};
 pub use mixture::mixture;
 pub use norm::{Norm, norm};
 pub use pool::{pool, unit_length};
