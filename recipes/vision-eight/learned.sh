@@ -25,12 +25,12 @@ score() {
 # merged NAME RECIPE ARGUMENTS...: task arithmetic
 merged() { [ -e "$out/$1" ] || "$poly" merge "$here/$2.toml" "${@:3}" -o "$out/$1"; }
 # learned NAME RECIPE ARGUMENTS...
-learned() { [ -e "$out/$1" ] || "$poly" tune "$here/$2.toml" --steps "$steps" "${@:3}" -o "$out/$1"; }
+learned() { [ -e "$out/$1" ] || "$poly" tune "$here/$2.toml" "${@:3}" -o "$out/$1"; }
 
 merged ta weights-hard --set merge.shared.lambda=0.1
 score ta "$out/ta"
 for seed in $seeds; do
-    learned "ada-$seed" adamerging-hard --set tune.init=0.1 --set seed="$seed"
+    learned "ada-$seed" adamerging-hard --steps "$steps" --set tune.init=0.1 --set seed="$seed"
     score "ada-$seed" "$out/ada-$seed"
 done
 for seed in $seeds; do
@@ -42,7 +42,7 @@ done
 held=vision/omniglot_latin,vision/sign_digits
 merged ta-six task_arithmetic-six-hard
 score ta-six "$out/ta-six" "$held"
-learned ada-six adamerging-six-hard --set tune.init=0.1
+learned ada-six adamerging-six-hard --steps "$steps" --set tune.init=0.1
 score ada-six "$out/ada-six" "$held"
 
 # Coefficients learned on the inputs of worse images, scored on them.
@@ -51,7 +51,7 @@ for kind in noise blur contrast occlusion; do
     [ -e "$worse" ] || "$poly" tasks corrupt ${tasks//,/ } --kind "$kind" --severity 3 -o "$worse"
     export POLYLOOM_DATA=$worse
     score "ta-$kind" "$out/ta"
-    learned "ada-$kind" adamerging-hard --set tune.init=0.1
+    learned "ada-$kind" adamerging-hard --steps "$steps" --set tune.init=0.1
     score "ada-$kind" "$out/ada-$kind"
     export POLYLOOM_DATA=$data
 done
