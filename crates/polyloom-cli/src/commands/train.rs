@@ -171,8 +171,10 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
     } else {
         "together"
     };
+    let balanced = t.balance.as_ref();
+    let balanced = balanced.map_or_else(String::new, |b| format!(", balanced by {}", b.method));
     ui.answer(&format!(
-        "plan: {what} of {base} ({:.1} M numbers)\n  tasks, {how}: {}\n  {length}, batch {} x {}, rate {}, seed {}\n  writes {}; checkpoint and log in {} while it runs",
+        "plan: {what} of {base} ({:.1} M numbers)\n  tasks, {how}{balanced}: {}\n  {length}, batch {} x {}, rate {}, seed {}\n  writes {}; checkpoint and log in {} while it runs",
         numbers as f64 / 1e6,
         ids.join(", "),
         t.batch,

@@ -63,6 +63,15 @@ fn conflicts_are_in_log_and_report() {
         "method = \"cagrad\"\nc = 0.5\nreport_every = 10",
     );
     let out = dir.path().join("out");
+    let plan = polyloom(&[
+        "train",
+        &recipe,
+        "-o",
+        &out.display().to_string(),
+        "--dry-run",
+    ]);
+    let plan = text(&plan.stdout);
+    assert!(plan.contains("balanced by cagrad: "), "{plan}");
     let said = trained(&recipe, &out, &[]);
     assert!(said.contains("cagrad over 24 steps"), "{said}");
     let found = lines(&out, "balance");
@@ -115,7 +124,7 @@ fn conflicts_are_in_log_and_report() {
 fn every_method_trains_and_lowers_the_loss() {
     let dir = tempfile::tempdir().unwrap();
     for method in polyloom_learn::balance::methods() {
-        let name = method.spec().name;
+        let name = method.name;
         let more = match name {
             "coba" => "\nwarmup = 5\nhistory = 10",
             "stch" => "\nwarmup = 1",

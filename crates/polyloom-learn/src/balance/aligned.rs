@@ -4,17 +4,16 @@ use polyloom_core::linalg::{Matrix, solve_definite, svd};
 
 use super::learned::{MOVES, RATE, moves};
 use super::method::{
-    Balancer, Golden, Gram, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Weights, some,
+    Balancer, Golden, Gram, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Weights, some,
 };
 use super::mgda::matrix;
 use super::qp::Program;
 use super::scalars::Scalars;
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Aligned, &Imtl, &Upgrad];
+pub static METHODS: &[&Method] = &[&ALIGNED, &IMTL, &UPGRAD];
 
-static ALIGNED: Spec = Spec {
+static ALIGNED: Method = Method {
     name: "aligned",
     summary: "Gradients made orthogonal and of one length, as near to themselves as can be",
     source: "Senushkin et al., CVPR 2023",
@@ -30,23 +29,14 @@ static ALIGNED: Spec = Spec {
         "Common length.",
     )],
     golden: Golden::Cases(&["aligned"]),
-};
-
-struct Aligned;
-
-impl Method for Aligned {
-    fn spec(&self) -> &'static Spec {
-        &ALIGNED
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         Box::new(Procrustes(match values.word("scale_mode") {
             "median" => Scale::Median,
             "rmse" => Scale::Mean,
             _ => Scale::Least,
         }))
-    }
-}
+    },
+};
 
 #[derive(Debug, Clone, Copy)]
 enum Scale {
@@ -85,7 +75,7 @@ impl Balancer for Procrustes {
     }
 }
 
-static IMTL: Spec = Spec {
+static IMTL: Method = Method {
     name: "imtl",
     summary: "A direction with the same projection on every gradient",
     source: "Liu et al., ICLR 2021",
@@ -111,23 +101,14 @@ static IMTL: Spec = Spec {
         RATE,
     ],
     golden: Golden::Cases(&["imtl"]),
-};
-
-struct Imtl;
-
-impl Method for Imtl {
-    fn spec(&self) -> &'static Spec {
-        &IMTL
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Impartial {
             hybrid: values.word("form") == "hybrid",
             s: Scalars::new(tasks, values.number("loss_scale"), moves(values)),
             rate: values.maybe("rate"),
         })
-    }
-}
+    },
+};
 
 struct Impartial {
     hybrid: bool,
@@ -212,7 +193,7 @@ pub fn impartial(gram: &Gram) -> Result<Vec<f64>, Unsolved> {
     Ok(weights.iter().map(|w| w / sum).collect())
 }
 
-static UPGRAD: Spec = Spec {
+static UPGRAD: Method = Method {
     name: "upgrad",
     summary: "The mean of the gradients, each projected on the cone where no loss rises",
     source: "Quinton and Rey 2024",
@@ -236,22 +217,13 @@ static UPGRAD: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["upgrad"]),
-};
-
-struct Upgrad;
-
-impl Method for Upgrad {
-    fn spec(&self) -> &'static Spec {
-        &UPGRAD
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         Box::new(Unconflicting {
             least: values.number("norm_eps"),
             ridge: values.number("reg_eps"),
         })
-    }
-}
+    },
+};
 
 struct Unconflicting {
     least: f64,

@@ -1,13 +1,12 @@
 //! `cagrad`: the direction near the mean gradient that serves the task it serves least best.
 
 use super::method::{
-    Balancer, Golden, Gram, Kind, Looks, Method, Param, Spec, Step, Unset, Unsolved, Values,
-    Weights,
+    Balancer, Golden, Gram, Kind, Looks, Method, Param, Step, Unset, Unsolved, Weights,
 };
 use super::mgda::matrix;
 use super::qp::Program;
 
-static SPEC: Spec = Spec {
+static SPEC: Method = Method {
     name: "cagrad",
     summary: "Largest least progress of any task, within a ball around the mean gradient",
     source: "Liu et al., NeurIPS 2021",
@@ -31,19 +30,7 @@ static SPEC: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["cagrad"]),
-};
-
-/// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Cagrad];
-
-struct Cagrad;
-
-impl Method for Cagrad {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         let c = values.number("c");
         let over = match values.number("rescale") as u8 {
             0 => 1.0,
@@ -51,8 +38,11 @@ impl Method for Cagrad {
             _ => 1.0 + c,
         };
         Box::new(Averse { c, over })
-    }
-}
+    },
+};
+
+/// The entries of this file.
+pub static METHODS: &[&Method] = &[&SPEC];
 
 struct Averse {
     c: f64,

@@ -2,11 +2,11 @@
 
 use super::losses::FLOOR;
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Wants, Weights, softmax, some,
+    Balancer, Golden, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Wants, Weights,
+    softmax, some,
 };
 
-static SPEC: Spec = Spec {
+static SPEC: Method = Method {
     name: "coba",
     summary: "Less weight for tasks whose validation loss diverges or is done converging",
     source: "Gong et al., EMNLP 2024; codefuse-ai/MFTCoder loss_utils.py",
@@ -42,19 +42,7 @@ static SPEC: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["coba"]),
-};
-
-/// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Coba];
-
-struct Coba;
-
-impl Method for Coba {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Converging {
             course: Course {
                 warmup: values.number("warmup") as usize,
@@ -69,8 +57,11 @@ impl Method for Coba {
             interval: values.number("interval") as u64,
             first: Vec::new(),
         })
-    }
-}
+    },
+};
+
+/// The entries of this file.
+pub static METHODS: &[&Method] = &[&SPEC];
 
 /// The course of the validation losses so far.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::conflict::Conflict;
 use super::dots;
-use super::method::{At, Balancer, Second, Shared, Spec, State, Step, Unsolved, Wants, Weights};
+use super::method::{At, Balancer, Method, Second, Shared, State, Step, Unsolved, Wants, Weights};
 
 /// Elements of the direction that one thread computes at a time.
 const BLOCK: usize = 4096;
@@ -19,7 +19,7 @@ const BLOCK: usize = 4096;
 /// A balancer at work.
 pub struct Balance {
     /// Its method.
-    pub spec: &'static Spec,
+    pub method: &'static Method,
     balancer: Box<dyn Balancer>,
     /// What happened so far.
     pub counts: Counts,
@@ -79,11 +79,10 @@ impl Balance {
     /// Names that are not known, with the nearest one; values out of range.
     pub fn new(name: &str, given: &Map<String, Value>, tasks: usize) -> Result<Self, MergeError> {
         let method = super::find(name).ok_or_else(|| super::unknown(name))?;
-        let spec = method.spec();
-        let values = polyloom::merge::params::complete(spec.params, given, false)?;
+        let values = polyloom::merge::params::complete(method.params, given, false)?;
         Ok(Self {
-            spec,
-            balancer: method.begin(&values, tasks),
+            method,
+            balancer: (method.begin)(&values, tasks),
             counts: Counts {
                 absent: vec![0; tasks],
                 hurt: vec![0; tasks],

@@ -1,15 +1,14 @@
 //! `nash` and `fairgrad`: weights at which every task's gain is in proportion to its need.
 
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Weights,
+    Balancer, Golden, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Weights,
 };
 use super::newton;
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Nash, &Fairgrad];
+pub static METHODS: &[&Method] = &[&NASH, &FAIRGRAD];
 
-static NASH: Spec = Spec {
+static NASH: Method = Method {
     name: "nash",
     summary: "The bargain of Nash between the tasks",
     source: "Navon et al., ICML 2022",
@@ -45,16 +44,7 @@ static NASH: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["nash"]),
-};
-
-struct Nash;
-
-impl Method for Nash {
-    fn spec(&self) -> &'static Spec {
-        &NASH
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Bargain {
             every: values.number("update_weights_every") as u64,
             longest: values.number("max_norm"),
@@ -62,8 +52,8 @@ impl Method for Nash {
             heads: values.flag("scale_heads"),
             held: vec![0.0; tasks],
         })
-    }
-}
+    },
+};
 
 struct Bargain {
     every: u64,
@@ -113,7 +103,7 @@ impl Balancer for Bargain {
     }
 }
 
-static FAIRGRAD: Spec = Spec {
+static FAIRGRAD: Method = Method {
     name: "fairgrad",
     summary: "Alpha-fair progress of the tasks",
     source: "Ban and Ji, ICML 2024",
@@ -137,22 +127,13 @@ static FAIRGRAD: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["fairgrad"]),
-};
-
-struct Fairgrad;
-
-impl Method for Fairgrad {
-    fn spec(&self) -> &'static Spec {
-        &FAIRGRAD
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         Box::new(AlphaFair {
             alpha: values.number("alpha"),
             most: values.number("optim_niter") as usize,
         })
-    }
-}
+    },
+};
 
 struct AlphaFair {
     alpha: f64,

@@ -3,13 +3,12 @@
 use super::aligned::impartial;
 use super::cagrad;
 use super::method::{
-    Balancer, Golden, Gram, Kind, Looks, Method, Param, Spec, Step, Unset, Unsolved, Values, Wants,
-    Weights,
+    Balancer, Golden, Gram, Kind, Looks, Method, Param, Step, Unset, Unsolved, Wants, Weights,
 };
 use super::mgda::shortest;
 use super::project::{orders, pcgrad};
 
-static SPEC: Spec = Spec {
+static SPEC: Method = Method {
     name: "flat_mtl",
     summary: "Sharpness-aware gradients of every task, aggregated beside the plain ones",
     source: "Phan et al., Improving MTL via Seeking Task-based Flat Regions; FS-MTL city2scape/train.py",
@@ -38,19 +37,7 @@ static SPEC: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["flat_mtl"]),
-};
-
-/// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&FlatMtl];
-
-struct FlatMtl;
-
-impl Method for FlatMtl {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         Box::new(Flat {
             inner: match values.word("inner") {
                 "mgda" => Inner::Mgda,
@@ -60,8 +47,11 @@ impl Method for FlatMtl {
             },
             rho: values.number("rho"),
         })
-    }
-}
+    },
+};
+
+/// The entries of this file.
+pub static METHODS: &[&Method] = &[&SPEC];
 
 /// What aggregates.
 #[derive(Debug, Clone, Copy)]

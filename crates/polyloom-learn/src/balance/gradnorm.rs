@@ -3,12 +3,12 @@
 use super::learned::{MOVES, RATE, moves};
 use super::losses::FLOOR;
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Weights, softmax, some,
+    Balancer, Golden, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Weights, softmax,
+    some,
 };
 use super::scalars::Scalars;
 
-static SPEC: Spec = Spec {
+static SPEC: Method = Method {
     name: "gradnorm",
     summary: "Longer gradients for tasks that learn slowly",
     source: "Chen et al., ICML 2018; LibMTL weighting/GradNorm.py",
@@ -28,19 +28,7 @@ static SPEC: Spec = Spec {
         RATE,
     ],
     golden: Golden::Cases(&["gradnorm"]),
-};
-
-/// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Gradnorm];
-
-struct Gradnorm;
-
-impl Method for Gradnorm {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Paced {
             alpha: values.number("alpha"),
             s: Scalars::new(tasks, 1.0, moves(values)),
@@ -48,8 +36,11 @@ impl Method for Gradnorm {
             sums: vec![0.0; tasks],
             counts: vec![0.0; tasks],
         })
-    }
-}
+    },
+};
+
+/// The entries of this file.
+pub static METHODS: &[&Method] = &[&SPEC];
 
 struct Paced {
     alpha: f64,

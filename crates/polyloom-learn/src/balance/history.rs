@@ -2,14 +2,14 @@
 
 use super::losses::FLOOR;
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Weights, softmax, some,
+    Balancer, Golden, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Weights, softmax,
+    some,
 };
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Dwa, &Stch];
+pub static METHODS: &[&Method] = &[&DWA, &STCH];
 
-static DWA: Spec = Spec {
+static DWA: Method = Method {
     name: "dwa",
     summary: "More weight for losses that fall slowly",
     source: "Liu, Johns, Davison, CVPR 2019; the windowed form: nash-mtl",
@@ -33,16 +33,7 @@ static DWA: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["dwa"]),
-};
-
-struct Dwa;
-
-impl Method for Dwa {
-    fn spec(&self) -> &'static Spec {
-        &DWA
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         let temperature = values.number("temperature");
         match values.maybe("window") {
             None => Box::new(ByEpochs {
@@ -56,8 +47,8 @@ impl Method for Dwa {
                 steps: 0.0,
             }),
         }
-    }
-}
+    },
+};
 
 /// Mean losses of epochs.
 #[derive(Debug, Clone)]
@@ -217,7 +208,7 @@ impl Balancer for ByWindow {
     }
 }
 
-static STCH: Spec = Spec {
+static STCH: Method = Method {
     name: "stch",
     summary: "Smooth Chebyshev scalarisation: mostly the loss that is worst beside where it stood",
     source: "Lin et al., ICML 2024; LibMTL weighting/STCH.py",
@@ -241,24 +232,15 @@ static STCH: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["stch"]),
-};
-
-struct Stch;
-
-impl Method for Stch {
-    fn spec(&self) -> &'static Spec {
-        &STCH
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Chebyshev {
             mu: values.number("mu"),
             warmup: values.number("warmup") as u64,
             means: Epochs::new(tasks),
             nadir: Vec::new(),
         })
-    }
-}
+    },
+};
 
 struct Chebyshev {
     mu: f64,

@@ -1,13 +1,13 @@
 //! Weights of losses with learned numbers: `uncertainty`, `famo`.
 
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Wants, Weights, softmax, some,
+    Balancer, Golden, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Values, Wants,
+    Weights, softmax, some,
 };
 use super::scalars::{Moves, Scalars};
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Uncertainty, &Famo];
+pub static METHODS: &[&Method] = &[&UNCERTAINTY, &FAMO];
 
 /// Adam or plain descent for learned weights.
 pub(super) const MOVES: Param = Param::shared(
@@ -32,7 +32,7 @@ pub(super) fn moves(values: &Values) -> Moves {
     }
 }
 
-static UNCERTAINTY: Spec = Spec {
+static UNCERTAINTY: Method = Method {
     name: "uncertainty",
     summary: "A learned log-variance for every task",
     source: "Kendall, Gal, Cipolla, CVPR 2018",
@@ -58,16 +58,7 @@ static UNCERTAINTY: Spec = Spec {
         RATE,
     ],
     golden: Golden::Cases(&["uncertainty"]),
-};
-
-struct Uncertainty;
-
-impl Method for Uncertainty {
-    fn spec(&self) -> &'static Spec {
-        &UNCERTAINTY
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         let begin = match values.word("form") {
             "nash" => 0.0,
             _ => -0.5,
@@ -77,8 +68,8 @@ impl Method for Uncertainty {
             s: Scalars::new(tasks, begin, moves(values)),
             rate: values.maybe("rate"),
         })
-    }
-}
+    },
+};
 
 struct LogVariances {
     s: Scalars,
@@ -110,7 +101,7 @@ impl Balancer for LogVariances {
     }
 }
 
-static FAMO: Spec = Spec {
+static FAMO: Method = Method {
     name: "famo",
     summary: "Equal relative progress of all losses",
     source: "Liu, Feng, Stone, Liu, NeurIPS 2023; Cranial-XIX/FAMO famo.py",
@@ -146,16 +137,7 @@ static FAMO: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["famo"]),
-};
-
-struct Famo;
-
-impl Method for Famo {
-    fn spec(&self) -> &'static Spec {
-        &FAMO
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         let decay = values.number("gamma");
         Box::new(Logits {
             w: Scalars::new(tasks, 0.0, Moves::Adam { decay }),
@@ -164,8 +146,8 @@ impl Method for Famo {
             next: values.flag("next_batch"),
             before: vec![f64::NAN; tasks],
         })
-    }
-}
+    },
+};
 
 struct Logits {
     w: Scalars,

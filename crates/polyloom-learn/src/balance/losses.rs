@@ -3,17 +3,16 @@
 use polyloom_core::rng::Stream;
 
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, Step, Unset, Unsolved, Values, Weights,
-    softmax,
+    Balancer, Golden, Kind, Looks, Method, Param, Step, Unset, Unsolved, Weights, softmax,
 };
 
 /// Losses count as at least this where their logarithm or inverse is taken.
 pub const FLOOR: f64 = 1e-8;
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Equal, &Gls, &ScaleInvariant, &Rlw];
+pub static METHODS: &[&Method] = &[&EQUAL, &GLS, &SCALE_INVARIANT, &RLW];
 
-static EQUAL: Spec = Spec {
+static EQUAL: Method = Method {
     name: "equal",
     summary: "All losses alike",
     source: "LibMTL weighting/EW.py (sum)",
@@ -29,23 +28,14 @@ static EQUAL: Spec = Spec {
         "Mean of the losses, or their sum.",
     )],
     golden: Golden::Cases(&["equal"]),
-};
-
-struct Equal;
-
-impl Method for Equal {
-    fn spec(&self) -> &'static Spec {
-        &EQUAL
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         let mean = values.word("reduction") == "mean";
         Box::new(Rule(move |step: &Step<'_>| {
             let n = step.losses.len();
             vec![if mean { 1.0 / n as f64 } else { 1.0 }; n]
         }))
-    }
-}
+    },
+};
 
 /// A rule without memory.
 struct Rule<F>(F);
@@ -56,7 +46,7 @@ impl<F: Fn(&Step<'_>) -> Vec<f64> + Send> Balancer for Rule<F> {
     }
 }
 
-static GLS: Spec = Spec {
+static GLS: Method = Method {
     name: "gls",
     summary: "Geometric mean of the losses",
     source: "Chennupati et al., CVPRW 2019",
@@ -67,19 +57,8 @@ static GLS: Spec = Spec {
     passes: "",
     params: &[],
     golden: Golden::Cases(&["gls"]),
+    begin: |_, _| Box::new(Rule(|step: &Step<'_>| gls(step.losses))),
 };
-
-struct Gls;
-
-impl Method for Gls {
-    fn spec(&self) -> &'static Spec {
-        &GLS
-    }
-
-    fn begin(&self, _: &Values, _: usize) -> Box<dyn Balancer> {
-        Box::new(Rule(|step: &Step<'_>| gls(step.losses)))
-    }
-}
 
 /// The derivative of the geometric mean by every loss.
 pub fn gls(losses: &[f64]) -> Vec<f64> {
@@ -89,7 +68,7 @@ pub fn gls(losses: &[f64]) -> Vec<f64> {
     floored.iter().map(|l| mean / (n * l)).collect()
 }
 
-static SCALE_INVARIANT: Spec = Spec {
+static SCALE_INVARIANT: Method = Method {
     name: "scale_invariant",
     summary: "Sum of the logarithms of the losses",
     source: "Navon et al., ICML 2022 (baseline SI); Samsung Labs MTL, optim/si (log1p)",
@@ -105,16 +84,7 @@ static SCALE_INVARIANT: Spec = Spec {
         "`log(1 + L)` in place of `log L`.",
     )],
     golden: Golden::Cases(&["scale_invariant"]),
-};
-
-struct ScaleInvariant;
-
-impl Method for ScaleInvariant {
-    fn spec(&self) -> &'static Spec {
-        &SCALE_INVARIANT
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         let plus = if values.flag("log1p") { 1.0 } else { 0.0 };
         Box::new(Rule(move |step: &Step<'_>| {
             step.losses
@@ -122,10 +92,10 @@ impl Method for ScaleInvariant {
                 .map(|l| 1.0 / (plus + l.max(FLOOR)))
                 .collect()
         }))
-    }
-}
+    },
+};
 
-static RLW: Spec = Spec {
+static RLW: Method = Method {
     name: "rlw",
     summary: "Random weights, new ones every step",
     source: "Lin et al., TMLR 2022",
@@ -136,23 +106,14 @@ static RLW: Spec = Spec {
     passes: "",
     params: &[],
     golden: Golden::Cases(&["rlw"]),
-};
-
-struct Rlw;
-
-impl Method for Rlw {
-    fn spec(&self) -> &'static Spec {
-        &RLW
-    }
-
-    fn begin(&self, _: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |_, _| {
         Box::new(Rule(|step: &Step<'_>| {
             let stream = Stream::new(step.at.seed, "balance rlw", step.at.step);
             let of = |t: &usize| f64::from(stream.normal(*t as u64));
             rlw(&step.tasks.iter().map(of).collect::<Vec<f64>>())
         }))
-    }
-}
+    },
+};
 
 /// Weights from standard normal numbers.
 pub fn rlw(normals: &[f64]) -> Vec<f64> {

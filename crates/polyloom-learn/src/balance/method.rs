@@ -18,9 +18,9 @@ pub enum Looks {
     Elements,
 }
 
-/// The contract of a method.
+/// A method: its contract and the maker of its balancers.
 #[derive(Debug)]
-pub struct Spec {
+pub struct Method {
     /// Registry name: the word of `[train.balance] method`.
     pub name: &'static str,
     /// One line.
@@ -41,14 +41,8 @@ pub struct Spec {
     pub params: &'static [Param],
     /// Its test vectors.
     pub golden: Golden,
-}
-
-/// A method: its contract and the maker of its balancers.
-pub trait Method: Sync {
-    /// The contract.
-    fn spec(&self) -> &'static Spec;
-    /// A balancer before the first step, for a number of tasks; `values` are checked and complete.
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer>;
+    /// Makes a balancer before the first step, for a number of tasks; the values are checked and complete.
+    pub begin: fn(&Values, usize) -> Box<dyn Balancer>,
 }
 
 /// A group of shared parameters: one tensor.

@@ -4,12 +4,11 @@ use polyloom_core::linalg::Matrix;
 
 use super::losses::FLOOR;
 use super::method::{
-    Balancer, Golden, Gram, Kind, Looks, Method, Param, Spec, Step, Unset, Unsolved, Values,
-    Weights,
+    Balancer, Golden, Gram, Kind, Looks, Method, Param, Step, Unset, Unsolved, Weights,
 };
 use super::qp::Program;
 
-static SPEC: Spec = Spec {
+static SPEC: Method = Method {
     name: "mgda",
     summary: "The shortest mean of the gradients: no loss rises along it",
     source: "Desideri 2012; Sener and Koltun, NeurIPS 2018",
@@ -30,27 +29,18 @@ static SPEC: Spec = Spec {
         "What gradients are divided by before.",
     )],
     golden: Golden::Cases(&["mgda"]),
-};
-
-/// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Mgda];
-
-struct Mgda;
-
-impl Method for Mgda {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         Box::new(Shortest(match values.word("normalise") {
             "l2" => Normalise::Length,
             "loss" => Normalise::Loss,
             "loss+" => Normalise::Both,
             _ => Normalise::Nothing,
         }))
-    }
-}
+    },
+};
+
+/// The entries of this file.
+pub static METHODS: &[&Method] = &[&SPEC];
 
 #[derive(Debug, Clone, Copy)]
 enum Normalise {

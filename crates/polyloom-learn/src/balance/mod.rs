@@ -21,14 +21,14 @@ mod properties;
 use polyloom::MergeError;
 
 pub use combine::{Balance, Combined, Counts, Given};
-pub use method::{At, Balancer, Method, Spec, State, Step, Unsolved, Wants};
+pub use method::{At, Balancer, Method, State, Step, Unsolved, Wants};
 
 /// Declares the method modules and the table of all methods, in the order of the reference page.
 macro_rules! methods {
     ($($name:ident),* $(,)?) => {
         $(pub mod $name;)*
         /// Modules of methods; each offers `METHODS`, the entries it adds.
-        static FAMILIES: &[&[&dyn Method]] = &[$($name::METHODS),*];
+        static FAMILIES: &[&[&Method]] = &[$($name::METHODS),*];
     };
 }
 
@@ -48,18 +48,18 @@ methods! {
 }
 
 /// All registered methods.
-pub fn methods() -> impl Iterator<Item = &'static dyn Method> {
+pub fn methods() -> impl Iterator<Item = &'static Method> {
     FAMILIES.iter().flat_map(|f| f.iter().copied())
 }
 
 /// A method by registry name.
-pub fn find(name: &str) -> Option<&'static dyn Method> {
-    methods().find(|m| m.spec().name == name)
+pub fn find(name: &str) -> Option<&'static Method> {
+    methods().find(|m| m.name == name)
 }
 
 /// The error for a name that is not registered.
 pub fn unknown(name: &str) -> MergeError {
-    let names: Vec<&str> = methods().map(|m| m.spec().name).collect();
+    let names: Vec<&str> = methods().map(|m| m.name).collect();
     let error = MergeError::plan(
         "unknown-method",
         format!(

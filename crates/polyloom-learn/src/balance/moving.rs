@@ -5,12 +5,12 @@ use rayon::prelude::*;
 use super::dots;
 use super::losses::FLOOR;
 use super::method::{
-    Balancer, Golden, Kind, Looks, Method, Param, Spec, State, Step, Unset, Unsolved, Values,
-    Weights, softmax, some,
+    Balancer, Golden, Kind, Looks, Method, Param, State, Step, Unset, Unsolved, Weights, softmax,
+    some,
 };
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Moco, &DbMtl, &Excess];
+pub static METHODS: &[&Method] = &[&MOCO, &DB_MTL, &EXCESS];
 
 /// Elements that one thread works on.
 const BLOCK: usize = 4096;
@@ -54,7 +54,7 @@ impl Rows {
     }
 }
 
-static MOCO: Spec = Spec {
+static MOCO: Method = Method {
     name: "moco",
     summary: "MGDA on gradients that are followed over the steps",
     source: "Fernando et al., ICLR 2023; LibMTL weighting/MoCo.py",
@@ -96,16 +96,7 @@ static MOCO: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["moco"]),
-};
-
-struct Moco;
-
-impl Method for Moco {
-    fn spec(&self) -> &'static Spec {
-        &MOCO
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         let fading = |a: &str, b: &str| (values.number(a), values.number(b));
         Box::new(Followed {
             beta: fading("beta", "beta_sigma"),
@@ -115,8 +106,8 @@ impl Method for Moco {
             lambda: vec![1.0 / tasks as f64; tasks],
             steps: 0.0,
         })
-    }
-}
+    },
+};
 
 struct Followed {
     beta: (f64, f64),
@@ -173,7 +164,7 @@ impl Balancer for Followed {
     }
 }
 
-static DB_MTL: Spec = Spec {
+static DB_MTL: Method = Method {
     name: "db_mtl",
     summary: "Logarithms of the losses, and gradients of one length",
     source: "Lin et al., arXiv 2308.12029",
@@ -197,24 +188,15 @@ static DB_MTL: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["db_mtl"]),
-};
-
-struct DbMtl;
-
-impl Method for DbMtl {
-    fn spec(&self) -> &'static Spec {
-        &DB_MTL
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(DualBalance {
             beta: values.number("beta"),
             fade: values.number("beta_sigma"),
             y: Rows::new(tasks),
             steps: 0.0,
         })
-    }
-}
+    },
+};
 
 struct DualBalance {
     beta: f64,
@@ -262,7 +244,7 @@ impl Balancer for DualBalance {
     }
 }
 
-static EXCESS: Spec = Spec {
+static EXCESS: Method = Method {
     name: "excess",
     summary: "More weight for tasks that are far above what they can reach",
     source: "He et al., ICML 2024; LibMTL weighting/ExcessMTL.py",
@@ -278,24 +260,15 @@ static EXCESS: Spec = Spec {
         "How fast the weights move.",
     )],
     golden: Golden::Cases(&["excess"]),
-};
-
-struct Excess;
-
-impl Method for Excess {
-    fn spec(&self) -> &'static Spec {
-        &EXCESS
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Excesses {
             step: values.number("step"),
             squares: Rows::new(tasks),
             first: vec![0.0; tasks],
             weights: vec![1.0; tasks],
         })
-    }
-}
+    },
+};
 
 struct Excesses {
     step: f64,

@@ -2,7 +2,7 @@
 
 use polyloom::reference::{kind, unset};
 
-use super::method::{Golden, Looks, Param, Spec};
+use super::method::{Golden, Looks, Method, Param};
 use super::methods;
 
 /// `docs/reference/balancers.md`.
@@ -15,7 +15,7 @@ pub fn balancers_page() -> String {
         | method | summary | looks at |\n|---|---|---|\n"
         .to_owned();
     for method in methods() {
-        let s = method.spec();
+        let s = method;
         let name = s.name;
         out += &format!(
             "| [{name}](#{name}) | {} | {} |\n",
@@ -25,7 +25,7 @@ pub fn balancers_page() -> String {
     }
     for method in methods() {
         out.push('\n');
-        out += &section(method.spec());
+        out += &section(method);
     }
     out
 }
@@ -38,32 +38,32 @@ fn looks(looks: Looks) -> &'static str {
     }
 }
 
-fn section(spec: &Spec) -> String {
+fn section(method: &Method) -> String {
     let mut out = format!(
         "## {}\n\n{}.\n\n{}\n\n",
-        spec.name, spec.summary, spec.formula
+        method.name, method.summary, method.formula
     );
-    let cost = match spec.looks {
+    let cost = match method.looks {
         Looks::Elements => ", and keeps a vector of the shared parameters for every task",
         _ => "",
     };
-    let passes = match spec.passes {
+    let passes = match method.passes {
         "" => String::new(),
         passes => format!("; {passes}"),
     };
-    out += &format!("- Looks at: {}{cost}{passes}\n", looks(spec.looks));
+    out += &format!("- Looks at: {}{cost}{passes}\n", looks(method.looks));
     out += &format!(
         "- Dependent gradients: {}\n- Source: {}\n",
-        spec.degenerate, spec.source
+        method.degenerate, method.source
     );
-    if !spec.differs.is_empty() {
-        out += &format!("- Differs: {}\n", spec.differs);
+    if !method.differs.is_empty() {
+        out += &format!("- Differs: {}\n", method.differs);
     }
-    out += &match spec.golden {
+    out += &match method.golden {
         Golden::Cases(cases) => format!("- Test vectors: {}\n", cases.join(", ")),
         Golden::None(reason) => format!("- Test vectors: none ({reason})\n"),
     };
-    if !spec.params.is_empty() {
+    if !method.params.is_empty() {
         out += "\n| parameter | value | default | meaning |\n|---|---|---|---|\n";
         let row = |p: &Param| {
             format!(
@@ -74,7 +74,7 @@ fn section(spec: &Spec) -> String {
                 p.doc
             )
         };
-        out.extend(spec.params.iter().map(row));
+        out.extend(method.params.iter().map(row));
     }
     out
 }

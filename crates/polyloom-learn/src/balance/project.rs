@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use polyloom_core::rng::Stream;
 
 use super::method::{
-    Balancer, Golden, Gram, Kind, Looks, Method, Param, Shared, Spec, State, Step, Unset, Unsolved,
-    Values, Weights,
+    Balancer, Golden, Gram, Kind, Looks, Method, Param, Shared, State, Step, Unset, Unsolved,
+    Weights,
 };
 
 /// The entries of this file.
-pub static METHODS: &[&dyn Method] = &[&Pcgrad, &Gradvac];
+pub static METHODS: &[&Method] = &[&PCGRAD, &GRADVAC];
 
-static PCGRAD: Spec = Spec {
+static PCGRAD: Method = Method {
     name: "pcgrad",
     summary: "What points against another task's gradient is taken away",
     source: "Yu et al., NeurIPS 2020",
@@ -39,22 +39,13 @@ static PCGRAD: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["pcgrad"]),
-};
-
-struct Pcgrad;
-
-impl Method for Pcgrad {
-    fn spec(&self) -> &'static Spec {
-        &PCGRAD
-    }
-
-    fn begin(&self, values: &Values, _: usize) -> Box<dyn Balancer> {
+    begin: |values, _| {
         Box::new(Surgery {
             with_self: values.flag("include_self"),
             mean: values.word("reduction") == "mean",
         })
-    }
-}
+    },
+};
 
 struct Surgery {
     with_self: bool,
@@ -105,7 +96,7 @@ pub fn pcgrad(gram: &Gram, orders: &[Vec<usize>]) -> Vec<f64> {
     sum
 }
 
-static GRADVAC: Spec = Spec {
+static GRADVAC: Method = Method {
     name: "gradvac",
     summary: "Gradients are turned toward each other up to a similarity that is remembered",
     source: "Wang et al., ICLR 2021; LibMTL weighting/GradVac.py",
@@ -133,16 +124,7 @@ static GRADVAC: Spec = Spec {
         ),
     ],
     golden: Golden::Cases(&["gradvac"]),
-};
-
-struct Gradvac;
-
-impl Method for Gradvac {
-    fn spec(&self) -> &'static Spec {
-        &GRADVAC
-    }
-
-    fn begin(&self, values: &Values, tasks: usize) -> Box<dyn Balancer> {
+    begin: |values, tasks| {
         Box::new(Vaccine {
             beta: values.number("beta"),
             group: match values.word("group") {
@@ -153,8 +135,8 @@ impl Method for Gradvac {
             tasks,
             rho: BTreeMap::new(),
         })
-    }
-}
+    },
+};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Group {

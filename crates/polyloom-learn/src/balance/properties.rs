@@ -52,7 +52,7 @@ fn step(
     };
     let mut out = vec![f32::NAN; PARAMETERS];
     let combined = b.combine(&given, &mut out);
-    assert!(out.iter().all(|x| x.is_finite()), "{}", b.spec.name);
+    assert!(out.iter().all(|x| x.is_finite()), "{}", b.method.name);
     (combined, out)
 }
 
@@ -67,7 +67,7 @@ fn close(name: &str, a: &[f32], b: &[f32]) {
 fn every_method_is_documented() {
     let mut names = std::collections::BTreeSet::new();
     for method in methods() {
-        let s = method.spec();
+        let s = method;
         assert!(names.insert(s.name), "{} comes twice", s.name);
         for text in [s.summary, s.source, s.formula, s.degenerate] {
             assert!(!text.is_empty(), "{}", s.name);
@@ -89,7 +89,7 @@ fn a_task_without_a_gradient_is_left_out() {
     let full = random(3, 1);
     let losses = [Some(0.5), Some(1.5), Some(0.7)];
     for method in methods() {
-        let name = method.spec().name;
+        let name = method.name;
         let mut with = vec![full[0].clone(), vec![0.0; PARAMETERS], full[2].clone()];
         let (mut a, mut b) = (begin(name, 3), begin(name, 3));
         let (zero, d) = step(&mut a, &with, &losses, 0);
@@ -111,7 +111,7 @@ fn the_order_of_tasks_does_not_count() {
     let g = random(3, 5);
     let losses = [Some(0.5), Some(1.5), Some(0.7)];
     for method in methods() {
-        let name = method.spec().name;
+        let name = method.name;
         // Random orders and weights are drawn by number of the task.
         if ["rlw", "pcgrad", "gradvac"].contains(&name) {
             continue;
@@ -198,7 +198,7 @@ fn without_an_answer_equal_weights_are_taken_and_counted() {
 fn a_state_goes_on_to_the_bit() {
     let losses = [Some(0.5), Some(1.5), Some(0.7)];
     for method in methods() {
-        let name = method.spec().name;
+        let name = method.name;
         let mut one = begin(name, 3);
         for number in 0..4 {
             step(&mut one, &random(3, number), &losses, number);
@@ -224,7 +224,7 @@ fn a_state_goes_on_to_the_bit() {
 fn threads_do_not_count() {
     let losses = [Some(0.5), Some(1.5), Some(0.7)];
     for method in methods() {
-        let name = method.spec().name;
+        let name = method.name;
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)

@@ -231,7 +231,7 @@ const MARGINAL: &str = "marginal entropy";
 /// given alike, 0 where every row is surely the same one. Sums in f64.
 ///
 /// # Errors
-/// Scores without rows or classes, or on another device than the CPU.
+/// Scores without rows or classes.
 pub fn marginal_entropy(scores: &Value) -> Result<Value> {
     let classes = width(scores, MARGINAL)?;
     let rows = scores.data().elem_count() / classes;

@@ -2,6 +2,7 @@
 
 use polyloom::evaluate::board::score::examples::Wanted;
 
+use super::objective::labelled;
 use crate::engine::{Value, tensor};
 use crate::error::{Error, Result};
 use crate::ops;
@@ -26,19 +27,10 @@ pub fn contrast(
     wanted: &[Option<&Wanted>],
     temperature: f32,
 ) -> Result<Option<(Value, usize)>> {
-    let at: Vec<u32> = (0u32..)
-        .zip(wanted)
-        .filter_map(|(i, w)| w.map(|_| i))
-        .collect();
-    if at.is_empty() {
+    let Some((vectors, known)) = labelled(vectors, wanted)? else {
         return Ok(None);
-    }
-    let known: Vec<&Wanted> = wanted.iter().flatten().copied().collect();
-    let width = vectors.dims().last().copied().unwrap_or(0) / 2;
-    let vectors = match at.len() == wanted.len() {
-        true => vectors.clone(),
-        false => ops::rows(vectors, &at)?,
     };
+    let width = vectors.dims().last().copied().unwrap_or(0) / 2;
     let first = ops::narrow(&vectors, 1, 0, width)?;
     let second = ops::narrow(&vectors, 1, width, width)?;
     let mut relevant = Vec::new();

@@ -19,18 +19,10 @@ pub fn loss(
     wanted: &[Option<&Wanted>],
     smoothing: f32,
 ) -> Result<Option<(Value, usize)>> {
-    let at: Vec<u32> = (0u32..)
-        .zip(wanted)
-        .filter_map(|(i, w)| w.map(|_| i))
-        .collect();
-    if at.is_empty() {
+    let Some((outputs, known)) = labelled(outputs, wanted)? else {
         return Ok(None);
-    }
-    let outputs = match at.len() == wanted.len() {
-        true => outputs.clone(),
-        false => ops::rows(outputs, &at)?,
     };
-    let n = at.len();
+    let n = known.len();
     let wrong = || {
         Error::shape(
             "loss",
@@ -40,7 +32,7 @@ pub fn loss(
             ),
         )
     };
-    let known = wanted.iter().flatten();
+    let known = known.into_iter();
     let value = match head.kind {
         HeadKind::Classification => {
             let classes = known.map(|w| match w {
@@ -77,6 +69,25 @@ pub fn loss(
         }
     };
     Ok(Some((value, n)))
+}
+
+/// The rows of outputs `[n, ..]` that say what is right, with what that is; `None` where none does.
+pub(super) fn labelled<'w>(
+    outputs: &Value,
+    wanted: &[Option<&'w Wanted>],
+) -> Result<Option<(Value, Vec<&'w Wanted>)>> {
+    let (at, known): (Vec<u32>, Vec<&Wanted>) = (0u32..)
+        .zip(wanted)
+        .filter_map(|(i, w)| w.map(|w| (i, w)))
+        .unzip();
+    if at.is_empty() {
+        return Ok(None);
+    }
+    let outputs = match at.len() == wanted.len() {
+        true => outputs.clone(),
+        false => ops::rows(outputs, &at)?,
+    };
+    Ok(Some((outputs, known)))
 }
 
 #[cfg(test)]

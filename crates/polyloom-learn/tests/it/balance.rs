@@ -101,8 +101,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn begin(method: &str, params: &Json, tasks: usize) -> Box<dyn Balancer> {
     let method = find(method).unwrap_or_else(|| panic!("no {method}"));
     let params = params.as_object().cloned().unwrap_or_else(Map::new);
-    let values = polyloom::merge::params::complete(method.spec().params, &params, false).unwrap();
-    method.begin(&values, tasks)
+    let values = polyloom::merge::params::complete(method.params, &params, false).unwrap();
+    (method.begin)(&values, tasks)
 }
 
 /// Methods whose one step is compared as it is: parameters, and what the vectors have beside the direction.

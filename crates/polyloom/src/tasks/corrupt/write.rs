@@ -133,7 +133,7 @@ fn kind(spec: &TaskSpec, name: &str, column: &Column) -> Result<Kind> {
     Ok(match column {
         Column::Bytes(_) => Kind::Bytes,
         Column::Text(_) => Kind::Text,
-        Column::Number(v) if v.iter().flatten().all(|x| x.fract() == 0.0) => Kind::Whole,
+        // The columns are settled by the first batch, and a later one may hold fractions.
         Column::Number(_) => Kind::Number,
         Column::Bool(_) | Column::Nested(_) => {
             let what = format!("column `{name}` is neither text nor numbers nor bytes");
