@@ -9,6 +9,7 @@ pub mod balance;
 pub mod compress;
 pub mod engine;
 pub mod error;
+pub mod forest;
 pub mod image;
 pub mod models;
 pub mod ops;

@@ -11,7 +11,7 @@ use polyloom_learn::balance::{At, Balancer, State, Step, Unsolved, find};
 use polyloom_learn::balance::{cagrad, gradnorm, project};
 use serde_json::{Map, Value as Json, json};
 
-mod case;
+pub mod case;
 mod peers;
 mod sequences;
 
@@ -404,7 +404,7 @@ fn folder() -> PathBuf {
 }
 
 /// All cases, with the family of their file.
-fn cases() -> Vec<(String, Case)> {
+pub fn cases() -> Vec<(String, Case)> {
     let root = folder();
     let text = std::fs::read_to_string(root.join("manifest.json")).unwrap();
     let manifest: Vec<Json> = serde_json::from_str(&text).unwrap();
@@ -436,7 +436,7 @@ fn golden_joint_weights() {
         let solve: fn(&Case) = match family.as_str() {
             "grads" => gradients,
             "seq" if sequences::known(&method) => sequences::solve,
-            // Layers, trees, optimisers and sampling are of other parts.
+            // Layers, trees (forest.rs), optimisers and sampling are of other parts.
             _ => {
                 *left.entry(method).or_insert(0) += 1;
                 continue;

@@ -7,6 +7,7 @@ mod clip;
 mod compress;
 mod differences;
 mod dropout;
+mod forest;
 mod fresh;
 mod hostile;
 mod models;

@@ -1,0 +1,344 @@
+//! Gradient boosting by Newton steps: one target, or several of any kinds in trees that they share.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::bins::Bins;
+use super::data::{Sample, Table, wrong};
+use super::fit::{Progress, Watch};
+use super::grow::{Grower, Grown};
+use super::growth::Growth;
+use super::histogram::{Curvature, Lanes, Statistics};
+use super::loss::Loss;
+use super::tree::Tree;
+use crate::error::{Error, Result};
+use polyloom_core::rng::Stream;
+
+/// Rows of a block: sums over rows are added up block by block.
+pub(super) const BLOCK: usize = 4096;
+
+/// How trees are added.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Boost {
+    /// Most trees.
+    pub rounds: usize,
+    /// What every tree is multiplied by, above 0, at most 1.
+    pub lr: f64,
+    /// Share of the rows that each tree is grown on, above 0, at most 1: every row is in or out by a draw of its own.
+    pub subsample: f64,
+    /// Ends after so many rounds without a lower loss on held-out rows, and keeps the trees up to the lowest; 0: never.
+    pub patience: usize,
+    /// Most bins of a column of numbers, 2 to 65,535; above 255 they take twice the memory.
+    pub bins: usize,
+    /// Trees.
+    pub growth: Growth,
+}
+
+impl Default for Boost {
+    fn default() -> Self {
+        Self {
+            rounds: 200,
+            lr: 0.1,
+            subsample: 1.0,
+            patience: 0,
+            bins: 255,
+            growth: Growth::default(),
+        }
+    }
+}
+
+impl Boost {
+    pub(super) fn check(&self) -> Result<()> {
+        share("lr", self.lr)?;
+        share("subsample", self.subsample)?;
+        self.growth.check()
+    }
+}
+
+/// Whether a parameter is above 0 and at most 1.
+pub(super) fn share(name: &str, value: f64) -> Result<()> {
+    match value > 0.0 && value <= 1.0 {
+        true => Ok(()),
+        false => Err(wrong(format!(
+            "`{name}` is {value}; it has to be above 0, at most 1"
+        ))),
+    }
+}
+
+/// A target of an ensemble.
+pub(super) struct Part {
+    pub loss: Loss,
+    /// Its first output.
+    pub at: usize,
+    /// Labels as they are learned; `NaN` is missing.
+    pub labels: Vec<f64>,
+    /// First scores.
+    pub start: Vec<f64>,
+}
+
+/// Rows with what is to be learned of them.
+pub(super) struct Rows<'a> {
+    pub table: &'a Table,
+    pub parts: Vec<Part>,
+}
+
+impl Rows<'_> {
+    /// The targets `which` of a sample; `start` says of each with what scores it begins and how labels become what is
+    /// learned.
+    pub fn parts(
+        sample: &Sample<'_>,
+        which: &[usize],
+        start: &[(Vec<f64>, f64, f64)],
+    ) -> Vec<Part> {
+        let mut at = 0;
+        let part = |(t, (scores, mean, scale)): (&usize, &(Vec<f64>, f64, f64))| {
+            let target = &sample.targets[*t];
+            let loss = Loss::of(target);
+            let label = |row: usize| target.label(row).map_or(f64::NAN, |y| (y - mean) / scale);
+            let part = Part {
+                loss,
+                at,
+                labels: (0..sample.table.rows).map(label).collect(),
+                start: scores.clone(),
+            };
+            at += loss.width();
+            part
+        };
+        which.iter().zip(start).map(part).collect()
+    }
+
+    fn width(&self) -> usize {
+        self.parts.iter().map(|p| p.loss.width()).sum()
+    }
+
+    /// First scores of all rows.
+    fn begin(&self) -> Vec<f64> {
+        let start: Vec<f64> = self.parts.iter().flat_map(|p| p.start.clone()).collect();
+        start.repeat(self.table.rows)
+    }
+
+    /// Rows with a label and a weight; `None`: all.
+    fn labelled(&self) -> Option<Vec<u32>> {
+        let known = |row: &u32| {
+            let row = *row as usize;
+            self.table.weight(row) > 0.0 && self.parts.iter().any(|p| !p.labels[row].is_nan())
+        };
+        let rows: Vec<u32> = (0..self.table.rows as u32).filter(known).collect();
+        (rows.len() < self.table.rows).then_some(rows)
+    }
+
+    /// What has to be kept of every row.
+    fn lanes(&self) -> Lanes {
+        let plain = |p: &Part| p.loss == Loss::Squared;
+        let whole = |p: &Part| !p.labels.iter().any(|y| y.is_nan());
+        let squared = self.parts.iter().all(plain);
+        // Of one target alone, rows without a label are left out.
+        let curvature = match squared && (self.parts.len() == 1 || self.parts.iter().all(whole)) {
+            true if self.table.weights.is_none() => Curvature::Ones,
+            true => Curvature::Shared,
+            false => Curvature::Each,
+        };
+        Lanes::new(self.width(), curvature)
+    }
+
+    /// Fills in gradients at the scores, and says the sum of the losses.
+    fn derive(&self, scores: &[f64], out: &mut Statistics) -> f64 {
+        let (lanes, width) = (out.lanes, self.width());
+        let block = |(b, out): (usize, &mut [f32])| {
+            let mut sum = 0.0;
+            for (i, out) in out.chunks_exact_mut(lanes.len).enumerate() {
+                let row = b * BLOCK + i;
+                sum += self.derive_row(row, &scores[row * width..][..width], lanes, out);
+            }
+            sum
+        };
+        let blocks = out.values.par_chunks_mut(BLOCK * lanes.len).enumerate();
+        blocks.map(block).collect::<Vec<f64>>().iter().sum()
+    }
+
+    fn derive_row(&self, row: usize, scores: &[f64], lanes: Lanes, out: &mut [f32]) -> f64 {
+        let weight = f64::from(self.table.weight(row));
+        let mut sum = 0.0;
+        for part in &self.parts {
+            let (label, n) = (part.labels[row], part.loss.width());
+            let (g, rest) = out.split_at_mut(lanes.outputs);
+            let g = &mut g[part.at..][..n];
+            let h = match lanes.curvature {
+                Curvature::Ones => None,
+                Curvature::Shared => Some(&mut rest[..1]),
+                Curvature::Each => Some(&mut rest[part.at..][..n]),
+            };
+            if label.is_nan() {
+                g.fill(0.0);
+                if let Some(h) = h {
+                    h.fill(0.0);
+                }
+            } else {
+                sum += part
+                    .loss
+                    .derive(label, &scores[part.at..][..n], weight, g, h);
+            }
+        }
+        sum
+    }
+
+    /// The mean loss of every target, added up.
+    fn loss(&self, scores: &[f64]) -> f64 {
+        let width = self.width();
+        let of = |part: &Part| {
+            let n = part.loss.width();
+            let block = |(b, scores): (usize, &[f64])| {
+                let (mut sum, mut all, mut unused) = (0.0, 0.0, vec![0f32; n]);
+                for (i, scores) in scores.chunks_exact(width).enumerate() {
+                    let row = b * BLOCK + i;
+                    let (label, weight) = (part.labels[row], f64::from(self.table.weight(row)));
+                    if !label.is_nan() {
+                        let scores = &scores[part.at..][..n];
+                        sum += part.loss.derive(label, scores, weight, &mut unused, None);
+                        all += weight;
+                    }
+                }
+                (sum, all)
+            };
+            let blocks = scores.par_chunks(BLOCK * width).enumerate().map(block);
+            let blocks: Vec<(f64, f64)> = blocks.collect();
+            let (sum, all) = blocks
+                .iter()
+                .fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+            if all > 0.0 { sum / all } else { 0.0 }
+        };
+        self.parts.iter().map(of).sum()
+    }
+}
+
+/// Rows that a draw keeps, of those given or of all; `None`: all.
+pub(super) fn drawn(
+    rows: Option<&[u32]>,
+    all: usize,
+    share: f64,
+    stream: Stream,
+    round: usize,
+) -> Option<Vec<u32>> {
+    if share >= 1.0 {
+        return rows.map(<[u32]>::to_vec);
+    }
+    let at = round as u64 * all as u64;
+    let kept = |row: &u32| f64::from(stream.uniform(at + u64::from(*row))) < share;
+    Some(match rows {
+        Some(rows) => rows.iter().copied().filter(kept).collect(),
+        None => (0..all as u32).filter(kept).collect(),
+    })
+}
+
+/// Adds a tree to the scores of all rows of a table.
+pub(super) fn apply(tree: &Tree, table: &Table, bins: &Bins, width: usize, scores: &mut [f64]) {
+    let categories = bins.categories();
+    let block = |(b, scores): (usize, &mut [f64])| {
+        for (i, scores) in scores.chunks_exact_mut(width).enumerate() {
+            let leaf = tree.leaf(table, &categories, b * BLOCK + i);
+            plus(scores, tree.value(leaf, width));
+        }
+    };
+    let blocks = scores.par_chunks_mut(BLOCK * width).enumerate();
+    blocks.for_each(block);
+}
+
+/// Hands out the rows that a tree was grown on, with the values of their leaves.
+pub(super) fn spread(
+    grower: &Grower<'_>,
+    grown: &Grown,
+    width: usize,
+    mut to: impl FnMut(usize, &[f32]),
+) {
+    for (leaf, range) in grown.leaves.iter().enumerate() {
+        let values = grown.tree.value(leaf, width);
+        let rows = &grower.rows()[range.clone()];
+        rows.iter().for_each(|row| to(*row as usize, values));
+    }
+}
+
+/// Adds the values of a leaf.
+pub(super) fn plus(scores: &mut [f64], values: &[f32]) {
+    scores
+        .iter_mut()
+        .zip(values)
+        .for_each(|(s, v)| *s += f64::from(*v));
+}
+
+/// An ensemble to be grown.
+pub(super) struct Job<'a> {
+    pub name: &'a str,
+    pub bins: &'a Bins,
+    pub rows: Rows<'a>,
+    pub held: Option<Rows<'a>>,
+    pub stream: Stream,
+}
+
+impl Job<'_> {
+    /// Grows the trees.
+    pub fn run(&self, boost: &Boost, watch: &mut Watch<'_>) -> Result<Vec<Tree>> {
+        let (rows, width) = (&self.rows, self.rows.width());
+        let labelled = rows.labelled();
+        let mut grower = Grower::new(self.bins, boost.growth);
+        let mut statistics = Statistics::new(rows.table.rows, rows.lanes());
+        let mut scores = rows.begin();
+        let mut held = self.held.as_ref().map(Rows::begin);
+        let (mut trees, mut best) = (Vec::new(), (f64::INFINITY, 0));
+        let weight = self.weight(labelled.as_deref());
+        for round in 0..boost.rounds {
+            let loss = rows.derive(&scores, &mut statistics) / weight;
+            let some = drawn(
+                labelled.as_deref(),
+                rows.table.rows,
+                boost.subsample,
+                self.stream,
+                round,
+            );
+            let grown = grower.grow(&statistics, some.as_deref(), boost.lr);
+            if boost.subsample < 1.0 {
+                apply(&grown.tree, rows.table, self.bins, width, &mut scores);
+            } else {
+                spread(&grower, &grown, width, |row, values| {
+                    plus(&mut scores[row * width..][..width], values);
+                });
+            }
+            let after = self.held.as_ref().zip(held.as_mut()).map(|(rows, scores)| {
+                apply(&grown.tree, rows.table, self.bins, width, scores);
+                rows.loss(scores)
+            });
+            trees.push(grown.tree);
+            let told = Progress {
+                part: self.name,
+                round: round + 1,
+                rounds: boost.rounds,
+                loss,
+                held: after,
+            };
+            if !watch(&told) {
+                return Err(Error::Ended);
+            }
+            if let Some(after) = after.filter(|_| boost.patience > 0) {
+                if after < best.0 {
+                    best = (after, trees.len());
+                } else if trees.len() - best.1 >= boost.patience {
+                    break;
+                }
+            }
+        }
+        if boost.patience > 0 && self.held.is_some() {
+            trees.truncate(best.1);
+        }
+        Ok(trees)
+    }
+
+    /// Weight of the rows that are learned from.
+    fn weight(&self, rows: Option<&[u32]>) -> f64 {
+        let weight = |row: u32| f64::from(self.rows.table.weight(row as usize));
+        let sum: f64 = match rows {
+            Some(rows) => rows.iter().map(|r| weight(*r)).sum(),
+            None => (0..self.rows.table.rows as u32).map(weight).sum(),
+        };
+        if sum > 0.0 { sum } else { 1.0 }
+    }
+}

@@ -1,0 +1,222 @@
+//! Sums of gradients by bin, and the best split that they show.
+//!
+//! A row has *lanes*: gradients of the outputs, hessians (none where all are 1, one, or one for each output), and a 1 that
+//! counts it; zeros fill up to 2 or a multiple of 4, so that a row is added to its bin by whole registers.
+
+use polyloom_core::wide;
+use rayon::prelude::*;
+
+use super::bins::Codes;
+
+/// How the second derivatives of the loss are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Curvature {
+    /// All are 1: a leaf is the mean of its gradients.
+    Ones,
+    /// One for all outputs of a row.
+    Shared,
+    /// One for each output of a row.
+    Each,
+}
+
+/// Where what stands in the lanes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lanes {
+    /// Outputs.
+    pub outputs: usize,
+    /// Second derivatives.
+    pub curvature: Curvature,
+    /// Lanes, with those that fill up.
+    pub len: usize,
+}
+
+impl Lanes {
+    /// The lanes of so many outputs.
+    #[must_use]
+    pub fn new(outputs: usize, curvature: Curvature) -> Self {
+        let used = outputs
+            + match curvature {
+                Curvature::Ones => 1,
+                Curvature::Shared => 2,
+                Curvature::Each => outputs + 1,
+            };
+        let len = if used <= 2 {
+            2
+        } else {
+            used.next_multiple_of(4)
+        };
+        Self {
+            outputs,
+            curvature,
+            len,
+        }
+    }
+
+    /// The lane of the hessian of an output.
+    #[must_use]
+    pub fn hessian(&self, output: usize) -> usize {
+        match self.curvature {
+            Curvature::Each => self.outputs + output,
+            _ => self.outputs,
+        }
+    }
+
+    /// Hessians that are kept.
+    #[must_use]
+    pub fn hessians(&self) -> usize {
+        match self.curvature {
+            Curvature::Each => self.outputs,
+            _ => 1,
+        }
+    }
+
+    /// The lane that counts.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self.curvature {
+            Curvature::Ones => self.outputs,
+            Curvature::Shared => self.outputs + 1,
+            Curvature::Each => 2 * self.outputs,
+        }
+    }
+}
+
+/// Negative gradients, hessians and counts of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statistics {
+    /// What stands where.
+    pub lanes: Lanes,
+    /// Rows x lanes.
+    pub values: Vec<f32>,
+}
+
+impl Statistics {
+    /// Zeros, with every row counted.
+    #[must_use]
+    pub fn new(rows: usize, lanes: Lanes) -> Self {
+        let mut values = vec![0.0; rows * lanes.len];
+        values
+            .chunks_exact_mut(lanes.len)
+            .for_each(|row| row[lanes.count()] = 1.0);
+        Self { lanes, values }
+    }
+
+    /// The lanes of some rows, one after the other.
+    pub(super) fn gather(&self, rows: &[u32], out: &mut Vec<f32>) {
+        const BLOCK: usize = 4096;
+        let n = self.lanes.len;
+        out.resize(rows.len() * n, 0.0);
+        let copy = |(out, rows): (&mut [f32], &[u32])| {
+            for (out, row) in out.chunks_exact_mut(n).zip(rows) {
+                out.copy_from_slice(&self.values[*row as usize * n..][..n]);
+            }
+        };
+        if rows.len() <= 2 * BLOCK {
+            return copy((out, rows));
+        }
+        out.par_chunks_mut(BLOCK * n)
+            .zip(rows.par_chunks(BLOCK))
+            .for_each(copy);
+    }
+}
+
+/// Rows of a node, with their lanes.
+#[derive(Clone, Copy)]
+pub struct Gathered<'a> {
+    /// Their numbers; `None`: all rows of the table in order.
+    pub rows: Option<&'a [u32]>,
+    /// Their lanes.
+    pub values: &'a [f32],
+}
+
+/// Adds rows to the bins of a column, in the order of the rows.
+pub(super) fn add(bins: &mut [f64], lanes: usize, codes: &Codes, node: Gathered<'_>) {
+    match codes {
+        Codes::Narrow(codes) => add_coded(bins, lanes, codes, node),
+        Codes::Wide(codes) => add_coded(bins, lanes, codes, node),
+    }
+}
+
+fn add_coded<C: Copy + Into<usize>>(
+    bins: &mut [f64],
+    lanes: usize,
+    codes: &[C],
+    node: Gathered<'_>,
+) {
+    match lanes {
+        2 => add_lanes::<2, C>(bins, codes, node),
+        4 => add_lanes::<4, C>(bins, codes, node),
+        8 => add_lanes::<8, C>(bins, codes, node),
+        12 => add_lanes::<12, C>(bins, codes, node),
+        16 => add_lanes::<16, C>(bins, codes, node),
+        _ => add_quads(bins, lanes / 4, codes, node),
+    }
+}
+
+fn add_lanes<const L: usize, C: Copy + Into<usize>>(
+    bins: &mut [f64],
+    codes: &[C],
+    node: Gathered<'_>,
+) {
+    let bins = bins.as_chunks_mut::<L>().0;
+    let values = node.values.as_chunks::<L>().0;
+    wide(
+        #[inline(always)]
+        || {
+            let mut one = |code: C, row: &[f32; L]| {
+                let bin = &mut bins[code.into()];
+                for l in 0..L {
+                    bin[l] += f64::from(row[l]);
+                }
+            };
+            match node.rows {
+                Some(rows) => {
+                    for (row, value) in rows.iter().zip(values) {
+                        one(codes[*row as usize], value);
+                    }
+                }
+                None => {
+                    for (code, value) in codes.iter().zip(values) {
+                        one(*code, value);
+                    }
+                }
+            }
+        },
+    );
+}
+
+fn add_quads<C: Copy + Into<usize>>(
+    bins: &mut [f64],
+    quads: usize,
+    codes: &[C],
+    node: Gathered<'_>,
+) {
+    let bins = bins.as_chunks_mut::<4>().0;
+    let values = node.values.as_chunks::<4>().0;
+    wide(
+        #[inline(always)]
+        || {
+            for (i, value) in values.chunks_exact(quads).enumerate() {
+                let row = node.rows.map_or(i, |rows| rows[i] as usize);
+                let at: usize = codes[row].into();
+                for (bin, value) in bins[at * quads..][..quads].iter_mut().zip(value) {
+                    for l in 0..4 {
+                        bin[l] += f64::from(value[l]);
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// Turns the bins of a parent into those of a child, given the other child's.
+pub(super) fn subtract(parent: &mut [f64], child: &[f64]) {
+    wide(
+        #[inline(always)]
+        || {
+            for (p, c) in parent.iter_mut().zip(child) {
+                *p -= c;
+            }
+        },
+    );
+}

@@ -1,0 +1,323 @@
+//! The best split of a node by a column, from its sums by bin.
+
+use polyloom_core::wide;
+
+use super::bins::Cuts;
+use super::growth::Growth;
+use super::histogram::Lanes;
+use super::tree::SET;
+
+/// Bins that are weighed at once.
+const BLOCK: usize = 64;
+
+/// Gains that are smaller than this share of what they are the difference of are rounding.
+const ROUNDING: f64 = 1e-12;
+
+/// Which rows go left.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Left {
+    /// Bins up to `last`; `next` is the first on the right that has rows, if there is one.
+    UpTo {
+        /// The last bin.
+        last: usize,
+        /// The bin after the gap.
+        next: Option<usize>,
+    },
+    /// Bins of categories.
+    Set([u64; SET]),
+}
+
+/// A split of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    /// The column.
+    pub column: usize,
+    /// By how much it lowers the loss.
+    pub gain: f64,
+    /// Which bins go left.
+    pub left: Left,
+    /// Whether rows without a value go left.
+    pub missing_left: bool,
+    /// Sums of the lanes on the left side.
+    pub sums: Vec<f64>,
+}
+
+/// What a split of a node is weighed by.
+#[derive(Clone, Copy)]
+pub(super) struct Scan<'a> {
+    pub growth: &'a Growth,
+    pub lanes: Lanes,
+    /// Sums of the lanes over the node.
+    pub total: &'a [f64],
+    /// What the node scores unsplit.
+    pub score: f64,
+}
+
+/// Where a run over ordered bins found its best cut.
+struct Cut {
+    gain: f64,
+    /// The last ordered bin on the left.
+    last: usize,
+    missing_left: bool,
+}
+
+/// `sum_k G_k^2 / (H_k + l2)`.
+pub(super) fn score(sums: &[f64], lanes: Lanes, l2: f64) -> f64 {
+    (0..lanes.outputs)
+        .map(|k| part(sums[k], sums[lanes.hessian(k)] + l2))
+        .sum()
+}
+
+#[inline(always)]
+fn part(g: f64, h: f64) -> f64 {
+    // Differences of sums may leave a hessian of nothing a rounding below 0.
+    if h > 1e-12 { g * g / h } else { 0.0 }
+}
+
+impl Scan<'_> {
+    /// The best split of a column whose bins, the missing one last, are `bins`.
+    pub fn best(&self, column: usize, cuts: &Cuts, bins: &[f64]) -> Option<Split> {
+        match cuts {
+            Cuts::Number(_) => {
+                let cut = self.ordered(bins)?;
+                let sums = self.left(bins, &cut);
+                Some(Split {
+                    column,
+                    gain: cut.gain,
+                    left: Left::UpTo {
+                        last: cut.last,
+                        next: self.next(bins, cut.last),
+                    },
+                    missing_left: self.default(bins, &cut, &sums),
+                    sums,
+                })
+            }
+            Cuts::Category(_) => self.categories(column, bins),
+        }
+    }
+
+    /// Categories ordered by their mean gradient, output by output; the best cut of all the orders.
+    fn categories(&self, column: usize, bins: &[f64]) -> Option<Split> {
+        let n = self.lanes.len;
+        let (known, missing) = bins.split_at(bins.len() - n);
+        let of = |bin: usize| &known[bin * n..][..n];
+        let count = self.lanes.count();
+        let mut order: Vec<usize> = (0..known.len() / n)
+            .filter(|b| of(*b)[count] > 0.5)
+            .collect();
+        let mut best: Option<Split> = None;
+        for k in 0..self.lanes.outputs {
+            let h = self.lanes.hessian(k);
+            let mean = |b: &usize| {
+                let weight = of(*b)[h] + self.growth.category_smoothing;
+                if weight > 0.0 {
+                    of(*b)[k] / weight
+                } else {
+                    0.0
+                }
+            };
+            order.sort_by(|a, b| mean(a).total_cmp(&mean(b)).then(a.cmp(b)));
+            let mut sorted: Vec<f64> = order.iter().flat_map(|b| of(*b)).copied().collect();
+            sorted.extend_from_slice(missing);
+            let Some(cut) = self.ordered(&sorted) else {
+                continue;
+            };
+            if best.as_ref().is_some_and(|b| b.gain >= cut.gain) {
+                continue;
+            }
+            let sums = self.left(&sorted, &cut);
+            let missing_left = self.default(&sorted, &cut, &sums);
+            let mut set = [0u64; SET];
+            let mut put = |b: usize| set[b / 64] |= 1 << (b % 64);
+            order[..=cut.last].iter().for_each(|b| put(*b));
+            // Categories that the node does not have go where the missing go.
+            if missing_left {
+                (0..known.len() / n)
+                    .filter(|b| of(*b)[count] < 0.5)
+                    .for_each(put);
+            }
+            best = Some(Split {
+                column,
+                gain: cut.gain,
+                left: Left::Set(set),
+                missing_left,
+                sums,
+            });
+        }
+        best
+    }
+
+    /// The best cut of bins in their order; the lowest of equals, missing rows rather right than left.
+    fn ordered(&self, bins: &[f64]) -> Option<Cut> {
+        let n = self.lanes.len;
+        let known = bins.len() / n - 1;
+        let missing = &bins[known * n..];
+        let there = missing[self.lanes.count()] > 0.5;
+        // With missing rows on the right, all known ones may go left.
+        let right = if there {
+            known
+        } else {
+            known.saturating_sub(1)
+        };
+        let mut best = self.run(&bins[..right * n], None);
+        if there {
+            let left = &bins[..known.saturating_sub(1) * n];
+            let other = self.run(left, Some(missing));
+            let gain = |c: &Option<(f64, usize)>| c.map_or(f64::NEG_INFINITY, |c| c.0);
+            if gain(&other) > gain(&best) {
+                return other.map(|(gain, last)| Cut {
+                    gain,
+                    last,
+                    missing_left: true,
+                });
+            }
+        }
+        best.take().map(|(gain, last)| Cut {
+            gain,
+            last,
+            missing_left: false,
+        })
+    }
+
+    /// The best gain of cuts after each of the bins, with where it is.
+    fn run(&self, bins: &[f64], missing: Option<&[f64]>) -> Option<(f64, usize)> {
+        let n = self.lanes.len;
+        let mut running = vec![0f64; n];
+        if let Some(missing) = missing {
+            running.copy_from_slice(missing);
+        }
+        let mut best: Option<(f64, usize)> = None;
+        let mut block = Block::default();
+        for (at, bins) in bins.chunks(BLOCK * n).enumerate() {
+            let found = wide(
+                #[inline(always)]
+                || block.weigh(self, bins, &mut running),
+            );
+            if let Some((score, i)) = found {
+                let gain = score - self.score;
+                let enough = gain > self.growth.min_gain && gain > ROUNDING * score;
+                if enough && best.is_none_or(|b| gain > b.0) {
+                    best = Some((gain, at * BLOCK + i));
+                }
+            }
+        }
+        best
+    }
+
+    /// The first bin after `last` that has rows.
+    fn next(&self, bins: &[f64], last: usize) -> Option<usize> {
+        let (n, count) = (self.lanes.len, self.lanes.count());
+        let known = bins.len() / n - 1;
+        (last + 1..known).find(|b| bins[b * n + count] > 0.5)
+    }
+
+    /// Sums of the left side.
+    fn left(&self, bins: &[f64], cut: &Cut) -> Vec<f64> {
+        let n = self.lanes.len;
+        let known = bins.len() - n;
+        let mut sums = vec![0f64; n];
+        let mut plus = |bin: &[f64]| sums.iter_mut().zip(bin).for_each(|(s, b)| *s += b);
+        if cut.missing_left {
+            plus(&bins[known..]);
+        }
+        bins[..(cut.last + 1) * n].chunks_exact(n).for_each(plus);
+        sums
+    }
+
+    /// Where missing rows go; the larger side where the node has none.
+    fn default(&self, bins: &[f64], cut: &Cut, left: &[f64]) -> bool {
+        let count = self.lanes.count();
+        let known = bins.len() - self.lanes.len;
+        if bins[known + count] > 0.5 {
+            cut.missing_left
+        } else {
+            2.0 * left[count] >= self.total[count]
+        }
+    }
+}
+
+/// Columns of a block of bins, kept for the next.
+struct Block {
+    gradient: [f64; BLOCK],
+    hessian: [f64; BLOCK],
+    weight: [f64; BLOCK],
+    scores: [f64; BLOCK],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            gradient: [0.0; BLOCK],
+            hessian: [0.0; BLOCK],
+            weight: [0.0; BLOCK],
+            scores: [0.0; BLOCK],
+        }
+    }
+}
+
+/// Running sums of one lane over bins.
+#[inline(always)]
+fn prefix(out: &mut [f64; BLOCK], bins: &[f64], lanes: usize, lane: usize, running: &mut f64) {
+    for (out, bin) in out.iter_mut().zip(bins.chunks_exact(lanes)) {
+        *running += bin[lane];
+        *out = *running;
+    }
+}
+
+impl Block {
+    /// The best score of a cut after each of at most [`BLOCK`] bins; `running` holds the sums before them.
+    #[inline(always)]
+    fn weigh(
+        &mut self,
+        scan: &Scan<'_>,
+        bins: &[f64],
+        running: &mut [f64],
+    ) -> Option<(f64, usize)> {
+        let (lanes, growth, l2) = (scan.lanes, scan.growth, scan.growth.l2);
+        let n = bins.len() / lanes.len;
+        self.scores = [0.0; BLOCK];
+        let mut weights = 0.0;
+        for k in 0..lanes.outputs {
+            prefix(&mut self.gradient, bins, lanes.len, k, &mut running[k]);
+            let h = lanes.hessian(k);
+            if k < lanes.hessians() {
+                prefix(&mut self.hessian, bins, lanes.len, h, &mut running[h]);
+                weights += scan.total[h];
+                for i in 0..BLOCK {
+                    let before = if k == 0 { 0.0 } else { self.weight[i] };
+                    self.weight[i] = before + self.hessian[i];
+                }
+            }
+            let (g_all, h_all) = (scan.total[k], scan.total[h]);
+            for i in 0..BLOCK {
+                let (g, h) = (self.gradient[i], self.hessian[i]);
+                self.scores[i] += part(g, h + l2) + part(g_all - g, h_all - h + l2);
+            }
+        }
+        let count = lanes.count();
+        if count != lanes.hessian(0) {
+            prefix(
+                &mut self.gradient,
+                bins,
+                lanes.len,
+                count,
+                &mut running[count],
+            );
+        } else {
+            self.gradient = self.hessian;
+        }
+        let (rows, all) = (growth.min_rows.max(1) as f64 - 0.5, scan.total[count]);
+        let mut best: Option<(f64, usize)> = None;
+        for i in 0..n {
+            let (left, h) = (self.gradient[i], self.weight[i]);
+            let fits = left > rows
+                && all - left > rows
+                && h >= growth.min_hessian
+                && weights - h >= growth.min_hessian;
+            if fits && best.is_none_or(|b| self.scores[i] > b.0) {
+                best = Some((self.scores[i], i));
+            }
+        }
+        best
+    }
+}
