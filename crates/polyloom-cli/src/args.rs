@@ -139,7 +139,7 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// Print the reference page of all merge methods, metrics or balancers, generated from the registry
+    /// Print the reference page of all merge methods, metrics, balancers or architectures, generated from the registry
     #[command(hide = true)]
     Reference {
         /// Which page
@@ -157,6 +157,8 @@ pub enum ReferencePage {
     Metrics,
     /// Methods of [train.balance]
     Balancers,
+    /// Models over the rows of a table
+    Architectures,
 }
 
 /// How an output folder is written; the same on every writing command.

@@ -96,6 +96,9 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
                 ReferencePage::Methods => polyloom::reference::methods_page(),
                 ReferencePage::Metrics => polyloom::evaluate::metric::page::metrics_page(),
                 ReferencePage::Balancers => polyloom_learn::balance::page::balancers_page(),
+                ReferencePage::Architectures => {
+                    polyloom_learn::models::table::page::architectures_page()
+                }
             };
             ui.answer(text.trim_end());
             Ok(ExitCode::SUCCESS)

@@ -8,6 +8,8 @@
 
 pub mod activation;
 pub mod attention;
+pub mod batch_norm;
+pub mod blend;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::bert::{self, Bert};
 use super::decoder::{self, Decoder};
 use super::mlp::{self, Mlp};
+use super::table::{self, Init, TableModel};
 use super::vit::{self, Vit};
 use crate::error::{Error, Result};
 
@@ -32,6 +33,8 @@ const MOST: usize = 1 << 32;
 /// - `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`: `N(0, initializer_range²)` for matrices and the table, biases 0,
 ///   norms 1 (of Gemma 0, which it adds to 1), with an output layer of its own where `tie_word_embeddings` is false (what
 ///   Gemma's is not, where nothing is said).
+/// - `polyloom-table`: He uniform for layers that an activation follows, Xavier uniform for gates and other linear layers,
+///   biases 0, norms 1, embeddings `N(0, 0.01²)`; what an architecture begins otherwise, its page says.
 ///
 /// # Errors
 /// A `model_type` that is none of these, sizes that the architecture does not have or that fill every memory.
@@ -56,6 +59,10 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
             let c: mlp::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
             made.mlp(&Mlp::new(c)?)?;
         }
+        table::MODEL_TYPE => {
+            let c: table::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
+            made.table(&TableModel::new(c)?)?;
+        }
         "bert" => {
             let c: bert::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
             let types = config["type_vocab_size"].as_u64().unwrap_or(2) as usize;
@@ -71,8 +78,9 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
         other => {
             return Err(Error::Config {
                 what: format!(
-                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}",
-                    mlp::MODEL_TYPE
+                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}, {}",
+                    mlp::MODEL_TYPE,
+                    table::MODEL_TYPE
                 ),
             });
         }
@@ -176,6 +184,29 @@ impl Made {
                 self.norm(&format!("norms.{layer}"), width)?;
             }
             inputs = width;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, model: &TableModel) -> Result<()> {
+        for tensor in model.tensors().iter() {
+            let (name, shape) = (tensor.name.as_str(), tensor.shape.as_slice());
+            match tensor.init {
+                Init::Uniform(bound) => self.uniform(name, shape, bound)?,
+                Init::Normal(deviation) => self.normal(name, shape, deviation)?,
+                Init::Constant(value) => self.constant(name, shape, value)?,
+                Init::Diagonal(on, off) => {
+                    let (rows, columns) = (shape[0].max(1), shape[1].max(1));
+                    let each = (columns / rows).max(1);
+                    self.tensor(name, shape, |_, i| {
+                        let i = i as usize;
+                        match i % columns / each == i / columns {
+                            true => on,
+                            false => off,
+                        }
+                    })?;
+                }
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::{Point, Source};
+use super::{Point, Source, place_of};
 use crate::engine::{Tensor, Value, slice, tensor};
 use crate::error::{Error, In, Result};
 use crate::ops;
@@ -32,13 +32,6 @@ pub struct Lora<'a> {
     pub dropout: f32,
 }
 
-/// A number of a name, for seeds.
-fn key(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3)
-    })
-}
-
 impl Source for Lora<'_> {
     fn find(&self, name: &str) -> Result<Option<Value>> {
         self.base.find(name)
@@ -49,7 +42,7 @@ impl Source for Lora<'_> {
             return self.base.linear(name, x);
         };
         let dropped = match self.base.dropout() {
-            Some(seed) => ops::dropout(x, self.dropout, seed ^ key(name))?,
+            Some(seed) => ops::dropout(x, self.dropout, seed ^ place_of(name))?,
             None => x.clone(),
         };
         let low = ops::scale(

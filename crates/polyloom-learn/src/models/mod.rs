@@ -18,10 +18,11 @@ pub mod sentence;
 mod source;
 pub mod streams;
 pub mod t5;
+pub mod table;
 mod tokens;
 pub mod vit;
 pub mod voices;
 
-pub(crate) use source::heads_of;
 pub use source::{LayerParts, Plain, Point, Source, Trained};
+pub(crate) use source::{heads_of, place_of};
 pub use tokens::{Batch, Tokens, mean_weights};

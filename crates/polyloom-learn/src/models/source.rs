@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::engine::{Parameters, Tensor, Value};
-use crate::error::{Error, Result};
-use crate::ops::{self, Attend, Norm};
+use crate::engine::{Parameters, Tensor, Value, slice};
+use crate::error::{Error, In, Result};
+use crate::ops::{self, Attend, Moments, Norm};
 
 /// A place in a model where an adapter may change what flows by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +58,52 @@ pub trait Source {
         ops::norm(x, &w, Some(&b), Norm::layer(eps))
     }
 
+    /// The batch norm `name.weight`, `name.bias` of the columns of an input: over the batch where [`Source::batch_statistics`]
+    /// says so, else by `name.running_mean` and `name.running_var`. Over a batch it tells [`Source::note`] their new values,
+    /// `0.9` of what they were and `0.1` of what the batch has (variances over one row less: PyTorch's rule and momentum).
+    ///
+    /// # Errors
+    /// No such tensors, shapes that do not fit, one row alone as a batch.
+    fn batch_norm(&self, name: &str, x: &Value, eps: f32) -> Result<Value> {
+        let tensor = |part: &str| self.tensor(&format!("{name}.{part}"));
+        let (w, b) = (tensor("weight")?, tensor("bias")?);
+        let of = |part: &str| -> Result<Vec<f32>> {
+            let running = tensor(part)?.data().contiguous().during("batch norm")?;
+            Ok(slice(&running)?.to_vec())
+        };
+        let running = Moments {
+            mean: of("running_mean")?,
+            variance: of("running_var")?,
+        };
+        if !self.batch_statistics() {
+            return Ok(ops::batch_norm(x, &w, &b, Some(running), eps)?.0);
+        }
+        let (y, found) = ops::batch_norm(x, &w, &b, None, eps)?;
+        if let Some(found) = found {
+            let rows = x.data().elem_count() / found.mean.len().max(1);
+            let more = rows as f32 / (rows as f32 - 1.0).max(1.0);
+            for (part, old, new, factor) in [
+                ("running_mean", running.mean, found.mean, 1.0),
+                ("running_var", running.variance, found.variance, more),
+            ] {
+                let both = old.iter().zip(new);
+                let moved = both.map(|(o, n)| (1.0 - MOMENTUM) * o + MOMENTUM * factor * n);
+                self.note(&format!("{name}.{part}"), moved.collect());
+            }
+        }
+        Ok(y)
+    }
+
+    /// Whether batch norms take the statistics of the batch: in training, by a source that keeps what [`Source::note`] says.
+    fn batch_statistics(&self) -> bool {
+        false
+    }
+
+    /// Is told what a tensor that is no parameter should be after this pass: running statistics.
+    fn note(&self, name: &str, values: Vec<f32>) {
+        let _ = (name, values);
+    }
+
     /// The dropout of a place of the model (every place draws on its own); the same value outside of training.
     ///
     /// # Errors
@@ -94,6 +140,16 @@ pub trait Source {
     fn dropout(&self) -> Option<u64> {
         None
     }
+}
+
+/// The share of a batch in running statistics.
+const MOMENTUM: f32 = 0.1;
+
+/// A number of a name, for seeds: FNV-1a.
+pub(crate) fn place_of(name: &str) -> u64 {
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3)
+    })
 }
 
 /// Names of the linear layers of a layer, without `.weight` and `.bias`.

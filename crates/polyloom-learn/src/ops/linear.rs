@@ -112,6 +112,154 @@ impl Op for Linear {
     }
 }
 
+const GROUPED: &str = "grouped linear";
+
+/// Several linear layers side by side, each on its own part of the input: part `g` of the output `[rows, groups * out]` is
+/// `x_g W_gᵀ + b_g`, of `x [rows, groups * in]`, `W [groups * out, in]` and `b [groups * out]`, where
+/// there is one.
+///
+/// # Errors
+/// Shapes that do not fit together, no rows.
+pub fn grouped_linear(
+    x: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    groups: usize,
+) -> Result<Value> {
+    let fits = match (x.dims(), weight.dims()) {
+        (&[rows, wide], &[out, input]) => {
+            groups > 0
+                && rows > 0
+                && input.checked_mul(groups) == Some(wide)
+                && bias.is_none_or(|b| b.dims() == [out])
+                && out.is_multiple_of(groups)
+        }
+        _ => false,
+    };
+    if !fits {
+        return Err(Error::shape(
+            GROUPED,
+            format!(
+                "input {:?}, weight {:?}, bias {:?} in {groups} groups",
+                x.dims(),
+                weight.dims(),
+                bias.map(Value::dims)
+            ),
+        ));
+    }
+    let sizes = Grouped {
+        groups,
+        rows: x.dims()[0],
+        input: weight.dims()[1],
+        out: weight.dims()[0] / groups,
+    };
+    let inputs: Vec<&Value> = [Some(x), Some(weight), bias]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !cpu(&inputs) {
+        return compose(GROUPED, &inputs, move |t| sizes.composed(t));
+    }
+    let (xs, ws) = (dense(x.data(), GROUPED)?, dense(weight.data(), GROUPED)?);
+    let (xs, ws) = (slice(&xs)?, slice(&ws)?);
+    let wide = groups * sizes.out;
+    let mut y = match bias {
+        Some(bias) => slice(&dense(bias.data(), GROUPED)?)?.repeat(sizes.rows),
+        None => vec![0f32; sizes.rows * wide],
+    };
+    for g in 0..groups {
+        let to = ViewMut::strided(&mut y[g * sizes.out..], sizes.rows, sizes.out, wide);
+        let (a, w) = (sizes.part(&xs, g, sizes.input), sizes.weight(&ws, g));
+        matmul(to, bias.is_some(), 1.0, a, w.t(), Threads::All);
+    }
+    Ok(Value::made(tensor(y, (sizes.rows, wide))?, sizes, &inputs))
+}
+
+#[derive(Clone, Copy)]
+struct Grouped {
+    groups: usize,
+    rows: usize,
+    input: usize,
+    out: usize,
+}
+
+impl Grouped {
+    /// The columns of a group.
+    fn part<'a>(&self, x: &'a [f32], group: usize, width: usize) -> View<'a> {
+        View::strided(&x[group * width..], self.rows, width, self.groups * width)
+    }
+
+    fn weight<'a>(&self, w: &'a [f32], group: usize) -> View<'a> {
+        let size = self.out * self.input;
+        View::new(&w[group * size..][..size], self.out, self.input)
+    }
+
+    /// The same by candle's operations.
+    fn composed(&self, t: &[Tensor]) -> candle_core::Result<Tensor> {
+        let parts = |t: &Tensor| {
+            t.reshape((self.rows, self.groups, self.input))?
+                .transpose(0, 1)
+        };
+        let w = t[1].reshape((self.groups, self.out, self.input))?;
+        let y = parts(&t[0])?
+            .contiguous()?
+            .matmul(&w.transpose(1, 2)?.contiguous()?)?;
+        let y = y
+            .transpose(0, 1)?
+            .reshape((self.rows, self.groups * self.out))?;
+        match t.get(2) {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}
+
+impl Op for Grouped {
+    fn name(&self) -> &'static str {
+        GROUPED
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Value],
+        _: &Tensor,
+        grad: &Tensor,
+        into: &mut Into<'_>,
+    ) -> Result<()> {
+        let (x, w, g) = (
+            dense(inputs[0].data(), GROUPED)?,
+            dense(inputs[1].data(), GROUPED)?,
+            dense(grad, GROUPED)?,
+        );
+        let (x, w, g) = (slice(&x)?, slice(&w)?, slice(&g)?);
+        into.write(0, |to, add| {
+            let stride = self.groups * self.input;
+            for i in 0..self.groups {
+                let to = ViewMut::strided(&mut to[i * self.input..], self.rows, self.input, stride);
+                let g = self.part(&g, i, self.out);
+                matmul(to, add, 1.0, g, self.weight(&w, i), Threads::All);
+            }
+        })?;
+        into.write(1, |to, add| {
+            let size = self.out * self.input;
+            for (i, to) in to.chunks_exact_mut(size.max(1)).enumerate() {
+                let to = ViewMut::new(to, self.out, self.input);
+                let (g, x) = (self.part(&g, i, self.out), self.part(&x, i, self.input));
+                matmul(to, add, 1.0, g.t(), x, Threads::All);
+            }
+        })?;
+        if inputs.len() > 2 {
+            into.write(2, |to, add| {
+                if !add {
+                    to.fill(0.0);
+                }
+                add_column_sums(to, &g);
+            })?;
+        }
+        Ok(())
+    }
+}
+
 const PRODUCT: &str = "product";
 
 /// `a b` of two matrices `[n, k]` and `[k, m]`.

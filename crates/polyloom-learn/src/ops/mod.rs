@@ -4,9 +4,13 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod batch_norm;
+mod blend;
 mod broadcast;
+mod chained;
 mod convolution;
 mod embedding;
+mod gating;
 mod linear;
 mod loss;
 mod mixture;
@@ -20,10 +24,14 @@ mod tests;
 pub use activation::{activate, gated};
 pub use arithmetic::{add, div, dropout, mean, mul, scale, sub, sum};
 pub use attention::{Attend, Mask, attention};
+pub use batch_norm::batch_norm;
+pub use blend::{blend, softmax};
 pub use broadcast::{plus_row, times_row};
+pub use chained::chained_cross_entropy;
 pub use convolution::convolution;
 pub use embedding::embedding;
-pub use linear::{linear, product};
+pub use gating::{entropies, reciprocal, smooth_step};
+pub use linear::{grouped_linear, linear, product};
 pub use loss::{
     IGNORED, cross_entropy, entropy, marginal_entropy, mean_squares, soft_cross_entropy,
 };
@@ -34,6 +42,7 @@ pub use rope::{Angles, rotate};
 pub use shape::{concat, narrow, reshape, rows};
 
 pub use polyloom_core::nn::activation::Activation;
+pub use polyloom_core::nn::batch_norm::Moments;
 
 use crate::engine::{Tensor, Value, on_cpu};
 use crate::error::{Error, In, Result};

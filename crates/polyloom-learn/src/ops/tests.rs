@@ -185,6 +185,91 @@ fn norms() {
 }
 
 #[test]
+fn batch_norms() {
+    check("batch norm", &[&[5, 3], &[3], &[3]], |v| {
+        Ok(batch_norm(&v[0], &v[1], &v[2], None, 1e-5)?.0)
+    });
+    let running = Moments {
+        mean: vec![0.5, -1.0, 0.0],
+        variance: vec![1.0, 4.0, 0.25],
+    };
+    check(
+        "batch norm of running values",
+        &[&[4, 3], &[3], &[3]],
+        |v| {
+            let (y, told) = batch_norm(&v[0], &v[1], &v[2], Some(running.clone()), 1e-5)?;
+            assert!(told.is_none());
+            Ok(y)
+        },
+    );
+    let (x, one) = (leaf(&[1.0, 3.0, 5.0, 9.0], &[2, 2]), leaf(&[1.0; 2], &[2]));
+    let told = batch_norm(&x, &one, &one, None, 0.0).unwrap().1.unwrap();
+    assert_eq!((told.mean, told.variance), (vec![3.0, 6.0], vec![4.0, 9.0]));
+    let row = leaf(&[1.0, 3.0], &[1, 2]);
+    let said = batch_norm(&row, &one, &one, None, 0.0).unwrap_err();
+    assert!(said.to_string().contains("one row has no variance"));
+}
+
+#[test]
+fn gates_and_experts() {
+    check("softmax", &[&[3, 5]], |v| softmax(&v[0]));
+    check("blend", &[&[4, 3], &[4, 4], &[4, 2]], |v| {
+        blend(&v[0], &[&v[1], &v[2]])
+    });
+    // The same experts twice: gradients add up.
+    check("two blends", &[&[4, 2], &[4, 2], &[4, 6]], |v| {
+        add(
+            &blend(&softmax(&v[0])?, &[&v[2]])?,
+            &blend(&v[1], &[&v[2]])?,
+        )
+    });
+    check("grouped linear", &[&[3, 6], &[4, 3], &[4]], |v| {
+        grouped_linear(&v[0], &v[1], Some(&v[2]), 2)
+    });
+    check("grouped linear without bias", &[&[3, 4], &[6, 2]], |v| {
+        grouped_linear(&v[0], &v[1], None, 2)
+    });
+    let said = |r: Result<Value>| r.unwrap_err().to_string();
+    let x = leaf(&[0.0; 6], &[2, 3]);
+    assert!(said(blend(&x, &[&leaf(&[0.0; 4], &[2, 2])])).contains("weights [2, 3]"));
+    let b = leaf(&[0.0; 4], &[4]);
+    assert!(said(grouped_linear(&x, &x, Some(&b), 2)).contains("in 2 groups"));
+}
+
+#[test]
+fn functions_of_gates() {
+    check("smooth step", &[&[3, 5]], |v| smooth_step(&v[0], 2.5));
+    let ends = leaf(&[-1.0, -0.5, 0.0, 0.25, 0.5, 9.0], &[6]);
+    let found = numbers(smooth_step(&ends, 1.0).unwrap().data());
+    assert_eq!(found, [0.0, 0.0, 0.5, 0.84375, 1.0, 1.0]);
+    check("entropies", &[&[2, 3]], |v| {
+        entropies(&activate(&v[0], Activation::Sigmoid)?, 1e-6)
+    });
+    check("reciprocal", &[&[2, 3]], |v| {
+        reciprocal(&activate(&v[0], Activation::Sigmoid)?, 0.1)
+    });
+    let labels = [0.0, 1.0, 0.0, 1.0];
+    check("chained cross-entropy", &[&[4, 1], &[4, 1]], |v| {
+        chained_cross_entropy(&v[0], &v[1], &labels)
+    });
+    // 1/4 of two scores of 0; and scores that no number holds the probability of.
+    let loss = |a: f32, b: f32, y: f32| {
+        let (a, b) = (leaf(&[a], &[1]), leaf(&[b], &[1]));
+        let loss = chained_cross_entropy(&a, &b, &[y]).unwrap();
+        loss.number().unwrap()
+    };
+    assert!((loss(0.0, 0.0, 1.0) - 4f32.ln()).abs() < 1e-6);
+    assert!((loss(0.0, 0.0, 0.0) - (4f32 / 3.0).ln()).abs() < 1e-6);
+    assert!((loss(900.0, 800.0, 0.0) - 800.0).abs() < 1e-3);
+    assert!((loss(-900.0, 800.0, 1.0) - 900.0).abs() < 1e-3);
+    assert!(loss(-900.0, 800.0, 0.0).abs() < 1e-6);
+    let x = leaf(&[0.0; 2], &[2]);
+    let said = |r: Result<Value>| r.unwrap_err().to_string();
+    assert!(said(chained_cross_entropy(&x, &x, &[1.0])).contains("with 1 labels"));
+    assert!(said(smooth_step(&x, 0.0)).contains("a width of 0"));
+}
+
+#[test]
 fn arithmetics() {
     check("sum", &[&[2, 3], &[2, 3]], |v| add(&v[0], &v[1]));
     check("difference", &[&[2, 3], &[2, 3]], |v| sub(&v[0], &v[1]));

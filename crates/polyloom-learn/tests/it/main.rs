@@ -1,6 +1,7 @@
 //! Whole models.
 
 mod adapters;
+mod architectures;
 mod balance;
 mod case;
 mod clip;

@@ -1,0 +1,61 @@
+//! What an architecture is: a contract for docs and checks, its tensors, and a function of features.
+
+use std::ops::Range;
+
+pub use polyloom::merge::method::{Golden, Kind, Param, Unset, Values};
+
+use super::config::Common;
+use super::{Pass, TableModel, Tensors};
+use crate::engine::Value;
+use crate::error::Result;
+
+/// The contract of an architecture.
+#[derive(Debug)]
+pub struct Spec {
+    /// Registry name.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Paper or program.
+    pub source: &'static str,
+    /// The function, in Markdown: `x` the features of a row, `T` goals.
+    pub formula: &'static str,
+    /// Where a peer's same name does something else; empty if nowhere.
+    pub differs: &'static str,
+    /// Keys of the configuration that it reads beside its own.
+    pub uses: &'static [Common],
+    /// Options of its own.
+    pub params: &'static [Param],
+    /// Its test vectors.
+    pub golden: Golden,
+}
+
+/// Everything that a perceptron with towers reads.
+pub(super) const LAYERS: &[Common] = Common::ALL;
+
+/// An architecture.
+pub trait Architecture: Sync {
+    /// The contract.
+    fn spec(&self) -> &'static Spec;
+
+    /// Whether sizes and options go together.
+    ///
+    /// # Errors
+    /// Those that do not.
+    fn check(&self, model: &TableModel) -> Result<()> {
+        let _ = model;
+        Ok(())
+    }
+
+    /// Declares every tensor with its shape and initial values; returns the width of what every goal gets.
+    ///
+    /// # Errors
+    /// More elements than any memory holds.
+    fn declare(&self, model: &TableModel, to: &mut Tensors) -> Result<usize>;
+
+    /// The features `[rows, width]` of every goal of a range. What only other goals need is not computed.
+    ///
+    /// # Errors
+    /// Tensors that are absent or of another shape.
+    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>>;
+}

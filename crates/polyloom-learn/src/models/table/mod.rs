@@ -1,0 +1,305 @@
+//! Architectures that learn several goals over the rows of a table: one file per architecture, one line in
+//! `architectures!`.
+//!
+//! `config.json` has `"model_type": "polyloom-table"` and the keys of [`Config`]. A row is numbers and codes of categories;
+//! the model gives one feature vector for every goal, heads outside of it make scores of them. Tensors that only one goal
+//! uses are named `goals.<g>.`, by its place among the goals: what is not so named is shared. Experts of one shape that read
+//! one input are stacked: `[experts * out, in]`, the rows of expert `e` from `e * out` on.
+
+mod architecture;
+mod config;
+pub mod loss;
+pub mod page;
+mod pass;
+mod tensors;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+pub use architecture::{Architecture, Golden, Kind, Param, Spec, Unset, Values};
+pub use config::{Common, Config, Front, MODEL_TYPE, NormKind};
+pub use pass::Pass;
+pub use tensors::{Declared, Init, Tensors};
+
+use super::Source;
+use crate::engine::Value;
+use crate::error::{Error, Result};
+use crate::ops::Activation;
+
+/// Declares the modules of architectures and the table of all, in the order of the reference page.
+macro_rules! architectures {
+    ($($name:ident),* $(,)?) => {
+        $(pub mod $name;)*
+        /// Modules of architectures; each offers `ARCHITECTURES`, the entries it adds.
+        static FAMILIES: &[&[&dyn Architecture]] = &[$($name::ARCHITECTURES),*];
+    };
+}
+
+architectures! {
+    shared_bottom,
+    mmoe,
+    ple,
+    cross_stitch,
+    aitm,
+    home,
+    multitab,
+    dselect_k,
+    dtrn,
+    task_expert,
+}
+
+/// All registered architectures.
+pub fn architectures() -> impl Iterator<Item = &'static dyn Architecture> {
+    FAMILIES.iter().flat_map(|f| f.iter().copied())
+}
+
+/// An architecture by its name.
+///
+/// # Errors
+/// None of that name: those that there are.
+pub fn find(name: &str) -> Result<&'static dyn Architecture> {
+    let found = architectures().find(|a| a.spec().name == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = architectures().map(|a| a.spec().name).collect();
+        let near = match polyloom::suggest::nearest(name, &names, 1).first() {
+            Some(near) => format!(" (did you mean `{near}`?)"),
+            None => String::new(),
+        };
+        Error::Config {
+            what: format!(
+                "no architecture `{name}`{near}; there are: {}",
+                names.join(", ")
+            ),
+        }
+    })
+}
+
+/// Rows of a table.
+#[derive(Debug, Clone)]
+pub struct TableBatch {
+    /// How many.
+    pub rows: usize,
+    /// Their numbers `[rows, numeric]`; not read where the model takes none.
+    pub numbers: Value,
+    /// Their codes, row after row, each within its own field.
+    pub codes: Vec<u32>,
+}
+
+/// A model of one configuration.
+#[derive(Clone)]
+pub struct TableModel {
+    /// The configuration.
+    pub config: Config,
+    architecture: &'static dyn Architecture,
+    /// The architecture's options, complete.
+    values: Values,
+    activation: Activation,
+    tensors: Tensors,
+    /// The first row of every categorical field in the embedding table.
+    offsets: Vec<u32>,
+    width: usize,
+}
+
+impl fmt::Debug for TableModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableModel")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TableModel {
+    /// Of a configuration.
+    ///
+    /// # Errors
+    /// An architecture that there is not, keys that it does not read, options and sizes out of range.
+    pub fn new(config: Config) -> Result<Self> {
+        let architecture = find(&config.architecture)?;
+        config.check()?;
+        let values = options(architecture.spec(), &config)?;
+        let activation = Activation::named(&config.activation).ok_or_else(|| Error::Config {
+            what: format!("activation `{}` is unknown", config.activation),
+        })?;
+        let mut first = 0;
+        let offsets = config
+            .categories
+            .iter()
+            .map(|codes| {
+                let at = first;
+                // `check` holds the sum below 2^32.
+                first += *codes as u32;
+                at
+            })
+            .collect();
+        let mut model = Self {
+            architecture,
+            values,
+            activation,
+            tensors: Tensors::default(),
+            offsets,
+            width: 0,
+            config,
+        };
+        architecture.check(&model)?;
+        let mut tensors = Tensors::new(model.config.norm);
+        model.width = architecture.declare(&model, &mut tensors)?;
+        model.tensors = tensors;
+        Ok(model)
+    }
+
+    /// Width of the feature of every goal.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Names, shapes and initial values of its tensors.
+    #[must_use]
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
+    /// The features `[rows, width]` of the goals of a range. Parts that only other goals use are not computed.
+    ///
+    /// # Errors
+    /// Rows of another table, codes outside of their vocabulary, goals that there are not, tensors that are absent or of
+    /// another shape.
+    pub fn forward(
+        &self,
+        weights: &dyn Source,
+        batch: &TableBatch,
+        goals: Range<usize>,
+    ) -> Result<Vec<Value>> {
+        self.pass(weights, batch, &goals, None)
+            .and_then(|pass| self.architecture.forward(&pass, goals))
+    }
+
+    /// The same, and the numbers that the architecture adds to the loss, already weighted: none for most, of `dselect_k` one
+    /// for every goal of the range.
+    ///
+    /// # Errors
+    /// As [`TableModel::forward`].
+    pub fn forward_with_penalties(
+        &self,
+        weights: &dyn Source,
+        batch: &TableBatch,
+        goals: Range<usize>,
+    ) -> Result<(Vec<Value>, Vec<Value>)> {
+        let penalties = Some(RefCell::default());
+        let pass = self.pass(weights, batch, &goals, penalties)?;
+        let features = self.architecture.forward(&pass, goals)?;
+        let penalties = pass.penalties.map(RefCell::into_inner);
+        Ok((features, penalties.unwrap_or_default()))
+    }
+
+    fn pass<'a>(
+        &'a self,
+        weights: &'a dyn Source,
+        batch: &'a TableBatch,
+        goals: &Range<usize>,
+        penalties: Option<RefCell<Vec<Value>>>,
+    ) -> Result<Pass<'a>> {
+        if goals.end > self.config.goals.len() || goals.is_empty() {
+            return Err(Error::shape(
+                "table",
+                format!("goals {goals:?} of {}", self.config.goals.len()),
+            ));
+        }
+        self.fits(batch)?;
+        // Running values would stay what they were at the start, and evaluation would be of another model.
+        if self.config.norm == NormKind::Batch
+            && weights.dropout().is_some()
+            && !weights.batch_statistics()
+        {
+            return Err(Error::Config {
+                what: "norm `batch` is for inference so far; train with `layer` or `none`"
+                    .to_owned(),
+            });
+        }
+        Ok(Pass {
+            model: self,
+            weights,
+            batch,
+            penalties,
+        })
+    }
+
+    fn fits(&self, batch: &TableBatch) -> Result<()> {
+        let c = &self.config;
+        let codes = batch.rows.checked_mul(c.categories.len());
+        let numbers = c.numeric == 0 || batch.numbers.dims() == [batch.rows, c.numeric];
+        if batch.rows > 0 && codes == Some(batch.codes.len()) && numbers {
+            return Ok(());
+        }
+        Err(Error::shape(
+            "table",
+            format!(
+                "{} rows with numbers {:?} and {} codes; the model takes {} numbers and {} codes a row",
+                batch.rows,
+                batch.numbers.dims(),
+                batch.codes.len(),
+                c.numeric,
+                c.categories.len()
+            ),
+        ))
+    }
+
+    /// Whether a tensor belongs to one goal alone: no other goal's loss reaches it.
+    #[must_use]
+    pub fn is_own(name: &str) -> bool {
+        name.starts_with("goals.")
+    }
+
+    /// Whether a tensor is a running statistic of a batch norm: no parameter, but part of the model.
+    #[must_use]
+    pub fn is_statistic(name: &str) -> bool {
+        name.ends_with(".running_mean") || name.ends_with(".running_var")
+    }
+
+    /// Width of the features of a row ([`Pass::features`]).
+    fn input(&self) -> usize {
+        let c = &self.config;
+        let numbers = match c.front {
+            Front::Raw => c.numeric,
+            Front::Linear => c.embed_dim * usize::from(c.numeric > 0),
+        };
+        c.categories.len() * c.embed_dim + numbers
+    }
+
+    /// Goals.
+    fn goals(&self) -> usize {
+        self.config.goals.len()
+    }
+
+    /// A whole number among the options.
+    fn count(&self, name: &str) -> usize {
+        self.values.maybe(name).unwrap_or_default() as usize
+    }
+}
+
+/// The options of an architecture, checked and complete.
+fn options(spec: &Spec, config: &Config) -> Result<Values> {
+    let wrong = |what: String| Error::Config { what };
+    for key in Common::ALL {
+        if !spec.uses.contains(key) && config.says(*key) {
+            return Err(wrong(format!(
+                "`{}` means nothing to architecture `{}`: leave it out",
+                key.word(),
+                spec.name
+            )));
+        }
+    }
+    let names: Vec<&str> = spec.params.iter().map(|p| p.name).collect();
+    if let Some(key) = config.options.keys().find(|k| !names.contains(&k.as_str())) {
+        let mut all: Vec<&str> = spec.uses.iter().map(|c| c.word()).collect();
+        all.extend(names);
+        return Err(wrong(format!(
+            "unknown key `{key}` for architecture `{}`; it reads: {}",
+            spec.name,
+            all.join(", ")
+        )));
+    }
+    polyloom::merge::params::complete(spec.params, &config.options, false)
+        .map_err(|e| wrong(format!("architecture `{}`: {e}", spec.name)))
+}

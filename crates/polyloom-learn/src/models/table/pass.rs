@@ -1,0 +1,215 @@
+//! One pass of a model over a batch: its tensors by name, checked, and the layers that architectures are made of.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::config::{Front, NormKind};
+use super::{TableBatch, TableModel};
+use crate::engine::Value;
+use crate::error::{Error, Result};
+use crate::models::{Source, place_of};
+use crate::ops::{self, Norm};
+
+/// Added to variances.
+const EPS: f32 = 1e-5;
+
+/// A pass.
+pub struct Pass<'a> {
+    /// The model.
+    pub model: &'a TableModel,
+    pub(super) weights: &'a dyn Source,
+    pub(super) batch: &'a TableBatch,
+    /// What is added to the loss, where that is asked for.
+    pub(super) penalties: Option<RefCell<Vec<Value>>>,
+}
+
+impl Pass<'_> {
+    /// Rows of the batch.
+    pub fn rows(&self) -> usize {
+        self.batch.rows
+    }
+
+    /// A tensor of the shape that the model declares.
+    ///
+    /// # Errors
+    /// None of that name, another shape.
+    pub fn tensor(&self, name: &str) -> Result<Value> {
+        let found = self.weights.tensor(name)?;
+        match self.model.tensors().shape(name) {
+            Some(shape) if shape == found.dims() => Ok(found),
+            shape => Err(Error::Config {
+                what: format!(
+                    "tensor `{name}` has shape {:?}, its sizes say {:?}",
+                    found.dims(),
+                    shape.unwrap_or_default()
+                ),
+            }),
+        }
+    }
+
+    /// A linear layer of the model.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn linear(&self, name: &str, x: &Value) -> Result<Value> {
+        let y = self.weights.linear(name, x)?;
+        let said = self.model.tensors().shape(&format!("{name}.weight"));
+        let said = said.and_then(|s| s.first()).copied().unwrap_or_default();
+        if y.dims().last() != Some(&said) {
+            return Err(Error::Config {
+                what: format!("`{name}.weight` gives {:?}, its sizes say {said}", y.dims()),
+            });
+        }
+        Ok(y)
+    }
+
+    /// The features of the rows `[rows, width]`: embeddings of all fields, then the numbers or what the layer makes of them.
+    ///
+    /// # Errors
+    /// Codes that are not in their field's vocabulary, and as [`Pass::tensor`].
+    pub fn features(&self, prefix: &str) -> Result<Value> {
+        let config = &self.model.config;
+        let mut parts = Vec::new();
+        if !config.categories.is_empty() {
+            let width = config.categories.len() * config.embed_dim;
+            let vectors = self.embedded(prefix)?;
+            parts.push(ops::reshape(&vectors, &[self.rows(), width])?);
+        }
+        if config.numeric > 0 {
+            parts.push(match config.front {
+                Front::Raw => self.batch.numbers.clone(),
+                Front::Linear => self.linear(&format!("{prefix}numbers"), &self.batch.numbers)?,
+            });
+        }
+        match parts.as_slice() {
+            [one] => Ok(one.clone()),
+            _ => ops::concat(&parts.iter().collect::<Vec<_>>(), 1),
+        }
+    }
+
+    /// The vectors of the categories `[rows, fields, embed_dim]`.
+    ///
+    /// # Errors
+    /// As [`Pass::features`].
+    pub fn embedded(&self, prefix: &str) -> Result<Value> {
+        let config = &self.model.config;
+        let fields = config.categories.len();
+        let mut ids = Vec::with_capacity(self.batch.codes.len());
+        for (i, &code) in self.batch.codes.iter().enumerate() {
+            let field = i % fields;
+            if code as usize >= config.categories[field] {
+                return Err(Error::shape(
+                    "table",
+                    format!(
+                        "row {}: code {code} in categorical field {field}, which has {} codes",
+                        i / fields,
+                        config.categories[field]
+                    ),
+                ));
+            }
+            ids.push(self.model.offsets[field] + code);
+        }
+        let table = self.tensor(&format!("{prefix}embedding.weight"))?;
+        ops::embedding(&table, &ids, &[self.rows(), fields])
+    }
+
+    /// The layers `prefix.layers.0` and on: linear, norm, activation, dropout.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn layers(&self, prefix: &str, x: &Value, count: usize) -> Result<Value> {
+        self.experts(prefix, 1, x, count)
+    }
+
+    /// The same of several experts side by side, `[rows, experts * width]`. The first layer is one product for all of them.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn experts(&self, prefix: &str, experts: usize, x: &Value, count: usize) -> Result<Value> {
+        (0..count).try_fold(x.clone(), |x, i| self.layer(prefix, i, experts, &x))
+    }
+
+    /// Layer `i` of several experts: of one input that all read, or of their outputs side by side.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn layer(&self, prefix: &str, i: usize, experts: usize, x: &Value) -> Result<Value> {
+        let name = format!("{prefix}.layers.{i}");
+        let x = if i == 0 || experts == 1 {
+            self.linear(&name, x)?
+        } else {
+            let part = |part: &str| self.tensor(&format!("{name}.{part}"));
+            ops::grouped_linear(x, &part("weight")?, Some(&part("bias")?), experts)?
+        };
+        let x = self.normed(&format!("{prefix}.norms.{i}"), x, experts)?;
+        self.dropped(&name, ops::activate(&x, self.model.activation)?)
+    }
+
+    /// The norm of the configuration; layer norms take every one of `groups` parts of a row by itself.
+    fn normed(&self, name: &str, x: Value, groups: usize) -> Result<Value> {
+        match self.model.config.norm {
+            NormKind::None => Ok(x),
+            NormKind::Batch => self.weights.batch_norm(name, &x, EPS),
+            NormKind::Layer if groups == 1 => self.weights.layer_norm(name, &x, EPS),
+            NormKind::Layer => {
+                let (rows, width) = (x.dims()[0], x.dims()[1]);
+                let each = width / groups;
+                let ones = Value::constant(crate::engine::tensor(vec![1.0; each], each)?);
+                let parts = ops::reshape(&x, &[rows * groups, each])?;
+                let plain = ops::norm(&parts, &ones, None, Norm::layer(EPS))?;
+                let whole = ops::reshape(&plain, &[rows, width])?;
+                let part = |part: &str| self.tensor(&format!("{name}.{part}"));
+                ops::plus_row(&ops::times_row(&whole, &part("weight")?)?, &part("bias")?)
+            }
+        }
+    }
+
+    /// The dropout of the configuration, drawn by the name of a layer.
+    ///
+    /// # Errors
+    /// What the operation refuses.
+    pub fn dropped(&self, name: &str, x: Value) -> Result<Value> {
+        self.weights
+            .dropped(x, self.model.config.dropout, place_of(name))
+    }
+
+    /// The layer norm of a name, whatever the norm of the configuration.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn layer_norm(&self, name: &str, x: &Value) -> Result<Value> {
+        self.weights.layer_norm(name, x, EPS)
+    }
+
+    /// Adds a number to the loss; it is not computed where nobody asks for it.
+    ///
+    /// # Errors
+    /// What making it refuses.
+    pub fn penalise(&self, number: impl FnOnce() -> Result<Value>) -> Result<()> {
+        if let Some(penalties) = &self.penalties {
+            let number = number()?;
+            penalties.borrow_mut().push(number);
+        }
+        Ok(())
+    }
+
+    /// Weights of experts: the softmax of a linear layer.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn gate(&self, name: &str, x: &Value) -> Result<Value> {
+        ops::softmax(&self.linear(name, x)?)
+    }
+
+    /// The towers of some goals, each on its input.
+    ///
+    /// # Errors
+    /// As [`Pass::tensor`].
+    pub fn towers(&self, goals: Range<usize>, inputs: &[Value]) -> Result<Vec<Value>> {
+        let layers = self.model.config.tower.len();
+        goals
+            .zip(inputs)
+            .map(|(goal, x)| self.layers(&format!("goals.{goal}.tower"), x, layers))
+            .collect()
+    }
+}

@@ -1,0 +1,406 @@
+//! What holds for every architecture of the registry.
+
+use polyloom_core::rng::Stream;
+use polyloom_learn::engine::{Parameters, Value, tensor};
+use polyloom_learn::models::fresh::fresh;
+use polyloom_learn::models::table::{
+    Config, Front, Golden, MODEL_TYPE, NormKind, TableBatch, TableModel, architectures,
+};
+use polyloom_learn::models::{Plain, Trained};
+use polyloom_learn::ops;
+use serde_json::{Value as Json, json};
+
+use super::{all, numbers, training};
+use crate::differences::agree;
+
+/// Two small configurations of every architecture: plain, and with other norms, fronts and depths.
+fn configs() -> Vec<Json> {
+    let mut found = Vec::new();
+    for architecture in architectures() {
+        let spec = architecture.spec();
+        let mut plain = json!({
+            "model_type": MODEL_TYPE, "architecture": spec.name, "goals": ["a", "b/x", "b/y"], "numeric": 2,
+            "categories": [3, 4], "embed_dim": 4,
+        });
+        let mut rich = plain.clone();
+        for key in spec.uses {
+            let (small, other) = match key.word() {
+                "hidden" => (json!([5, 6]), json!([6])),
+                "tower" => (json!([3]), json!([])),
+                "norm" => (json!("none"), json!("layer")),
+                "dropout" => (json!(0.0), json!(0.3)),
+                "activation" => (json!("tanh"), json!("gelu")),
+                _ => (json!("raw"), json!("linear")),
+            };
+            (plain[key.word()], rich[key.word()]) = (small, other);
+        }
+        for (config, rest) in [plain, rich].iter_mut().zip(own(spec.name)) {
+            for (key, value) in rest.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            found.push(config.clone());
+        }
+    }
+    found
+}
+
+/// What the two configurations of an architecture say beside that.
+fn own(name: &str) -> [Json; 2] {
+    match name {
+        "mmoe" | "omoe" => [json!({"experts": 3}), json!({"experts": 2})],
+        // Wide enough that no goal has nothing but dead units.
+        "dtrn" => [
+            json!({"experts": 3, "reduction": 1, "categories": [3, 4, 3, 4]}),
+            json!({"experts": 2, "reduction": 1, "categories": [3, 4, 3]}),
+        ],
+        "ple" => [
+            json!({"hidden": [5, 4, 6], "shared_experts": 2, "task_experts": 1}),
+            json!({"hidden": [5, 6], "levels": 1, "shared_experts": 1, "task_experts": 2}),
+        ],
+        "cross_stitch" => [json!({}), json!({"hidden": [4, 3], "channels": true})],
+        "home" => [
+            json!({"groups": ["u", "v", "u"]}),
+            json!({"hidden": [4, 3, 5, 6], "experts": 1, "rank": 1, "parts": 3}),
+        ],
+        "multitab" => [
+            json!({"blocks": 2, "ff": 5}),
+            json!({"ff": 6, "heads": 2, "mask": "FxT_TxT", "attention": "row_col"}),
+        ],
+        "dselect_k" => [
+            json!({"experts": 3, "gamma": 4.0}),
+            json!({"experts": 4, "selectors": 3, "gamma": 6.0}),
+        ],
+        "task_expert" => [
+            json!({"hidden": [5, 5], "experts": 2}),
+            json!({"experts": 1}),
+        ],
+        _ => [json!({}), json!({})],
+    }
+}
+
+fn made(config: &Json) -> (TableModel, Plain) {
+    let parsed: Config = serde_json::from_value(config.clone()).unwrap();
+    let model = TableModel::new(parsed).unwrap_or_else(|e| panic!("{config}: {e}"));
+    let made = fresh(config, 3).unwrap();
+    let tensors = made.into_iter().map(|(name, shape, mut values)| {
+        // Biases, embeddings and tokens that move something.
+        let s = Stream::new(9, &name, 0);
+        for (i, v) in values.iter_mut().enumerate() {
+            *v += 0.2 * s.normal(i as u64);
+        }
+        if name.ends_with("running_var") {
+            values.iter_mut().for_each(|v| *v = v.abs() + 0.1);
+        }
+        (name, tensor(values, shape).unwrap())
+    });
+    (model, Plain::new(tensors))
+}
+
+fn rows(model: &TableModel, n: usize) -> TableBatch {
+    let c = &model.config;
+    let s = Stream::new(4, "rows", 0);
+    let numbers = (0..(n * c.numeric) as u64).map(|i| s.normal(i)).collect();
+    let fields = c.categories.len();
+    let code = |i: usize| (i * 7 % 5 % c.categories[i % fields]) as u32;
+    TableBatch {
+        rows: n,
+        numbers: Value::constant(tensor(numbers, (n, c.numeric)).unwrap()),
+        codes: (0..n * fields).map(code).collect(),
+    }
+}
+
+#[test]
+fn a_range_of_goals_is_a_part_of_all() {
+    for config in configs() {
+        let (model, weights) = made(&config);
+        let batch = rows(&model, 7);
+        let whole = model.forward(&weights, &batch, all(&model)).unwrap();
+        assert_eq!(whole.len(), 3);
+        for (g, one) in whole.iter().enumerate() {
+            assert_eq!(one.dims(), [7, model.width()], "{config}");
+            let alone = model.forward(&weights, &batch, g..g + 1).unwrap();
+            assert_eq!(numbers(&alone[0]), numbers(one), "{config}, goal {g}");
+        }
+        let two = model.forward(&weights, &batch, 1..3).unwrap();
+        assert_eq!(numbers(&two[1]), numbers(&whole[2]), "{config}");
+    }
+}
+
+/// A number that every element of some features moves; small, so that its last digit is small beside its differences.
+fn smooth(features: &[Value]) -> Value {
+    let mut total: Option<Value> = None;
+    for x in features {
+        let n = x.data().elem_count();
+        let mix = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mix = Value::constant(tensor(mix, x.dims()).unwrap());
+        let one = ops::mean(&ops::mul(&ops::mul(x, x).unwrap(), &mix).unwrap()).unwrap();
+        let one = ops::add(&one, &ops::mean(&ops::mul(x, &mix).unwrap()).unwrap()).unwrap();
+        total = Some(match total {
+            Some(sum) => ops::add(&sum, &one).unwrap(),
+            None => one,
+        });
+    }
+    ops::scale(&total.unwrap(), 0.3).unwrap()
+}
+
+#[test]
+fn gradients_are_those_of_differences() {
+    for mut config in configs() {
+        if config["dropout"] != json!(null) {
+            config["dropout"] = json!(0.0);
+        }
+        let (model, weights) = made(&config);
+        let tensors = weights.iter().map(|(n, t)| (n.to_owned(), t.clone()));
+        let mut tensors: Vec<_> = tensors.collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let parameters = Parameters::new(tensors).unwrap();
+        let nothing = Plain::default();
+        let source = Trained {
+            parameters: &parameters,
+            frozen: &nothing,
+            seed: None,
+        };
+        let batch = rows(&model, 6);
+        let loss = || smooth(&model.forward(&source, &batch, all(&model)).unwrap());
+        // A bias of keys moves all scores of a query alike.
+        let none = |name: &str| name.starts_with("blocks.") && name.ends_with("key.bias");
+        agree(&config.to_string(), &parameters, &loss, &loss, &none);
+    }
+}
+
+/// Tensors named `goals.<g>.` are of one goal alone, all others of several.
+#[test]
+fn names_say_whose_a_tensor_is() {
+    for config in configs() {
+        let (model, weights) = made(&config);
+        let mut tensors: Vec<_> = weights
+            .iter()
+            .map(|(n, t)| (n.to_owned(), t.clone()))
+            .collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let parameters = Parameters::new(tensors).unwrap();
+        let nothing = Plain::default();
+        let source = Trained {
+            parameters: &parameters,
+            frozen: &nothing,
+            seed: None,
+        };
+        let batch = rows(&model, 6);
+        let mut users = vec![0; parameters.iter().count()];
+        for g in all(&model) {
+            let features = model.forward(&source, &batch, g..g + 1).unwrap();
+            let mut gradients = parameters.gradients().unwrap();
+            smooth(&features).backward_into(&mut gradients).unwrap();
+            for (i, p) in parameters.iter().enumerate() {
+                let reached = gradients.get(&p.value).is_some();
+                users[i] += usize::from(reached);
+                if let Some(rest) = p.name.strip_prefix("goals.") {
+                    let owner = rest.split('.').next().unwrap();
+                    let own = owner == g.to_string();
+                    assert_eq!(reached, own, "{config}: {} by goal {g}", p.name);
+                }
+            }
+        }
+        for (p, n) in parameters.iter().zip(users) {
+            assert_eq!(TableModel::is_own(&p.name), n == 1, "{config}: {}", p.name);
+        }
+    }
+}
+
+#[test]
+fn batch_norms_in_training() {
+    for architecture in architectures() {
+        let spec = architecture.spec();
+        let Some(mut config) = configs()
+            .into_iter()
+            .find(|c| c["architecture"] == spec.name)
+        else {
+            continue;
+        };
+        if !spec.uses.iter().any(|u| u.word() == "norm") {
+            continue;
+        }
+        config["norm"] = json!("batch");
+        let (model, weights) = made(&config);
+        let batch = rows(&model, 6);
+        let parameters = Parameters::new([]).unwrap();
+        let source = training(&parameters, &weights);
+        model.forward(&source, &batch, all(&model)).unwrap();
+        let noted = source.noted.borrow();
+        for t in model.tensors().iter() {
+            let told = noted.get(&t.name).map(Vec::len);
+            let expected = TableModel::is_statistic(&t.name).then(|| t.shape[0]);
+            assert_eq!(told, expected, "{}", t.name);
+        }
+        assert!(!noted.is_empty());
+        // Who does not keep them is told so.
+        let careless = Trained {
+            parameters: &parameters,
+            frozen: &weights,
+            seed: Some(1),
+        };
+        let refused = model.forward(&careless, &batch, all(&model)).unwrap_err();
+        assert!(refused.to_string().contains("norm `batch`"), "{refused}");
+    }
+}
+
+#[test]
+fn every_entry_has_its_page() {
+    let mut names = Vec::new();
+    for architecture in architectures() {
+        let s = architecture.spec();
+        for text in [s.name, s.summary, s.source, s.formula] {
+            assert!(!text.is_empty(), "{}", s.name);
+        }
+        if let Golden::None(why) = s.golden {
+            assert!(!why.is_empty(), "{}", s.name);
+        }
+        for p in s.params {
+            assert!(p.doc.ends_with('.'), "{}: {}", s.name, p.name);
+        }
+        assert!(!names.contains(&s.name), "{} twice", s.name);
+        names.push(s.name);
+    }
+}
+
+fn refused(change: &dyn Fn(&mut Config)) -> String {
+    let mut config = Config {
+        goals: vec!["a".into(), "b".into()],
+        numeric: 3,
+        categories: vec![5],
+        ..Config::default()
+    };
+    change(&mut config);
+    TableModel::new(config).unwrap_err().to_string()
+}
+
+#[test]
+fn configurations_that_lie() {
+    let said = refused(&|c| c.architecture = "mmoee".into());
+    assert!(
+        said.contains("did you mean `mmoe`?") && said.contains("shared_bottom"),
+        "{said}"
+    );
+    assert!(refused(&|c| c.goals.clear()).contains("0 goals"));
+    assert!(refused(&|c| c.goals[1] = "a".into()).contains("`a` is empty or comes twice"));
+    assert!(refused(&|c| c.hidden = vec![4, 0]).contains("hidden"));
+    assert!(refused(&|c| c.tower = vec![1 << 40]).contains("tower"));
+    assert!(refused(&|c| c.embed_dim = 0).contains("embed_dim 0"));
+    assert!(refused(&|c| c.categories = vec![0]).contains("none of 0 codes"));
+    assert!(refused(&|c| c.categories = vec![usize::MAX, usize::MAX]).contains("below 2^32"));
+    assert!(refused(&|c| c.categories = vec![1 << 31; 2]).contains("below 2^32"));
+    let said = refused(&|c| {
+        c.categories = vec![1 << 30];
+        c.embed_dim = 1 << 16;
+    });
+    assert!(said.contains("fill every memory"), "{said}");
+    assert!(refused(&|c| (c.numeric, c.categories) = (0, vec![])).contains("no feature"));
+    assert!(refused(&|c| c.dropout = 1.0).contains("dropout 1"));
+    assert!(refused(&|c| c.dropout = f32::NAN).contains("dropout NaN"));
+    assert!(refused(&|c| c.activation = "softsign".into()).contains("softsign"));
+    assert!(refused(&|c| c.model_type = "vit".into()).contains("polyloom-table"));
+    let option = |key: &str, value: Json| {
+        let key = key.to_owned();
+        refused(&move |c| {
+            c.architecture = "mmoe".into();
+            c.options.insert(key.clone(), value.clone());
+        })
+    };
+    assert!(option("expert", json!(4)).contains("unknown key `expert`"));
+    assert!(option("experts", json!(0)).contains("from 1 to 1024"));
+    assert!(option("experts", json!("many")).contains("whole number"));
+    let said = refused(&|c| {
+        c.architecture = "mmoe".into();
+        c.hidden.clear();
+    });
+    assert!(said.contains("hidden is empty"), "{said}");
+}
+
+#[test]
+fn rows_and_weights_that_lie() {
+    let config = json!({
+        "architecture": "mmoe", "goals": ["a", "b"], "numeric": 2, "categories": [3, 4], "embed_dim": 2,
+        "hidden": [5, 4], "tower": [3], "experts": 3,
+    });
+    let mut typed = config.clone();
+    typed["model_type"] = json!(MODEL_TYPE);
+    let (model, weights) = made(&typed);
+    let batch = rows(&model, 4);
+    let said = |batch: &TableBatch, goals| {
+        let found = model.forward(&weights, batch, goals);
+        found.unwrap_err().to_string()
+    };
+    assert!(said(&batch, 0..3).contains("goals 0..3 of 2"));
+    assert!(said(&batch, 1..1).contains("goals 1..1 of 2"));
+    let mut other = batch.clone();
+    other.codes[3] = 4;
+    assert!(said(&other, 0..2).contains("row 1: code 4 in categorical field 1, which has 4 codes"));
+    let mut other = batch.clone();
+    other.codes.pop();
+    assert!(said(&other, 0..2).contains("4 rows with numbers [4, 2] and 7 codes"));
+    let none = TableBatch {
+        rows: 0,
+        numbers: Value::constant(tensor(vec![], (0, 2)).unwrap()),
+        codes: vec![],
+    };
+    assert!(said(&none, 0..2).contains("0 rows"));
+    // A tensor of another shape, or none.
+    for t in model.tensors().iter() {
+        let mut shape = t.shape.clone();
+        shape[0] += 1;
+        let count = shape.iter().product();
+        let wrong = tensor(vec![0.1; count], shape).unwrap();
+        let broken = weights.with([(t.name.clone(), wrong)]);
+        assert!(
+            model.forward(&broken, &batch, 0..2).is_err(),
+            "{} of another shape",
+            t.name
+        );
+        let without = weights.iter().filter(|(n, _)| *n != t.name);
+        let without = Plain::new(without.map(|(n, t)| (n.to_owned(), t.clone())));
+        let found = model.forward(&without, &batch, 0..2);
+        let biased = t.name.ends_with(".bias") && !t.name.starts_with("experts.layers.1");
+        assert!(found.is_err() || biased, "{} may not be absent", t.name);
+    }
+}
+
+#[test]
+fn dropout_is_that_of_its_place() {
+    let config = json!({
+        "model_type": MODEL_TYPE, "architecture": "mmoe", "goals": ["a", "b"], "numeric": 3, "hidden": [32],
+        "tower": [32], "dropout": 0.5,
+    });
+    let (model, weights) = made(&config);
+    let batch = rows(&model, 8);
+    let parameters = Parameters::new([]).unwrap();
+    let run = |seed, goals| {
+        let source = Trained {
+            parameters: &parameters,
+            frozen: &weights,
+            seed,
+        };
+        let found = model.forward(&source, &batch, goals).unwrap();
+        numbers(found.last().unwrap())
+    };
+    // The same whether the other goal is computed or not; another seed, another draw; none in inference.
+    assert_eq!(run(Some(1), 0..2), run(Some(1), 1..2));
+    assert_ne!(run(Some(1), 0..2), run(Some(2), 0..2));
+    assert_ne!(run(None, 0..2), run(Some(1), 0..2));
+}
+
+#[test]
+fn norms_and_fronts_are_words() {
+    let config: Config = serde_json::from_value(json!({
+        "architecture": "mmoe", "goals": ["a"], "numeric": 1, "norm": "layer", "front": "linear", "experts": 2,
+    }))
+    .unwrap();
+    assert_eq!(
+        (config.norm, config.front),
+        (NormKind::Layer, Front::Linear)
+    );
+    assert_eq!(config.hidden, [256, 128]);
+    assert_eq!(config.options["experts"], json!(2));
+    let wrong = json!({"architecture": "mmoe", "goals": ["a"], "norm": "group"});
+    let said = serde_json::from_value::<Config>(wrong).unwrap_err();
+    assert!(said.to_string().contains("unknown variant `group`"));
+}
