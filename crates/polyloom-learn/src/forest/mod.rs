@@ -2,12 +2,13 @@
 //!
 //! Columns become at most 255 bins ([`bins`]), trees are grown leaf by leaf from sums over bins ([`grow`]) with any number
 //! of outputs. [`boost`] adds them by Newton steps, target by target or for all targets at once; [`r_mtgb`] tells tasks that
-//! belong together from outliers. [`fit()`] trains, a [`Forest`] answers. Everything is a function of data, parameters and
+//! belong together from outliers. [`fit()`] trains, a [`Forest`] answers, and is one file ([`file`]). Everything is a function of data, parameters and
 //! seed; threads do not change a bit of it.
 
 pub mod bins;
 pub mod boost;
 pub mod data;
+pub mod file;
 mod fit;
 pub mod grow;
 pub mod growth;
@@ -16,6 +17,7 @@ mod labelled;
 mod loss;
 mod model;
 pub mod r_mtgb;
+mod read;
 mod sides;
 pub mod split;
 pub mod tree;
