@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bins::Bins;
 use super::data::{Sample, Table, wrong};
+use super::dense::Dense;
 use super::fit::{Progress, Watch};
 use super::grow::{Grower, Grown};
 use super::growth::Growth;
@@ -77,6 +78,16 @@ pub(super) struct Part {
     pub start: Vec<f64>,
 }
 
+/// Where a target begins.
+pub(super) struct Begin {
+    /// First scores.
+    pub scores: Vec<f64>,
+    /// Labels are learned less this,
+    pub mean: f64,
+    /// and divided by this.
+    pub scale: f64,
+}
+
 /// Rows with what is to be learned of them.
 pub(super) struct Rows<'a> {
     pub table: &'a Table,
@@ -84,28 +95,24 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The targets `which` of a sample; `start` says of each with what scores it begins and how labels become what is
-    /// learned.
-    pub fn parts(
-        sample: &Sample<'_>,
-        which: &[usize],
-        start: &[(Vec<f64>, f64, f64)],
-    ) -> Vec<Part> {
+    /// The targets `which` of a sample, which begin as `begin` says.
+    pub fn parts(sample: &Sample<'_>, which: &[usize], begin: &[Begin]) -> Vec<Part> {
         let mut at = 0;
-        let part = |(t, (scores, mean, scale)): (&usize, &(Vec<f64>, f64, f64))| {
+        let part = |(t, begin): (&usize, &Begin)| {
             let target = &sample.targets[*t];
             let loss = Loss::of(target);
-            let label = |row: usize| target.label(row).map_or(f64::NAN, |y| (y - mean) / scale);
+            let learned = |y: f64| (y - begin.mean) / begin.scale;
+            let label = |row: usize| target.label(row).map_or(f64::NAN, learned);
             let part = Part {
                 loss,
                 at,
                 labels: (0..sample.table.rows).map(label).collect(),
-                start: scores.clone(),
+                start: begin.scores.clone(),
             };
             at += loss.width();
             part
         };
-        which.iter().zip(start).map(part).collect()
+        which.iter().zip(begin).map(part).collect()
     }
 
     fn width(&self) -> usize {
@@ -231,12 +238,11 @@ pub(super) fn drawn(
     })
 }
 
-/// Adds a tree to the scores of all rows of a table.
-pub(super) fn apply(tree: &Tree, table: &Table, bins: &Bins, width: usize, scores: &mut [f64]) {
-    let categories = bins.categories();
+/// Adds a tree to the scores of all rows.
+pub(super) fn apply(tree: &Tree, rows: &Dense, width: usize, scores: &mut [f64]) {
     let block = |(b, scores): (usize, &mut [f64])| {
         for (i, scores) in scores.chunks_exact_mut(width).enumerate() {
-            let leaf = tree.leaf(table, &categories, b * BLOCK + i);
+            let leaf = tree.leaf(rows.row(b * BLOCK + i));
             plus(scores, tree.value(leaf, width));
         }
     };
@@ -283,7 +289,12 @@ impl Job<'_> {
         let mut grower = Grower::new(self.bins, boost.growth);
         let mut statistics = Statistics::new(rows.table.rows, rows.lanes());
         let mut scores = rows.begin();
-        let mut held = self.held.as_ref().map(Rows::begin);
+        let categories = self.bins.categories();
+        let whole = |table: &Table| Dense::new(table, &categories, 0..table.rows);
+        // Rows that a tree is not grown on have to find their leaves.
+        let dense = (boost.subsample < 1.0).then(|| whole(rows.table));
+        let held = self.held.as_ref();
+        let mut held = held.map(|rows| (rows, whole(rows.table), rows.begin()));
         let (mut trees, mut best) = (Vec::new(), (f64::INFINITY, 0));
         let weight = self.weight(labelled.as_deref());
         for round in 0..boost.rounds {
@@ -296,15 +307,15 @@ impl Job<'_> {
                 round,
             );
             let grown = grower.grow(&statistics, some.as_deref(), boost.lr);
-            if boost.subsample < 1.0 {
-                apply(&grown.tree, rows.table, self.bins, width, &mut scores);
+            if let Some(dense) = &dense {
+                apply(&grown.tree, dense, width, &mut scores);
             } else {
                 spread(&grower, &grown, width, |row, values| {
                     plus(&mut scores[row * width..][..width], values);
                 });
             }
-            let after = self.held.as_ref().zip(held.as_mut()).map(|(rows, scores)| {
-                apply(&grown.tree, rows.table, self.bins, width, scores);
+            let after = held.as_mut().map(|(rows, dense, scores)| {
+                apply(&grown.tree, dense, width, scores);
                 rows.loss(scores)
             });
             trees.push(grown.tree);

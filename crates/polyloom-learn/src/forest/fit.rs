@@ -4,7 +4,7 @@ use polyloom_core::rng::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, Categories, Cutting};
-use super::boost::{Boost, Job, Rows};
+use super::boost::{Begin, Boost, Job, Rows};
 use super::data::{Column, Sample, Table, Target, wrong};
 use super::loss::{Loss, Start};
 use super::model::{Ensemble, Feature, Forest, Output, Use, fits};
@@ -15,7 +15,8 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum Method {
-    /// A boosted model for each target.
+    /// A boosted model for each target. Of more than two classes, a tree has an output for each; scikit-learn and LightGBM
+    /// grow a tree for each.
     Gbdt(Boost),
     /// Trees that all targets share; every target has its own values in the leaves.
     GbdtShared(Boost),
@@ -200,10 +201,18 @@ impl<'a> Data<'a> {
             return Ok(());
         }
         let begin = |t: &usize| match self.sample.targets[*t].classes() {
-            0 => (vec![0.0], starts[*t].scores[0], starts[*t].scale),
-            _ => (starts[*t].scores.clone(), 0.0, 1.0),
+            0 => Begin {
+                scores: vec![0.0],
+                mean: starts[*t].scores[0],
+                scale: starts[*t].scale,
+            },
+            _ => Begin {
+                scores: starts[*t].scores.clone(),
+                mean: 0.0,
+                scale: 1.0,
+            },
         };
-        let begin: Vec<(Vec<f64>, f64, f64)> = which.iter().map(begin).collect();
+        let begin: Vec<Begin> = which.iter().map(begin).collect();
         let rows = |sample: &Sample<'a>| Rows {
             table: sample.table,
             parts: Rows::parts(sample, &which, &begin),

@@ -14,7 +14,7 @@ use super::bins::{Bins, Codes, Cuts};
 use super::growth::Growth;
 use super::histogram::{Gathered, Statistics, add, subtract};
 use super::sides::sides;
-use super::split::{Left, Scan, Split, score};
+use super::split::{Found, Left, Scan, Split, score};
 use super::tree::{Node, Test, Tree, contains};
 
 /// Additions below which one thread is faster than asking others.
@@ -89,12 +89,20 @@ struct Build {
     ends: Vec<Fresh>,
     open: Vec<Option<Open>>,
     queue: BinaryHeap<Next>,
+    /// Whether leaves are bounded, so that the order matters.
+    bounded: bool,
 }
 
 impl Build {
     fn push(&mut self, open: Open) {
-        self.queue
-            .push(Next(open.best.gain, Reverse(self.open.len())));
+        // Without a bound the newest is next: few nodes are open at a time, each with its histogram.
+        let age = self.open.len();
+        let gain = if self.bounded {
+            open.best.gain
+        } else {
+            age as f64
+        };
+        self.queue.push(Next(gain, Reverse(age)));
         self.open.push(Some(open));
     }
 
@@ -135,7 +143,8 @@ impl<'a> Grower<'a> {
 
     /// A tree on some rows (all, if none are named) whose leaves are `rate * G / (H + l2)` for each output.
     ///
-    /// Cost: a pass over the smaller side of every split, over all columns. Of splits with equal gains the first column's
+    /// Cost: a pass over the smaller side of every split, over all columns; 8 bytes for each column, bin and lane of every
+    /// node that waits (at most `max_leaves`, or the depth where there is no bound). Of splits with equal gains the first column's
     /// with the lowest threshold is taken; a threshold is the middle between the node's values on both sides.
     pub fn grow(&mut self, statistics: &Statistics, rows: Option<&[u32]>, rate: f64) -> Grown {
         let lanes = statistics.lanes;
@@ -157,6 +166,7 @@ impl<'a> Grower<'a> {
             ends: Vec::new(),
             open: Vec::new(),
             queue: BinaryHeap::new(),
+            bounded: self.growth.max_leaves > 0,
         };
         self.plant(statistics, rows.is_none(), &mut build);
         let mut leaves = 1;
@@ -369,14 +379,23 @@ impl<'a> Grower<'a> {
             let both = histogram.par_iter_mut().zip(parent.par_iter_mut());
             both.enumerate().map(one).collect()
         };
-        let better = |best: Option<Split>, next: Option<Split>| match (best, next) {
+        let better = |best: Option<Found>, next: Option<Found>| match (best, next) {
             (Some(best), Some(next)) if next.gain > best.gain => Some(next),
             (None, next) => next,
             (best, _) => best,
         };
-        found
+        let (small, large) = found
             .into_iter()
-            .fold((None, None), |(a, b), (c, d)| (better(a, c), better(b, d)))
+            .fold((None, None), |(a, b), (c, d)| (better(a, c), better(b, d)));
+        let complete = |scan: Option<Scan<'_>>, found: Option<Found>, bins: &Histogram| {
+            let (scan, found) = scan.zip(found)?;
+            let bins = &bins[found.column];
+            Some(scan.complete(found, bins))
+        };
+        (
+            complete(scans.0, small, histogram),
+            complete(scans.1, large, parent),
+        )
     }
 
     /// Sorts the rows of a node into those that go left and the others, each in their order, and says how many go left.

@@ -4,6 +4,7 @@ use polyloom_core::rng::Stream;
 
 use super::super::bins::Cutting;
 use super::super::data::{Column, Table, UNKNOWN, Values};
+use super::super::dense::Dense;
 use super::super::histogram::{Curvature, Lanes};
 use super::*;
 
@@ -39,13 +40,11 @@ fn grow(table: &Table, statistics: &Statistics, growth: Growth) -> Tree {
     let bins = Bins::new(table, Cutting::Exact).unwrap();
     let mut grower = Grower::new(&bins, growth);
     let grown = grower.grow(statistics, None, 1.0);
+    let dense = Dense::new(table, &bins.categories(), 0..table.rows);
     let mut all: Vec<u32> = grower.rows().to_vec();
     for (leaf, rows) in grown.leaves.iter().enumerate() {
         for row in &grower.rows()[rows.clone()] {
-            assert_eq!(
-                grown.tree.leaf(table, &bins.categories(), *row as usize),
-                leaf
-            );
+            assert_eq!(grown.tree.leaf(dense.row(*row as usize)), leaf);
         }
     }
     all.sort_unstable();
@@ -264,10 +263,10 @@ fn trees_are_those_of_a_search_without_bins() {
         let t = table(x.iter().map(|x| numbers(x)).collect());
         let tree = grow(&t, &means(&[&g]), Growth::means(4));
         assert_eq!(tree.leaves(), expected.len(), "{seed}");
-        let bins = Bins::new(&t, Cutting::Exact).unwrap();
+        let dense = Dense::new(&t, &[None; 3], 0..n);
         for (rows, mean) in expected {
             for row in rows {
-                let leaf = tree.leaf(&t, &bins.categories(), row);
+                let leaf = tree.leaf(dense.row(row));
                 assert!((f64::from(tree.values[leaf]) - mean).abs() < 1e-5);
             }
         }

@@ -8,6 +8,7 @@
 pub mod bins;
 pub mod boost;
 pub mod data;
+pub mod dense;
 pub mod file;
 mod fit;
 pub mod grow;

@@ -6,7 +6,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bins::Categories;
+use super::boost::plus;
 use super::data::{Table, Values, wrong};
+use super::dense::Dense;
 use super::fit::Method;
 use super::loss::softmax;
 use super::tree::Tree;
@@ -151,8 +153,11 @@ impl Forest {
             .par_chunks_mut(ROWS * width.max(1))
             .enumerate()
             .for_each(|(block, scores)| {
+                let first = block * ROWS;
+                let rows = scores.len() / width;
+                let rows = Dense::new(table, &categories, first..first + rows);
                 for ensemble in &self.ensembles {
-                    ensemble.add((table, &categories), block * ROWS, scores, width);
+                    ensemble.add(&rows, scores, width);
                 }
                 for row in scores.chunks_exact_mut(width) {
                     let mut at = 0;
@@ -223,23 +228,13 @@ pub(super) fn fits(features: &[Feature], table: &Table) -> Result<()> {
 }
 
 impl Ensemble {
-    /// Adds what the trees say of rows from `first` on.
-    fn add(
-        &self,
-        (table, categories): (&Table, &[Option<&Categories>]),
-        first: usize,
-        scores: &mut [f64],
-        width: usize,
-    ) {
+    /// Adds what the trees say of rows.
+    fn add(&self, dense: &Dense, scores: &mut [f64], width: usize) {
         let rows = scores.len() / width.max(1);
         let mut sums = vec![0f64; rows * self.width];
         for tree in &self.trees {
             for (i, sums) in sums.chunks_exact_mut(self.width).enumerate() {
-                let leaf = tree.leaf(table, categories, first + i);
-                let values = tree.value(leaf, self.width);
-                sums.iter_mut()
-                    .zip(values)
-                    .for_each(|(s, v)| *s += f64::from(*v));
+                plus(sums, tree.value(tree.leaf(dense.row(i)), self.width));
             }
         }
         for (row, sums) in scores

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::bins::{Bins, Cutting};
 use super::boost::{BLOCK, apply, drawn, plus, share, spread};
 use super::data::{Sample, Target, wrong};
+use super::dense::Dense;
 use super::fit::{Progress, Watch};
 use super::grow::{Grower, Grown};
 use super::growth::Growth;
@@ -138,6 +139,8 @@ struct Training<'a> {
     theta: Vec<f64>,
     /// What is left of each label.
     residuals: Vec<f64>,
+    /// Rows that find their leaves, where a tree is not grown on all of them.
+    dense: Option<Dense>,
 }
 
 /// Trees of the blocks.
@@ -176,6 +179,8 @@ pub(super) fn fit(
             None => (0..sample.targets.len() as u64).map(drawn).collect(),
         },
         residuals: vec![0.0; labels * width],
+        dense: (method.subsample < 1.0)
+            .then(|| Dense::new(sample.table, &bins.categories(), 0..bins.rows)),
     };
     let shared = training.shared_block(watch)?;
     let (inside, outside) = training.outlier_block(watch)?;
@@ -319,9 +324,8 @@ impl Training<'_> {
 
     /// Adds what a tree says of every row to sums by row.
     fn add(&self, grower: &Grower<'_>, grown: &Grown, sums: &mut [f64]) {
-        if self.method.subsample < 1.0 {
-            let table = self.sample.table;
-            return apply(&grown.tree, table, self.bins, self.width, sums);
+        if let Some(dense) = &self.dense {
+            return apply(&grown.tree, dense, self.width, sums);
         }
         spread(grower, grown, self.width, |row, values| {
             plus(&mut sums[row * self.width..][..self.width], values);
@@ -420,10 +424,9 @@ impl Training<'_> {
                 let some = self.draw(&rows, 2 + t as u64, step);
                 let grown = grower.grow(&statistics, some.as_deref(), self.method.lr);
                 let own = &mut self.own;
-                if self.method.subsample < 1.0 {
-                    let (table, bins) = (self.sample.table, self.bins.categories());
+                if let Some(dense) = &self.dense {
                     for (e, row) in labels.iter().zip(&rows) {
-                        let leaf = grown.tree.leaf(table, &bins, *row as usize);
+                        let leaf = grown.tree.leaf(dense.row(*row as usize));
                         plus(
                             &mut own[e * width..][..width],
                             grown.tree.value(leaf, width),

@@ -42,6 +42,17 @@ pub struct Split {
     pub sums: Vec<f64>,
 }
 
+/// The best split of a column: what is needed to compare it with others.
+pub(super) struct Found {
+    pub column: usize,
+    pub gain: f64,
+    /// The last bin on the left; of categories the last of `order`.
+    last: usize,
+    missing_left: bool,
+    /// Categories of the node in the order that was cut.
+    order: Option<Vec<usize>>,
+}
+
 /// What a split of a node is weighed by.
 #[derive(Clone, Copy)]
 pub(super) struct Scan<'a> {
@@ -54,6 +65,7 @@ pub(super) struct Scan<'a> {
 }
 
 /// Where a run over ordered bins found its best cut.
+#[derive(Clone, Copy)]
 struct Cut {
     gain: f64,
     /// The last ordered bin on the left.
@@ -76,36 +88,29 @@ fn part(g: f64, h: f64) -> f64 {
 
 impl Scan<'_> {
     /// The best split of a column whose bins, the missing one last, are `bins`.
-    pub fn best(&self, column: usize, cuts: &Cuts, bins: &[f64]) -> Option<Split> {
-        match cuts {
-            Cuts::Number(_) => {
-                let cut = self.ordered(bins)?;
-                let sums = self.left(bins, &cut);
-                Some(Split {
-                    column,
-                    gain: cut.gain,
-                    left: Left::UpTo {
-                        last: cut.last,
-                        next: self.next(bins, cut.last),
-                    },
-                    missing_left: self.default(bins, &cut, &sums),
-                    sums,
-                })
-            }
-            Cuts::Category(_) => self.categories(column, bins),
-        }
+    pub fn best(&self, column: usize, cuts: &Cuts, bins: &[f64]) -> Option<Found> {
+        let (cut, order) = match cuts {
+            Cuts::Number(_) => (self.ordered(bins)?, None),
+            Cuts::Category(_) => self.categories(bins)?,
+        };
+        Some(Found {
+            column,
+            gain: cut.gain,
+            last: cut.last,
+            missing_left: cut.missing_left,
+            order,
+        })
     }
 
     /// Categories ordered by their mean gradient, output by output; the best cut of all the orders.
-    fn categories(&self, column: usize, bins: &[f64]) -> Option<Split> {
+    fn categories(&self, bins: &[f64]) -> Option<(Cut, Option<Vec<usize>>)> {
         let n = self.lanes.len;
         let (known, missing) = bins.split_at(bins.len() - n);
         let of = |bin: usize| &known[bin * n..][..n];
         let count = self.lanes.count();
-        let mut order: Vec<usize> = (0..known.len() / n)
-            .filter(|b| of(*b)[count] > 0.5)
-            .collect();
-        let mut best: Option<Split> = None;
+        let all = 0..known.len() / n;
+        let mut order: Vec<usize> = all.filter(|b| of(*b)[count] > 0.5).collect();
+        let mut best: Option<(Cut, Option<Vec<usize>>)> = None;
         for k in 0..self.lanes.outputs {
             let h = self.lanes.hessian(k);
             let mean = |b: &usize| {
@@ -119,32 +124,57 @@ impl Scan<'_> {
             order.sort_by(|a, b| mean(a).total_cmp(&mean(b)).then(a.cmp(b)));
             let mut sorted: Vec<f64> = order.iter().flat_map(|b| of(*b)).copied().collect();
             sorted.extend_from_slice(missing);
-            let Some(cut) = self.ordered(&sorted) else {
-                continue;
-            };
-            if best.as_ref().is_some_and(|b| b.gain >= cut.gain) {
-                continue;
+            let better = |cut: &Cut| best.as_ref().is_none_or(|b| cut.gain > b.0.gain);
+            if let Some(cut) = self.ordered(&sorted).filter(better) {
+                best = Some((cut, Some(order.clone())));
             }
-            let sums = self.left(&sorted, &cut);
-            let missing_left = self.default(&sorted, &cut, &sums);
-            let mut set = [0u64; SET];
-            let mut put = |b: usize| set[b / 64] |= 1 << (b % 64);
-            order[..=cut.last].iter().for_each(|b| put(*b));
-            // Categories that the node does not have go where the missing go.
-            if missing_left {
-                (0..known.len() / n)
-                    .filter(|b| of(*b)[count] < 0.5)
-                    .for_each(put);
-            }
-            best = Some(Split {
-                column,
-                gain: cut.gain,
-                left: Left::Set(set),
-                missing_left,
-                sums,
-            });
         }
         best
+    }
+
+    /// What a split does, in full.
+    pub fn complete(&self, found: Found, bins: &[f64]) -> Split {
+        let (n, count) = (self.lanes.len, self.lanes.count());
+        let known = bins.len() / n - 1;
+        let of = |bin: usize| &bins[bin * n..][..n];
+        let mut sums = vec![0f64; n];
+        let mut plus = |bin: usize| sums.iter_mut().zip(of(bin)).for_each(|(s, b)| *s += b);
+        if found.missing_left {
+            plus(known);
+        }
+        match &found.order {
+            None => (0..=found.last).for_each(plus),
+            Some(order) => order[..=found.last].iter().for_each(|b| plus(*b)),
+        }
+        // Where the node has no missing rows, those that come later go to the larger side.
+        let missing_left = match of(known)[count] > 0.5 {
+            true => found.missing_left,
+            false => 2.0 * sums[count] >= self.total[count],
+        };
+        let left = match found.order {
+            None => Left::UpTo {
+                last: found.last,
+                next: (found.last + 1..known).find(|b| of(*b)[count] > 0.5),
+            },
+            Some(order) => {
+                let mut set = [0u64; SET];
+                let mut put = |b: usize| set[b / 64] |= 1 << (b % 64);
+                order[..=found.last].iter().for_each(|b| put(*b));
+                // Categories that the node does not have go where the missing go.
+                if missing_left {
+                    let absent = (0..known).filter(|b| of(*b)[count] < 0.5);
+                    absent.for_each(put);
+                }
+                Left::Set(set)
+            }
+        };
+        Split {
+            column: found.column,
+            gain: found.gain,
+            left,
+            missing_left,
+            sums,
+        }
     }
 
     /// The best cut of bins in their order; the lowest of equals, missing rows rather right than left.
@@ -202,37 +232,6 @@ impl Scan<'_> {
             }
         }
         best
-    }
-
-    /// The first bin after `last` that has rows.
-    fn next(&self, bins: &[f64], last: usize) -> Option<usize> {
-        let (n, count) = (self.lanes.len, self.lanes.count());
-        let known = bins.len() / n - 1;
-        (last + 1..known).find(|b| bins[b * n + count] > 0.5)
-    }
-
-    /// Sums of the left side.
-    fn left(&self, bins: &[f64], cut: &Cut) -> Vec<f64> {
-        let n = self.lanes.len;
-        let known = bins.len() - n;
-        let mut sums = vec![0f64; n];
-        let mut plus = |bin: &[f64]| sums.iter_mut().zip(bin).for_each(|(s, b)| *s += b);
-        if cut.missing_left {
-            plus(&bins[known..]);
-        }
-        bins[..(cut.last + 1) * n].chunks_exact(n).for_each(plus);
-        sums
-    }
-
-    /// Where missing rows go; the larger side where the node has none.
-    fn default(&self, bins: &[f64], cut: &Cut, left: &[f64]) -> bool {
-        let count = self.lanes.count();
-        let known = bins.len() - self.lanes.len;
-        if bins[known + count] > 0.5 {
-            cut.missing_left
-        } else {
-            2.0 * left[count] >= self.total[count]
-        }
     }
 }
 

@@ -1,8 +1,5 @@
 //! A tree: tests and the values of its leaves.
 
-use super::bins::Categories;
-use super::data::{Table, Values};
-
 /// Words of a set of bins.
 pub const SET: usize = 4;
 
@@ -49,10 +46,9 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The leaf of a row, for a tree whose children come after their parents; `categories` are the bins of every column
-    /// that has categories.
+    /// The leaf of a row of [`Dense`](super::dense::Dense), for a tree whose children come after their parents.
     #[must_use]
-    pub fn leaf(&self, table: &Table, categories: &[Option<&Categories>], row: usize) -> usize {
+    pub fn leaf(&self, row: &[f32]) -> usize {
         let mut at = 0;
         loop {
             match self.nodes[at] {
@@ -65,39 +61,15 @@ impl Tree {
                     right,
                     ..
                 } => {
-                    let column = column as usize;
-                    let values = &table.columns[column].values;
-                    let passes = self.passes(test, values, categories[column], row);
-                    let next = if passes.unwrap_or(missing_left) {
-                        left
-                    } else {
-                        right
+                    let x = row[column as usize];
+                    let passes = match test {
+                        _ if x.is_nan() => missing_left,
+                        Test::AtMost(t) => x <= t,
+                        Test::OneOf(set) => contains(&self.sets[set as usize], x as usize),
                     };
-                    at = next as usize;
+                    at = if passes { left } else { right } as usize;
                 }
             }
-        }
-    }
-
-    /// Whether a row passes a test; `None` where it has no value.
-    #[inline]
-    fn passes(
-        &self,
-        test: Test,
-        values: &Values,
-        categories: Option<&Categories>,
-        row: usize,
-    ) -> Option<bool> {
-        match (test, values) {
-            (Test::AtMost(t), Values::Number(x)) => {
-                let x = x[row];
-                (!x.is_nan()).then_some(x <= t)
-            }
-            (Test::OneOf(set), Values::Category { codes, .. }) => {
-                let bin = categories?.bin(codes[row])?;
-                Some(contains(&self.sets[set as usize], bin))
-            }
-            _ => None,
         }
     }
 
