@@ -11,6 +11,12 @@ pub const MAX_CATEGORIES: u32 = 1 << 24;
 /// Most classes of a target.
 pub const MAX_CLASSES: usize = 4096;
 
+/// Largest label, by magnitude.
+pub const MAX_LABEL: f64 = 1e100;
+
+/// Largest weight of a row.
+pub const MAX_WEIGHT: f32 = 1e12;
+
 /// Values of a column, one for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
@@ -58,7 +64,7 @@ pub struct Table {
     pub rows: usize,
     /// Columns, each of as many values as there are rows.
     pub columns: Vec<Column>,
-    /// A weight of at least 0 for each row; without them all weigh 1.
+    /// A weight for each row, from 0 to [`MAX_WEIGHT`]; without them all weigh 1.
     pub weights: Option<Vec<f32>>,
 }
 
@@ -66,7 +72,7 @@ impl Table {
     /// Whether all lengths fit together.
     ///
     /// # Errors
-    /// Columns or weights of another length, too many categories, weights that are negative or no numbers, more rows than 32 bits count.
+    /// Columns or weights of another length, too many categories, weights out of range, more rows than 32 bits count.
     pub fn check(&self) -> Result<()> {
         if self.rows >= u32::MAX as usize {
             return Err(wrong(format!("{} rows; at most 2^32 - 2", self.rows)));
@@ -97,10 +103,9 @@ impl Table {
                 self.rows
             )));
         }
-        let bad = |w: &f32| !(*w >= 0.0 && w.is_finite());
-        match weights.iter().position(bad) {
+        match weights.iter().position(|w| !(0.0..=MAX_WEIGHT).contains(w)) {
             Some(row) => Err(wrong(format!(
-                "row {row} has the weight {}; weights are at least 0",
+                "row {row} has the weight {}; weights are from 0 to {MAX_WEIGHT:e}",
                 weights[row]
             ))),
             None => Ok(()),
@@ -115,7 +120,7 @@ impl Table {
 /// What is right for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Labels {
-    /// Numbers; `NaN` is missing.
+    /// Numbers of at most [`MAX_LABEL`]; `NaN` is missing.
     Regression(Vec<f64>),
     /// Classes.
     Classification {
@@ -178,9 +183,10 @@ impl Target {
             )));
         }
         match &self.labels {
-            Labels::Regression(y) => match y.iter().position(|y| y.is_infinite()) {
+            Labels::Regression(y) => match y.iter().position(|y| y.abs() > MAX_LABEL) {
                 Some(row) => Err(wrong(format!(
-                    "target `{name}`: the label of row {row} is infinite"
+                    "target `{name}`: the label of row {row} is {:e}; labels are at most {MAX_LABEL:e}",
+                    y[row]
                 ))),
                 None => Ok(()),
             },
@@ -216,7 +222,7 @@ impl Sample<'_> {
     /// Whether all lengths fit together and every label is one.
     ///
     /// # Errors
-    /// What [`Table::check`] refuses, targets of another length, labels that are infinite or out of range.
+    /// What [`Table::check`] refuses, targets of another length, labels that are out of range.
     pub fn check(&self) -> Result<()> {
         self.table.check()?;
         self.targets

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::bins::{Bins, Codes, Cuts};
 use super::growth::Growth;
-use super::histogram::{Gathered, Statistics, add, subtract};
+use super::histogram::{Gathered, NARROW, Statistics, add, subtract};
 use super::sides::sides;
 use super::split::{Found, Left, Scan, Split, score};
 use super::tree::{Node, Test, Tree, contains};
@@ -260,7 +260,7 @@ impl<'a> Grower<'a> {
     fn histogram(&mut self) -> Histogram {
         let fresh = || {
             let of = |(cuts, usable): (&Cuts, &bool)| match usable {
-                true => vec![0.0; (cuts.bins() + 1) * self.lanes],
+                true => vec![0.0; (cuts.bins() + 1).max(NARROW) * self.lanes],
                 false => Vec::new(),
             };
             self.bins.cuts.iter().zip(&self.usable).map(of).collect()
@@ -363,10 +363,13 @@ impl<'a> Grower<'a> {
                 return (None, None);
             }
             let cuts = &self.bins.cuts[column];
-            bins.fill(0.0);
+            let used = (cuts.bins() + 1) * lanes;
+            bins[..used].fill(0.0);
             add(bins, lanes, &self.bins.codes[column], node);
+            let bins = &bins[..used];
             let small = scans.0.and_then(|s| s.best(column, cuts, bins));
             let large = scans.1.and_then(|s| {
+                let parent = &mut parent[..used];
                 subtract(parent, bins);
                 s.best(column, cuts, parent)
             });
@@ -389,7 +392,8 @@ impl<'a> Grower<'a> {
             .fold((None, None), |(a, b), (c, d)| (better(a, c), better(b, d)));
         let complete = |scan: Option<Scan<'_>>, found: Option<Found>, bins: &Histogram| {
             let (scan, found) = scan.zip(found)?;
-            let bins = &bins[found.column];
+            let used = (self.bins.cuts[found.column].bins() + 1) * lanes;
+            let bins = &bins[found.column][..used];
             Some(scan.complete(found, bins))
         };
         (

@@ -129,60 +129,68 @@ pub struct Gathered<'a> {
     pub values: &'a [f32],
 }
 
-/// Adds rows to the bins of a column, in the order of the rows.
+/// Bins that a column of narrow codes has room for: whatever a byte says is there, and needs no check.
+pub(super) const NARROW: usize = 256;
+
+/// Adds rows to the bins of a column, in the order of the rows. `bins` has room for [`NARROW`] bins, or for as many as
+/// there are where codes are wide.
 pub(super) fn add(bins: &mut [f64], lanes: usize, codes: &Codes, node: Gathered<'_>) {
-    match codes {
-        Codes::Narrow(codes) => add_coded(bins, lanes, codes, node),
-        Codes::Wide(codes) => add_coded(bins, lanes, codes, node),
-    }
-}
-
-fn add_coded<C: Copy + Into<usize>>(
-    bins: &mut [f64],
-    lanes: usize,
-    codes: &[C],
-    node: Gathered<'_>,
-) {
     match lanes {
-        2 => add_lanes::<2, C>(bins, codes, node),
-        4 => add_lanes::<4, C>(bins, codes, node),
-        8 => add_lanes::<8, C>(bins, codes, node),
-        12 => add_lanes::<12, C>(bins, codes, node),
-        16 => add_lanes::<16, C>(bins, codes, node),
-        _ => add_quads(bins, lanes / 4, codes, node),
+        2 => add_lanes::<2>(bins, codes, node),
+        4 => add_lanes::<4>(bins, codes, node),
+        8 => add_lanes::<8>(bins, codes, node),
+        12 => add_lanes::<12>(bins, codes, node),
+        16 => add_lanes::<16>(bins, codes, node),
+        _ => match codes {
+            Codes::Narrow(codes) => add_quads(bins, lanes / 4, codes, node),
+            Codes::Wide(codes) => add_quads(bins, lanes / 4, codes, node),
+        },
     }
 }
 
-fn add_lanes<const L: usize, C: Copy + Into<usize>>(
-    bins: &mut [f64],
-    codes: &[C],
-    node: Gathered<'_>,
-) {
+fn add_lanes<const L: usize>(bins: &mut [f64], codes: &Codes, node: Gathered<'_>) {
     let bins = bins.as_chunks_mut::<L>().0;
-    let values = node.values.as_chunks::<L>().0;
     wide(
         #[inline(always)]
-        || {
-            let mut one = |code: C, row: &[f32; L]| {
-                let bin = &mut bins[code.into()];
-                for l in 0..L {
-                    bin[l] += f64::from(row[l]);
-                }
-            };
-            match node.rows {
-                Some(rows) => {
-                    for (row, value) in rows.iter().zip(values) {
-                        one(codes[*row as usize], value);
-                    }
-                }
-                None => {
-                    for (code, value) in codes.iter().zip(values) {
-                        one(*code, value);
-                    }
-                }
+        || match codes {
+            Codes::Narrow(codes) => match bins.first_chunk_mut::<NARROW>() {
+                Some(bins) => each(codes, node, |code, row| plus(&mut bins[code as usize], row)),
+                None => each(codes, node, |code, row| plus(&mut bins[code as usize], row)),
+            },
+            Codes::Wide(codes) => {
+                each(codes, node, |code, row| plus(&mut bins[code as usize], row));
             }
         },
     );
+}
+
+/// Hands on every row of a node: its code and its lanes.
+#[inline(always)]
+fn each<const L: usize, C: Copy>(
+    codes: &[C],
+    node: Gathered<'_>,
+    mut to: impl FnMut(C, &[f32; L]),
+) {
+    let values = node.values.as_chunks::<L>().0;
+    match node.rows {
+        Some(rows) => {
+            for (row, value) in rows.iter().zip(values) {
+                to(codes[*row as usize], value);
+            }
+        }
+        None => {
+            for (code, value) in codes.iter().zip(values) {
+                to(*code, value);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn plus<const L: usize>(bin: &mut [f64; L], row: &[f32; L]) {
+    for l in 0..L {
+        bin[l] += f64::from(row[l]);
+    }
 }
 
 fn add_quads<C: Copy + Into<usize>>(
@@ -200,9 +208,7 @@ fn add_quads<C: Copy + Into<usize>>(
                 let row = node.rows.map_or(i, |rows| rows[i] as usize);
                 let at: usize = codes[row].into();
                 for (bin, value) in bins[at * quads..][..quads].iter_mut().zip(value) {
-                    for l in 0..4 {
-                        bin[l] += f64::from(value[l]);
-                    }
+                    plus(bin, value);
                 }
             }
         },

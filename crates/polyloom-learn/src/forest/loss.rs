@@ -125,14 +125,17 @@ impl Start {
                 let sum = |f: &dyn Fn(f64) -> f64| rows.clone().map(|(y, w)| w * f(y)).sum::<f64>();
                 let all = sum(&|_| 1.0);
                 let mean = if all > 0.0 { sum(&|y| y) / all } else { 0.0 };
-                let variance = sum(&|y| (y - mean).powi(2)) / all;
+                // Relative to the largest difference: its square may be too large or too small for a number.
+                let most = rows.clone().map(|(y, _)| (y - mean).abs());
+                let most = most.fold(f64::MIN_POSITIVE, f64::max);
+                let variance = sum(&|y| ((y - mean) / most).powi(2)) / all;
                 let first = rows.clone().next().map(|r| r.0);
                 let varies = rows.clone().any(|(y, _)| Some(y) != first);
-                let spread = variance.sqrt();
+                let spread = most * variance.sqrt();
                 Self {
                     scores: vec![if varies { mean } else { first.unwrap_or(0.0) }],
                     scale: if varies && spread > 0.0 { spread } else { 1.0 },
-                    varies: varies && spread > 0.0 && spread.is_finite(),
+                    varies: varies && spread > 0.0,
                 }
             }
             Labels::Classification { classes, .. } => {
@@ -214,6 +217,10 @@ mod tests {
         let s = start(Labels::Regression(vec![0.1; 3]));
         assert_eq!((s.scores[0], s.scale, s.varies), (0.1, 1.0, false));
         assert!(!start(Labels::Regression(vec![f64::NAN])).varies);
+        for unit in [1e-200, 1e100] {
+            let s = start(Labels::Regression(vec![0.0, unit]));
+            assert!(s.varies && (s.scale / unit - 0.5).abs() < 1e-12, "{s:?}");
+        }
         let s = start(classes(2, &[1, 1, 1, 0, UNKNOWN]));
         assert!((s.scores[0] - 3f64.ln()).abs() < 1e-12);
         let s = start(classes(2, &[1, 1]));

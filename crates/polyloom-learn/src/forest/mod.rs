@@ -2,7 +2,7 @@
 //!
 //! Columns become at most 255 bins ([`bins`]), trees are grown leaf by leaf from sums over bins ([`grow`]) with any number
 //! of outputs. [`boost`] adds them by Newton steps, target by target or for all targets at once; [`r_mtgb`] tells tasks that
-//! belong together from outliers. [`fit()`] trains, a [`Forest`] answers, and is one file ([`file`]). Everything is a function of data, parameters and
+//! belong together from outliers. [`fit()`] trains, a [`Forest`] answers, and is one file ([`mod@file`]). Everything is a function of data, parameters and
 //! seed; threads do not change a bit of it.
 
 pub mod bins;
@@ -31,5 +31,7 @@ pub use growth::Growth;
 pub use model::{Ensemble, Feature, Forest, Output, Sides, Use};
 pub use r_mtgb::RMtgb;
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, Cutting};
 use super::boost::{BLOCK, apply, drawn, plus, share, spread};
-use super::data::{Sample, Target, wrong};
+use super::data::{Labels, Sample, Target, wrong};
 use super::dense::Dense;
 use super::fit::{Progress, Watch};
 use super::grow::{Grower, Grown};
@@ -23,6 +23,9 @@ use super::loss::{Start, sigmoid, softmax};
 use super::model::{Ensemble, Forest, Output, Sides, Use};
 use super::tree::Tree;
 use crate::error::{Error, Result};
+
+/// Largest label that is learned as it is: gradients are kept in 32 bits.
+const LARGE: f64 = 1e18;
 
 /// Parameters of R-MTGB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +83,17 @@ impl RMtgb {
             return Err(wrong(format!(
                 "`theta` has to hold a number for each of {} tasks",
                 targets.len()
+            )));
+        }
+        let large = |y: &f64| !self.standardise && y.abs() > LARGE;
+        let too_large = |t: &&Target| match &t.labels {
+            Labels::Regression(y) => y.iter().any(large),
+            Labels::Classification { .. } => false,
+        };
+        if let Some(target) = targets.iter().find(too_large) {
+            return Err(wrong(format!(
+                "target `{}` has labels above {LARGE:e}, which need `standardise`",
+                target.name
             )));
         }
         let first = targets.first();

@@ -438,12 +438,14 @@ fn data_and_parameters_that_do_not_fit_are_refused() {
     refused(&x, &[], plain(), "no targets");
     refused(&Table::default(), &[regression(&[])], plain(), "no rows");
     refused(&x, &[regression(&[1.0])], plain(), "1 labels for 2 rows");
-    refused(
-        &x,
-        &[regression(&[f64::INFINITY, 1.0])],
-        plain(),
-        "infinite",
-    );
+    refused(&x, &[regression(&[f64::INFINITY, 1.0])], plain(), "inf;");
+    refused(&x, &[regression(&[1e101, 1.0])], plain(), "at most 1e100");
+    let raw = RMtgb {
+        standardise: false,
+        ..RMtgb::default()
+    };
+    let large = [regression(&[1e20, 1.0])];
+    refused(&x, &large, Method::RMtgb(raw), "`standardise`");
     refused(&x, &[classes(2, &[0, 2])], plain(), "of class 2");
     refused(&x, &[classes(0, &[0, 0])], plain(), "0 classes");
     let mut bad = x.clone();
