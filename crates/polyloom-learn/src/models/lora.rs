@@ -70,6 +70,14 @@ impl Source for Lora<'_> {
     fn dropout(&self) -> Option<u64> {
         self.base.dropout()
     }
+
+    fn batch_statistics(&self, name: &str) -> bool {
+        self.base.batch_statistics(name)
+    }
+
+    fn note(&self, name: &str, values: Vec<f32>) {
+        self.base.note(name, values);
+    }
 }
 
 /// Lengths of the rows of `W + s B A`; no gradient flows through them (DoRA, section 4.3).

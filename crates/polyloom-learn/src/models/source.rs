@@ -1,6 +1,7 @@
 //! Where an architecture gets its weights from, and where others may put something in between.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::{Parameters, Tensor, Value, slice};
 use crate::error::{Error, In, Result};
@@ -63,7 +64,7 @@ pub trait Source {
     /// `0.9` of what they were and `0.1` of what the batch has (variances over one row less: PyTorch's rule and momentum).
     ///
     /// # Errors
-    /// No such tensors, shapes that do not fit, one row alone as a batch.
+    /// No such tensors, shapes that do not fit, one row alone as a batch; training whose source keeps no running values.
     fn batch_norm(&self, name: &str, x: &Value, eps: f32) -> Result<Value> {
         let tensor = |part: &str| self.tensor(&format!("{name}.{part}"));
         let (w, b) = (tensor("weight")?, tensor("bias")?);
@@ -75,7 +76,14 @@ pub trait Source {
             mean: of("running_mean")?,
             variance: of("running_var")?,
         };
-        if !self.batch_statistics() {
+        if !self.batch_statistics(name) {
+            // A norm that learns by values which stay as they began would be another one in inference.
+            if self.dropout().is_some() && w.wants_gradient() {
+                return Err(Error::shape(
+                    "batch norm",
+                    format!("`{name}` is trained by a source that keeps no running values"),
+                ));
+            }
             return Ok(ops::batch_norm(x, &w, &b, Some(running), eps)?.0);
         }
         let (y, found) = ops::batch_norm(x, &w, &b, None, eps)?;
@@ -94,12 +102,14 @@ pub trait Source {
         Ok(y)
     }
 
-    /// Whether batch norms take the statistics of the batch: in training, by a source that keeps what [`Source::note`] says.
-    fn batch_statistics(&self) -> bool {
+    /// Whether the batch norm of a name takes the statistics of the batch: in training, by a source that keeps what
+    /// [`Source::note`] says.
+    fn batch_statistics(&self, name: &str) -> bool {
+        let _ = name;
         false
     }
 
-    /// Is told what a tensor that is no parameter should be after this pass: running statistics.
+    /// Is told what a running statistic should be after this pass.
     fn note(&self, name: &str, values: Vec<f32>) {
         let _ = (name, values);
     }
@@ -218,6 +228,50 @@ impl Plain {
 impl Source for Plain {
     fn find(&self, name: &str) -> Result<Option<Value>> {
         Ok(self.tensors.get(name).cloned())
+    }
+}
+
+/// Whether a tensor is a running statistic of a batch norm: part of a model, and no gradient moves it.
+pub fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
+}
+
+/// What batch norms said of their running statistics, by name.
+pub type Noted = RefCell<BTreeMap<String, Vec<f32>>>;
+
+/// Parameters in training among which are running statistics: their batch norms take the statistics of the batch, and what
+/// they say of the running ones is kept. Norms whose statistics are not among the parameters stay as they are.
+pub struct Noting<'a> {
+    /// What is trained.
+    pub trained: Trained<'a>,
+    /// What was said; the last word counts.
+    pub noted: &'a Noted,
+}
+
+impl Source for Noting<'_> {
+    fn find(&self, name: &str) -> Result<Option<Value>> {
+        self.trained.find(name)
+    }
+
+    fn linear(&self, name: &str, x: &Value) -> Result<Value> {
+        self.trained.linear(name, x)
+    }
+
+    fn pass(&self, point: Point, x: Value) -> Result<Value> {
+        self.trained.pass(point, x)
+    }
+
+    fn dropout(&self) -> Option<u64> {
+        self.trained.dropout()
+    }
+
+    fn batch_statistics(&self, name: &str) -> bool {
+        let running = format!("{name}.running_mean");
+        self.trained.parameters.get(&running).is_some()
+    }
+
+    fn note(&self, name: &str, values: Vec<f32>) {
+        self.noted.borrow_mut().insert(name.to_owned(), values);
     }
 }
 

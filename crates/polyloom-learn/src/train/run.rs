@@ -202,6 +202,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         trainee
             .parameters
             .update(|w, _| w.copy_from_slice(&state.weights))?;
+        trainee.recall()?;
         optimiser.restore(state.facts.step, state.moments)?;
         sampler.restore(state.facts.drawn, state.facts.of_task.clone());
         (facts, best) = (state.facts, state.best);
@@ -268,6 +269,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         let seen = optimiser
             .step(&trainee.parameters, &gradients, rate)
             .map_err(|e| at_step(e, facts.step + 1, job))?;
+        trainee.settle()?;
         if let Some(balanced) = &mut balanced {
             balanced.after(&trainee, &tasks, &heads)?;
         }

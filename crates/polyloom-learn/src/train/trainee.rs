@@ -7,7 +7,7 @@ use super::recipe::{Method, Recipe};
 use crate::engine::{Parameters, Tensor, Value};
 use crate::error::Result;
 use crate::models::lora::Lora;
-use crate::models::{Plain, Source, Trained};
+use crate::models::{Noted, Noting, Plain, Source, Trained, is_statistic};
 use crate::tasks::Head;
 
 /// Parameters of a run over weights that stay.
@@ -18,6 +18,8 @@ pub struct Trainee {
     pub parameters: Parameters,
     /// Low-rank parts among the parameters.
     pub low_rank: Option<LowRankSet>,
+    /// Values of the running statistics among the parameters: no optimiser moves them.
+    noted: Noted,
 }
 
 /// Names of what a model uses.
@@ -112,10 +114,56 @@ impl Trainee {
         if !t.head.frozen {
             tensors.extend(heads.iter().flat_map(Head::tensors));
         }
-        Ok(Self {
+        Self::over_weights(base, Parameters::new(tensors)?, low_rank)
+    }
+
+    /// Of parameters over weights that stay.
+    ///
+    /// # Errors
+    /// Never in practice: a buffer of the processor.
+    pub fn over_weights(
+        base: Plain,
+        parameters: Parameters,
+        low_rank: Option<LowRankSet>,
+    ) -> Result<Self> {
+        let made = Self {
             base,
-            parameters: Parameters::new(tensors)?,
+            parameters,
             low_rank,
+            noted: Noted::default(),
+        };
+        made.recall()?;
+        Ok(made)
+    }
+
+    /// Takes running statistics as the weights have them: at the start, and where a checkpoint was read into the weights.
+    ///
+    /// # Errors
+    /// Never in practice: a buffer of the processor.
+    pub fn recall(&self) -> Result<()> {
+        let weights = self.parameters.weights()?;
+        let statistics = self.parameters.iter().filter(|p| is_statistic(&p.name));
+        let values = statistics.map(|p| (p.name.clone(), weights[p.at.clone()].to_vec()));
+        *self.noted.borrow_mut() = values.collect();
+        Ok(())
+    }
+
+    /// Writes running statistics as the passes of a step left them into the weights. After the optimiser: what it did to them
+    /// (decay) does not count.
+    ///
+    /// # Errors
+    /// Never in practice: a buffer of the processor.
+    pub fn settle(&self) -> Result<()> {
+        let noted = self.noted.borrow();
+        if noted.is_empty() {
+            return Ok(());
+        }
+        self.parameters.update(|weights, _| {
+            for (name, values) in noted.iter() {
+                if let Some(p) = self.parameters.get(name) {
+                    weights[p.at.clone()].copy_from_slice(values);
+                }
+            }
         })
     }
 
@@ -138,7 +186,14 @@ impl Trainee {
             frozen: &self.base,
             seed,
         };
-        self.over(&trained, f)
+        if self.noted.borrow().is_empty() {
+            return self.over(&trained, f);
+        }
+        let noting = Noting {
+            trained,
+            noted: &self.noted,
+        };
+        self.over(&noting, f)
     }
 
     fn over<R>(&self, source: &dyn Source, f: impl FnOnce(&dyn Source) -> Result<R>) -> Result<R> {

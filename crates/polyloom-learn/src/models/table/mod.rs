@@ -207,16 +207,6 @@ impl TableModel {
             ));
         }
         self.fits(batch)?;
-        // Running values would stay what they were at the start, and evaluation would be of another model.
-        if self.config.norm == NormKind::Batch
-            && weights.dropout().is_some()
-            && !weights.batch_statistics()
-        {
-            return Err(Error::Config {
-                what: "norm `batch` is for inference so far; train with `layer` or `none`"
-                    .to_owned(),
-            });
-        }
         Ok(Pass {
             model: self,
             weights,
@@ -249,12 +239,6 @@ impl TableModel {
     #[must_use]
     pub fn is_own(name: &str) -> bool {
         name.starts_with("goals.")
-    }
-
-    /// Whether a tensor is a running statistic of a batch norm: no parameter, but part of the model.
-    #[must_use]
-    pub fn is_statistic(name: &str) -> bool {
-        name.ends_with(".running_mean") || name.ends_with(".running_var")
     }
 
     /// Width of the features of a row ([`Pass::features`]).

@@ -1,8 +1,8 @@
 //! HoME: the whole model over numbers, norms over the batch.
 
 use polyloom_learn::engine::{Parameters, Tensor, tensor};
-use polyloom_learn::models::Plain;
-use polyloom_learn::models::table::{Declared, TableModel};
+use polyloom_learn::models::table::Declared;
+use polyloom_learn::models::{Noted, Plain, is_statistic};
 use serde_json::json;
 
 use super::layers::{model, of_numbers};
@@ -52,7 +52,7 @@ fn weights(case: &Case, declared: &Declared) -> (String, Tensor) {
         "layers.0.bias" => both(&|e| format!("w.{node}.e{e}.b")),
         "norms.0.weight" => both(&|e| format!("w.{node}.e{e}.gamma")),
         "norms.0.bias" => both(&|e| format!("w.{node}.e{e}.beta")),
-        name if TableModel::is_statistic(name) => vec![0.5; declared.shape[0]],
+        name if is_statistic(name) => vec![0.5; declared.shape[0]],
         name => match name.rsplit_once('.').unwrap() {
             (gate, "weight") => plain(format!("w.{node}.{gate}")),
             (gate, _) => plain(format!("w.{node}.{gate}.b")),
@@ -73,9 +73,9 @@ pub fn solve(case: &Case) {
         "experts": case.param("experts_per_node"), "rank": case.param("lora_rank"), "parts": case.param("lora_parts"),
     });
     let model = model("home", 3, rest);
-    let frozen = Plain::new(model.tensors().iter().map(|t| weights(case, t)));
-    let parameters = Parameters::new([]).unwrap();
-    let source = training(&parameters, &frozen);
+    let parameters = Parameters::new(model.tensors().iter().map(|t| weights(case, t))).unwrap();
+    let (nothing, noted) = (Plain::default(), Noted::default());
+    let source = training(&parameters, &nothing, &noted);
     let batch = of_numbers(value(case, "x"));
     let features = model.forward(&source, &batch, all(&model)).unwrap();
     let found: Vec<f64> = features.iter().flat_map(numbers).collect();

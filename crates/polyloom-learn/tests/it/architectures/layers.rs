@@ -1,10 +1,10 @@
 //! Cases of a rule alone: the same rule inside of a model.
 
 use polyloom_learn::engine::{Parameters, Tensor, Value, tensor};
-use polyloom_learn::models::Plain;
 use polyloom_learn::models::table::{
     Config, TableBatch, TableModel, dselect_k as gate, dtrn, loss, task_expert as memory,
 };
+use polyloom_learn::models::{Noted, Plain};
 use polyloom_learn::ops::{self, Activation};
 use serde_json::{Value as Json, json};
 
@@ -64,8 +64,8 @@ pub fn cross_stitch(case: &Case) {
             });
         }
         let parameters = Parameters::new(tensors).unwrap();
-        let nothing = Plain::default();
-        let source = training(&parameters, &nothing);
+        let (nothing, noted) = (Plain::default(), Noted::default());
+        let source = training(&parameters, &nothing, &noted);
         let batch = of_numbers(value(case, "x"));
         let features = model.forward(&source, &batch, all(&model)).unwrap();
         let found: Vec<f64> = features.iter().flat_map(numbers).collect();

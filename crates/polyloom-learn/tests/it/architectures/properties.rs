@@ -6,8 +6,10 @@ use polyloom_learn::models::fresh::fresh;
 use polyloom_learn::models::table::{
     Config, Front, Golden, MODEL_TYPE, NormKind, TableBatch, TableModel, architectures,
 };
-use polyloom_learn::models::{Plain, Trained};
+use polyloom_learn::models::{Noted, Plain, Source, Trained, is_statistic};
 use polyloom_learn::ops;
+use polyloom_learn::train::trainee::Trainee;
+use polyloom_learn::train::{Optimiser, Rule};
 use serde_json::{Value as Json, json};
 
 use super::{all, numbers, training};
@@ -223,25 +225,104 @@ fn batch_norms_in_training() {
         config["norm"] = json!("batch");
         let (model, weights) = made(&config);
         let batch = rows(&model, 6);
-        let parameters = Parameters::new([]).unwrap();
-        let source = training(&parameters, &weights);
+        let all_tensors = weights.iter().map(|(n, t)| (n.to_owned(), t.clone()));
+        let parameters = Parameters::new(all_tensors).unwrap();
+        let (nothing, noted) = (Plain::default(), Noted::default());
+        let source = training(&parameters, &nothing, &noted);
         model.forward(&source, &batch, all(&model)).unwrap();
-        let noted = source.noted.borrow();
         for t in model.tensors().iter() {
-            let told = noted.get(&t.name).map(Vec::len);
-            let expected = TableModel::is_statistic(&t.name).then(|| t.shape[0]);
+            let told = noted.borrow().get(&t.name).map(Vec::len);
+            let expected = is_statistic(&t.name).then(|| t.shape[0]);
             assert_eq!(told, expected, "{}", t.name);
         }
-        assert!(!noted.is_empty());
+        assert!(!noted.borrow().is_empty());
         // Who does not keep them is told so.
         let careless = Trained {
             parameters: &parameters,
-            frozen: &weights,
+            frozen: &nothing,
             seed: Some(1),
         };
         let refused = model.forward(&careless, &batch, all(&model)).unwrap_err();
-        assert!(refused.to_string().contains("norm `batch`"), "{refused}");
+        assert!(
+            refused.to_string().contains("keeps no running values"),
+            "{refused}"
+        );
     }
+}
+
+/// Steps of training with batch norms and decay: running values are those of the batches, whatever the optimiser does, and
+/// inference is by them.
+#[test]
+fn running_statistics_are_kept_over_steps() {
+    let config = json!({
+        "model_type": MODEL_TYPE, "architecture": "mmoe", "goals": ["a", "b"], "numeric": 3, "categories": [5],
+        "embed_dim": 4, "hidden": [8, 6], "tower": [4], "norm": "batch", "experts": 3,
+    });
+    let (model, weights) = made(&config);
+    let batch = rows(&model, 32);
+    let tensors = weights.iter().map(|(n, t)| (n.to_owned(), t.clone()));
+    let mut tensors: Vec<_> = tensors.collect();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let trainee =
+        Trainee::over_weights(weights.clone(), Parameters::new(tensors).unwrap(), None).unwrap();
+    let mut optimiser = Optimiser::new(Rule::adamw(0.5), &trainee.parameters);
+    let statistic = |name: &str| {
+        let p = trainee.parameters.get(name).unwrap();
+        trainee.parameters.weights().unwrap()[p.at.clone()].to_vec()
+    };
+    let name = "experts.norms.0.running_var";
+    let mut expected = statistic(name);
+    let mut losses = Vec::new();
+    for step in 0..30u64 {
+        // Only the first goal on even steps: the tower of the other stays as it is.
+        let goals = if step % 2 == 0 { 0..1 } else { 0..2 };
+        let still = statistic("goals.1.tower.norms.0.running_mean");
+        let loss = trainee
+            .with(Some(step), |w| {
+                Ok(smooth(&model.forward(w, &batch, goals.clone())?))
+            })
+            .unwrap();
+        let mut gradients = trainee.parameters.gradients().unwrap();
+        loss.backward_into(&mut gradients).unwrap();
+        optimiser
+            .step(&trainee.parameters, &gradients, 0.01)
+            .unwrap();
+        trainee.settle().unwrap();
+        losses.push(loss.number().unwrap());
+        if goals.len() == 1 {
+            assert_eq!(still, statistic("goals.1.tower.norms.0.running_mean"));
+        }
+        if step == 0 {
+            // The first layer's variances of this batch, over one row less.
+            let x = weights_of_first_layer(&model, &weights, &batch);
+            for (i, value) in expected.iter_mut().enumerate() {
+                let column: Vec<f64> = x.iter().skip(i).step_by(24).copied().collect();
+                let mean = column.iter().sum::<f64>() / 32.0;
+                let squares = column.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 31.0;
+                *value = 0.9 * *value + 0.1 * squares as f32;
+            }
+            for (a, b) in statistic(name).iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-4 * (1.0 + b), "{a} and {b}");
+            }
+        }
+    }
+    assert!(losses[29] < losses[1], "{losses:?}");
+    // Weights read back from a checkpoint bring their own.
+    trainee.parameters.update(|w, _| w.fill(0.25)).unwrap();
+    trainee.recall().unwrap();
+    trainee.settle().unwrap();
+    assert_eq!(statistic(name), [0.25; 24]);
+    let features = trainee.with(None, |w| model.forward(w, &batch, 0..2));
+    assert_eq!(features.unwrap()[0].dims(), [32, 4]);
+}
+
+fn weights_of_first_layer(model: &TableModel, weights: &Plain, batch: &TableBatch) -> Vec<f64> {
+    let ids: Vec<u32> = batch.codes.clone();
+    let table = weights.tensor("embedding.weight").unwrap();
+    let vectors = ops::embedding(&table, &ids, &[batch.rows]).unwrap();
+    let x = ops::concat(&[&vectors, &batch.numbers], 1).unwrap();
+    assert_eq!(model.config.hidden[0] * 3, 24);
+    numbers(&weights.linear("experts.layers.0", &x).unwrap())
 }
 
 #[test]
