@@ -99,6 +99,18 @@ pub fn add_row(out: &mut [f32], row: &[f32]) {
     });
 }
 
+/// A row again and again, `rows` times.
+pub fn repeated(row: &[f32], rows: usize) -> Vec<f32> {
+    let write = |_: usize, out: &mut [MaybeUninit<f32>]| {
+        for out in out.chunks_exact_mut(row.len().max(1)) {
+            out.write_copy_of_slice(row);
+        }
+    };
+    let size = super::rows_of(row.len()) * row.len();
+    // SAFETY: blocks are whole rows, and every row is written.
+    unsafe { super::fresh(rows * row.len(), size, write) }
+}
+
 /// `out += ` sums of the columns of `x`, whose rows have the length of `out`.
 ///
 /// # Panics
@@ -199,6 +211,8 @@ mod tests {
         let mut out = vec![0.0; 3 * rows];
         add_row(&mut out, &[1.0, 2.0, 3.0]);
         assert_eq!(&out[out.len() - 3..], [1.0, 2.0, 3.0]);
+        assert_eq!(repeated(&[1.0, 2.0, 3.0], rows), out);
+        assert!(repeated(&[], 5).is_empty() && repeated(&[1.0], 0).is_empty());
         let mut sums = [1.0, 0.0, 0.0];
         add_column_sums(&mut sums, &out);
         assert_eq!(sums, [40_001.0, 80_000.0, 120_000.0]);

@@ -1,6 +1,6 @@
 //! Linear layers and products of matrices.
 
-use polyloom_core::nn::elementwise::add_column_sums;
+use polyloom_core::nn::elementwise::{add_column_sums, repeated};
 use polyloom_core::nn::matmul::{self, Threads, View, ViewMut, matmul};
 
 use super::{cpu, dense, width};
@@ -58,7 +58,7 @@ pub fn linear(x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Value> 
         None => matmul::product(1.0, a, b, Threads::All),
         Some(bias) => {
             let bias = dense(bias.data(), LINEAR)?;
-            let mut y = slice(&bias)?.repeat(rows);
+            let mut y = repeated(&slice(&bias)?, rows);
             matmul(
                 ViewMut::new(&mut y, rows, out),
                 true,
@@ -164,7 +164,7 @@ pub fn grouped_linear(
     let (xs, ws) = (slice(&xs)?, slice(&ws)?);
     let wide = groups * sizes.out;
     let mut y = match bias {
-        Some(bias) => slice(&dense(bias.data(), GROUPED)?)?.repeat(sizes.rows),
+        Some(bias) => repeated(&slice(&dense(bias.data(), GROUPED)?)?, sizes.rows),
         None => vec![0f32; sizes.rows * wide],
     };
     for g in 0..groups {

@@ -12,7 +12,9 @@ use super::balance::case::Case;
 use super::balance::cases;
 
 mod home;
+mod hostile;
 mod layers;
+mod learning;
 mod mtreclib;
 mod multitab;
 mod parts;

@@ -166,11 +166,13 @@ impl Architecture for MultiTab {
             });
         }
         // The mask is one number a pair of tokens and head.
-        if s.tokens > 1 << 13 {
+        let pairs = s.tokens.checked_mul(s.tokens);
+        let numbers = pairs.and_then(|n| n.checked_mul(s.heads));
+        if numbers.is_none_or(|n| n > 1 << 28) {
             return Err(Error::Config {
                 what: format!(
-                    "{} goals, categories and numbers; `multitab` takes at most 8192",
-                    s.tokens
+                    "{} goals, categories and numbers with {} heads: their mask fills every memory",
+                    s.tokens, s.heads
                 ),
             });
         }

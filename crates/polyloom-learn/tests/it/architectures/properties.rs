@@ -16,7 +16,7 @@ use super::{all, numbers, training};
 use crate::differences::agree;
 
 /// Two small configurations of every architecture: plain, and with other norms, fronts and depths.
-fn configs() -> Vec<Json> {
+pub fn configs() -> Vec<Json> {
     let mut found = Vec::new();
     for architecture in architectures() {
         let spec = architecture.spec();
@@ -80,7 +80,7 @@ fn own(name: &str) -> [Json; 2] {
     }
 }
 
-fn made(config: &Json) -> (TableModel, Plain) {
+pub fn made(config: &Json) -> (TableModel, Plain) {
     let parsed: Config = serde_json::from_value(config.clone()).unwrap();
     let model = TableModel::new(parsed).unwrap_or_else(|e| panic!("{config}: {e}"));
     let made = fresh(config, 3).unwrap();
@@ -98,7 +98,7 @@ fn made(config: &Json) -> (TableModel, Plain) {
     (model, Plain::new(tensors))
 }
 
-fn rows(model: &TableModel, n: usize) -> TableBatch {
+pub fn rows(model: &TableModel, n: usize) -> TableBatch {
     let c = &model.config;
     let s = Stream::new(4, "rows", 0);
     let numbers = (0..(n * c.numeric) as u64).map(|i| s.normal(i)).collect();
@@ -341,107 +341,6 @@ fn every_entry_has_its_page() {
         }
         assert!(!names.contains(&s.name), "{} twice", s.name);
         names.push(s.name);
-    }
-}
-
-fn refused(change: &dyn Fn(&mut Config)) -> String {
-    let mut config = Config {
-        goals: vec!["a".into(), "b".into()],
-        numeric: 3,
-        categories: vec![5],
-        ..Config::default()
-    };
-    change(&mut config);
-    TableModel::new(config).unwrap_err().to_string()
-}
-
-#[test]
-fn configurations_that_lie() {
-    let said = refused(&|c| c.architecture = "mmoee".into());
-    assert!(
-        said.contains("did you mean `mmoe`?") && said.contains("shared_bottom"),
-        "{said}"
-    );
-    assert!(refused(&|c| c.goals.clear()).contains("0 goals"));
-    assert!(refused(&|c| c.goals[1] = "a".into()).contains("`a` is empty or comes twice"));
-    assert!(refused(&|c| c.hidden = vec![4, 0]).contains("hidden"));
-    assert!(refused(&|c| c.tower = vec![1 << 40]).contains("tower"));
-    assert!(refused(&|c| c.embed_dim = 0).contains("embed_dim 0"));
-    assert!(refused(&|c| c.categories = vec![0]).contains("none of 0 codes"));
-    assert!(refused(&|c| c.categories = vec![usize::MAX, usize::MAX]).contains("below 2^32"));
-    assert!(refused(&|c| c.categories = vec![1 << 31; 2]).contains("below 2^32"));
-    let said = refused(&|c| {
-        c.categories = vec![1 << 30];
-        c.embed_dim = 1 << 16;
-    });
-    assert!(said.contains("fill every memory"), "{said}");
-    assert!(refused(&|c| (c.numeric, c.categories) = (0, vec![])).contains("no feature"));
-    assert!(refused(&|c| c.dropout = 1.0).contains("dropout 1"));
-    assert!(refused(&|c| c.dropout = f32::NAN).contains("dropout NaN"));
-    assert!(refused(&|c| c.activation = "softsign".into()).contains("softsign"));
-    assert!(refused(&|c| c.model_type = "vit".into()).contains("polyloom-table"));
-    let option = |key: &str, value: Json| {
-        let key = key.to_owned();
-        refused(&move |c| {
-            c.architecture = "mmoe".into();
-            c.options.insert(key.clone(), value.clone());
-        })
-    };
-    assert!(option("expert", json!(4)).contains("unknown key `expert`"));
-    assert!(option("experts", json!(0)).contains("from 1 to 1024"));
-    assert!(option("experts", json!("many")).contains("whole number"));
-    let said = refused(&|c| {
-        c.architecture = "mmoe".into();
-        c.hidden.clear();
-    });
-    assert!(said.contains("hidden is empty"), "{said}");
-}
-
-#[test]
-fn rows_and_weights_that_lie() {
-    let config = json!({
-        "architecture": "mmoe", "goals": ["a", "b"], "numeric": 2, "categories": [3, 4], "embed_dim": 2,
-        "hidden": [5, 4], "tower": [3], "experts": 3,
-    });
-    let mut typed = config.clone();
-    typed["model_type"] = json!(MODEL_TYPE);
-    let (model, weights) = made(&typed);
-    let batch = rows(&model, 4);
-    let said = |batch: &TableBatch, goals| {
-        let found = model.forward(&weights, batch, goals);
-        found.unwrap_err().to_string()
-    };
-    assert!(said(&batch, 0..3).contains("goals 0..3 of 2"));
-    assert!(said(&batch, 1..1).contains("goals 1..1 of 2"));
-    let mut other = batch.clone();
-    other.codes[3] = 4;
-    assert!(said(&other, 0..2).contains("row 1: code 4 in categorical field 1, which has 4 codes"));
-    let mut other = batch.clone();
-    other.codes.pop();
-    assert!(said(&other, 0..2).contains("4 rows with numbers [4, 2] and 7 codes"));
-    let none = TableBatch {
-        rows: 0,
-        numbers: Value::constant(tensor(vec![], (0, 2)).unwrap()),
-        codes: vec![],
-    };
-    assert!(said(&none, 0..2).contains("0 rows"));
-    // A tensor of another shape, or none.
-    for t in model.tensors().iter() {
-        let mut shape = t.shape.clone();
-        shape[0] += 1;
-        let count = shape.iter().product();
-        let wrong = tensor(vec![0.1; count], shape).unwrap();
-        let broken = weights.with([(t.name.clone(), wrong)]);
-        assert!(
-            model.forward(&broken, &batch, 0..2).is_err(),
-            "{} of another shape",
-            t.name
-        );
-        let without = weights.iter().filter(|(n, _)| *n != t.name);
-        let without = Plain::new(without.map(|(n, t)| (n.to_owned(), t.clone())));
-        let found = model.forward(&without, &batch, 0..2);
-        let biased = t.name.ends_with(".bias") && !t.name.starts_with("experts.layers.1");
-        assert!(found.is_err() || biased, "{} may not be absent", t.name);
     }
 }
 
