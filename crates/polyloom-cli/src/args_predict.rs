@@ -11,6 +11,7 @@ use crate::args_tasks::Places;
 #[command(after_help = "Examples:
   polyloom predict out/ties new.csv --task banking77 -o new.predictions.csv
   polyloom predict adapters/msrp pairs.jsonl --task msrp --base models/minilm -o pairs.predictions.jsonl
+  polyloom predict people new.csv -o new.predictions.csv               (a model of tables: all its targets)
   polyloom eval --predictions new.predictions.csv --task banking77     (once the right answers are known)")]
 pub struct PredictArgs {
     /// A folder with heads, a PEFT adapter, MODEL+ADAPTER, or hf:org/name
@@ -19,9 +20,9 @@ pub struct PredictArgs {
     /// Rows: .csv, .tsv, .jsonl, .json, .parquet
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Task whose head answers; of a task of the catalogue all targets
+    /// Task whose head answers; of a task of the catalogue all targets [default: of a model of tables all that it learned]
     #[arg(long, value_name = "TASK")]
-    pub task: String,
+    pub task: Option<String>,
     /// Predictions: .csv or .jsonl [default: FILE.predictions.csv beside the rows]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

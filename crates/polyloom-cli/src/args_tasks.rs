@@ -131,6 +131,28 @@ pub struct NewArgs {
     /// The column of texts, or two for pairs [default: the one of running text where nothing else is a feature]
     #[arg(long, value_name = "A[,B]", value_delimiter = ',', num_args = 1)]
     pub input: Vec<String>,
+    #[command(flatten)]
+    pub columns: Columns,
+    /// Task id (default: the file's name)
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Seed of the splits
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Spec file (default: TABLE with the ending .task.toml)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing spec file
+    #[arg(long)]
+    pub force: bool,
+    /// Print the spec instead of writing it
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What the columns of a table are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Columns {
     /// Target columns
     #[arg(
         long,
@@ -151,27 +173,13 @@ pub struct NewArgs {
     /// Columns that are no features
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub drop: Vec<String>,
-    /// Task id (default: the file's name)
-    #[arg(long, value_name = "ID")]
-    pub id: Option<String>,
-    /// Seed of the splits
-    #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
-    pub seed: u64,
-    /// Spec file (default: TABLE with the ending .task.toml)
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Replace an existing spec file
-    #[arg(long)]
-    pub force: bool,
-    /// Print the spec instead of writing it
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// What a group column does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum GroupAsArg {
     /// One task per value.
+    #[default]
     Task,
     /// A group stays in one split.
     Split,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::args_tasks::Places;
+use crate::args_tasks::{Columns, Places};
 
 /// `polyloom train`
 #[derive(Debug, Args)]
@@ -17,11 +17,14 @@ use crate::args_tasks::Places;
   polyloom train loom.toml -o joint --set train.sampling=square-root --set train.head.start=probe
   polyloom train loom.toml -o joint --balancer cagrad --set train.balance.c=0.5
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
+  polyloom train people.csv --targets income,never_married --model mmoe -o people
+  polyloom train -t tabular/adult_census --model ple --balancer nash -o census
 
 Keys of [train] with their defaults: docs/reference/training.md")]
 pub struct TrainArgs {
-    /// A loom.toml with [base] and [train]; flags count more than it says
-    #[arg(value_name = "RECIPE", required_unless_present = "tasks")]
+    /// A loom.toml with [base] and [train], whose keys count less than flags; or a table (.csv, .tsv, .jsonl, .parquet) with
+    /// --targets
+    #[arg(value_name = "RECIPE|TABLE", required_unless_present = "tasks")]
     pub recipe: Option<PathBuf>,
     /// Folder to write: a model, or a PEFT adapter, with heads/ and polyloom.json
     #[arg(short, long, value_name = "DIR")]
@@ -38,6 +41,11 @@ pub struct TrainArgs {
         value_delimiter = ','
     )]
     pub tasks: Vec<String>,
+    /// Architecture of a new model of tables: shared_bottom, mmoe, ple, ... (docs/reference/architectures.md)
+    #[arg(long, value_name = "NAME", conflicts_with = "base")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub columns: Columns,
     /// One expert per task (DIR/<task>), instead of one model for all
     #[arg(long)]
     pub each: bool,

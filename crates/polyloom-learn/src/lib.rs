@@ -16,6 +16,7 @@ pub mod ops;
 mod recipe;
 pub mod route;
 pub mod stats;
+pub mod table;
 pub mod tasks;
 pub mod text;
 pub mod tokenizer;

@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples::{self, Asked};
+use polyloom::evaluate::board::score::examples::{self, Asked, Fields, Input};
 use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits};
-use polyloom::tasks::spec::TaskSpec;
+use polyloom::tasks::spec::{SourceKind, TaskSpec};
+use polyloom_learn::table::Preparation;
 use polyloom_learn::tasks::answers::answers;
 use polyloom_learn::tasks::fit::fit;
 use polyloom_learn::tasks::system::no_head;
-use polyloom_learn::tasks::{Base, Head, System};
+use polyloom_learn::tasks::{Base, Head, Reader, System};
 use serde_json::json;
 
 use super::run::{self, COLUMNS};
@@ -38,15 +39,6 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    // A head can answer for a task that no catalogue knows.
-    let (catalogue, ids) = catalogue(&args.places, std::slice::from_ref(&args.task))?;
-    let spec = ids
-        .first()
-        .and_then(|id| catalogue.task(id).ok())
-        .map(|e| &e.spec);
-    let asked = spec.map(examples::asked).transpose()?.unwrap_or_default();
-    let task = spec.map_or(&*args.task, |s| &*s.id);
-    let (ids, inputs) = rows(args, spec)?;
     let system = System::find(&args.model, args.base.as_deref(), args.heads.as_deref())?;
     let most = match args.max_length {
         Some(n) => Some(n),
@@ -56,12 +48,35 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let base = Base::prepared(&system.base, most, pictures.as_deref())?;
     let ready = base.ready(&system)?;
     ready.warnings.iter().for_each(|w| ui.warning(w));
-    let targets: Vec<&str> = match &asked[..] {
-        [] => vec![""],
-        asked => asked.iter().map(|a| &*a.target).collect(),
+    let table = matches!(base.reader, Reader::Tables(_));
+    let tasks = match &args.task {
+        Some(task) => vec![task.clone()],
+        None if table => system.tasks()?,
+        None => {
+            let error = MergeError::plan("no-task", "whose head is to answer?");
+            let hint = format!("--task TASK; it has {}", system.tasks()?.join(", "));
+            return Err(error.hint(hint).into());
+        }
+    };
+    // A head can answer for a task that no catalogue knows.
+    let (catalogue, known) = catalogue(&args.places, args.task.as_slice())?;
+    let spec = known
+        .first()
+        .and_then(|id| catalogue.task(id).ok())
+        .map(|e| &e.spec);
+    let asked = spec.map(examples::asked).transpose()?.unwrap_or_default();
+    let (ids, inputs) = match &base.reader {
+        Reader::Tables(preparation) => table_rows(args, preparation, spec)?,
+        reader => rows(args, spec, reader)?,
+    };
+    // The task and target of every head.
+    let wanted: Vec<(&str, &str)> = match (spec, &asked[..]) {
+        (Some(spec), [_, ..]) => asked.iter().map(|a| (&*spec.id, &*a.target)).collect(),
+        (Some(spec), []) => vec![(&*spec.id, "")],
+        (None, _) => tasks.iter().map(|t| (&**t, "")).collect(),
     };
     let (mut heads, mut said) = (Vec::new(), Vec::new());
-    for target in &targets {
+    for (task, target) in &wanted {
         let Some((head, file)) = system.head(task, target)? else {
             return Err(no_head(&system, task, target).into());
         };
@@ -71,16 +86,20 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             &ready,
             &file,
         )?;
-        let mut given = Vec::with_capacity(inputs.len());
-        for input in &inputs {
-            given.push(run::given(&base.reader, input)?);
-        }
-        let shown = base.reader.show(&given, head.feature)?;
+        let shown = base.reader.show(&inputs, head.feature)?;
         let found = ready.outputs(&base.reader, &[&head], &shown, args.batch as usize)?;
         said.extend(found);
         heads.push(head);
     }
-    let named: Vec<(&str, &Head)> = targets.into_iter().zip(&heads).collect();
+    let several = wanted.len() > 1;
+    let name = |(task, target): &(&'_ str, &'_ str)| match (several, *target) {
+        // Without a spec the head's own name tells the answers apart: the part behind the task.
+        (true, "") => task.rsplit('/').next().unwrap_or(task).to_owned(),
+        (_, target) => target.to_owned(),
+    };
+    let targets: Vec<String> = wanted.iter().map(name).collect();
+    let targets = targets.iter().map(String::as_str);
+    let named: Vec<(&str, &Head)> = targets.zip(&heads).collect();
     answers(&system.folder, "", &ids, &named, &said).write(&output)?;
     ui.answer(&output.display().to_string());
     ui.event(&json!({"type": "done", "output": output.display().to_string(), "rows": ids.len()}));
@@ -105,23 +124,89 @@ fn fitted(
     Ok(head)
 }
 
-type Rows = (Vec<String>, Vec<run::Input>);
+type Rows = (Vec<String>, Vec<Input>);
+
+/// The format of the file.
+fn kind(args: &PredictArgs) -> Result<SourceKind, Failure> {
+    let error = || {
+        MergeError::plan("bad-input", "is no file of rows that is known by its name")
+            .at(args.file.display().to_string())
+            .hint(".csv, .tsv, .jsonl, .json or .parquet")
+    };
+    Ok(data::kind_of(&args.file).ok_or_else(error)?)
+}
+
+/// The error about a column that the file lacks.
+fn lacks(args: &PredictArgs, column: &str, names: &[&str]) -> MergeError {
+    MergeError::plan("bad-input", format!("has no column `{column}`"))
+        .at(args.file.display().to_string())
+        .hint(format!("its columns: {}", names.join(", ")))
+}
+
+/// Ids and rows of the file for a model of tables.
+fn table_rows(
+    args: &PredictArgs,
+    preparation: &Preparation,
+    spec: Option<&TaskSpec>,
+) -> Result<Rows, Failure> {
+    let place = args.file.display().to_string();
+    let (mut ids, mut inputs) = (Vec::new(), Vec::new());
+    let mut fields: Option<Fields> = None;
+    data::read(&args.file, kind(args)?, &Limits::default(), &mut |table| {
+        let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
+        let there = |name: &str| names.contains(&name).then(|| name.to_owned());
+        if let Some(id) = args.id.as_deref().filter(|id| !names.contains(id)) {
+            return Err(lacks(args, id, &names));
+        }
+        let id = args
+            .id
+            .clone()
+            .or_else(|| spec.and_then(|s| there(&s.fields.id)))
+            .or_else(|| there("id"));
+        if fields.is_none() {
+            let mut columns = preparation.asked();
+            columns.retain(|c| names.contains(&&*c.name));
+            preparation
+                .reader(&columns)
+                .map_err(|e| MergeError::plan("bad-input", e.to_string()).at(place.clone()))?;
+            fields = Fields::new(columns);
+        }
+        let Some(fields) = &mut fields else {
+            return Ok(());
+        };
+        for row in 0..table.rows() {
+            let text = |name: &str| {
+                let column = table.column(name);
+                column.map_or_else(String::new, |c| c.cell(row).to_text())
+            };
+            ids.push(id.as_deref().map_or_else(|| ids.len().to_string(), text));
+            let input = fields.input(&table, row);
+            inputs.push(input.map_err(|e| e.at(format!("{place}, row {}", ids.len())))?);
+        }
+        Ok(())
+    })?;
+    some(args, ids, inputs)
+}
+
+/// Rows, if there are any.
+fn some(args: &PredictArgs, ids: Vec<String>, inputs: Vec<Input>) -> Result<Rows, Failure> {
+    if inputs.is_empty() {
+        return Err(MergeError::plan("bad-input", "holds no rows")
+            .at(args.file.display().to_string())
+            .into());
+    }
+    Ok((ids, inputs))
+}
 
 /// Ids and inputs of the file.
-fn rows(args: &PredictArgs, spec: Option<&TaskSpec>) -> Result<Rows, Failure> {
+fn rows(args: &PredictArgs, spec: Option<&TaskSpec>, reader: &Reader) -> Result<Rows, Failure> {
     let place = args.file.display().to_string();
     let bad = |what: String| MergeError::plan("bad-input", what).at(place.clone());
-    let kind = data::kind_of(&args.file).ok_or_else(|| {
-        bad("is no file of rows that is known by its name".into())
-            .hint(".csv, .tsv, .jsonl, .json or .parquet")
-    })?;
+    let kind = kind(args)?;
     let (mut ids, mut inputs) = (Vec::new(), Vec::new());
     data::read(&args.file, kind, &Limits::default(), &mut |table| {
         let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
-        let lacks = |name: &str| {
-            bad(format!("has no column `{name}`"))
-                .hint(format!("its columns: {}", names.join(", ")))
-        };
+        let lacks = |name: &str| lacks(args, name, &names);
         let asked = |given: &Option<String>| match given {
             Some(name) if !names.contains(&&**name) => Err(lacks(name)),
             given => Ok(given.clone()),
@@ -153,8 +238,9 @@ fn rows(args: &PredictArgs, spec: Option<&TaskSpec>) -> Result<Rows, Failure> {
         }
         Ok(())
     })?;
-    if inputs.is_empty() {
-        return Err(bad("holds no rows".into()).into());
+    let mut given = Vec::with_capacity(inputs.len());
+    for input in &inputs {
+        given.push(run::given(reader, input)?);
     }
-    Ok((ids, inputs))
+    some(args, ids, given)
 }

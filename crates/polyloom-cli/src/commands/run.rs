@@ -177,13 +177,22 @@ fn embedded(model: &Model, reader: &Reader, inputs: &[Input]) -> Result<Value, F
                 inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
             Ok(model.embed(weights, &text.batch(&texts)?)?)
         }
+        Reader::Tables(_) => Err(no_text()),
     }
+}
+
+/// What is said where a model of tables is asked about texts or files.
+fn no_text() -> Failure {
+    MergeError::plan("no-text", "is a model of tables")
+        .hint("polyloom predict MODEL FILE asks it about the rows of a file")
+        .into()
 }
 
 /// An input as tasks have it: a text or a pair, or the pixels of the file that is named.
 pub fn given(reader: &Reader, (first, second): &Input) -> Result<examples::Input, Failure> {
     Ok(match reader {
         Reader::Texts(_) => examples::Input::Text(first.clone(), second.clone()),
+        Reader::Tables(_) => return Err(no_text()),
         Reader::Pictures(_) => {
             let (pixels, size) = images::decode(Path::new(first), None, &Limits::default())?;
             let size = size.map(|n| n as usize);

@@ -3,7 +3,7 @@
 mod corrupt;
 mod fewer;
 mod foreign;
-mod make;
+pub mod make;
 mod pool;
 mod skill_mix;
 mod synth;

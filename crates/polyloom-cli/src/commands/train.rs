@@ -1,5 +1,7 @@
 //! `polyloom train`
 
+mod table;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -26,7 +28,7 @@ use crate::ui::{Failure, Ui};
 /// Runs the command.
 pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
-    let recipe = asked(args)?;
+    let recipe = asked(args, ui)?;
     let given = given(&recipe.train.tasks, &args.places)?;
     let opened = match &recipe.base {
         Some(base) => {
@@ -84,8 +86,9 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
 }
 
 /// The recipe with the flags put in.
-fn asked(args: &TrainArgs) -> Result<Recipe, Failure> {
+fn asked(args: &TrainArgs, ui: &Ui) -> Result<Recipe, Failure> {
     let mut set = args.set.clone();
+    let table = table::given(args)?;
     let mut put = |key: &str, value: Option<String>| {
         set.extend(value.map(|value| (key.to_owned(), value)));
     };
@@ -115,9 +118,19 @@ fn asked(args: &TrainArgs) -> Result<Recipe, Failure> {
     put("train.balance.method", args.balancer.as_deref().map(quoted));
     put("train.limit", args.limit.map(|x| x.to_string()));
     put("seed", args.seed.map(|x| x.to_string()));
+    if let Some(table) = table {
+        let spec = table::spec(table, args, ui)?;
+        let list = toml::Value::Array(vec![spec.display().to_string().into()]);
+        put("train.tasks", Some(list.to_string()));
+    }
+    put("train.new.architecture", args.model.as_deref().map(quoted));
     Ok(match &args.recipe {
-        Some(file) => Recipe::open(file, &set)?,
-        None => Recipe::read("", "flags", &set)?,
+        Some(file) if table.is_none() => Recipe::open(file, &set)?,
+        _ if table.is_some() || args.model.is_some() => {
+            let steps = set.iter().any(|(key, _)| key == "train.steps");
+            Recipe::read(&table::recipe(steps), "defaults of tables", &set)?
+        }
+        _ => Recipe::read("", "flags", &set)?,
     })
 }
 

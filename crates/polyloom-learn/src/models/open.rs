@@ -11,11 +11,13 @@ use super::decoder::Decoder;
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
 use super::t5::T5;
+use super::table::{self, TableModel};
 use super::vit::Vit;
 use super::{Batch, Plain, Source};
 use crate::engine::{Value, tensor};
 use crate::error::{Error, Result};
 use crate::ops;
+use crate::table::{Preparation, TABLE};
 use crate::text::Text;
 use crate::tokenizer::Made;
 
@@ -34,7 +36,13 @@ pub enum Trunk {
     T5(Box<T5>),
     /// Llama and its kin.
     Decoder(Box<Decoder>),
+    /// One of several goals over rows of a table.
+    Table(Box<TableModel>),
 }
+
+/// What is said where a model of tables is asked for something else.
+const TABLES: &str =
+    "is a model of tables: `polyloom eval` and `polyloom predict` ask it about rows";
 
 /// What a model can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +71,8 @@ pub struct Model {
     pub kind: Kind,
     /// Its tokenizer where it was made with the model; else it lies in the folder.
     pub tokenizer: Option<Made>,
+    /// How rows are prepared, of a model of tables.
+    pub table: Option<Box<Preparation>>,
 }
 
 impl Model {
@@ -130,6 +140,10 @@ impl Model {
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Mlp(Mlp::new(config).map_err(named)?)
             }
+            table::MODEL_TYPE => {
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                Trunk::Table(Box::new(TableModel::new(config).map_err(named)?))
+            }
             "clip" => {
                 prefix(&[""], "visual_projection.weight")?;
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
@@ -165,7 +179,7 @@ impl Model {
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))
-                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, polyloom-table, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
             }
         };
         let sentence = Sentence::open(folder)?;
@@ -187,6 +201,14 @@ impl Model {
             }
             None => Vec::new(),
         };
+        let table = match &trunk {
+            Trunk::Table(model) if folder.is_dir() => {
+                let read = Preparation::read(folder)?;
+                fits(&read, model).map_err(|what| Error::file(&folder.join(TABLE), what))?;
+                Some(Box::new(read))
+            }
+            _ => None,
+        };
         Ok(Self {
             folder: folder.to_owned(),
             trunk,
@@ -195,6 +217,7 @@ impl Model {
             classes,
             kind,
             tokenizer: None,
+            table,
         })
     }
 
@@ -208,7 +231,7 @@ impl Model {
                 let tower = &c.config.vision_config;
                 Some((tower.image_size, tower.num_channels))
             }
-            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => None,
+            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) | Trunk::Table(_) => None,
         }
     }
 
@@ -219,7 +242,7 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(_) => true,
             Trunk::T5(_) | Trunk::Decoder(_) => self.kind == Kind::Embed,
-            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) => false,
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::Table(_) => false,
         }
     }
 
@@ -233,6 +256,7 @@ impl Model {
             Trunk::Clip(c) => c.config.vision_config.num_hidden_layers,
             Trunk::T5(t) => t.config.num_layers,
             Trunk::Decoder(d) => d.config.num_hidden_layers,
+            Trunk::Table(t) => t.config.hidden.len() + t.config.tower.len(),
         }
     }
 
@@ -246,6 +270,7 @@ impl Model {
             Trunk::Clip(c) => c.config.projection_dim,
             Trunk::T5(t) => t.config.d_model,
             Trunk::Decoder(d) => d.config.hidden_size,
+            Trunk::Table(t) => t.width(),
         }
     }
 
@@ -265,6 +290,7 @@ impl Model {
                     "is a model of images and reads no text",
                 ));
             }
+            Trunk::Table(_) => return Err(Error::file(&self.folder, TABLES)),
         };
         let most = most.unwrap_or(usize::MAX).min(positions);
         self.tokens(self.sentence.most.unwrap_or(positions).min(most))
@@ -294,6 +320,7 @@ impl Model {
                 &self.folder,
                 "is a model of images and reads no text",
             )),
+            Trunk::Table(_) => Err(Error::file(&self.folder, TABLES)),
             Trunk::Clip(_) => Err(Error::file(
                 &self.folder,
                 "gives one vector for a text, no states of its tokens",
@@ -320,7 +347,9 @@ impl Model {
         let prefix = match &self.trunk {
             Trunk::Bert(b) => &*b.prefix,
             Trunk::Vit(v) => &*v.prefix,
-            Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::T5(_) | Trunk::Decoder(_) => "",
+            Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::T5(_) | Trunk::Decoder(_) | Trunk::Table(_) => {
+                ""
+            }
         };
         let pooler = format!("{prefix}pooler.dense");
         ops::activate(&weights.linear(&pooler, first)?, ops::Activation::Tanh)
@@ -336,6 +365,7 @@ impl Model {
             Trunk::Vit(model) => model.forward(weights, pixels)?,
             Trunk::Mlp(model) => return model.forward(weights, pixels),
             Trunk::Clip(model) => return ops::unit_length(&model.images(weights, pixels)?),
+            Trunk::Table(_) => return Err(Error::file(&self.folder, TABLES)),
             Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => {
                 return Err(Error::file(
                     &self.folder,
@@ -353,6 +383,18 @@ impl Model {
     /// Never in practice: weights in memory.
     pub fn classifier(&self) -> Result<Option<&'static str>> {
         head(&self.weights)
+    }
+}
+
+/// Whether a preparation makes the rows that a model of tables takes.
+fn fits(read: &Preparation, model: &TableModel) -> Result<(), String> {
+    let c = &model.config;
+    match (read.numeric(), read.categories()) {
+        (numeric, categories) if numeric == c.numeric && categories == c.categories => Ok(()),
+        (numeric, categories) => Err(format!(
+            "makes {numeric} numbers and codes of {categories:?}; config.json has {} and {:?}",
+            c.numeric, c.categories
+        )),
     }
 }
 

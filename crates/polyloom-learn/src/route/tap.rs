@@ -108,6 +108,12 @@ fn early(
             let pixels = pixels(preparation, shown)?;
             (model.look(&until, &pixels).map(drop), None)
         }
+        Reader::Tables(_) => {
+            return Err(Error::shape(
+                "features",
+                "rows of tables pass no layers that a router reads",
+            ));
+        }
         Reader::Texts(text) => {
             let batch = batched(text, &[(Feature::Mean, shown.to_vec())])?;
             (model.hidden(&until, &batch).map(drop), Some(batch))

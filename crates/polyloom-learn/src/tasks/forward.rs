@@ -7,8 +7,9 @@ use super::rows::{Reader, Shown};
 use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::image::Preparation;
-use crate::models::open::Model;
+use crate::models::open::{Model, Trunk};
 use crate::models::sentence::{Pooling, pooled};
+use crate::models::table::TableBatch;
 use crate::models::{Batch, Source, Tokens};
 use crate::ops::{self, Activation};
 use crate::text::Text;
@@ -24,6 +25,20 @@ pub fn features(
     parts: &[(Feature, Vec<&Shown>)],
 ) -> Result<Vec<Value>> {
     match reader {
+        Reader::Tables(_) => {
+            let Trunk::Table(table) = &model.trunk else {
+                return Err(Error::shape(
+                    "features",
+                    "rows of a table for another model",
+                ));
+            };
+            let one = |(_, shown): &(Feature, Vec<&Shown>)| {
+                let goals = 0..table.config.goals.len();
+                let found = table.forward(source, &rows(shown)?, goals)?;
+                ops::concat(&found.iter().collect::<Vec<_>>(), 1)
+            };
+            parts.iter().map(one).collect()
+        }
         Reader::Pictures(preparation) => {
             let shown: Vec<&Shown> = parts.iter().flat_map(|(_, s)| s).copied().collect();
             let pixels = pixels(preparation, &shown)?;
@@ -56,6 +71,27 @@ pub fn features(
             Ok(found)
         }
     }
+}
+
+/// Rows of a table as a batch.
+///
+/// # Errors
+/// Inputs that are none.
+pub fn rows(shown: &[&Shown]) -> Result<TableBatch> {
+    let (mut numbers, mut codes) = (Vec::new(), Vec::new());
+    for shown in shown {
+        let Shown::Row(row) = shown else {
+            return Err(Error::shape("features", "no rows for a model of tables"));
+        };
+        numbers.extend_from_slice(&row.numbers);
+        codes.extend_from_slice(&row.codes);
+    }
+    let width = numbers.len() / shown.len().max(1);
+    Ok(TableBatch {
+        rows: shown.len(),
+        numbers: Value::constant(tensor(numbers, (shown.len(), width))?),
+        codes,
+    })
 }
 
 /// Pictures as a model takes them, `[images, channels, size, size]`.
@@ -97,11 +133,8 @@ pub fn joined(
                     sequences.push(&two[0]);
                     second.push(&two[1]);
                 }
-                (true, _) | (_, Shown::Two(_)) | (_, Shown::Planes(_)) => {
-                    return Err(Error::shape(
-                        "features",
-                        format!("inputs that the feature `{}` does not read", feature.word()),
-                    ));
+                (true, _) | (_, Shown::Two(_) | Shown::Planes(_) | Shown::Row(_)) => {
+                    return Err(unread(*feature));
                 }
                 (_, Shown::One(one)) => sequences.push(one),
             }
@@ -112,10 +145,18 @@ pub fn joined(
             Feature::Last => Pooling::Last,
             Feature::Mean | Feature::Pair => Pooling::Mean,
             Feature::Embedding | Feature::Embeddings => embedding,
+            Feature::Goal => return Err(unread(*feature)),
         };
         how.extend(vec![pooling; sequences.len() - start]);
     }
     Ok((Batch::of(&sequences, text.pad())?, how))
+}
+
+fn unread(feature: Feature) -> Error {
+    Error::shape(
+        "features",
+        format!("inputs that the feature `{}` does not read", feature.word()),
+    )
 }
 
 /// All sequences of several tasks as one batch, as [`joined`] orders them.

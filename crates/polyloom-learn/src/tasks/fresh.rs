@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples::{self, Input};
 use polyloom_core::DType;
 use serde_json::{Value as Json, json};
 
@@ -14,6 +15,8 @@ use crate::error::Result;
 use crate::models::Plain;
 use crate::models::fresh::fresh;
 use crate::models::open::Model;
+use crate::models::table::MODEL_TYPE;
+use crate::table::{Fitting, Preparation, Settings};
 use crate::text::Text;
 use crate::tokenizer::{Made, byte_pairs};
 use crate::train::{Given, Recipe};
@@ -50,6 +53,10 @@ impl Opened {
             None => PathBuf::from("<a new model>"),
         };
         let mut warnings = Vec::new();
+        let table = match config["model_type"] == MODEL_TYPE {
+            true => Some(Box::new(prepared(recipe, &mut config, tasks)?)),
+            false => None,
+        };
         let class = SPEAKERS
             .iter()
             .find(|(name, _)| config["model_type"] == *name);
@@ -71,6 +78,7 @@ impl Opened {
         }
         let mut model = Model::of(&folder, &config, Plain::new(tensors))?;
         model.tokenizer = made;
+        model.table = table;
         Ok(Self {
             model,
             config,
@@ -79,6 +87,57 @@ impl Opened {
             warnings,
         })
     }
+}
+
+/// What prepares rows of tables, fitted on the tasks' training rows; puts goals, numbers and vocabularies into the
+/// configuration, and takes `prepare` ([`Settings`]) out of it.
+fn prepared(recipe: &Recipe, config: &mut Json, tasks: &[Given]) -> Result<Preparation> {
+    let t = &recipe.train;
+    let bad = |what: String| MergeError::plan("bad-recipe", what);
+    let settings = config.as_object_mut().and_then(|c| c.remove("prepare"));
+    let settings: Settings = match settings {
+        None => Settings::default(),
+        Some(given) => {
+            serde_json::from_value(given).map_err(|e| bad(format!("`train.new.prepare`: {e}")))?
+        }
+    };
+    let (mut fitting, mut goals) = (Fitting::default(), Vec::new());
+    for task in tasks {
+        let id = &task.spec.id;
+        for asked in examples::asked(&task.spec)? {
+            goals.push(match &*asked.target {
+                "" => id.clone(),
+                target => format!("{id}/{target}"),
+            });
+        }
+        let rows = examples::read(&task.spec, &task.loader(), &t.split)?.rows;
+        let all = rows.len();
+        for (i, row) in rows.iter().enumerate() {
+            let Input::Row { columns, fields } = &row.input else {
+                let what = format!("task `{id}` has no rows of a table");
+                return Err(bad(what)
+                    .hint("a model of tables learns tasks with `[table]`; images and texts have models of their own")
+                    .into());
+            };
+            if examples::is_taken(i, all, t.limit) {
+                fitting.see(columns, fields)?;
+            }
+        }
+    }
+    let made = fitting.finish(settings)?;
+    if let Some(map) = config.as_object_mut() {
+        for (key, value) in [
+            ("goals", json!(goals)),
+            ("numeric", json!(made.numeric())),
+            ("categories", json!(made.categories())),
+        ] {
+            if map.insert(key.into(), value).is_some() {
+                let what = format!("`train.new.{key}` follows from the tasks");
+                return Err(bad(what).hint("leave it out").into());
+            }
+        }
+    }
+    Ok(made)
 }
 
 /// The folder of a tokenizer that is named by its folder or its file.

@@ -30,10 +30,12 @@ pub enum Feature {
     Embedding,
     /// `[u, v]` of such vectors of two texts, each read on its own.
     Embeddings,
+    /// Of rows of a table: what the model makes for the head's own goal.
+    Goal,
 }
 
 impl Feature {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Cls,
         Self::Mean,
         Self::Pair,
@@ -41,6 +43,7 @@ impl Feature {
         Self::Pooled,
         Self::Embedding,
         Self::Embeddings,
+        Self::Goal,
     ];
 
     /// Its word in files.
@@ -54,6 +57,7 @@ impl Feature {
             Self::Pooled => "pooled",
             Self::Embedding => "embedding",
             Self::Embeddings => "embeddings",
+            Self::Goal => "goal",
         }
     }
 
@@ -128,6 +132,8 @@ pub struct Head {
     pub task: String,
     /// What it sees.
     pub feature: Feature,
+    /// With [`Feature::Goal`] the place of its goal among those of the model.
+    pub goal: usize,
     /// What it answers.
     pub kind: HeadKind,
     /// Names of its outputs, by index; empty for regression and where the file has none.
@@ -163,6 +169,7 @@ impl Head {
         Ok(Self {
             task: task.to_owned(),
             feature,
+            goal: 0,
             kind,
             labels,
             task_hash: None,
@@ -181,6 +188,7 @@ impl Head {
         Self {
             task: task.to_owned(),
             feature: Feature::Embeddings,
+            goal: 0,
             kind: HeadKind::Embedding,
             labels: Vec::new(),
             task_hash: None,
@@ -222,6 +230,19 @@ impl Head {
         })
     }
 
+    /// Whether a parameter is learned by this head's goal alone: its own tensors, and what of a model of tables is its goal's.
+    #[must_use]
+    pub fn is_own(&self, name: &str) -> bool {
+        let of_goal = |prefix: String| name.starts_with(&prefix);
+        self.tensors().any(|(own, _)| own == name) || self.own_part().is_some_and(of_goal)
+    }
+
+    /// How the names of those tensors of a model of tables begin that its goal alone uses.
+    #[must_use]
+    pub fn own_part(&self) -> Option<String> {
+        (self.feature == Feature::Goal).then(|| format!("goals.{}.", self.goal))
+    }
+
     /// The same head with the tensors of a source.
     ///
     /// # Errors
@@ -236,12 +257,18 @@ impl Head {
         Ok(head)
     }
 
-    /// Outputs `[n, out]` of features `[n, in]`; the tensors come from `source`.
+    /// Outputs `[n, out]` of features `[n, in]`, with [`Feature::Goal`] `[n, goals * in]`; the tensors come from `source`.
     ///
     /// # Errors
     /// Shapes that do not fit together.
     pub fn forward(&self, source: &dyn Source, features: &Value) -> Result<Value> {
-        let mut x = features.clone();
+        let mut x = match self.feature {
+            Feature::Goal => {
+                let width = self.inputs();
+                ops::narrow(features, 1, self.goal * width, width)?
+            }
+            _ => features.clone(),
+        };
         for i in 0..self.layers.len() {
             if i > 0 {
                 x = ops::activate(&x, self.activation)?;
@@ -324,9 +351,13 @@ impl Head {
         let feature = word("feature").unwrap_or("cls");
         let feature = Feature::of_word(feature).ok_or_else(|| {
             bad(format!(
-                "has the feature `{feature}`; known: cls, mean, pair, last, pooled, embedding"
+                "has the feature `{feature}`; known: cls, mean, pair, last, pooled, embedding, goal"
             ))
         })?;
+        let goal = word("goal").unwrap_or("0");
+        let goal = goal
+            .parse()
+            .map_err(|_| bad(format!("has the goal `{goal}`, which is no place")))?;
         let labels: Vec<String> = match word("labels") {
             None => Vec::new(),
             Some(text) => serde_json::from_str(text)
@@ -360,6 +391,7 @@ impl Head {
         Ok(Self {
             task: task.to_owned(),
             feature,
+            goal,
             kind,
             labels,
             task_hash: word("task_hash").map(str::to_owned),
@@ -402,6 +434,9 @@ impl Head {
             ("kind".to_owned(), self.kind.word().to_owned()),
             ("feature".to_owned(), self.feature.word().to_owned()),
         ]);
+        if self.feature == Feature::Goal {
+            metadata.insert("goal".to_owned(), self.goal.to_string());
+        }
         if !self.labels.is_empty() {
             let list = serde_json::Value::from(self.labels.clone());
             metadata.insert("labels".to_owned(), list.to_string());

@@ -1,8 +1,9 @@
 //! Rows of a task as a model takes them: tokens or planes, made once.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use polyloom::evaluate::board::score::examples::{self, Asked, Input, Wanted};
+use polyloom::evaluate::board::score::examples::{self, Asked, Column, Input, Wanted};
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::image::Preparation;
 use crate::models::Tokens;
 use crate::models::open::{Model, Trunk};
+use crate::table::{self, Row, RowReader};
 use crate::text::Text;
 
 /// What turns inputs into what a model takes.
@@ -19,10 +21,12 @@ pub enum Reader {
     Texts(Box<Text>),
     /// Size, channels and range of pictures.
     Pictures(Preparation),
+    /// Columns of a table.
+    Tables(Box<table::Preparation>),
 }
 
 /// An input as a model takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Shown {
     /// One sequence: a text, or a pair read together.
     One(Tokens),
@@ -30,6 +34,8 @@ pub enum Shown {
     Two(Box<[Tokens; 2]>),
     /// Planes of a picture.
     Planes(Vec<u8>),
+    /// A row of a table.
+    Row(Box<Row>),
 }
 
 impl Shown {
@@ -39,7 +45,7 @@ impl Shown {
         match self {
             Self::One(t) => t.ids.len(),
             Self::Two(two) => two.iter().map(|t| t.ids.len()).max().unwrap_or(0),
-            Self::Planes(_) => 0,
+            Self::Planes(_) | Self::Row(_) => 0,
         }
     }
 }
@@ -71,6 +77,15 @@ impl Reader {
     /// # Errors
     /// As [`Self::of`]; such a file for a model of texts.
     pub fn prepared(model: &Model, most: Option<usize>, pictures: Option<&Path>) -> Result<Self> {
+        if let Some(table) = &model.table {
+            return match pictures {
+                None => Ok(Self::Tables(table.clone())),
+                Some(file) => Err(Error::file(
+                    file,
+                    "prepares pictures; the model is one of tables",
+                )),
+            };
+        }
         Ok(match (model.pictures(), pictures) {
             (Some((size, channels)), Some(file)) => {
                 Self::Pictures(Preparation::read(file, size, channels)?)
@@ -95,11 +110,12 @@ impl Reader {
     pub fn show(&self, inputs: &[Input], feature: Feature) -> Result<Vec<Shown>> {
         let no = |what: &str| Err(Error::shape("input", what));
         match self {
+            Self::Tables(preparation) => rows(preparation, inputs),
             Self::Pictures(preparation) => {
                 let mut shown = Vec::with_capacity(inputs.len());
                 for input in inputs {
                     let Input::Image { pixels, size } = input else {
-                        return no("a text, and the model is one of pictures");
+                        return no("texts or rows, and the model is one of pictures");
                     };
                     shown.push(Shown::Planes(preparation.planes(pixels, *size)?));
                 }
@@ -110,8 +126,8 @@ impl Reader {
                 for input in inputs {
                     match input {
                         Input::Text(a, b) => pairs.push((&**a, b.as_deref())),
-                        Input::Image { .. } => {
-                            return no("a picture, and the model is one of texts");
+                        Input::Image { .. } | Input::Row { .. } => {
+                            return no("pictures or rows, and the model is one of texts");
                         }
                     }
                 }
@@ -219,11 +235,31 @@ impl Rows {
     }
 }
 
+/// Rows of a table as a model takes them.
+fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>> {
+    let mut reader: Option<(&Arc<[Column]>, RowReader<'_>)> = None;
+    let mut shown = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let Input::Row { columns, fields } = input else {
+            let what = "texts or pictures, and the model is one of tables";
+            return Err(Error::shape("input", what));
+        };
+        let of = match reader.take() {
+            Some((of, reader)) if Arc::ptr_eq(of, columns) => (of, reader),
+            _ => (columns, preparation.reader(columns)?),
+        };
+        shown.push(Shown::Row(Box::new(of.1.row(fields))));
+        reader = Some(of);
+    }
+    Ok(shown)
+}
+
 /// The feature that a head sees where nothing says which.
 #[must_use]
 pub fn usual_feature(model: &Model, pair: bool) -> Feature {
     match &model.trunk {
         Trunk::Decoder(_) => Feature::Last,
+        Trunk::Table(_) => Feature::Goal,
         Trunk::Bert(_) if pair => Feature::Pair,
         Trunk::Bert(_) | Trunk::T5(_) => Feature::Mean,
         _ => Feature::Cls,

@@ -28,6 +28,7 @@ pub fn zero_shot(model: &Model, classes: &[String]) -> Result<Head> {
     Ok(Head {
         task: "classes".into(),
         feature: Feature::Cls,
+        goal: 0,
         kind: HeadKind::Classification,
         labels: classes.to_vec(),
         task_hash: None,

@@ -117,9 +117,7 @@ impl<'a> Balanced<'a> {
         let mut places = Vec::new();
         let mut own = vec![0..0; heads.len()];
         for p in trainee.parameters.iter() {
-            let of = heads
-                .iter()
-                .position(|h| h.tensors().any(|(name, _)| name == p.name));
+            let of = heads.iter().position(|h| h.is_own(&p.name));
             match of {
                 None => places.push((p.name.clone(), p.at.clone())),
                 Some(i) if own[i].is_empty() => own[i] = p.at.clone(),

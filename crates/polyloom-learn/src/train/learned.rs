@@ -17,7 +17,8 @@ use super::recipe::{Objective, Recipe, Start};
 use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
-use crate::models::open::Model;
+use crate::models::open::{Model, Trunk};
+use crate::models::table::TableModel;
 use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
@@ -174,6 +175,9 @@ pub fn learned<'a>(
                 true => Head::embedding(&name),
                 false => blank(&name, asked, &train.wanted[place], feature, model.width())?,
             };
+            if let (Trunk::Table(table), Feature::Goal) = (&model.trunk, head.feature) {
+                head.goal = goal(table, &name, model)?;
+            }
             head.task_hash = Some(given.hash.clone());
             heads.push(head);
         }
@@ -199,6 +203,17 @@ pub fn learned<'a>(
         )?;
     }
     Ok((tasks, heads))
+}
+
+/// The place of a goal among those of a model of tables.
+fn goal(table: &TableModel, name: &str, model: &Model) -> Result<usize> {
+    let goals = &table.config.goals;
+    goals.iter().position(|g| g == name).ok_or_else(|| {
+        MergeError::plan("no-goal", format!("has no goal `{name}`"))
+            .at(model.folder.display().to_string())
+            .hint(format!("its goals: {}", goals.join(", ")))
+            .into()
+    })
 }
 
 /// Whether a task is learned by the vectors of its texts.
@@ -314,6 +329,12 @@ fn begin(
     }
     match &recipe.train.head.start {
         Start::Zero => Ok(()),
+        Start::Probe if task.feature == Feature::Goal => {
+            let what = "`train.head.start = \"probe\"` fits heads to the features of a base; those of a new model of tables say nothing yet";
+            Err(MergeError::plan("bad-recipe", what)
+                .hint("start = \"random\"")
+                .into())
+        }
         Start::Random => {
             for head in heads {
                 let (w, _) = &mut head.layers[0];

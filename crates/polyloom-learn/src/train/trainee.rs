@@ -7,6 +7,7 @@ use super::recipe::{Method, Recipe};
 use crate::engine::{Parameters, Tensor, Value};
 use crate::error::Result;
 use crate::models::lora::Lora;
+use crate::models::table::TableModel;
 use crate::models::{Noted, Noting, Plain, Source, Trained, is_statistic};
 use crate::tasks::Head;
 
@@ -111,9 +112,19 @@ impl Trainee {
                 low_rank = Some(set);
             }
         }
-        if !t.head.frozen {
-            tensors.extend(heads.iter().flat_map(Head::tensors));
+        // What one goal alone uses stands beside its head, behind all that is shared: balancers take the two apart.
+        let (mut own, mut tensors): (Vec<_>, Vec<_>) = tensors
+            .into_iter()
+            .partition(|(name, _)| TableModel::is_own(name));
+        for head in heads {
+            if let Some(prefix) = head.own_part() {
+                tensors.extend(own.extract_if(.., |(name, _)| name.starts_with(&prefix)));
+            }
+            if !t.head.frozen {
+                tensors.extend(head.tensors());
+            }
         }
+        tensors.splice(0..0, own);
         Self::over_weights(base, Parameters::new(tensors)?, low_rank)
     }
 

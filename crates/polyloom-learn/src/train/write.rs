@@ -15,6 +15,7 @@ use super::run::{Job, Outcome};
 use crate::engine::slice;
 use crate::error::{Error, Result};
 use crate::models::Source;
+use crate::table::TABLE;
 use crate::tasks::language::Learn;
 use crate::tasks::{Head, Opened};
 
@@ -156,6 +157,9 @@ pub(crate) fn model(
         folder.write_file("tokenizer_config.json", made.config.as_bytes())?;
     }
     let from = &opened.model.folder;
+    if let (Some(table), false) = (&opened.model.table, from.is_dir()) {
+        folder.write_file(TABLE, table.text()?.as_bytes())?;
+    }
     if from.is_dir() {
         for file in companion_files(from)? {
             folder.copy_file(&from.join(&file), &file)?;

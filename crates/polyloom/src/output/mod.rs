@@ -31,6 +31,8 @@ const COMPANIONS: &[&str] = &[
     "vocab.bpe",
     "vocab.json",
     "vocab.txt",
+    // How rows of tables are prepared.
+    "table.json",
     // Prompting and generation.
     "chat_template.jinja",
     "chat_template.json",

@@ -24,34 +24,48 @@ pub fn exists(file: &Path) -> Failure {
         .into()
 }
 
+/// Where the spec of a table or a folder lies, if nothing is said.
+pub fn spec_file(table: &Path) -> PathBuf {
+    match table.is_dir() {
+        // A folder's name may have a dot in it.
+        true => {
+            let mut name = table.components().as_path().as_os_str().to_owned();
+            name.push(".task.toml");
+            name.into()
+        }
+        false => table.with_extension("task.toml"),
+    }
+}
+
 /// Writes a spec for a table.
 pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
-    let output = args
-        .output
-        .clone()
-        .unwrap_or_else(|| match args.table.is_dir() {
-            // A folder's name may have a dot in it.
-            true => {
-                let mut name = args.table.components().as_path().as_os_str().to_owned();
-                name.push(".task.toml");
-                name.into()
-            }
-            false => args.table.with_extension("task.toml"),
-        });
+    let beside = || spec_file(&args.table);
+    let output = args.output.clone().unwrap_or_else(beside);
+    let text = write(args, &output, ui)?;
+    ui.answer(&match args.dry_run {
+        true => text,
+        false => output.display().to_string(),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same, with the answer left to the caller: the text of the spec.
+pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> {
     if output.exists() && !args.force && !args.dry_run {
-        return Err(exists(&output));
+        return Err(exists(output));
     }
+    let said = &args.columns;
     let wishes = Wishes {
         id: args.id.clone().unwrap_or_default(),
-        targets: args.targets.clone(),
-        group: args.group.clone(),
-        group_as: match args.group_as {
+        targets: said.targets.clone(),
+        group: said.group.clone(),
+        group_as: match said.group_as {
             GroupAsArg::Task => GroupAs::Task,
             GroupAsArg::Split => GroupAs::Split,
             GroupAsArg::Cluster => GroupAs::Cluster,
         },
-        time: args.time.clone(),
-        drop: args.drop.clone(),
+        time: said.time.clone(),
+        drop: said.drop.clone(),
         inputs: args.input.clone(),
         seed: args.seed,
     };
@@ -78,7 +92,7 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         parent.canonicalize().ok()
     };
     if images {
-        let beside = folder(&output) == folder(&args.table);
+        let beside = folder(output) == folder(&args.table);
         spec.source.root = match (beside, args.table.file_name()) {
             (true, Some(name)) => name.to_string_lossy().into_owned(),
             _ => {
@@ -89,7 +103,7 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
                     .to_string()
             }
         };
-    } else if folder(&output) != folder(&args.table)
+    } else if folder(output) != folder(&args.table)
         && let Some(table) = folder(&args.table)
     {
         spec.source.root = table.display().to_string();
@@ -147,17 +161,14 @@ pub fn new(args: &NewArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         ));
     }
     let text = super::toml(&spec)?;
-    if args.dry_run {
-        ui.answer(&text);
-    } else {
+    if !args.dry_run {
         let part = output.with_extension("toml.part");
         std::fs::write(&part, &text)
-            .and_then(|()| std::fs::rename(&part, &output))
-            .map_err(|e| polyloom_core::Error::io(&output, "write", e))?;
-        ui.answer(&output.display().to_string());
+            .and_then(|()| std::fs::rename(&part, output))
+            .map_err(|e| polyloom_core::Error::io(output, "write", e))?;
     }
     ui.event(&json!({"type": "done", "task": spec.id, "output": output, "spec": spec}));
-    Ok(ExitCode::SUCCESS)
+    Ok(text)
 }
 
 /// Splits a table, or tasks, into held-out levels. Exit code 1 where training has rows of them.

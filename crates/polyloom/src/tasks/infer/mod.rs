@@ -8,6 +8,7 @@ use super::spec::{
     GroupAs, Metric, Source, SourceKind, Split, Table as Columns, Target, TaskSpec, TaskType,
 };
 use crate::error::{MergeError, Result};
+use crate::evaluate::board::score::examples::days;
 use crate::suggest;
 
 /// What the user said about the table.
@@ -107,6 +108,7 @@ struct Seen {
     numbers: u64,
     whole: u64,
     nested: u64,
+    dates: u64,
     words: u64,
     values: BTreeSet<String>,
 }
@@ -127,6 +129,7 @@ impl Seen {
             self.whole += u64::from(x.fract() == 0.0);
         }
         let text = cell.to_text();
+        self.dates += u64::from(days(&text).is_some());
         self.words += text.split_whitespace().count() as u64;
         if self.values.len() < DISTINCT {
             self.values.insert(text);
@@ -140,11 +143,15 @@ impl Seen {
     fn numeric(&self) -> bool {
         self.present() > 0 && self.numbers == self.present()
     }
+
+    fn dated(&self) -> bool {
+        self.present() > 0 && self.dates == self.present()
+    }
 }
 
 /// Reads a table once and writes a spec for it: seeded splits of 80, 10 and 10 percent of the one file.
 ///
-/// Rules: a column of numbers is numeric; text with few values is categorical, with many words running text; a column
+/// Rules: a column of numbers or of dates is numeric; text with few values is categorical, with many words running text; a column
 /// whose name is `id` or ends in `_id`, or text, is an id where every row differs; a target of text, truth values or at most
 /// 20 whole numbers is a class, any other number a regression. Ids and constants are no features. Memory: up to 10,000
 /// values per column.
@@ -376,6 +383,8 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
         } else {
             (Role::Numeric, "all values are numbers".into())
         }
+    } else if seen.dated() {
+        (Role::Numeric, "all values are dates".into())
     } else if mean_words >= RUNNING {
         (Role::Text, format!("{mean_words:.1} words on average"))
     } else if all_differ || (named && many) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::answers::plain;
 use super::goal::{Goal, goals};
+pub use super::table::{Column, Field, Fields, columns, days};
 use super::truth::{self, Truth};
 use crate::error::{MergeError, Result};
 use crate::tasks::data::Table;
@@ -22,6 +23,13 @@ pub enum Input {
         pixels: Vec<u8>,
         /// Height, width, channels.
         size: [usize; 3],
+    },
+    /// A row of a table.
+    Row {
+        /// Its columns, the same for all rows of a split.
+        columns: Arc<[Column]>,
+        /// What it has in them.
+        fields: Vec<Field>,
     },
 }
 
@@ -115,7 +123,7 @@ impl From<Goal> for Asked {
     }
 }
 
-/// Reads a split of a task of texts or images.
+/// Reads a split of a task of texts, images or tables.
 ///
 /// # Errors
 /// A task that asks for something else, a split that is not there, rows without input, images of an unknown size, and
@@ -123,7 +131,7 @@ impl From<Goal> for Asked {
 pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Examples> {
     let bad = |what: String| {
         MergeError::plan("no-model-task", format!("task `{}` {what}", spec.id))
-            .hint("classification, pair classification, multilabel, regression and similarity of texts or images; predictions of other programs are scored with `polyloom eval --predictions`")
+            .hint("classification, pair classification, multilabel, regression and similarity of texts, images or tables; predictions of other programs are scored with `polyloom eval --predictions`")
     };
     let kinds: Vec<TaskType> = match spec.kind {
         Some(kind) if spec.targets.is_empty() => vec![kind],
@@ -133,8 +141,14 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
         return Err(bad(format!("asks for {other}")));
     }
     let f = &spec.fields;
-    if f.input.is_empty() {
-        return Err(bad("names no column of inputs (`fields.input`)".into()));
+    let mut fields = match f.input.is_empty() {
+        true => Fields::new(columns(spec)),
+        false => None,
+    };
+    if f.input.is_empty() && fields.is_none() {
+        return Err(bad(
+            "names no column of inputs (`fields.input`), and no columns of a table (`table.numeric`, `table.categorical`)".into(),
+        ));
     }
     let image = spec.modality.input.iter().any(|m| m == "image");
     let mut inputs = Vec::new();
@@ -142,9 +156,10 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
         if truths.iter().all(Option::is_none) {
             return Ok(false);
         }
-        inputs.push(match image {
-            true => pixels(spec, table, row)?,
-            false => {
+        inputs.push(match (&mut fields, image) {
+            (Some(fields), _) => fields.input(table, row)?,
+            (None, true) => pixels(spec, table, row)?,
+            (None, false) => {
                 let text = |column: &str| plain(&table.at(row, column));
                 let second = (!f.input2.is_empty()).then(|| text(&f.input2));
                 Input::Text(text(&f.input), second)

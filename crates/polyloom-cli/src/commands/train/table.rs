@@ -1,0 +1,120 @@
+//! `polyloom train TABLE`: a spec beside the table, and what models of tables begin with.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom::tasks::catalogue::Catalogue;
+use polyloom::tasks::data;
+
+use super::super::tasks::make;
+use crate::args_tasks::NewArgs;
+use crate::args_train::TrainArgs;
+use crate::ui::{Failure, Ui};
+
+/// The recipe of tables, where no file says another: what flags and `--set` change. `steps`: they say how long it takes.
+pub fn recipe(steps: bool) -> String {
+    match steps {
+        true => RECIPE.replace("epochs = 40\n", ""),
+        false => RECIPE.to_owned(),
+    }
+}
+
+const RECIPE: &str = r#"
+version = 1
+[train]
+epochs = 40
+batch = 256
+rate = 2e-3
+decay = 1e-3
+schedule = "cosine"
+warmup = 0.05
+patience = 6
+[train.new]
+model_type = "polyloom-table"
+architecture = "shared_bottom"
+hidden = [128, 64]
+tower = [32]
+dropout = 0.1
+"#;
+
+/// The table, where one is named in place of a recipe.
+///
+/// # Errors
+/// Columns without a table, a table without targets.
+pub fn given(args: &TrainArgs) -> Result<Option<&Path>, Failure> {
+    let file = args.recipe.as_deref();
+    let table = file.filter(|f| data::kind_of(f).is_some());
+    let said = &args.columns;
+    let columns = !said.targets.is_empty()
+        || said.group.is_some()
+        || said.time.is_some()
+        || !said.drop.is_empty();
+    let bad = |what: String, hint: &str| {
+        let error = MergeError::plan("bad-flag", what).hint(hint);
+        Err(error.into())
+    };
+    match (table, file) {
+        (None, _) if columns => bad(
+            "--targets, --group, --time and --drop say what the columns of a table are, and none is named".into(),
+            "polyloom train people.csv --targets income,never_married -o people",
+        ),
+        (Some(table), _) if !args.tasks.is_empty() => bad(
+            format!("{} is a table, which makes a task of its own", table.display()),
+            "leave out --task, or write a spec for the table first: polyloom tasks new",
+        ),
+        (Some(table), _) if said.targets.is_empty() && !make::spec_file(table).exists() => bad(
+            format!("what is to be learned of {}?", table.display()),
+            "--targets A,B names the columns to predict",
+        ),
+        _ => Ok(table),
+    }
+}
+
+/// The spec of a table: the one beside it, else written there.
+///
+/// # Errors
+/// A spec that is there and has other targets, what writing one reports.
+pub fn spec(table: &Path, args: &TrainArgs, ui: &Ui) -> Result<PathBuf, Failure> {
+    let file = make::spec_file(table);
+    let said = &args.columns;
+    if !file.exists() {
+        let new = NewArgs {
+            table: table.to_owned(),
+            input: Vec::new(),
+            columns: said.clone(),
+            id: None,
+            seed: args.seed.unwrap_or(0),
+            output: None,
+            force: false,
+            dry_run: false,
+        };
+        make::write(&new, &file, ui)?;
+        ui.note(&format!(
+            "wrote {}: what the columns are, and which rows are held out",
+            file.display()
+        ));
+        return Ok(file);
+    }
+    let mut catalogue = Catalogue::default();
+    let ids = catalogue.add_path(&file)?;
+    let targets: Vec<&str> = ids
+        .iter()
+        .filter_map(|id| catalogue.task(id).ok())
+        .flat_map(|t| &t.spec.targets)
+        .map(|t| &*t.column)
+        .collect();
+    let same =
+        said.targets.len() == targets.len() && said.targets.iter().all(|t| targets.contains(&&**t));
+    if !same && !said.targets.is_empty() {
+        let what = format!("is there already, with the targets {}", targets.join(", "));
+        return Err(MergeError::plan("spec-differs", what)
+            .at(file.display().to_string())
+            .hint("remove it, or change its targets; without --targets it is taken as it is")
+            .into());
+    }
+    ui.note(&format!(
+        "columns and splits are those of {}",
+        file.display()
+    ));
+    Ok(file)
+}

@@ -1,0 +1,602 @@
+//! Tables as a model takes them: numbers scaled, words as codes, fitted on training rows alone and kept with the model.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples::{Column, Field};
+use polyloom::evaluate::statistics::replicates::quantile_of_sorted;
+use polyloom::evaluate::statistics::special::normal_quantile;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Name of the file that says how rows are prepared.
+pub const TABLE: &str = "table.json";
+
+/// How numbers are scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaling {
+    /// By their rank among the training rows, as a normal distribution has it: long tails and odd units do no harm.
+    #[default]
+    Quantile,
+    /// `(x - mean) / deviation`.
+    Standard,
+}
+
+/// How a preparation is fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// A word that stands in fewer training rows than this has no code of its own; 1 or more.
+    pub rare: usize,
+    /// How numbers are scaled.
+    pub scaling: Scaling,
+    /// Scaled numbers are cut to plus and minus this; above 0.
+    pub clip: f32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rare: 3,
+            scaling: Scaling::default(),
+            clip: 10.0,
+        }
+    }
+}
+
+/// A column as it is prepared.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Prepared {
+    /// Numbers: `(x - mean) / deviation`; what is missing is 0.
+    Number {
+        /// Name in the file.
+        name: String,
+        /// Mean of the training rows that have one.
+        mean: f64,
+        /// Their deviation; 1 for a constant.
+        deviation: f64,
+        /// Quantiles of the training rows at even steps, ascending: their rank is taken in place of the above. Empty for none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        landmarks: Vec<f64>,
+        /// Training rows lacked it: one more number, 0 or 1, says where it is missing.
+        missing: bool,
+    },
+    /// Words: the place in the list plus 1; everything else has code 0. `null` stands for rows without a word.
+    Words {
+        /// Name in the file.
+        name: String,
+        /// Words, the most frequent first.
+        words: Vec<Option<String>>,
+    },
+}
+
+impl Prepared {
+    /// Name in the file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Number { name, .. } | Self::Words { name, .. } => name,
+        }
+    }
+
+    /// Whether training rows lacked it.
+    fn may_lack(&self) -> bool {
+        match self {
+            Self::Number { missing, .. } => *missing,
+            Self::Words { words, .. } => words.contains(&None),
+        }
+    }
+}
+
+/// How rows are prepared.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preparation {
+    /// Version of the file.
+    version: u32,
+    /// Scaled numbers are cut to plus and minus this.
+    clip: f32,
+    /// Columns, in the order of the file.
+    columns: Vec<Prepared>,
+}
+
+/// A row as a model takes it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Row {
+    /// Scaled numbers, then a 0 or 1 for every column that training rows lacked.
+    pub numbers: Vec<f32>,
+    /// Codes of words, a field after the other.
+    pub codes: Vec<u32>,
+}
+
+/// What is counted of a column.
+enum Seen {
+    Number { values: Vec<f64>, missing: bool },
+    Words(HashMap<Option<Arc<str>>, usize>),
+}
+
+/// Sees training rows, and gives what prepares them.
+#[derive(Default)]
+pub struct Fitting {
+    seen: BTreeMap<usize, Seen>,
+    places: HashMap<String, usize>,
+    columns: Vec<Column>,
+    rows: Vec<usize>,
+    total: usize,
+}
+
+impl Fitting {
+    /// Sees a row. Rows of several tables may come one after the other: a column that a table does not have is missing there.
+    ///
+    /// # Errors
+    /// A column that holds numbers in one table and words in another.
+    pub fn see(&mut self, columns: &[Column], fields: &[Field]) -> Result<()> {
+        self.total += 1;
+        for (column, field) in columns.iter().zip(fields) {
+            let at = match self.places.get(&column.name) {
+                Some(at) => *at,
+                None => {
+                    let at = self.columns.len();
+                    self.places.insert(column.name.clone(), at);
+                    self.columns.push(column.clone());
+                    self.rows.push(0);
+                    let seen = match column.numeric {
+                        true => Seen::Number {
+                            values: Vec::new(),
+                            missing: false,
+                        },
+                        false => Seen::Words(HashMap::new()),
+                    };
+                    self.seen.insert(at, seen);
+                    at
+                }
+            };
+            self.rows[at] += 1;
+            match (self.seen.get_mut(&at), field) {
+                (Some(Seen::Number { values, .. }), Field::Number(x)) => values.push(*x),
+                (Some(Seen::Number { missing, .. }), Field::Missing) => *missing = true,
+                (Some(Seen::Words(counts)), Field::Word(word)) => {
+                    *counts.entry(Some(word.clone())).or_default() += 1;
+                }
+                (Some(Seen::Words(counts)), Field::Missing) => {
+                    *counts.entry(None).or_default() += 1;
+                }
+                _ => {
+                    let what = format!(
+                        "column `{}` holds numbers in one table and words in another",
+                        column.name
+                    );
+                    return Err(MergeError::plan("bad-table", what)
+                        .hint(
+                            "name it in `table.categorical` of both tasks, or give it another name",
+                        )
+                        .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What prepares rows like those that were seen.
+    ///
+    /// # Errors
+    /// No rows, or no columns.
+    pub fn finish(self, settings: Settings) -> Result<Preparation> {
+        let no = |what: &str| Err(MergeError::plan("bad-table", what.to_owned()).into());
+        if settings.rare == 0 || !(settings.clip > 0.0 && settings.clip.is_finite()) {
+            return no("`rare` is at least 1, `clip` above 0");
+        }
+        if self.columns.is_empty() {
+            return no("no training row has a column of features");
+        }
+        let rows = self.rows;
+        let total = self.total;
+        let of = |(at, seen): (usize, Seen)| {
+            let name = self.columns[at].name.clone();
+            let lacked = total - rows[at];
+            match seen {
+                Seen::Number { values, missing } => {
+                    number(name, values, missing || lacked > 0, settings.scaling)
+                }
+                Seen::Words(mut counts) => {
+                    if lacked > 0 {
+                        *counts.entry(None).or_default() += lacked;
+                    }
+                    let mut kept: Vec<(Option<Arc<str>>, usize)> = counts
+                        .into_iter()
+                        .filter(|(_, n)| *n >= settings.rare)
+                        .collect();
+                    kept.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+                    let words = kept
+                        .into_iter()
+                        .map(|(w, _)| w.map(|w| w.to_string()))
+                        .collect();
+                    Prepared::Words { name, words }
+                }
+            }
+        };
+        Ok(Preparation {
+            version: 1,
+            clip: settings.clip,
+            columns: self.seen.into_iter().map(of).collect(),
+        })
+    }
+}
+
+/// Quantiles that are kept of a column at most.
+const LANDMARKS: usize = 1000;
+
+/// A column of numbers, of the values that training rows have in it.
+fn number(name: String, mut values: Vec<f64>, missing: bool, scaling: Scaling) -> Prepared {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let usual = deviation > 0.0 && deviation.is_finite() && mean.is_finite();
+    let landmarks = match scaling {
+        Scaling::Quantile if usual && values.len() > 1 => {
+            values.sort_by(f64::total_cmp);
+            let steps = values.len().min(LANDMARKS) - 1;
+            let at = |i: usize| quantile_of_sorted(&values, i as f64 / steps as f64);
+            (0..=steps).map(at).collect()
+        }
+        _ => Vec::new(),
+    };
+    Prepared::Number {
+        name,
+        mean: if mean.is_finite() { mean } else { 0.0 },
+        deviation: if usual { deviation } else { 1.0 },
+        landmarks,
+        missing,
+    }
+}
+
+/// Where a number stands among quantiles at even steps, 0 to 1; the middle of its place where several are equal to it.
+fn rank(landmarks: &[f64], x: f64) -> f64 {
+    let steps = (landmarks.len() - 1) as f64;
+    // Places of the first landmark that is not below, and of the first above.
+    let (from, to) = (
+        landmarks.partition_point(|l| *l < x),
+        landmarks.partition_point(|l| *l <= x),
+    );
+    if from < to {
+        return (from + to - 1) as f64 / 2.0 / steps;
+    }
+    match from {
+        0 => 0.0,
+        n if n == landmarks.len() => 1.0,
+        n => {
+            let (below, above) = (landmarks[n - 1], landmarks[n]);
+            ((n - 1) as f64 + (x - below) / (above - below)) / steps
+        }
+    }
+}
+
+impl Preparation {
+    /// The columns.
+    #[must_use]
+    pub fn columns(&self) -> &[Prepared] {
+        &self.columns
+    }
+
+    /// The columns as a file of rows is read.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Column> {
+        let one = |c: &Prepared| Column {
+            name: c.name().to_owned(),
+            numeric: matches!(c, Prepared::Number { .. }),
+        };
+        self.columns.iter().map(one).collect()
+    }
+
+    /// Numbers of a row.
+    #[must_use]
+    pub fn numeric(&self) -> usize {
+        let of = |c: &Prepared| match c {
+            Prepared::Number { missing, .. } => 1 + usize::from(*missing),
+            Prepared::Words { .. } => 0,
+        };
+        self.columns.iter().map(of).sum()
+    }
+
+    /// Codes of every field of words, that for everything else among them.
+    #[must_use]
+    pub fn categories(&self) -> Vec<usize> {
+        let of = |c: &Prepared| match c {
+            Prepared::Number { .. } => None,
+            Prepared::Words { words, .. } => Some(words.len() + 1),
+        };
+        self.columns.iter().filter_map(of).collect()
+    }
+
+    /// What makes rows of a table with these columns.
+    ///
+    /// # Errors
+    /// A column that is not there though every training row had it, or that holds words in place of numbers or the other
+    /// way round.
+    pub fn reader(&self, columns: &[Column]) -> Result<RowReader<'_>> {
+        let mut places = Vec::with_capacity(self.columns.len());
+        for own in &self.columns {
+            let at = columns.iter().position(|c| c.name == own.name());
+            let numeric = matches!(own, Prepared::Number { .. });
+            match at {
+                None if !own.may_lack() => {
+                    let names: Vec<&str> = columns.iter().map(|c| &*c.name).collect();
+                    let what = format!(
+                        "the model reads a column `{}`, which is not there",
+                        own.name()
+                    );
+                    return Err(MergeError::plan("bad-table", what)
+                        .hint(format!("columns: {}", names.join(", ")))
+                        .into());
+                }
+                Some(at) if columns[at].numeric != numeric => {
+                    let words = ["words", "numbers"];
+                    let what = format!(
+                        "column `{}` holds {}; the model learned it as {}",
+                        own.name(),
+                        words[usize::from(columns[at].numeric)],
+                        words[usize::from(numeric)]
+                    );
+                    return Err(MergeError::plan("bad-table", what).into());
+                }
+                at => places.push(at),
+            }
+        }
+        let codes = |own: &'_ Prepared| match own {
+            Prepared::Number { .. } => HashMap::new(),
+            Prepared::Words { words, .. } => {
+                let code = |(i, w): (usize, &Option<String>)| (w.clone(), i as u32 + 1);
+                words.iter().enumerate().map(code).collect()
+            }
+        };
+        Ok(RowReader {
+            preparation: self,
+            places,
+            codes: self.columns.iter().map(codes).collect(),
+        })
+    }
+
+    /// Reads the file of a model.
+    ///
+    /// # Errors
+    /// A file that is not there or is none of these.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let file = folder.join(TABLE);
+        if !file.exists() {
+            return Err(Error::file(folder, format!("holds no {TABLE}"))
+                .hint("`polyloom train` writes it beside the weights of a model of tables"));
+        }
+        let json = polyloom_core::checkpoint::read_json(&file)?;
+        let found: Self =
+            serde_json::from_value(json).map_err(|e| Error::file(&file, e.to_string()))?;
+        let bad = |what: String| Err(Error::file(&file, what));
+        if found.version != 1 {
+            return bad(format!(
+                "is of version {}; this program knows 1",
+                found.version
+            ));
+        }
+        if !(found.clip > 0.0 && found.clip.is_finite()) {
+            return bad(format!("has the clip {}; above 0", found.clip));
+        }
+        let mut names: Vec<&str> = found.columns.iter().map(Prepared::name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
+            return bad(format!("has the column `{}` twice", twice[0]));
+        }
+        for column in &found.columns {
+            if let Prepared::Number {
+                name,
+                mean,
+                deviation,
+                landmarks,
+                ..
+            } = column
+                && !(mean.is_finite()
+                    && deviation.is_finite()
+                    && *deviation > 0.0
+                    && landmarks.is_sorted())
+            {
+                return bad(format!(
+                    "column `{name}` has mean {mean}, deviation {deviation}, or landmarks that do not ascend"
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// Never in practice: finite numbers and texts.
+    pub fn text(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Config {
+            what: format!("{TABLE}: {e}"),
+        })?;
+        Ok(text + "\n")
+    }
+}
+
+/// Makes rows of one table.
+pub struct RowReader<'a> {
+    preparation: &'a Preparation,
+    places: Vec<Option<usize>>,
+    codes: Vec<HashMap<Option<String>, u32>>,
+}
+
+impl RowReader<'_> {
+    /// A row of its fields.
+    #[must_use]
+    pub fn row(&self, fields: &[Field]) -> Row {
+        let clip = self.preparation.clip;
+        let (mut row, mut absent) = (Row::default(), Vec::new());
+        let columns = self.preparation.columns.iter();
+        for ((column, place), codes) in columns.zip(&self.places).zip(&self.codes) {
+            let field = place
+                .and_then(|at| fields.get(at))
+                .unwrap_or(&Field::Missing);
+            match (column, field) {
+                (
+                    Prepared::Number {
+                        mean,
+                        deviation,
+                        landmarks,
+                        missing,
+                        ..
+                    },
+                    field,
+                ) => {
+                    let scaled = match field {
+                        Field::Number(x) if landmarks.len() > 1 => {
+                            // At the ends a normal distribution has no end.
+                            normal_quantile(rank(landmarks, *x).clamp(1e-7, 1.0 - 1e-7)) as f32
+                        }
+                        Field::Number(x) => ((x - mean) / deviation) as f32,
+                        _ => 0.0,
+                    };
+                    row.numbers.push(scaled.clamp(-clip, clip));
+                    if *missing {
+                        absent.push(f32::from(u8::from(!matches!(field, Field::Number(_)))));
+                    }
+                }
+                (Prepared::Words { .. }, field) => {
+                    let word = match field {
+                        Field::Word(word) => Some(word.to_string()),
+                        Field::Number(_) | Field::Missing => None,
+                    };
+                    row.codes.push(codes.get(&word).copied().unwrap_or(0));
+                }
+            }
+        }
+        row.numbers.append(&mut absent);
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<Column> {
+        let column = |name: &str, numeric| Column {
+            name: name.into(),
+            numeric,
+        };
+        vec![
+            column("age", true),
+            column("job", false),
+            column("pay", true),
+        ]
+    }
+
+    fn row(age: f64, job: Option<&str>, pay: Option<f64>) -> Vec<Field> {
+        vec![
+            Field::Number(age),
+            job.map_or(Field::Missing, |w| Field::Word(w.into())),
+            pay.map_or(Field::Missing, Field::Number),
+        ]
+    }
+
+    fn fitted(scaling: Scaling) -> Preparation {
+        let mut fitting = Fitting::default();
+        for (age, job, pay) in [
+            (10.0, Some("cook"), Some(1.0)),
+            (20.0, Some("cook"), None),
+            (30.0, Some("judge"), Some(1.0)),
+            (40.0, None, Some(1.0)),
+            (50.0, None, Some(1.0)),
+        ] {
+            fitting.see(&columns(), &row(age, job, pay)).unwrap();
+        }
+        fitting
+            .finish(Settings {
+                rare: 2,
+                scaling,
+                clip: 1.5,
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn rows_by_hand() {
+        let made = fitted(Scaling::Standard);
+        assert_eq!((made.numeric(), made.categories()), (3, vec![3]));
+        let all = columns();
+        let reader = made.reader(&all).unwrap();
+        // Deviation of 10..50 is the root of 200; pay is constant; rows without a job come before `cook` by name.
+        let found = reader.row(&row(40.0, Some("cook"), None));
+        assert!((found.numbers[0] - 10.0 / 200f32.sqrt()).abs() < 1e-6);
+        assert_eq!(
+            (&found.numbers[1..], &found.codes[..]),
+            (&[0.0, 1.0][..], &[2][..])
+        );
+        // What is rare and what was never seen have code 0; far numbers are cut.
+        let far = reader.row(&row(1e9, Some("judge"), Some(1.0)));
+        assert_eq!((far.numbers, far.codes), (vec![1.5, 0.0, 0.0], vec![0]));
+        assert_eq!(reader.row(&row(30.0, None, Some(3.0))).codes, [1]);
+    }
+
+    #[test]
+    fn ranks_by_hand() {
+        let marks = [0.0, 0.0, 0.0, 1.0, 3.0];
+        for (x, expected) in [
+            (-5.0, 0.0),
+            (0.0, 0.25),
+            (0.5, 0.625),
+            (1.0, 0.75),
+            (2.0, 0.875),
+            (9.0, 1.0),
+        ] {
+            assert_eq!(rank(&marks, x), expected, "{x}");
+        }
+        let made = fitted(Scaling::Quantile);
+        let all = columns();
+        let reader = made.reader(&all).unwrap();
+        // 30 is the middle one of 10..50; 40 is at three quarters, 0.6745 deviations up; beyond the ends all are alike.
+        let number = |age: f64| reader.row(&row(age, None, None)).numbers[0];
+        assert!(number(30.0).abs() < 1e-6 && (number(40.0) - 0.67449).abs() < 1e-4);
+        assert_eq!(number(60.0), 1.5);
+    }
+
+    #[test]
+    fn other_tables_are_refused_where_training_rows_had_the_column() {
+        let made = fitted(Scaling::Standard);
+        let all = columns();
+        let error = made.reader(&all[1..]).err().unwrap().to_string();
+        assert!(error.contains("`age`, which is not there"), "{error}");
+        // Pay was missing in training: it may be missing again.
+        assert!(made.reader(&all[..2]).is_ok());
+        let mut words = columns();
+        words[0].numeric = false;
+        assert!(made.reader(&words).is_err());
+        let mut fitting = Fitting::default();
+        fitting.see(&columns(), &row(1.0, None, None)).unwrap();
+        assert!(fitting.see(&words, &[Field::Word("a".into())]).is_err());
+    }
+
+    #[test]
+    fn the_file_gives_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = fitted(Scaling::Standard);
+        std::fs::write(dir.path().join(TABLE), made.text().unwrap()).unwrap();
+        assert_eq!(Preparation::read(dir.path()).unwrap(), made);
+        let text = made.text().unwrap();
+        for (from, to) in [
+            ("\"version\": 1", "\"version\": 9"),
+            ("\"clip\": 1.5", "\"clip\": -1.0"),
+            ("\"name\": \"pay\"", "\"name\": \"age\""),
+            ("\"deviation\": 1.0", "\"deviation\": 0.0"),
+            ("\"kind\": \"words\"", "\"kind\": \"music\""),
+        ] {
+            let changed = text.replace(from, to);
+            assert_ne!(changed, text);
+            std::fs::write(dir.path().join(TABLE), changed).unwrap();
+            assert!(Preparation::read(dir.path()).is_err(), "{to}");
+        }
+    }
+}

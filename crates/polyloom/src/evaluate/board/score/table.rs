@@ -1,0 +1,210 @@
+//! Rows of tables as a model meets them: the columns of features, and what a row has in them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::examples::Input;
+use crate::error::{MergeError, Result};
+use crate::tasks::data;
+use crate::tasks::data::table::Cell;
+use crate::tasks::spec::{GroupAs, TaskSpec};
+
+/// A column of features.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name in the file.
+    pub name: String,
+    /// Whether it holds numbers (dates among them); else words.
+    pub numeric: bool,
+}
+
+/// What a row has in a column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Field {
+    /// A number; of a date the days since 1970.
+    Number(f64),
+    /// A word.
+    Word(Arc<str>),
+    /// Nothing.
+    Missing,
+}
+
+/// The columns of features of a task of tables: numbers, then words, then the group where every group is a task of its own.
+/// Empty for a task without a table.
+#[must_use]
+pub fn columns(spec: &TaskSpec) -> Vec<Column> {
+    let Some(table) = &spec.table else {
+        return Vec::new();
+    };
+    let one = |name: &String, numeric| Column {
+        name: name.clone(),
+        numeric,
+    };
+    let mut found: Vec<Column> = table.numeric.iter().map(|n| one(n, true)).collect();
+    let listed = |name: &String| table.numeric.contains(name) || table.categorical.contains(name);
+    found.extend(
+        table
+            .features
+            .iter()
+            .filter(|n| !listed(n))
+            .map(|n| one(n, true)),
+    );
+    found.extend(table.categorical.iter().map(|n| one(n, false)));
+    if table.group_as == GroupAs::Task && !table.group.is_empty() && !listed(&table.group) {
+        found.push(one(&table.group, false));
+    }
+    found
+}
+
+/// Reads rows of columns; equal words of a column share their bytes.
+pub struct Fields {
+    columns: Arc<[Column]>,
+    words: HashMap<String, Arc<str>>,
+}
+
+impl Fields {
+    /// Of columns; `None` of none.
+    #[must_use]
+    pub fn new(columns: Vec<Column>) -> Option<Self> {
+        (!columns.is_empty()).then(|| Self {
+            columns: columns.into(),
+            words: HashMap::new(),
+        })
+    }
+
+    /// A row of a batch.
+    ///
+    /// # Errors
+    /// A column that the batch lacks, a column of numbers that holds something else.
+    pub fn input(&mut self, table: &data::Table, row: usize) -> Result<Input> {
+        let mut fields = Vec::with_capacity(self.columns.len());
+        for column in self.columns.iter() {
+            let Some(values) = table.column(&column.name) else {
+                let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
+                let what = format!("has no column `{}`", column.name);
+                return Err(MergeError::plan("bad-table", what)
+                    .hint(format!("its columns: {}", names.join(", "))));
+            };
+            let cell = values.cell(row);
+            fields.push(match column.numeric {
+                _ if cell.is_empty() => Field::Missing,
+                true => number(&column.name, cell)?,
+                false => {
+                    let text = cell.to_text();
+                    let word = match self.words.get(&text) {
+                        Some(word) => word.clone(),
+                        None => {
+                            let word: Arc<str> = text.as_str().into();
+                            self.words.insert(text, word.clone());
+                            word
+                        }
+                    };
+                    Field::Word(word)
+                }
+            });
+        }
+        Ok(Input::Row {
+            columns: self.columns.clone(),
+            fields,
+        })
+    }
+}
+
+/// The number of a cell that is there.
+fn number(column: &str, cell: Cell) -> Result<Field> {
+    if let Some(x) = cell.to_number() {
+        // What is no number is not there: no model can learn from it.
+        return Ok(match x.is_finite() {
+            true => Field::Number(x),
+            false => Field::Missing,
+        });
+    }
+    let text = cell.to_text();
+    match days(&text) {
+        Some(days) => Ok(Field::Number(days)),
+        None => {
+            let what = format!("column `{column}` holds `{text}`, which is no number and no date");
+            Err(MergeError::plan("bad-table", what)
+                .hint("name the column in `table.categorical`, or leave it out"))
+        }
+    }
+}
+
+/// Days since 1970-01-01 of a date `YYYY-MM-DD`, with the part of the day where a time `HH:MM` or `HH:MM:SS` (with fractions,
+/// `Z`) follows after a blank or `T`. `None` for everything else.
+#[must_use]
+pub fn days(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let (date, time) = match text.find(['T', ' ']) {
+        Some(at) => (text.get(..at)?, text.get(at + 1..)?),
+        None => (text, ""),
+    };
+    let mut parts = date.split('-');
+    let (y, m, d) = (parts.next()?, parts.next()?, parts.next()?);
+    let digits = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| b.is_ascii_digit());
+    if parts.next().is_some() || !digits(y, 4) || !digits(m, 2) || !digits(d, 2) {
+        return None;
+    }
+    let (y, m, d): (i64, i64, i64) = (y.parse().ok()?, m.parse().ok()?, d.parse().ok()?);
+    let leap = y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+    let long = match m {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=long).contains(&d) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last one.
+    let (year, month) = if m > 2 { (y, m - 3) } else { (y - 1, m + 9) };
+    let day = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + d
+        - 1
+        - 719_468;
+    Some(day as f64 + part_of_day(time)?)
+}
+
+/// The part of a day that a time says; 0 for none.
+fn part_of_day(time: &str) -> Option<f64> {
+    let time = time.strip_suffix('Z').unwrap_or(time);
+    if time.is_empty() {
+        return Some(0.0);
+    }
+    let mut parts = time.split(':');
+    let mut next = |below: f64| -> Option<f64> {
+        let part = parts.next().unwrap_or("0");
+        let plain = part.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let x: f64 = part.parse().ok().filter(|_| plain)?;
+        (0.0..below).contains(&x).then_some(x)
+    };
+    let (h, m, s) = (next(24.0)?, next(60.0)?, next(60.0)?);
+    Some((h * 3600.0 + m * 60.0 + s) / 86400.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_by_hand() {
+        assert_eq!(days("1970-01-01"), Some(0.0));
+        assert_eq!(days("1969-12-31"), Some(-1.0));
+        assert_eq!(days("2000-03-01"), Some(11017.0));
+        assert_eq!(days("2024-02-29T12:00:00Z"), Some(19782.5));
+        assert_eq!(days("2024-02-29 06:00"), Some(19782.25));
+        for wrong in [
+            "2023-02-29",
+            "2023-13-01",
+            "12-01-2023",
+            "soon",
+            "2023-1-1",
+            "2023-01-01T25:00",
+            "",
+        ] {
+            assert_eq!(days(wrong), None, "{wrong}");
+        }
+    }
+}
