@@ -41,7 +41,7 @@ pub struct TrainArgs {
         value_delimiter = ','
     )]
     pub tasks: Vec<String>,
-    /// Architecture of a new model of tables: shared_bottom, mmoe, ple, ... (docs/reference/architectures.md)
+    /// New model of tables: shared_bottom, mmoe, ple, ... (docs/reference/architectures.md), or trees: gbdt, gbdt_shared, r_mtgb
     #[arg(long, value_name = "NAME", conflicts_with = "base")]
     pub model: Option<String>,
     #[command(flatten)]

@@ -38,6 +38,18 @@ pub struct Settings {
     pub clip: f32,
 }
 
+impl Settings {
+    /// For trees, to which any order-keeping scale is the same: nothing is cut, every word has a code.
+    #[must_use]
+    pub fn of_trees() -> Self {
+        Self {
+            rare: 1,
+            scaling: Scaling::Standard,
+            clip: f32::MAX,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -301,6 +313,25 @@ impl Preparation {
             Prepared::Words { .. } => 0,
         };
         self.columns.iter().map(of).sum()
+    }
+
+    /// Names of the numbers of a row, and of its fields of words.
+    #[must_use]
+    pub fn names(&self) -> (Vec<String>, Vec<String>) {
+        let (mut numbers, mut absent, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        for column in &self.columns {
+            match column {
+                Prepared::Number { name, missing, .. } => {
+                    numbers.push(name.clone());
+                    if *missing {
+                        absent.push(format!("{name} is missing"));
+                    }
+                }
+                Prepared::Words { name, .. } => words.push(name.clone()),
+            }
+        }
+        numbers.append(&mut absent);
+        (numbers, words)
     }
 
     /// Codes of every field of words, that for everything else among them.

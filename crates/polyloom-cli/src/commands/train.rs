@@ -28,8 +28,12 @@ use crate::ui::{Failure, Ui};
 /// Runs the command.
 pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
-    let recipe = asked(args, ui)?;
+    let (mut recipe, said) = asked(args, ui)?;
     let given = given(&recipe.train.tasks, &args.places)?;
+    if let Some(said) = said {
+        let rows = rows(&recipe, &given)?;
+        table::sized(&mut recipe, &said, rows);
+    }
     let opened = match &recipe.base {
         Some(base) => {
             let merge = recipe::from_models("passthrough", None, std::slice::from_ref(base))?;
@@ -85,8 +89,23 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// The recipe with the flags put in.
-fn asked(args: &TrainArgs, ui: &Ui) -> Result<Recipe, Failure> {
+/// Training rows of all tasks.
+fn rows(recipe: &Recipe, given: &[Given]) -> Result<usize, Failure> {
+    let mut rows = 0;
+    for task in given {
+        task.loader().rows(&recipe.train.split, &mut |table| {
+            rows += table.rows();
+            Ok(())
+        })?;
+    }
+    Ok(rows)
+}
+
+/// What was said with flags.
+type Said = Vec<(String, String)>;
+
+/// The recipe with the flags put in; these too where the rest follows from a table.
+fn asked(args: &TrainArgs, ui: &Ui) -> Result<(Recipe, Option<Said>), Failure> {
     let mut set = args.set.clone();
     let table = table::given(args)?;
     let mut put = |key: &str, value: Option<String>| {
@@ -125,12 +144,12 @@ fn asked(args: &TrainArgs, ui: &Ui) -> Result<Recipe, Failure> {
     }
     put("train.new.architecture", args.model.as_deref().map(quoted));
     Ok(match &args.recipe {
-        Some(file) if table.is_none() => Recipe::open(file, &set)?,
+        Some(file) if table.is_none() => (Recipe::open(file, &set)?, None),
         _ if table.is_some() || args.model.is_some() => {
-            let steps = set.iter().any(|(key, _)| key == "train.steps");
-            Recipe::read(&table::recipe(steps), "defaults of tables", &set)?
+            let text = table::recipe(args.model.as_deref());
+            (Recipe::read(&text, "defaults of tables", &set)?, Some(set))
         }
-        _ => Recipe::read("", "flags", &set)?,
+        _ => (Recipe::read("", "flags", &set)?, None),
     })
 }
 

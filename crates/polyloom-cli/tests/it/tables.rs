@@ -200,3 +200,64 @@ fn what_cannot_be_learned_says_why() {
     let said = fails(&single, &["--targets", "b"]);
     assert!(said.contains("the class `yes`"), "{said}");
 }
+
+#[test]
+fn trees_under_the_same_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = shown(&people(dir.path()));
+    for model in ["gbdt", "gbdt_shared"] {
+        let out = shown(&dir.path().join(model));
+        let done = polyloom(&[
+            "train",
+            &table,
+            "--targets",
+            "rich,hours",
+            "--model",
+            model,
+            "-o",
+            &out,
+        ]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let task = shown(&dir.path().join("people.task.toml"));
+        let results = shown(&dir.path().join(format!("{model}.json")));
+        let done = polyloom(&["eval", &out, "-t", &task, "-o", &results]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let results: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+        let value = |name: &str| results["tasks"][name]["value"].as_f64().unwrap();
+        assert!(
+            value("people/rich") > 0.9 && value("people/hours") < 3.0,
+            "{results}"
+        );
+        let file = shown(&dir.path().join(format!("{model}.predictions.csv")));
+        let done = polyloom(&["predict", &out, &table, "-o", &file]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 601);
+        let done = polyloom(&["inspect", &out]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    // A damaged file of trees.
+    let trees = dir.path().join("gbdt/model.safetensors");
+    let bytes = std::fs::read(&trees).unwrap();
+    std::fs::write(&trees, &bytes[..bytes.len() / 2]).unwrap();
+    let said = failed(&[
+        "predict",
+        &shown(&dir.path().join("gbdt")),
+        &table,
+        "-o",
+        &shown(&dir.path().join("y.csv")),
+    ]);
+    assert!(said.contains("model.safetensors"), "{said}");
+    let out = shown(&dir.path().join("balanced"));
+    let said = failed(&[
+        "train",
+        &table,
+        "--model",
+        "gbdt",
+        "--balancer",
+        "nash",
+        "-o",
+        &out,
+    ]);
+    assert!(said.contains("trees have none"), "{said}");
+}

@@ -4,6 +4,7 @@
 pub mod bert;
 pub mod clip;
 pub mod decoder;
+pub mod forest;
 pub mod deeponet;
 pub mod fresh;
 pub mod fusion;

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::bert::Bert;
 use super::clip::Clip;
 use super::decoder::Decoder;
+use super::forest::{self, ForestModel};
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
 use super::t5::T5;
@@ -16,6 +17,7 @@ use super::vit::Vit;
 use super::{Batch, Plain, Source};
 use crate::engine::{Value, tensor};
 use crate::error::{Error, Result};
+use crate::forest::Forest;
 use crate::ops;
 use crate::table::{Preparation, TABLE};
 use crate::text::Text;
@@ -38,6 +40,8 @@ pub enum Trunk {
     Decoder(Box<Decoder>),
     /// One of several goals over rows of a table.
     Table(Box<TableModel>),
+    /// Trees over rows of a table.
+    Forest(Box<ForestModel>),
 }
 
 /// What is said where a model of tables is asked for something else.
@@ -144,6 +148,14 @@ impl Model {
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Table(Box::new(TableModel::new(config).map_err(named)?))
             }
+            forest::MODEL_TYPE => {
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                let trees = match folder.is_dir() {
+                    true => Some(Forest::open(&folder.join("model.safetensors"))?),
+                    false => None,
+                };
+                Trunk::Forest(Box::new(ForestModel::new(config, trees).map_err(named)?))
+            }
             "clip" => {
                 prefix(&[""], "visual_projection.weight")?;
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
@@ -179,7 +191,7 @@ impl Model {
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))
-                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, polyloom-table, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, polyloom-table, polyloom-forest, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
             }
         };
         let sentence = Sentence::open(folder)?;
@@ -203,9 +215,12 @@ impl Model {
         };
         let table = match &trunk {
             Trunk::Table(model) if folder.is_dir() => {
-                let read = Preparation::read(folder)?;
-                fits(&read, model).map_err(|what| Error::file(&folder.join(TABLE), what))?;
-                Some(Box::new(read))
+                let c = &model.config;
+                Some(prepared(folder, c.numeric, &c.categories)?)
+            }
+            Trunk::Forest(model) if folder.is_dir() => {
+                let c = &model.config;
+                Some(prepared(folder, c.numbers.len(), &c.categories)?)
             }
             _ => None,
         };
@@ -231,7 +246,8 @@ impl Model {
                 let tower = &c.config.vision_config;
                 Some((tower.image_size, tower.num_channels))
             }
-            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) | Trunk::Table(_) => None,
+            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => None,
+            Trunk::Table(_) | Trunk::Forest(_) => None,
         }
     }
 
@@ -242,7 +258,8 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(_) => true,
             Trunk::T5(_) | Trunk::Decoder(_) => self.kind == Kind::Embed,
-            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::Table(_) => false,
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) => false,
+            Trunk::Table(_) | Trunk::Forest(_) => false,
         }
     }
 
@@ -257,6 +274,7 @@ impl Model {
             Trunk::T5(t) => t.config.num_layers,
             Trunk::Decoder(d) => d.config.num_hidden_layers,
             Trunk::Table(t) => t.config.hidden.len() + t.config.tower.len(),
+            Trunk::Forest(_) => 0,
         }
     }
 
@@ -271,6 +289,7 @@ impl Model {
             Trunk::T5(t) => t.config.d_model,
             Trunk::Decoder(d) => d.config.hidden_size,
             Trunk::Table(t) => t.width(),
+            Trunk::Forest(f) => f.config.width,
         }
     }
 
@@ -290,7 +309,9 @@ impl Model {
                     "is a model of images and reads no text",
                 ));
             }
-            Trunk::Table(_) => return Err(Error::file(&self.folder, TABLES)),
+            Trunk::Table(_) | Trunk::Forest(_) => {
+                return Err(Error::file(&self.folder, TABLES));
+            }
         };
         let most = most.unwrap_or(usize::MAX).min(positions);
         self.tokens(self.sentence.most.unwrap_or(positions).min(most))
@@ -320,7 +341,7 @@ impl Model {
                 &self.folder,
                 "is a model of images and reads no text",
             )),
-            Trunk::Table(_) => Err(Error::file(&self.folder, TABLES)),
+            Trunk::Table(_) | Trunk::Forest(_) => Err(Error::file(&self.folder, TABLES)),
             Trunk::Clip(_) => Err(Error::file(
                 &self.folder,
                 "gives one vector for a text, no states of its tokens",
@@ -347,9 +368,7 @@ impl Model {
         let prefix = match &self.trunk {
             Trunk::Bert(b) => &*b.prefix,
             Trunk::Vit(v) => &*v.prefix,
-            Trunk::Mlp(_) | Trunk::Clip(_) | Trunk::T5(_) | Trunk::Decoder(_) | Trunk::Table(_) => {
-                ""
-            }
+            _ => "",
         };
         let pooler = format!("{prefix}pooler.dense");
         ops::activate(&weights.linear(&pooler, first)?, ops::Activation::Tanh)
@@ -365,7 +384,9 @@ impl Model {
             Trunk::Vit(model) => model.forward(weights, pixels)?,
             Trunk::Mlp(model) => return model.forward(weights, pixels),
             Trunk::Clip(model) => return ops::unit_length(&model.images(weights, pixels)?),
-            Trunk::Table(_) => return Err(Error::file(&self.folder, TABLES)),
+            Trunk::Table(_) | Trunk::Forest(_) => {
+                return Err(Error::file(&self.folder, TABLES));
+            }
             Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => {
                 return Err(Error::file(
                     &self.folder,
@@ -386,16 +407,19 @@ impl Model {
     }
 }
 
-/// Whether a preparation makes the rows that a model of tables takes.
-fn fits(read: &Preparation, model: &TableModel) -> Result<(), String> {
-    let c = &model.config;
-    match (read.numeric(), read.categories()) {
-        (numeric, categories) if numeric == c.numeric && categories == c.categories => Ok(()),
-        (numeric, categories) => Err(format!(
-            "makes {numeric} numbers and codes of {categories:?}; config.json has {} and {:?}",
-            c.numeric, c.categories
-        )),
+/// What prepares rows, of a folder; it has to make the rows that the model takes.
+fn prepared(folder: &Path, numbers: usize, categories: &[usize]) -> Result<Box<Preparation>> {
+    let read = Preparation::read(folder)?;
+    let (numeric, codes) = (read.numeric(), read.categories());
+    if numeric == numbers && codes == categories {
+        return Ok(Box::new(read));
     }
+    Err(Error::file(
+        &folder.join(TABLE),
+        format!(
+            "makes {numeric} numbers and codes of {codes:?}; config.json has {numbers} and {categories:?}"
+        ),
+    ))
 }
 
 /// The linear layer that scores classes.

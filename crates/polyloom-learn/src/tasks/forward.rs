@@ -12,6 +12,7 @@ use crate::models::sentence::{Pooling, pooled};
 use crate::models::table::TableBatch;
 use crate::models::{Batch, Source, Tokens};
 use crate::ops::{self, Activation};
+use crate::table::Row;
 use crate::text::Text;
 
 /// Features of the inputs of several tasks in one pass of the trunk: for each part `[inputs, width]`.
@@ -26,11 +27,19 @@ pub fn features(
 ) -> Result<Vec<Value>> {
     match reader {
         Reader::Tables(_) => {
-            let Trunk::Table(table) = &model.trunk else {
-                return Err(Error::shape(
-                    "features",
-                    "rows of a table for another model",
-                ));
+            let table = match &model.trunk {
+                Trunk::Table(table) => table,
+                Trunk::Forest(forest) => {
+                    let one =
+                        |(_, shown): &(Feature, Vec<&Shown>)| forest.forward(&of_table(shown)?);
+                    return parts.iter().map(one).collect();
+                }
+                _ => {
+                    return Err(Error::shape(
+                        "features",
+                        "rows of a table for another model",
+                    ));
+                }
             };
             let one = |(_, shown): &(Feature, Vec<&Shown>)| {
                 let goals = 0..table.config.goals.len();
@@ -73,16 +82,22 @@ pub fn features(
     }
 }
 
+/// Inputs that are rows of a table.
+fn of_table<'s>(shown: &[&'s Shown]) -> Result<Vec<&'s Row>> {
+    let row = |shown: &&'s Shown| match shown {
+        Shown::Row(row) => Ok(&**row),
+        _ => Err(Error::shape("features", "no rows for a model of tables")),
+    };
+    shown.iter().map(row).collect()
+}
+
 /// Rows of a table as a batch.
 ///
 /// # Errors
 /// Inputs that are none.
 pub fn rows(shown: &[&Shown]) -> Result<TableBatch> {
     let (mut numbers, mut codes) = (Vec::new(), Vec::new());
-    for shown in shown {
-        let Shown::Row(row) = shown else {
-            return Err(Error::shape("features", "no rows for a model of tables"));
-        };
+    for row in of_table(shown)? {
         numbers.extend_from_slice(&row.numbers);
         codes.extend_from_slice(&row.codes);
     }

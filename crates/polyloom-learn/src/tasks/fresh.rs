@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::models::Plain;
 use crate::models::fresh::fresh;
 use crate::models::open::Model;
-use crate::models::table::MODEL_TYPE;
+use crate::models::{forest, table};
 use crate::table::{Fitting, Preparation, Settings};
 use crate::text::Text;
 use crate::tokenizer::{Made, byte_pairs};
@@ -53,8 +53,9 @@ impl Opened {
             None => PathBuf::from("<a new model>"),
         };
         let mut warnings = Vec::new();
-        let table = match config["model_type"] == MODEL_TYPE {
-            true => Some(Box::new(prepared(recipe, &mut config, tasks)?)),
+        let trees = config["model_type"] == forest::MODEL_TYPE;
+        let table = match trees || config["model_type"] == table::MODEL_TYPE {
+            true => Some(Box::new(prepared(recipe, &mut config, tasks, trees)?)),
             false => None,
         };
         let class = SPEAKERS
@@ -72,7 +73,11 @@ impl Opened {
             None => None,
         };
         let (mut tensors, mut stored) = (Vec::new(), Vec::new());
-        for (name, shape, values) in fresh(&config, recipe.seed)? {
+        let begun = match trees {
+            true => Vec::new(),
+            false => fresh(&config, recipe.seed)?,
+        };
+        for (name, shape, values) in begun {
             stored.push((name.clone(), DType::F32, shape.clone()));
             tensors.push((name, tensor(values, shape)?));
         }
@@ -90,18 +95,24 @@ impl Opened {
 }
 
 /// What prepares rows of tables, fitted on the tasks' training rows; puts goals, numbers and vocabularies into the
-/// configuration, and takes `prepare` ([`Settings`]) out of it.
-fn prepared(recipe: &Recipe, config: &mut Json, tasks: &[Given]) -> Result<Preparation> {
+/// configuration, and takes `prepare` ([`Settings`]) out of it. Trees read numbers as they are, and every word.
+fn prepared(
+    recipe: &Recipe,
+    config: &mut Json,
+    tasks: &[Given],
+    trees: bool,
+) -> Result<Preparation> {
     let t = &recipe.train;
     let bad = |what: String| MergeError::plan("bad-recipe", what);
     let settings = config.as_object_mut().and_then(|c| c.remove("prepare"));
     let settings: Settings = match settings {
+        None if trees => Settings::of_trees(),
         None => Settings::default(),
         Some(given) => {
             serde_json::from_value(given).map_err(|e| bad(format!("`train.new.prepare`: {e}")))?
         }
     };
-    let (mut fitting, mut goals) = (Fitting::default(), Vec::new());
+    let (mut fitting, mut goals, mut width) = (Fitting::default(), Vec::new(), 1);
     for task in tasks {
         let id = &task.spec.id;
         for asked in examples::asked(&task.spec)? {
@@ -110,7 +121,10 @@ fn prepared(recipe: &Recipe, config: &mut Json, tasks: &[Given]) -> Result<Prepa
                 target => format!("{id}/{target}"),
             });
         }
-        let rows = examples::read(&task.spec, &task.loader(), &t.split)?.rows;
+        let read = examples::read(&task.spec, &task.loader(), &t.split)?;
+        let classes = read.asked.iter().map(|a| a.classes.len());
+        width = classes.fold(width, usize::max);
+        let rows = read.rows;
         let all = rows.len();
         for (i, row) in rows.iter().enumerate() {
             let Input::Row { columns, fields } = &row.input else {
@@ -126,11 +140,20 @@ fn prepared(recipe: &Recipe, config: &mut Json, tasks: &[Given]) -> Result<Prepa
     }
     let made = fitting.finish(settings)?;
     if let Some(map) = config.as_object_mut() {
-        for (key, value) in [
+        let mut known = vec![
             ("goals", json!(goals)),
-            ("numeric", json!(made.numeric())),
             ("categories", json!(made.categories())),
-        ] {
+        ];
+        match trees {
+            true => {
+                let (numbers, words) = made.names();
+                known.push(("numbers", json!(numbers)));
+                known.push(("words", json!(words)));
+                known.push(("width", json!(width)));
+            }
+            false => known.push(("numeric", json!(made.numeric()))),
+        }
+        for (key, value) in known {
             if map.insert(key.into(), value).is_some() {
                 let what = format!("`train.new.{key}` follows from the tasks");
                 return Err(bad(what).hint("leave it out").into());

@@ -259,7 +259,7 @@ fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>
 pub fn usual_feature(model: &Model, pair: bool) -> Feature {
     match &model.trunk {
         Trunk::Decoder(_) => Feature::Last,
-        Trunk::Table(_) => Feature::Goal,
+        Trunk::Table(_) | Trunk::Forest(_) => Feature::Goal,
         Trunk::Bert(_) if pair => Feature::Pair,
         Trunk::Bert(_) | Trunk::T5(_) => Feature::Mean,
         _ => Feature::Cls,

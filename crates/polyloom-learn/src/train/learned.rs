@@ -18,7 +18,6 @@ use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::{Model, Trunk};
-use crate::models::table::TableModel;
 use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
@@ -175,8 +174,8 @@ pub fn learned<'a>(
                 true => Head::embedding(&name),
                 false => blank(&name, asked, &train.wanted[place], feature, model.width())?,
             };
-            if let (Trunk::Table(table), Feature::Goal) = (&model.trunk, head.feature) {
-                head.goal = goal(table, &name, model)?;
+            if feature == Feature::Goal {
+                head.goal = goal(&name, model)?;
             }
             head.task_hash = Some(given.hash.clone());
             heads.push(head);
@@ -206,8 +205,12 @@ pub fn learned<'a>(
 }
 
 /// The place of a goal among those of a model of tables.
-fn goal(table: &TableModel, name: &str, model: &Model) -> Result<usize> {
-    let goals = &table.config.goals;
+fn goal(name: &str, model: &Model) -> Result<usize> {
+    let goals = match &model.trunk {
+        Trunk::Table(table) => &table.config.goals[..],
+        Trunk::Forest(forest) => &forest.config.goals[..],
+        _ => &[],
+    };
     goals.iter().position(|g| g == name).ok_or_else(|| {
         MergeError::plan("no-goal", format!("has no goal `{name}`"))
             .at(model.folder.display().to_string())

@@ -4,7 +4,8 @@
 pub mod augment;
 mod balanced;
 pub mod contrast;
-pub mod fuse;
+mod forest;
+mod fuse;
 mod language;
 pub mod learned;
 pub mod log;

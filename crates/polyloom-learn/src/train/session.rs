@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use polyloom::MergeError;
 use polyloom_core::writer::FolderOptions;
 
+use super::forest;
 use super::language;
 use super::learned::Given;
 use super::recipe::Recipe;
@@ -13,6 +14,7 @@ use super::run::{Evaluation, Job, Told, run};
 use super::state::{STATE, State};
 use super::write::write;
 use crate::error::{Error, Result};
+use crate::models::open::Trunk;
 use crate::tasks::{Opened, Reader};
 
 /// How a run treats what is there.
@@ -148,10 +150,17 @@ fn one(
         no_sync: options.no_sync,
         ..FolderOptions::default()
     };
-    let done = run(&job, &mut |told| watch(out, told)).and_then(|outcome| {
-        let folder = write(&job, opened, &outcome, out, options)?;
-        Ok((outcome, folder))
-    });
+    let mut watch = |told: &Told| watch(out, told);
+    let done = match &opened.model.trunk {
+        Trunk::Forest(new) => forest::run(&job, new, &mut watch).and_then(|(grown, outcome)| {
+            let folder = write(&job, &grown, &outcome, out, options)?;
+            Ok((outcome, folder))
+        }),
+        _ => run(&job, &mut watch).and_then(|outcome| {
+            let folder = write(&job, opened, &outcome, out, options)?;
+            Ok((outcome, folder))
+        }),
+    };
     let (outcome, folder) = match done {
         Ok(done) => done,
         Err(error) => {

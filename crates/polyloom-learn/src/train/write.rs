@@ -15,6 +15,7 @@ use super::run::{Job, Outcome};
 use crate::engine::slice;
 use crate::error::{Error, Result};
 use crate::models::Source;
+use crate::models::open::Trunk;
 use crate::table::TABLE;
 use crate::tasks::language::Learn;
 use crate::tasks::{Head, Opened};
@@ -102,6 +103,48 @@ pub(crate) fn model(
     source: &dyn Source,
     dtype: Option<DType>,
 ) -> Result<()> {
+    match &opened.model.trunk {
+        Trunk::Forest(trees) => {
+            if let Some(forest) = &trees.forest {
+                folder.write_file("model.safetensors", &forest.bytes())?;
+            }
+        }
+        _ => weights(folder, opened, source, dtype)?,
+    }
+    let mut config = opened.config.clone();
+    if let (Some(dtype), Some(map)) = (dtype, config.as_object_mut()) {
+        for key in ["dtype", "torch_dtype"] {
+            if map.contains_key(key) {
+                map.insert(key.into(), dtype.torch_name().into());
+            }
+        }
+    }
+    let text = serde_json::to_string_pretty(&config)
+        .map_err(|e| Error::file(folder.target(), format!("config.json: {e}")))?;
+    folder.write_file("config.json", format!("{text}\n").as_bytes())?;
+    if let Some(made) = &opened.model.tokenizer {
+        folder.write_file("tokenizer.json", made.tokenizer.as_bytes())?;
+        folder.write_file("tokenizer_config.json", made.config.as_bytes())?;
+    }
+    let from = &opened.model.folder;
+    if let (Some(table), false) = (&opened.model.table, from.is_dir()) {
+        folder.write_file(TABLE, table.text()?.as_bytes())?;
+    }
+    if from.is_dir() {
+        for file in companion_files(from)? {
+            folder.copy_file(&from.join(&file), &file)?;
+        }
+    }
+    Ok(())
+}
+
+/// The weights of an opened model, with those of a source.
+fn weights(
+    folder: &OutputFolder,
+    opened: &Opened,
+    source: &dyn Source,
+    dtype: Option<DType>,
+) -> Result<()> {
     let tensors: Vec<OutTensor> = opened
         .stored
         .iter()
@@ -140,30 +183,6 @@ pub(crate) fn model(
     writer.close()?;
     if let Some((name, text)) = &layout.index {
         folder.write_file(name, text)?;
-    }
-    let mut config = opened.config.clone();
-    if let (Some(dtype), Some(map)) = (dtype, config.as_object_mut()) {
-        for key in ["dtype", "torch_dtype"] {
-            if map.contains_key(key) {
-                map.insert(key.into(), dtype.torch_name().into());
-            }
-        }
-    }
-    let text = serde_json::to_string_pretty(&config)
-        .map_err(|e| Error::file(folder.target(), format!("config.json: {e}")))?;
-    folder.write_file("config.json", format!("{text}\n").as_bytes())?;
-    if let Some(made) = &opened.model.tokenizer {
-        folder.write_file("tokenizer.json", made.tokenizer.as_bytes())?;
-        folder.write_file("tokenizer_config.json", made.config.as_bytes())?;
-    }
-    let from = &opened.model.folder;
-    if let (Some(table), false) = (&opened.model.table, from.is_dir()) {
-        folder.write_file(TABLE, table.text()?.as_bytes())?;
-    }
-    if from.is_dir() {
-        for file in companion_files(from)? {
-            folder.copy_file(&from.join(&file), &file)?;
-        }
     }
     Ok(())
 }

@@ -5,30 +5,58 @@ use std::path::{Path, PathBuf};
 use polyloom::MergeError;
 use polyloom::tasks::catalogue::Catalogue;
 use polyloom::tasks::data;
+use polyloom_learn::models::forest::ARCHITECTURES;
+use polyloom_learn::train::Recipe;
 
 use super::super::tasks::make;
 use crate::args_tasks::NewArgs;
 use crate::args_train::TrainArgs;
 use crate::ui::{Failure, Ui};
 
-/// The recipe of tables, where no file says another: what flags and `--set` change. `steps`: they say how long it takes.
-pub fn recipe(steps: bool) -> String {
-    match steps {
-        true => RECIPE.replace("epochs = 40\n", ""),
-        false => RECIPE.to_owned(),
+/// The recipe of tables, where no file says another: what flags and `--set` change.
+pub fn recipe(model: Option<&str>) -> String {
+    match model {
+        Some("r_mtgb") => FOREST.replace(STOPPING, ""),
+        Some(model) if ARCHITECTURES.contains(&model) => FOREST.to_owned(),
+        _ => RECIPE.to_owned(),
     }
 }
+
+/// Rows of a pass and epochs by the number of training rows, where nothing is said of either: a 64th of the rows (16 to
+/// 512, a power of two), and 3,000 steps (40 to 200 epochs, or fewer where validation rows stop the run).
+pub fn sized(recipe: &mut Recipe, said: &[(String, String)], rows: usize) {
+    let is_said = |key: &str| said.iter().any(|(k, _)| k == key);
+    let t = &mut recipe.train;
+    if !is_said("train.batch") {
+        t.batch = (rows / 64).max(1).next_power_of_two().clamp(16, 512);
+    }
+    if !is_said("train.epochs") && !is_said("train.steps") {
+        let epochs = 3000.0 * t.batch as f64 / rows.max(1) as f64;
+        t.epochs = Some(epochs.ceil().clamp(40.0, 200.0));
+    }
+}
+
+/// Trees beside networks: as many as validation rows ask for.
+const FOREST: &str = r#"
+version = 1
+[train]
+[train.new]
+model_type = "polyloom-forest"
+rounds = 1000
+lr = 0.05
+patience = 30
+"#;
+
+const STOPPING: &str = "rounds = 1000\nlr = 0.05\npatience = 30\n";
 
 const RECIPE: &str = r#"
 version = 1
 [train]
-epochs = 40
-batch = 256
 rate = 2e-3
 decay = 1e-3
 schedule = "cosine"
 warmup = 0.05
-patience = 6
+patience = 10
 [train.new]
 model_type = "polyloom-table"
 architecture = "shared_bottom"

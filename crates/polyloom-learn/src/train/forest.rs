@@ -1,0 +1,242 @@
+//! A run that grows trees in place of steps: the same rows, goals, evaluation and folder.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples::Wanted;
+use serde_json::json;
+
+use super::learned::{Learned, learned};
+use super::log::Log;
+use super::pass::evaluate;
+use super::run::{Job, Outcome, Step, Told, Watch};
+use super::trainee::{Trainee, Used};
+use crate::engine::tensor;
+use crate::error::{Error, Result};
+use crate::forest::{self, Labels, Progress, Sample, Table, Target, UNKNOWN};
+use crate::models::Plain;
+use crate::models::forest::ForestModel;
+use crate::models::open::{Model, Trunk};
+use crate::table::Row;
+use crate::tasks::{Head, HeadKind, Opened, Rows, Shown};
+
+/// Grows the trees of a new forest: the model with them, and what a run gives.
+///
+/// # Errors
+/// Keys that mean something to networks alone, tasks that cannot be learned, what [`forest::fit`] refuses,
+/// [`polyloom_core::Error::Interrupted`] where `watch` stopped the run.
+pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<(Opened, Outcome)> {
+    let recipe = job.recipe;
+    if recipe.train.balance.is_some() {
+        return Err(MergeError::plan(
+            "bad-recipe",
+            "`train.balance` weighs gradients; trees have none",
+        )
+        .hint("leave it out, or learn a network: train.new.architecture = \"mmoe\"")
+        .into());
+    }
+    let (tasks, mut heads) = learned(recipe, job.model, &job.model.weights, job.reader, job.tasks)?;
+    for head in &mut heads {
+        pass_on(head, new.config.width)?;
+    }
+    let goals = goals(&heads);
+    let (table, targets) = together(new, &tasks, &goals, |t| Some(&t.train))?;
+    let held = together(new, &tasks, &goals, |t| t.validation.as_ref())?;
+    let rows: Vec<(String, usize)> = tasks
+        .iter()
+        .map(|t| (t.given.spec.id.clone(), t.train.len()))
+        .collect();
+    watch(&Told::Begun {
+        trained: 0,
+        all: 0,
+        rows,
+        steps: 0,
+        from: 0,
+    });
+    let mut log = Log::open(job.work, 0)?;
+    let (mut grown, mut stopped, mut failed) = (0u32, false, None);
+    let began = Instant::now();
+    let mut told = |p: &Progress<'_>| {
+        grown += 1;
+        let line = json!({"type": "step", "step": grown, "part": p.part, "round": p.round, "loss": p.loss, "held": p.held});
+        if let Err(error) = log.line(&line) {
+            failed = Some(error);
+            return false;
+        }
+        let left = (p.rounds - p.round) as f64 * began.elapsed().as_secs_f64() / f64::from(grown);
+        stopped = !watch(&Told::Step(Step {
+            step: p.round as u32,
+            steps: p.rounds as u32,
+            loss: p.loss,
+            losses: IndexMap::new(),
+            rate: 0.0,
+            length: 0.0,
+            left,
+            weights: IndexMap::new(),
+        }));
+        !stopped
+    };
+    let looked = held.0.rows > 0;
+    let sample = Sample {
+        table: &held.0,
+        targets: &held.1,
+    };
+    let takes_held = !matches!(new.method, forest::Method::RMtgb(_));
+    let sample = (looked && takes_held).then_some(sample);
+    let params = new.params(recipe.seed);
+    let fitted = forest::fit(&table, &targets, sample, &params, &mut told);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let fitted = match fitted {
+        Err(_) if stopped => return Err(polyloom_core::Error::Interrupted.into()),
+        fitted => fitted?,
+    };
+    let folder = job.model.folder.clone();
+    let base = Plain::new(heads.iter().flat_map(Head::tensors));
+    let mut config = new.config.clone();
+    config.width = fitted
+        .outputs
+        .iter()
+        .map(crate::forest::Output::columns)
+        .max()
+        .unwrap_or(1);
+    let whole = serde_json::to_value(&config).map_err(|e| Error::Config {
+        what: e.to_string(),
+    })?;
+    let model = Model {
+        folder,
+        trunk: Trunk::Forest(Box::new(ForestModel::new(config, Some(fitted))?)),
+        weights: Plain::default(),
+        sentence: crate::models::sentence::Sentence::default(),
+        classes: Vec::new(),
+        kind: job.model.kind,
+        tokenizer: None,
+        table: job.model.table.clone(),
+    };
+    let trainee = Trainee::new(&frozen(recipe), base, &Used::default(), &heads)?;
+    let job = Job {
+        model: &model,
+        ..*job
+    };
+    let evaluation = match tasks.iter().any(Learned::is_looked_at) {
+        true => Some(evaluate(&job, &trainee, &tasks, &heads, grown)?),
+        false => None,
+    };
+    if let Some(e) = &evaluation {
+        let scores: IndexMap<&String, f64> = e.tasks.iter().map(|(n, v)| (n, v.1)).collect();
+        log.line(&json!({"type": "evaluation", "step": grown, "mean": e.mean, "tasks": scores}))?;
+    }
+    let outcome = Outcome {
+        trainee,
+        used: Used::default(),
+        heads,
+        steps: (grown, grown),
+        evaluation,
+        balance: None,
+    };
+    let grown = Opened {
+        model,
+        config: whole,
+        stored: Vec::new(),
+        whole: HashMap::new(),
+        warnings: Vec::new(),
+    };
+    Ok((grown, outcome))
+}
+
+/// The recipe with heads that stay: trees are all there is to learn.
+fn frozen(recipe: &super::Recipe) -> super::Recipe {
+    let mut recipe = recipe.clone();
+    recipe.train.head.frozen = true;
+    recipe
+}
+
+/// A head that takes scores as they are.
+fn pass_on(head: &mut Head, width: usize) -> Result<()> {
+    let outputs = head.outputs();
+    let mut weight = vec![0f32; outputs * width];
+    for i in 0..outputs.min(width) {
+        weight[i * width + i] = 1.0;
+    }
+    head.layers = vec![(
+        tensor(weight, (outputs, width))?,
+        tensor(vec![0.0; outputs], outputs)?,
+    )];
+    head.scale = [0.0, 1.0];
+    Ok(())
+}
+
+/// What every goal is: its name, and its classes, 0 of a number.
+fn goals(heads: &[Head]) -> Vec<(String, usize)> {
+    let of = |h: &Head| match h.kind {
+        HeadKind::Classification => (h.task.clone(), h.outputs()),
+        _ => (h.task.clone(), 0),
+    };
+    heads.iter().map(of).collect()
+}
+
+/// Rows of all tasks one after the other, and their labels: a goal has none in rows of another task.
+fn together<'t>(
+    new: &ForestModel,
+    tasks: &'t [Learned<'_>],
+    goals: &[(String, usize)],
+    of: impl Fn(&'t Learned<'_>) -> Option<&'t Rows>,
+) -> Result<(Table, Vec<Target>)> {
+    let mut shown: Vec<&Row> = Vec::new();
+    let mut labels: Vec<Vec<Option<&Wanted>>> = vec![Vec::new(); goals.len()];
+    for task in tasks {
+        let Some(rows) = of(task) else { continue };
+        for one in &rows.shown {
+            let Shown::Row(row) = one else {
+                return Err(Error::shape("forest", "trees read rows of tables"));
+            };
+            shown.push(row);
+        }
+        for (place, goal) in task.heads.clone().enumerate() {
+            labels[goal].resize(shown.len() - rows.len(), None);
+            labels[goal].extend(rows.wanted[place].iter().map(Option::as_ref));
+        }
+    }
+    let target = |((name, classes), mut labels): (&(String, usize), Vec<Option<&Wanted>>)| {
+        labels.resize(shown.len(), None);
+        let bad = |w: &Wanted| {
+            let what = format!("goal `{name}` has a label {w:?}, which trees do not learn");
+            MergeError::plan("bad-task", what)
+                .hint("one class, or a number; several classes at once are for networks")
+        };
+        let labels = match classes {
+            0 => {
+                let number = |w: Option<&Wanted>| match w {
+                    None => Ok(f64::NAN),
+                    Some(Wanted::Number(x)) => Ok(*x),
+                    Some(other) => Err(bad(other)),
+                };
+                Labels::Regression(labels.into_iter().map(number).collect::<Result<_, _>>()?)
+            }
+            n => {
+                let class = |w: Option<&Wanted>| match w {
+                    None => Ok(UNKNOWN),
+                    Some(Wanted::Class(c)) => Ok(*c),
+                    Some(other) => Err(bad(other)),
+                };
+                Labels::Classification {
+                    classes: *n,
+                    labels: labels.into_iter().map(class).collect::<Result<_, _>>()?,
+                }
+            }
+        };
+        Ok(Target {
+            name: name.clone(),
+            labels,
+        })
+    };
+    let targets = goals
+        .iter()
+        .zip(labels)
+        .map(target)
+        .collect::<Result<_>>()?;
+    Ok((new.table(&shown)?, targets))
+}
