@@ -4,8 +4,8 @@
 pub mod bert;
 pub mod clip;
 pub mod decoder;
-pub mod forest;
 pub mod deeponet;
+pub mod forest;
 pub mod fresh;
 pub mod fusion;
 pub mod gates;
