@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::bins::{Bins, Codes, Cuts};
 use super::growth::Growth;
-use super::histogram::{Gathered, NARROW, Statistics, add, subtract};
+use super::histogram::{Gathered, Lanes, NARROW, Statistics, add, subtract};
 use super::sides::sides;
 use super::split::{Found, Left, Scan, Split, score};
 use super::tree::{Node, Test, Tree, contains};
@@ -144,13 +144,12 @@ impl<'a> Grower<'a> {
     /// A tree on some rows (all, if none are named) whose leaves are `rate * G / (H + l2)` for each output.
     ///
     /// Cost: a pass over the smaller side of every split, over all columns; 8 bytes for each column, bin and lane of every
-    /// node that waits (at most `max_leaves`, or the depth where there is no bound). Of splits with equal gains the first column's
-    /// with the lowest threshold is taken; a threshold is the middle between the node's values on both sides.
+    /// node that waits (at most `max_leaves`, or the depth where there is no bound). Of splits with equal gains the first
+    /// column's with the lowest threshold is taken; a threshold is the middle between the node's values on both sides.
     pub fn grow(&mut self, statistics: &Statistics, rows: Option<&[u32]>, rate: f64) -> Grown {
-        let lanes = statistics.lanes;
-        if self.lanes != lanes.len {
+        if self.lanes != statistics.lanes.len {
             self.pool.clear();
-            self.lanes = lanes.len;
+            self.lanes = statistics.lanes.len;
         }
         self.rows.clear();
         match rows {
@@ -176,6 +175,11 @@ impl<'a> Grower<'a> {
             let last = leaves == self.growth.max_leaves;
             self.split(statistics, open, last, &mut build);
         }
+        self.finish(build, statistics.lanes, rate)
+    }
+
+    /// Makes leaves of what was not split.
+    fn finish(&mut self, mut build: Build, lanes: Lanes, rate: f64) -> Grown {
         while let Some(open) = build.pop() {
             self.pool.push(open.histogram);
             build.ends.push(Fresh {
@@ -186,8 +190,9 @@ impl<'a> Grower<'a> {
             });
         }
         build.ends.sort_by_key(|e| e.node);
+        let mut tree = build.tree;
         for (leaf, end) in (0u32..).zip(&build.ends) {
-            build.tree.nodes[end.node] = Node::Leaf(leaf);
+            tree.nodes[end.node] = Node::Leaf(leaf);
             let value = |k: usize| {
                 let h = end.sums[lanes.hessian(k)] + self.growth.l2;
                 if h > 1e-12 {
@@ -196,10 +201,10 @@ impl<'a> Grower<'a> {
                     0.0
                 }
             };
-            build.tree.values.extend((0..lanes.outputs).map(value));
+            tree.values.extend((0..lanes.outputs).map(value));
         }
         Grown {
-            tree: build.tree,
+            tree,
             leaves: build.ends.into_iter().map(|e| e.rows).collect(),
         }
     }

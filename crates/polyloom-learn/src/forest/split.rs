@@ -189,7 +189,7 @@ impl Scan<'_> {
         } else {
             known.saturating_sub(1)
         };
-        let mut best = self.run(&bins[..right * n], None);
+        let best = self.run(&bins[..right * n], None);
         if there {
             let left = &bins[..known.saturating_sub(1) * n];
             let other = self.run(left, Some(missing));
@@ -202,7 +202,7 @@ impl Scan<'_> {
                 });
             }
         }
-        best.take().map(|(gain, last)| Cut {
+        best.map(|(gain, last)| Cut {
             gain,
             last,
             missing_left: false,
