@@ -154,6 +154,18 @@ pub enum MetricArg {
     Pearson,
     /// Spearman's correlation.
     Spearman,
+    /// Root of the mean squared error of predicted numbers.
+    Rmse,
+    /// Mean absolute error of predicted numbers.
+    Mae,
+    /// Share of the variance that predicted numbers explain.
+    R2,
+    /// The same without the error of their mean.
+    #[value(name = "explained_variance", alias = "explained-variance")]
+    ExplainedVariance,
+    /// Area under the ROC curve of two classes, by the column `probabilities`.
+    #[value(name = "roc_auc", alias = "roc-auc")]
+    RocAuc,
 }
 
 /// Tests.

@@ -18,6 +18,7 @@ use crate::args_tasks::{Columns, Places};
   polyloom train loom.toml -o joint --balancer cagrad --set train.balance.c=0.5
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
   polyloom train people.csv --targets income,never_married --model mmoe -o people
+  polyloom train people.csv --targets income,never_married --model mmoe --twins -o people      (does it pay?)
   polyloom train -t tabular/adult_census --model ple --balancer nash -o census
 
 Keys of [train] with their defaults: docs/reference/training.md")]
@@ -44,6 +45,10 @@ pub struct TrainArgs {
     /// New model of tables: shared_bottom, mmoe, ple, ... (docs/reference/architectures.md), or trees: gbdt, gbdt_shared, r_mtgb
     #[arg(long, value_name = "NAME", conflicts_with = "base")]
     pub model: Option<String>,
+    /// Of a new model of tables: train a network for each target and boosted trees on the same rows too, score all on the
+    /// test rows, and say whether learning together pays (OUTPUT.twins)
+    #[arg(long)]
+    pub twins: bool,
     #[command(flatten)]
     pub columns: Columns,
     /// One expert per task (DIR/<task>), instead of one model for all

@@ -64,6 +64,11 @@ fn settings(args: &CompareArgs) -> Settings {
             MetricArg::CohenKappa => Metric::CohenKappa,
             MetricArg::Pearson => Metric::Pearson,
             MetricArg::Spearman => Metric::Spearman,
+            MetricArg::Rmse => Metric::Rmse,
+            MetricArg::Mae => Metric::Mae,
+            MetricArg::R2 => Metric::R2,
+            MetricArg::ExplainedVariance => Metric::ExplainedVariance,
+            MetricArg::RocAuc => Metric::RocAuc,
         },
         test: match args.test {
             TestArg::Auto => Choice::Auto,
@@ -81,7 +86,8 @@ fn settings(args: &CompareArgs) -> Settings {
             IntervalArg::Bca => Bounds::Bca,
         },
         draws: args.draws as usize,
-        lower_is_better: args.lower_is_better,
+        lower_is_better: args.lower_is_better
+            || matches!(args.metric, MetricArg::Rmse | MetricArg::Mae),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `polyloom train`
 
 mod table;
+mod twins;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,6 +34,9 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     if let Some(said) = said {
         let rows = rows(&recipe, &given)?;
         table::sized(&mut recipe, &said, rows);
+    }
+    if args.twins {
+        twins::check(args, &recipe)?;
     }
     let opened = match &recipe.base {
         Some(base) => {
@@ -82,6 +86,9 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     };
     for one in &done {
         finished(one, ui);
+    }
+    if args.twins {
+        twins::run(args, &recipe, ui)?;
     }
     ui.answer(&args.output.display().to_string());
     let tasks: usize = done.iter().map(|d| d.tasks.len()).sum();

@@ -261,3 +261,76 @@ fn trees_under_the_same_commands() {
     ]);
     assert!(said.contains("trees have none"), "{said}");
 }
+
+#[test]
+fn twins_say_whether_it_pays() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = shown(&people(dir.path()));
+    let out = dir.path().join("model");
+    let run = |more: &[&str]| {
+        let out = shown(&out);
+        let mut args = vec![
+            "train",
+            &table,
+            "--targets",
+            "rich,hours",
+            "--twins",
+            "-o",
+            &out,
+        ];
+        args.extend(["--model", "mmoe", "--steps", "60"]);
+        args.extend(more);
+        polyloom(&args)
+    };
+    let done = run(&[]);
+    let (said, answer) = (text(&done.stderr), text(&done.stdout));
+    assert!(done.status.success(), "{said}");
+    let place = dir.path().join("model.twins");
+    for name in [
+        "single_task.json",
+        "gbdt.json",
+        "mmoe.json",
+        "report.html",
+        "gbdt/table.json",
+    ] {
+        assert!(place.join(name).exists(), "{name}");
+    }
+    for part in ["mmoe less single_task", "mmoe less gbdt"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Areas and errors are compared over the same rows, by the bootstrap.
+    assert!(
+        answer.contains("people/rich") && answer.contains("people/hours"),
+        "{answer}"
+    );
+    assert!(!said.contains("compared by its scores"), "{said}");
+    let done = run(&[]);
+    assert!(text(&done.stderr).contains("exists already"));
+    let said = failed(&[
+        "train",
+        &table,
+        "--model",
+        "mmoe",
+        "--twins",
+        "--each",
+        "-o",
+        &shown(&dir.path().join("e")),
+    ]);
+    assert!(said.contains("leave out --each"), "{said}");
+    let recipe = dir.path().join("loom.toml");
+    std::fs::write(
+        &recipe,
+        "version = 1\n[train]\ntasks = [\"people.task.toml\"]\n[train.new]\nmodel_type = \"vit\"\n",
+    )
+    .unwrap();
+    let said = failed(&[
+        "train",
+        &shown(&recipe),
+        "-t",
+        &shown(&dir.path().join("people.task.toml")),
+        "--twins",
+        "-o",
+        "x",
+    ]);
+    assert!(said.contains("new model of tables"), "{said}");
+}

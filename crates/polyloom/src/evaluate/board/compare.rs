@@ -56,6 +56,16 @@ pub enum Metric {
     Pearson,
     /// Spearman's correlation of predicted and right numbers.
     Spearman,
+    /// Root of the mean squared error of predicted numbers; less is better.
+    Rmse,
+    /// Mean absolute error of predicted numbers; less is better.
+    Mae,
+    /// Share of the right numbers' variance that predictions explain, errors of their mean included.
+    R2,
+    /// The same without the error of the mean.
+    ExplainedVariance,
+    /// Area under the ROC curve of two classes, by the probability of the second.
+    RocAuc,
 }
 
 impl Metric {
@@ -72,11 +82,16 @@ impl Metric {
             Self::CohenKappa => "cohen_kappa",
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
+            Self::Rmse => "rmse",
+            Self::Mae => "mae",
+            Self::R2 => "r2",
+            Self::ExplainedVariance => "explained_variance",
+            Self::RocAuc => "roc_auc",
         }
     }
 
     /// The metric over a whole set that a task's metric (`polyloom metrics`) is; `None` for means over examples and for
-    /// what predictions and right answers are not enough for.
+    /// what predictions and right answers are not enough for. `rmse_ratio` is an RMSE in another unit.
     #[must_use]
     pub fn over_the_set(metric: &str) -> Option<Self> {
         Some(match metric {
@@ -87,8 +102,22 @@ impl Metric {
             "cohen_kappa" => Self::CohenKappa,
             "pearson" => Self::Pearson,
             "spearman" => Self::Spearman,
+            "rmse" | "rmse_ratio" => Self::Rmse,
+            "mae" => Self::Mae,
+            "r2" => Self::R2,
+            "explained_variance" => Self::ExplainedVariance,
+            "roc_auc" => Self::RocAuc,
             _ => return None,
         })
+    }
+
+    /// Whether it compares predicted and right numbers.
+    pub(crate) fn is_of_numbers(self) -> bool {
+        use Metric::{ExplainedVariance, Mae, Pearson, R2, Rmse, Spearman};
+        matches!(
+            self,
+            Pearson | Spearman | Rmse | Mae | R2 | ExplainedVariance
+        )
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Example {
     pub texts: Option<(String, String)>,
     /// Probability that the system gave to what it predicted: column `confidence`, else the largest of `probabilities`.
     pub confidence: Option<f64>,
+    /// Probability that the system gave to the second of two classes: of the list `probabilities`.
+    pub second: Option<f64>,
     /// What the system was asked: column `input`, `text`, `question` or `prompt`.
     pub input: Option<String>,
 }
@@ -181,6 +183,7 @@ impl Row {
                 value,
                 texts: None,
                 confidence: self.confidence(at)?,
+                second: None,
                 input: self.find(None, INPUT, at)?,
             });
         }
@@ -198,8 +201,16 @@ impl Row {
                 .unwrap_or(f64::from(u8::from(right))),
             texts: Some((prediction, label)),
             confidence: self.confidence(at)?,
+            second: self.second(),
             input: self.find(None, INPUT, at)?,
         })
+    }
+
+    /// The second of two probabilities.
+    fn second(&self) -> Option<f64> {
+        let cell = self.cells.get("probabilities")?;
+        let list: [f64; 2] = serde_json::from_str(cell).ok()?;
+        Some(list[1])
     }
 
     /// The column of confidences, else the largest of a list of probabilities.

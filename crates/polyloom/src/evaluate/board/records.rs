@@ -76,6 +76,7 @@ fn example(answer: Answer) -> Example {
         value: answer.mean(),
         texts: None,
         confidence: None,
+        second: None,
         input: None,
     }
 }

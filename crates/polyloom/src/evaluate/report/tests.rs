@@ -123,6 +123,7 @@ fn predictions(wrong: impl Fn(usize) -> bool) -> Predictions {
             "yes".into(),
         )),
         confidence: Some(if wrong(i) { 0.55 } else { 0.9 }),
+        second: None,
         input: Some(format!("{EVIL}\nquestion {i}")),
     };
     let examples: IndexMap<String, Example> = (0..200)

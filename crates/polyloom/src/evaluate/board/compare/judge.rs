@@ -9,6 +9,7 @@ use crate::evaluate::metric::classification::{KappaWeights, table};
 use crate::evaluate::metric::confusion::{Confusion, Table, codes};
 use crate::evaluate::metric::correlation::{pearson, spearman};
 use crate::evaluate::metric::prf::{Average, PrfOptions};
+use crate::evaluate::metric::regression;
 use crate::evaluate::statistics::Interval;
 use crate::evaluate::statistics::bootstrap::{Bootstrap, jackknife_counts, jackknife_mean};
 use crate::evaluate::statistics::draw::Seed;
@@ -55,7 +56,8 @@ pub(super) fn judge(
     let bootstrap = bootstrap(task, settings);
     let (difference, jackknife, sides) = match settings.metric {
         Metric::Median => of_medians(&firsts, &seconds, &bootstrap)?,
-        Metric::Pearson | Metric::Spearman => of_numbers(shared, settings, &bootstrap)?,
+        metric if metric.is_of_numbers() => of_numbers(shared, settings, &bootstrap)?,
+        Metric::RocAuc => of_scores(shared, settings, &bootstrap)?,
         metric => of_classes(shared, metric, &bootstrap)?,
     };
     let level = 1.0 - settings.alpha;
@@ -317,7 +319,7 @@ fn of_numbers(shared: &[Flip], settings: &Settings, bootstrap: &Bootstrap) -> Re
             scratch[0].push(side[row].0);
             scratch[1].push(side[row].1);
         }
-        correlation(metric, &scratch[0], &scratch[1])
+        over_numbers(metric, &scratch[0], &scratch[1])
     };
     let drawn = |side: &[(f64, f64)]| {
         let scratch = || [Vec::new(), Vec::new()];
@@ -364,12 +366,135 @@ fn numbers(example: &Example, metric: Metric) -> Result<(f64, f64)> {
     Ok((number(predicted)?, number(label)?))
 }
 
-fn correlation(metric: Metric, x: &[f64], y: &[f64]) -> f64 {
+/// A metric of predicted and right numbers.
+fn over_numbers(metric: Metric, said: &[f64], truth: &[f64]) -> f64 {
+    let errors = || regression::errors(truth, said).and_then(|e| e.finish());
     let found = match metric {
-        Metric::Spearman => spearman(x, y),
-        _ => pearson(x, y),
+        Metric::Rmse => errors().map(|e| e.rmse),
+        Metric::Mae => errors().map(|e| e.mae),
+        Metric::R2 => regression::r2(truth, said),
+        Metric::ExplainedVariance => regression::explained_variance(truth, said),
+        Metric::Spearman => spearman(said, truth).map(|c| c.r),
+        _ => pearson(said, truth).map(|c| c.r),
     };
-    found.map_or(f64::NAN, |c| c.r)
+    found.unwrap_or(f64::NAN)
+}
+
+/// Examples of one system in the order of its scores, for areas of many draws.
+struct Ranked {
+    /// Places of the examples by ascending score.
+    order: Vec<u32>,
+    /// Whether the example at a place of the order is the last of its score.
+    last: Vec<bool>,
+    /// Whether an example is of the positive class.
+    positive: Vec<bool>,
+}
+
+impl Ranked {
+    fn new(examples: &[&Example], positive: &str) -> Result<Self> {
+        let no = || {
+            let what = "roc_auc needs the probabilities of two classes, and right answers";
+            MergeError::plan("bad-metric", what)
+                .hint("records of eval have them (column `probabilities`)")
+        };
+        let (mut scores, mut truth) = (Vec::new(), Vec::new());
+        for example in examples {
+            let (_, label) = example.texts.as_ref().ok_or_else(no)?;
+            scores.push(example.second.ok_or_else(no)?);
+            truth.push(label.trim() == positive);
+        }
+        let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+        order.sort_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]));
+        let score = |place: usize| order.get(place).map(|i| scores[*i as usize]);
+        let last = (0..order.len()).map(|i| score(i) != score(i + 1)).collect();
+        Ok(Self {
+            order,
+            last,
+            positive: truth,
+        })
+    }
+
+    /// The area where example `i` counts `counts[i]` times; `NaN` of one class alone. Ties count half.
+    fn area(&self, counts: &[u32]) -> f64 {
+        let (mut positives, mut negatives, mut twice) = (0u128, 0u128, 0u128);
+        let (mut here, mut others) = (0u128, 0u128);
+        for (&i, last) in self.order.iter().zip(&self.last) {
+            let n = u128::from(counts[i as usize]);
+            match self.positive[i as usize] {
+                true => here += n,
+                false => others += n,
+            }
+            if *last {
+                twice += here * (2 * negatives + others);
+                positives += here;
+                negatives += others;
+                (here, others) = (0, 0);
+            }
+        }
+        twice as f64 / (2.0 * positives as f64 * negatives as f64)
+    }
+}
+
+/// The class whose probability comes second, by what is predicted where it is the larger one.
+fn second_class<'e>(examples: impl Iterator<Item = &'e Example>) -> Option<String> {
+    let mut first = None;
+    for example in examples {
+        let (predicted, label) = example.texts.as_ref()?;
+        let predicted = predicted.trim();
+        match example.second? {
+            p if p > 0.5 => return Some(predicted.to_owned()),
+            p if p < 0.5 && label.trim() != predicted => first = Some(label.trim().to_owned()),
+            _ => {}
+        }
+    }
+    // Nobody ever said the second class: it is what was right where the first was said wrongly.
+    first
+}
+
+fn of_scores(shared: &[Flip], settings: &Settings, bootstrap: &Bootstrap) -> Result<Drawn> {
+    let both = shared.iter().flat_map(|f| [&f.examples.0, &f.examples.1]);
+    let positive = second_class(both).ok_or_else(|| {
+        let what = "roc_auc needs examples of two classes with their probabilities";
+        MergeError::plan("bad-metric", what)
+    })?;
+    let side = |second: bool| {
+        let examples: Vec<&Example> = shared
+            .iter()
+            .map(|f| if second { &f.examples.1 } else { &f.examples.0 })
+            .collect();
+        Ranked::new(&examples, &positive)
+    };
+    let sides = [side(false)?, side(true)?];
+    let n = shared.len();
+    let drawn = |side: &Ranked| {
+        let replicates = bootstrap.indices(
+            n,
+            || vec![0u32; n],
+            |counts, indices| {
+                counts.fill(0);
+                indices.iter().for_each(|i| counts[*i as usize] += 1);
+                side.area(counts)
+            },
+        );
+        replicates.map_err(internal)
+    };
+    let all = [drawn(&sides[0])?, drawn(&sides[1])?];
+    let values = all[0].values.iter().zip(&all[1].values);
+    let difference = Replicates {
+        point: all[1].point - all[0].point,
+        values: values.map(|(a, b)| b - a).collect(),
+    };
+    let mut counts = vec![1u32; n];
+    let without = |row: usize| {
+        counts[row] = 0;
+        let apart = sides[1].area(&counts) - sides[0].area(&counts);
+        counts[row] = 1;
+        (apart, 1)
+    };
+    // O(n^2): only where it is asked for.
+    let left_out = if settings.bounds == Bounds::Bca { n } else { 0 };
+    let jackknife = (0..left_out).map(without).collect();
+    Ok((difference, jackknife, all))
 }
 
 /// A metric of one system's examples.
@@ -381,10 +506,15 @@ pub fn corpus_value(metric: Metric, examples: &[&Example]) -> Result<f64> {
     match metric {
         Metric::Mean => return Ok(mean(values)),
         Metric::Median => return Ok(median(&mut values)),
-        Metric::Pearson | Metric::Spearman => {
+        metric if metric.is_of_numbers() => {
             let pairs: Result<Vec<_>> = examples.iter().map(|e| numbers(e, metric)).collect();
             let (x, y): (Vec<f64>, Vec<f64>) = pairs?.into_iter().unzip();
-            return Ok(correlation(metric, &x, &y));
+            return Ok(over_numbers(metric, &x, &y));
+        }
+        Metric::RocAuc => {
+            let positive = second_class(examples.iter().copied()).unwrap_or_default();
+            let counts = vec![1; examples.len()];
+            return Ok(Ranked::new(examples, &positive)?.area(&counts));
         }
         _ => {}
     }
@@ -417,13 +547,49 @@ fn value(metric: Metric, table: &Table) -> f64 {
         Metric::BalancedAccuracy => table.balanced_accuracy(),
         Metric::Mcc => table.mcc(),
         Metric::CohenKappa => table.cohen_kappa(KappaWeights::None),
-        Metric::Mean | Metric::Median | Metric::Pearson | Metric::Spearman => table.accuracy(),
+        _ => table.accuracy(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn areas_by_hand() {
+        let example = |label: &str, second: f64| Example {
+            value: 0.0,
+            texts: Some((if second > 0.5 { "b" } else { "a" }.into(), label.into())),
+            confidence: None,
+            second: Some(second),
+            input: None,
+        };
+        let all = [
+            example("a", 0.1),
+            example("b", 0.4),
+            example("a", 0.4),
+            example("b", 0.9),
+        ];
+        let all: Vec<&Example> = all.iter().collect();
+        assert_eq!(second_class(all.iter().copied()).unwrap(), "b");
+        // Of four pairs three are in order and one is a tie.
+        assert_eq!(corpus_value(Metric::RocAuc, &all).unwrap(), 0.875);
+        let ranked = Ranked::new(&all, "b").unwrap();
+        // The tie twice on each side: 2 of 3 right, 2 of 3 wrong, weights by hand.
+        assert_eq!(ranked.area(&[1, 2, 2, 1]), 7.0 / 9.0);
+        assert!(ranked.area(&[1, 0, 1, 0]).is_nan());
+        // Nobody said `b`: it is what the wrong ones should have been.
+        let shy = [example("a", 0.1), example("b", 0.2)];
+        assert_eq!(second_class(shy.iter()).unwrap(), "b");
+        let bare = Example {
+            second: None,
+            ..example("a", 0.1)
+        };
+        assert_eq!(
+            Ranked::new(&[&bare], "b").err().unwrap().code(),
+            "bad-metric"
+        );
+    }
 
     #[test]
     fn medians_by_hand() {

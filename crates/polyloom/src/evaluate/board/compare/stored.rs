@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::evaluate::aggregate::matrix::Direction;
 use crate::evaluate::board::predictions::{Columns, Predictions};
 use crate::evaluate::board::results::{Cell, Results};
+use crate::evaluate::statistics::Interval;
 
 /// What two systems of a table are compared by.
 #[derive(Debug, Clone)]
@@ -73,6 +74,11 @@ pub fn stored(
         let Some(paired) = one.tasks.into_iter().next() else {
             continue;
         };
+        // What an RMSE is divided by depends on rows alone, so one factor serves both sides and the interval.
+        let paired = match task.metric == "rmse_ratio" && a.value > 0.0 {
+            true => divided(paired, a.value),
+            false => paired,
+        };
         let near = |x: f64, y: f64| (x - y).abs() <= 1e-6 * (1.0 + y.abs());
         let partial = !one.left_out.is_empty();
         if !(partial || near(paired.first.mean, a.value) && near(paired.second.mean, b.value)) {
@@ -105,6 +111,21 @@ pub fn stored(
         unpaired: rest,
         notes,
     })
+}
+
+/// A comparison in the unit in which the first side has `value`.
+fn divided(mut paired: Paired, value: f64) -> Paired {
+    let unit = paired.first.mean / value;
+    let scaled = |i: Interval| Interval::new(i.low / unit, i.high / unit);
+    for side in [&mut paired.first, &mut paired.second] {
+        side.mean /= unit;
+        side.interval = scaled(side.interval);
+    }
+    paired.difference /= unit;
+    paired.interval = scaled(paired.interval);
+    paired.error /= unit;
+    paired.detectable /= unit;
+    paired
 }
 
 fn record(cell: &Cell) -> Option<&Path> {

@@ -13,6 +13,7 @@ fn predictions(values: &[(&str, f64)]) -> Predictions {
                     value: *value,
                     texts: None,
                     confidence: None,
+                    second: None,
                     input: None,
                 },
             )
@@ -100,6 +101,7 @@ fn labelled(rows: &[(&str, &str, &str)]) -> Predictions {
         value: f64::from(u8::from(prediction == label)),
         texts: Some((prediction.to_owned(), label.to_owned())),
         confidence: None,
+        second: None,
         input: None,
     };
     let rows = rows

@@ -1,0 +1,184 @@
+//! `polyloom train --twins`: does it pay to learn the targets together? The same rows learned apart, and by boosted trees.
+
+use std::path::{Path, PathBuf};
+
+use polyloom::MergeError;
+use polyloom_learn::models::table::Common;
+use polyloom_learn::train::Recipe;
+use serde_json::json;
+
+use super::super::run as command;
+use crate::args::Cli;
+use crate::args_train::TrainArgs;
+use crate::ui::{Failure, Ui};
+
+/// A whole network for each target.
+const APART: &str = "single_task";
+/// A boosted model for each target.
+const TREES: &str = "gbdt";
+
+/// The folder of twins, their scores and the report.
+pub fn folder(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".twins");
+    out.with_file_name(name)
+}
+
+/// What is asked for can be done.
+///
+/// # Errors
+/// No new model of tables, one folder for each task, a folder of twins that is there.
+pub fn check(args: &TrainArgs, recipe: &Recipe) -> Result<(), Failure> {
+    let bad = |what: &str, hint: &str| Err(MergeError::plan("bad-flag", what).hint(hint).into());
+    let kind = recipe.train.new.as_ref().and_then(|n| n.get("model_type"));
+    let table = kind.and_then(toml::Value::as_str);
+    if !table.is_some_and(|k| k == "polyloom-table" || k == "polyloom-forest") {
+        return bad(
+            "--twins are those of a new model of tables",
+            "polyloom train people.csv --targets A,B --model mmoe --twins -o people",
+        );
+    }
+    if recipe.train.each {
+        return bad(
+            "--each learns every task apart already",
+            "leave out --each or --twins",
+        );
+    }
+    let folder = folder(&args.output);
+    if folder.exists() && !args.force && !args.resume {
+        return Err(MergeError::plan("output-exists", "exists already")
+            .at(folder.display().to_string())
+            .hint("choose another name or pass --force to replace it")
+            .into());
+    }
+    Ok(())
+}
+
+/// Trains the twins of the model in `args.output`, scores all on the test rows and says what came of it.
+///
+/// # Errors
+/// What training, scoring and reporting report.
+pub fn run(args: &TrainArgs, recipe: &Recipe, ui: &Ui) -> Result<(), Failure> {
+    let place = folder(&args.output);
+    if args.force && place.exists() {
+        std::fs::remove_dir_all(&place)
+            .map_err(|e| polyloom_core::Error::io(&place, "remove", e))?;
+    }
+    std::fs::create_dir_all(&place).map_err(|e| polyloom_core::Error::io(&place, "create", e))?;
+    let new = recipe.train.new.as_ref();
+    let own = new
+        .and_then(|n| n.get("architecture"))
+        .and_then(toml::Value::as_str);
+    let own = own.unwrap_or("shared_bottom").to_owned();
+    let mut models = vec![(own.clone(), args.output.clone())];
+    for twin in [APART, TREES].into_iter().filter(|t| *t != own) {
+        let out = place.join(twin);
+        if !out.exists() {
+            ui.say(&format!("the same rows by {twin}"));
+            quiet(&words(twin, &out, args, recipe), ui)?;
+        }
+        models.push((twin.to_owned(), out));
+    }
+    let mut results = Vec::new();
+    for (name, model) in &models {
+        let file = place.join(format!("{name}.json"));
+        let (model, shown) = (model.display().to_string(), file.display().to_string());
+        let mut eval: Vec<String> = ["eval", &model, "--name", name, "-o", &shown]
+            .map(str::to_owned)
+            .to_vec();
+        eval.extend(tasks(recipe));
+        eval.extend(places(args));
+        if !file.exists() {
+            quiet(&eval, ui)?;
+        }
+        results.push(shown);
+    }
+    let report = place.join("report.html").display().to_string();
+    let mut page = vec!["report".to_owned()];
+    page.extend(results.iter().cloned());
+    page.extend(
+        [
+            "-o",
+            &report,
+            "--force",
+            "--title",
+            "Does it pay to learn these targets together?",
+        ]
+        .map(str::to_owned),
+    );
+    if models.iter().any(|m| m.0 == APART) {
+        page.extend(["--baseline".to_owned(), APART.to_owned()]);
+    }
+    quiet(&page, ui)?;
+    for (other, file) in models.iter().zip(&results).skip(1) {
+        ui.say(&format!("\n{} less {}:", own, other.0));
+        let compare = ["compare", file, &results[0]].map(str::to_owned);
+        command(parsed(&compare)?, ui)?;
+    }
+    ui.answer(&report);
+    ui.event(&json!({"type": "twins", "models": models.iter().map(|m| &m.0).collect::<Vec<_>>(), "results": results, "report": report}));
+    Ok(())
+}
+
+/// The command that trains a twin: the same rows, seed and steps; of the network's keys those that both read.
+fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<String> {
+    let t = &recipe.train;
+    let out = out.display().to_string();
+    let mut words: Vec<String> = ["train", "--model", twin, "-o", &out, "--no-sync"]
+        .map(str::to_owned)
+        .to_vec();
+    words.extend(tasks(recipe));
+    words.extend(places(args));
+    let mut set = |key: &str, value: String| {
+        words.push("--set".to_owned());
+        words.push(format!("{key}={value}"));
+    };
+    set("seed", recipe.seed.to_string());
+    if let Some(limit) = t.limit {
+        set("train.limit", limit.to_string());
+    }
+    if twin == APART {
+        let kept = Common::ALL.iter().map(|c| c.word());
+        let kept = kept.chain(["embed_dim", "prepare"]);
+        let new = t.new.clone().unwrap_or_default();
+        for key in kept {
+            if let Some(value) = new.get(key) {
+                set(&format!("train.new.{key}"), value.to_string());
+            }
+        }
+        set("train.batch", t.batch.to_string());
+        set("train.rate", format!("{:?}", recipe.rate()));
+        set("train.patience", t.patience.to_string());
+        match (t.steps, t.epochs) {
+            (Some(steps), _) => set("train.steps", steps.to_string()),
+            (None, Some(epochs)) => set("train.epochs", format!("{epochs:?}")),
+            (None, None) => {}
+        }
+    }
+    words
+}
+
+fn tasks(recipe: &Recipe) -> Vec<String> {
+    let all = recipe.train.tasks.iter();
+    all.flat_map(|t| ["-t".to_owned(), t.clone()]).collect()
+}
+
+/// Where data and specs lie, as it was typed.
+fn places(args: &TrainArgs) -> Vec<String> {
+    let catalogue = args.places.catalogue.iter().map(|p| ("--catalogue", p));
+    let data = args.places.data.iter().map(|p| ("--data", p));
+    let typed = catalogue.chain(data);
+    typed
+        .flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()])
+        .collect()
+}
+
+fn quiet(words: &[String], ui: &Ui) -> Result<(), Failure> {
+    command(parsed(words)?, &ui.muted()).map(|_| ())
+}
+
+fn parsed(words: &[String]) -> Result<Cli, Failure> {
+    let typed = std::iter::once("polyloom").chain(words.iter().map(String::as_str));
+    Cli::read(typed.map(Into::into))
+        .map_err(|e| MergeError::Internal(format!("--twins types a wrong command: {e}")).into())
+}
