@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use polyloom_core::Checkpoint;
+
 use super::{polyloom, text};
 
 /// 600 people: `rich` follows from age and job, `hours` from age alone; every tenth age is missing, `note` is running text.
@@ -156,6 +158,43 @@ fn tasks_of_the_catalogue_and_balancers() {
     let said = text(&done.stderr);
     assert!(done.status.success(), "{said}");
     assert!(said.contains("cagrad over 12 steps"), "{said}");
+}
+
+/// Running statistics are in the folder as training left them, with and without a balancer, and what reads it uses them.
+#[test]
+fn batch_norms_keep_what_they_saw() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = shown(&people(dir.path()));
+    for (model, more) in [
+        ("mmoe", &[][..]),
+        ("home", &["--balancer", "nash"]),
+        ("ple", &["--set", "train.decay=0.5"]),
+    ] {
+        let out = shown(&dir.path().join(model));
+        let mut args = vec!["train", &table, "--targets", "rich,hours", "--model", model];
+        args.extend(["-o", &out, "--steps", "12", "--set", "train.new.norm=batch"]);
+        args.extend(more);
+        let done = polyloom(&args);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let file = Checkpoint::open(&out).unwrap();
+        let mut seen = 0;
+        for (name, stored) in file.tensors() {
+            let begun = match name.rsplit_once('.') {
+                Some((_, "running_mean")) => 0.0,
+                Some((_, "running_var")) => 1.0,
+                _ => continue,
+            };
+            let values = file.read_all(stored).unwrap();
+            assert!(values.iter().any(|x| *x != begun), "{model}: {name} stays");
+            assert!(values.iter().all(|x| x.is_finite()), "{model}: {name}");
+            seen += 1;
+        }
+        assert!(seen >= 8, "{model}: {seen}");
+        let task = shown(&dir.path().join("people.task.toml"));
+        let results = shown(&dir.path().join(format!("{model}.json")));
+        let done = polyloom(&["eval", &out, "-t", &task, "-o", &results]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ static SPEC: Spec = Spec {
     name: "dselect_k",
     summary: "Mixture of experts whose gates learn to choose k experts: smooth binary codes of their numbers",
     source: "Hazimeh et al., NeurIPS 2021; LibMTL architecture/DSelect_k.py",
-    formula: "As mmoe; gate: `k` selectors of `ceil(log2 E)` bits `S(z)`, `z` linear in `x`, `S(z) = -2 z^3 / gamma^3 + 3 z / (2 gamma) + 1/2` within `gamma / 2` of 0, else 0 or 1. A selector gives expert `e` the product of its bits, or `1 -` them, by the binary digits of `e`, the highest first; selectors are mixed by the softmax of a linear layer. Penalty: `entropy` times the sum of the entropies of all selectors and, where `E` is no power of two, of `1 /` what they give to experts that there are.",
-    differs: "",
+    formula: "As mmoe; gate: `k` selectors of `ceil(log2 E)` bits `S(z)`, `z` linear in `x`, `S(z) = -2 z^3 / gamma^3 + 3 z / (2 gamma) + 1/2` within `gamma / 2` of 0, else 0 or 1. A selector gives expert `e` the product of its bits, or `1 -` them, by the binary digits of `e`, the highest first; selectors are mixed by the softmax of a linear layer.",
+    differs: "Trained without the gates' penalty on entropies, whose weight there is 1e-6; `dselect_k::penalty` of the library computes it.",
     uses: LAYERS,
     params: &[
         Param::shared(
@@ -38,12 +38,6 @@ static SPEC: Spec = Spec {
             Kind::Number(1e-3, 1e3),
             Unset::Number(1.0),
             "Width of the smooth step.",
-        ),
-        Param::shared(
-            "entropy",
-            Kind::Number(0.0, 1e3),
-            Unset::Number(1e-6),
-            "Weight of the penalty in the loss.",
         ),
     ],
     golden: Golden::Cases(&["dselect_k"]),
@@ -82,8 +76,8 @@ pub fn selectors(scores: &Value, k: usize, experts: usize, gamma: f32) -> Result
     all.ok_or_else(|| crate::Error::shape("selectors", "one expert has no bits"))
 }
 
-/// The sum of the entropies of selectors `[rows, k * experts]`, and for a number of experts that is no power of two of the
-/// reciprocals of what each gives in all.
+/// What the paper and LibMTL add to the loss of every gate, times 1e-6: the sum of the entropies of its selectors `[rows, k *
+/// experts]` and, for a number of experts that is no power of two, of the reciprocals of what each gives in all.
 ///
 /// # Errors
 /// Shapes that do not fit together.
@@ -105,10 +99,6 @@ fn gate(pass: &Pass<'_>, goal: usize, x: &Value) -> Result<Value> {
     let gamma = pass.model.values.number("gamma") as f32;
     let scores = pass.linear(&format!("goals.{goal}.gate.bits"), x)?;
     let chosen = selectors(&scores, k, experts, gamma)?;
-    let weight = pass.model.values.number("entropy") as f32;
-    if weight > 0.0 {
-        pass.penalise(|| ops::scale(&penalty(&chosen, experts)?, weight))?;
-    }
     let mix = pass.gate(&format!("goals.{goal}.gate.mix"), x)?;
     ops::blend(&mix, &[&chosen])
 }

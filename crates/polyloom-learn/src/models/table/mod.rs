@@ -13,7 +13,6 @@ pub mod page;
 mod pass;
 mod tensors;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
@@ -171,35 +170,6 @@ impl TableModel {
         batch: &TableBatch,
         goals: Range<usize>,
     ) -> Result<Vec<Value>> {
-        self.pass(weights, batch, &goals, None)
-            .and_then(|pass| self.architecture.forward(&pass, goals))
-    }
-
-    /// The same, and the numbers that the architecture adds to the loss, already weighted: none for most, of `dselect_k` one
-    /// for every goal of the range.
-    ///
-    /// # Errors
-    /// As [`TableModel::forward`].
-    pub fn forward_with_penalties(
-        &self,
-        weights: &dyn Source,
-        batch: &TableBatch,
-        goals: Range<usize>,
-    ) -> Result<(Vec<Value>, Vec<Value>)> {
-        let penalties = Some(RefCell::default());
-        let pass = self.pass(weights, batch, &goals, penalties)?;
-        let features = self.architecture.forward(&pass, goals)?;
-        let penalties = pass.penalties.map(RefCell::into_inner);
-        Ok((features, penalties.unwrap_or_default()))
-    }
-
-    fn pass<'a>(
-        &'a self,
-        weights: &'a dyn Source,
-        batch: &'a TableBatch,
-        goals: &Range<usize>,
-        penalties: Option<RefCell<Vec<Value>>>,
-    ) -> Result<Pass<'a>> {
         if goals.end > self.config.goals.len() || goals.is_empty() {
             return Err(Error::shape(
                 "table",
@@ -207,12 +177,12 @@ impl TableModel {
             ));
         }
         self.fits(batch)?;
-        Ok(Pass {
+        let pass = Pass {
             model: self,
             weights,
             batch,
-            penalties,
-        })
+        };
+        self.architecture.forward(&pass, goals)
     }
 
     fn fits(&self, batch: &TableBatch) -> Result<()> {

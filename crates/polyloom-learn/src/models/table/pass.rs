@@ -1,6 +1,5 @@
 //! One pass of a model over a batch: its tensors by name, checked, and the layers that architectures are made of.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use super::config::{Front, NormKind};
@@ -19,8 +18,6 @@ pub struct Pass<'a> {
     pub model: &'a TableModel,
     pub(super) weights: &'a dyn Source,
     pub(super) batch: &'a TableBatch,
-    /// What is added to the loss, where that is asked for.
-    pub(super) penalties: Option<RefCell<Vec<Value>>>,
 }
 
 impl Pass<'_> {
@@ -179,18 +176,6 @@ impl Pass<'_> {
     /// As [`Pass::tensor`].
     pub fn layer_norm(&self, name: &str, x: &Value) -> Result<Value> {
         self.weights.layer_norm(name, x, EPS)
-    }
-
-    /// Adds a number to the loss; it is not computed where nobody asks for it.
-    ///
-    /// # Errors
-    /// What making it refuses.
-    pub fn penalise(&self, number: impl FnOnce() -> Result<Value>) -> Result<()> {
-        if let Some(penalties) = &self.penalties {
-            let number = number()?;
-            penalties.borrow_mut().push(number);
-        }
-        Ok(())
     }
 
     /// Weights of experts: the softmax of a linear layer.

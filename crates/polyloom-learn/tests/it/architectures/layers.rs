@@ -112,27 +112,6 @@ pub fn dselect_k(case: &Case) {
     let expected = case.tensor("data", "entropy").1[0] + given.sum::<f64>();
     let found = gate::penalty(&found, experts).unwrap();
     case.near("penalty", &numbers(&found), &[expected]);
-    // And in the model: one number for every goal, the same features with them and without.
-    let model = model(
-        "dselect_k",
-        2,
-        json!({"numeric": 7, "hidden": [4], "experts": experts}),
-    );
-    let made =
-        polyloom_learn::models::fresh::fresh(&serde_json::to_value(&model.config).unwrap(), 1);
-    let plain = Plain::new(
-        made.unwrap()
-            .into_iter()
-            .map(|(name, shape, values)| (name, tensor(values, shape).unwrap())),
-    );
-    let batch = of_numbers(x);
-    let (features, penalties) = model
-        .forward_with_penalties(&plain, &batch, all(&model))
-        .unwrap();
-    let without = model.forward(&plain, &batch, all(&model)).unwrap();
-    assert_eq!(numbers(&features[1]), numbers(&without[1]));
-    assert_eq!(penalties.len(), 2);
-    assert!(penalties.iter().all(|p| p.number().unwrap() > 0.0));
 }
 
 pub fn dtrn_refine(case: &Case) {

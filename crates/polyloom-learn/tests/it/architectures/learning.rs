@@ -71,18 +71,13 @@ fn loss(
     batch: &TableBatch,
     labels: &[Vec<u32>; 2],
 ) -> Value {
-    let (features, penalties) = model
-        .forward_with_penalties(weights, batch, all(model))
-        .unwrap();
+    let features = model.forward(weights, batch, all(model)).unwrap();
     let one = |(g, x): (usize, &Value)| {
         let scores = weights.linear(&format!("heads.{g}"), x).unwrap();
         ops::cross_entropy(&scores, &labels[g], 0.0).unwrap()
     };
     let losses = features.iter().enumerate().map(one);
-    let sum = losses
-        .chain(penalties)
-        .reduce(|a, b| ops::add(&a, &b).unwrap());
-    sum.unwrap()
+    losses.reduce(|a, b| ops::add(&a, &b).unwrap()).unwrap()
 }
 
 #[test]
