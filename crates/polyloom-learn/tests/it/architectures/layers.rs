@@ -193,3 +193,27 @@ pub fn esmm(case: &Case) {
         case.near(&what, &found, &case.tensor("data", &what).1);
     }
 }
+
+/// AITM's calibrator by hand: what a later goal's probability is above the one before it, and its gradient.
+#[test]
+fn a_chain_out_of_order_costs() {
+    let scores = |values: &[f32]| Value::leaf(tensor(values.to_vec(), (2, 1)).unwrap());
+    let third = 3f32.ln();
+    // Probabilities 1/2 and 3/4, then 3/4 and 1/2, then 1/2 twice.
+    let chain = [
+        scores(&[0.0, third]),
+        scores(&[third, 0.0]),
+        scores(&[0.0, 0.0]),
+    ];
+    let total = loss::ordered(&chain).unwrap().unwrap();
+    // Only the first row of the second goal is above: by a quarter, over two rows.
+    assert!((total.number().unwrap() - 0.125).abs() < 1e-6);
+    let gradients = total.backward().unwrap();
+    let of = |x: &Value| numbers(&Value::constant(gradients.get(x).unwrap().clone()));
+    // p (1 - p) / 2 of the score that is too high.
+    assert!((of(&chain[1])[0] - 3.0 / 32.0).abs() < 1e-6 && of(&chain[1])[1] == 0.0);
+    assert!((of(&chain[0])[0] + 1.0 / 8.0).abs() < 1e-6);
+    assert!(loss::ordered(&chain[..1]).unwrap().is_none());
+    let other = Value::leaf(tensor(vec![0.0], (1, 1)).unwrap());
+    assert!(loss::ordered(&[chain[0].clone(), other]).is_err());
+}

@@ -266,3 +266,40 @@ pub fn multimodn(case: &Case) {
         assert!((x - expected).abs() < 1e-5, "{i}: {x} and {expected}");
     }
 }
+
+/// Configurations and batches that do not fit: errors that name them.
+#[test]
+fn parts_that_lie() {
+    let config = |goals: usize| json!({"modalities": 1, "layers": 1, "goals": goals});
+    let typed = |c| serde_json::from_value::<multimodn::Config>(c).unwrap();
+    let said = MultiModN::new(typed(config(0))).unwrap_err().to_string();
+    assert!(said.contains("1 to 4096 each"), "{said}");
+    let model = MultiModN::new(typed(config(1))).unwrap();
+    let said = model
+        .forward(&Plain::default(), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("0 modalities"), "{said}");
+    let batch = [Modality {
+        values: Value::constant(tensor(vec![1.0, 2.0], (2, 1)).unwrap()),
+        present: vec![true; 2],
+    }];
+    let said = model
+        .forward(&Plain::default(), &batch)
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("no tensor `state`"), "{said}");
+    let unknown = serde_json::from_value::<multimodn::Config>(json!({"modality": 1}));
+    assert!(unknown.unwrap_err().to_string().contains("unknown field"));
+    let new = |layers: usize, act: &str| {
+        let config = json!({"layers": layers, "hidden_act": act});
+        DeepOnet::new(&serde_json::from_value::<deeponet::Config>(config).unwrap())
+    };
+    assert!(new(0, "tanh").unwrap_err().to_string().contains("0 layers"));
+    assert!(new(2, "sine").unwrap_err().to_string().contains("`sine`"));
+    let x = Value::constant(tensor(vec![0.0; 2], (1, 2)).unwrap());
+    let said = deeponet::inside_squares(&x, &x, &x)
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("no point inside"), "{said}");
+}
