@@ -134,6 +134,41 @@ fn the_same_bytes_again() {
 }
 
 #[test]
+fn every_architecture_trains_with_its_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = shown(&people(dir.path()));
+    let all = polyloom_learn::models::table::architectures().map(|a| a.spec().name);
+    for name in all.chain(polyloom_learn::models::forest::ARCHITECTURES) {
+        // R-MTGB learns targets of one kind.
+        let targets = if name == "r_mtgb" {
+            "age,hours"
+        } else {
+            "rich,hours"
+        };
+        let spec = dir.path().join("people.task.toml");
+        if name == "r_mtgb" {
+            std::fs::remove_file(spec).unwrap();
+        }
+        let out = shown(&dir.path().join(name));
+        let mut args = vec![
+            "train",
+            &table,
+            "--targets",
+            targets,
+            "--model",
+            name,
+            "-o",
+            &out,
+        ];
+        if name != "r_mtgb" && !name.starts_with("gbdt") {
+            args.extend(["--steps", "3"]);
+        }
+        let done = polyloom(&args);
+        assert!(done.status.success(), "{name}: {}", text(&done.stderr));
+    }
+}
+
+#[test]
 fn tasks_of_the_catalogue_and_balancers() {
     let dir = tempfile::tempdir().unwrap();
     people(dir.path());

@@ -6,6 +6,7 @@ use polyloom::MergeError;
 use polyloom::tasks::catalogue::Catalogue;
 use polyloom::tasks::data;
 use polyloom_learn::models::forest::ARCHITECTURES;
+use polyloom_learn::models::table::{Common, find};
 use polyloom_learn::train::Recipe;
 
 use super::super::tasks::make;
@@ -18,8 +19,30 @@ pub fn recipe(model: Option<&str>) -> String {
     match model {
         Some("r_mtgb") => FOREST.replace(STOPPING, ""),
         Some(model) if ARCHITECTURES.contains(&model) => FOREST.to_owned(),
-        _ => RECIPE.to_owned(),
+        model => RECIPE.to_owned() + &network(model.unwrap_or("shared_bottom")),
     }
+}
+
+/// Sizes of a network, those that its architecture reads.
+fn network(architecture: &str) -> String {
+    let hidden = match architecture {
+        // Its memory has one width.
+        "task_expert" => "[64, 64]",
+        _ => "[128, 64]",
+    };
+    let sizes = [
+        (Common::Hidden, hidden),
+        (Common::Tower, "[32]"),
+        (Common::Dropout, "0.1"),
+    ];
+    let found = find(architecture);
+    // An architecture that there is not is refused where the model is made, with the names of those that there are.
+    let reads = |key: &Common| found.as_ref().is_ok_and(|a| a.spec().uses.contains(key));
+    let mut lines = format!("architecture = \"{architecture}\"\n");
+    for (key, value) in sizes.iter().filter(|(key, _)| reads(key)) {
+        lines += &format!("{} = {value}\n", key.word());
+    }
+    lines
 }
 
 /// Rows of a pass and epochs by the number of training rows, where nothing is said of either: a 64th of the rows (16 to
@@ -59,10 +82,6 @@ warmup = 0.05
 patience = 10
 [train.new]
 model_type = "polyloom-table"
-architecture = "shared_bottom"
-hidden = [128, 64]
-tower = [32]
-dropout = 0.1
 "#;
 
 /// The table, where one is named in place of a recipe.
