@@ -13,6 +13,7 @@ use polyloom::recipe;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::hash::task_hash;
 use polyloom::tasks::load::Loader;
+use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::tasks::Opened;
 use polyloom_learn::tasks::language::Learn;
 use polyloom_learn::train::recipe::Method as Kind;
@@ -30,8 +31,17 @@ use crate::ui::{Failure, Ui};
 pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
     let (mut recipe, said) = asked(args, ui)?;
-    let given = given(&recipe.train.tasks, &args.places)?;
-    if let Some(said) = said {
+    let given = given(&recipe.train.tasks, &args.places);
+    if args.dry_run {
+        let _ = std::fs::remove_file(table::draft());
+    }
+    let given = given?;
+    // Trees have no steps.
+    let trees = args
+        .model
+        .as_deref()
+        .is_some_and(|m| ARCHITECTURES.contains(&m));
+    if let Some(said) = said.filter(|_| !trees) {
         let rows = rows(&recipe, &given)?;
         table::sized(&mut recipe, &said, rows);
     }
@@ -342,12 +352,16 @@ impl<'a> Line<'a> {
                     0 => String::new(),
                     n => format!(", from step {n}"),
                 };
-                self.ui.say(&format!(
-                    "{place}training {:.2} of {:.2} M numbers on {} rows, {steps} steps{from}",
-                    *trained as f64 / 1e6,
-                    *all as f64 / 1e6,
-                    list.join(" + "),
-                ));
+                let what = match (*trained, *steps) {
+                    (0, 0) => format!("growing trees on {} rows", list.join(" + ")),
+                    _ => format!(
+                        "training {:.2} of {:.2} M numbers on {} rows, {steps} steps{from}",
+                        *trained as f64 / 1e6,
+                        *all as f64 / 1e6,
+                        list.join(" + "),
+                    ),
+                };
+                self.ui.say(&format!("{place}{what}"));
                 self.ui.event(&json!({"type": "begin", "folder": folder, "trained": trained, "numbers": all, "rows": rows.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<serde_json::Map<_, _>>(), "steps": steps, "from": from}));
             }
             Told::Step(step) => {

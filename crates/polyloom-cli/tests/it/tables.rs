@@ -59,6 +59,25 @@ fn from_a_csv_to_predictions() {
     };
     let plan = train(&["--targets", "rich,hours", "--dry-run"]);
     assert!(plan.status.success(), "{}", text(&plan.stderr));
+    assert!(!dir.path().join("people.task.toml").exists());
+    // Another program's word for a key counts as said.
+    let words = [
+        "train",
+        &table,
+        "-o",
+        &out,
+        "--targets",
+        "rich,hours",
+        "--dry-run",
+        "--set",
+        "train.batch_size=48",
+    ];
+    let plan = polyloom(&words);
+    assert!(
+        text(&plan.stdout).contains("batch 48"),
+        "{}",
+        text(&plan.stdout)
+    );
     let done = train(&["--targets", "rich,hours"]);
     let said = text(&done.stderr);
     assert!(done.status.success(), "{said}");
@@ -334,6 +353,10 @@ fn trees_under_the_same_commands() {
         &out,
     ]);
     assert!(said.contains("trees have none"), "{said}");
+    let said = failed(&[
+        "train", &table, "--model", "gbdt", "--epochs", "5", "-o", &out,
+    ]);
+    assert!(said.contains("`train.epochs`"), "{said}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::learned::{Learned, learned};
 use super::log::Log;
 use super::pass::evaluate;
+use super::recipe::Train;
 use super::run::{Job, Outcome, Step, Told, Watch};
 use super::trainee::{Trainee, Used};
 use crate::engine::tensor;
@@ -29,6 +30,7 @@ use crate::tasks::{Head, HeadKind, Opened, Rows, Shown};
 /// [`polyloom_core::Error::Interrupted`] where `watch` stopped the run.
 pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<(Opened, Outcome)> {
     let recipe = job.recipe;
+    refuse_steps(&recipe.train)?;
     if recipe.train.balance.is_some() {
         return Err(MergeError::plan(
             "bad-recipe",
@@ -145,6 +147,31 @@ pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<
         warnings: Vec::new(),
     };
     Ok((grown, outcome))
+}
+
+/// Refuses keys of `[train]` that would mean nothing.
+fn refuse_steps(t: &Train) -> Result<()> {
+    let usual = Train::default();
+    let said = [
+        ("steps", t.steps != usual.steps),
+        ("epochs", t.epochs != usual.epochs),
+        ("batch", t.batch != usual.batch),
+        ("accumulate", t.accumulate != usual.accumulate),
+        ("rate", t.rate != usual.rate),
+        ("patience", t.patience != usual.patience),
+        ("method", t.method != usual.method),
+        ("optimiser", t.optimiser != usual.optimiser),
+        ("fuse", t.fuse.is_some()),
+    ];
+    match said.iter().find(|(_, said)| *said) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let what = format!("`train.{key}` is about steps of a network; trees have none");
+            Err(MergeError::plan("bad-recipe", what)
+                .hint("trees have train.new.rounds, lr, patience, subsample and growth")
+                .into())
+        }
+    }
 }
 
 /// The recipe with heads that stay: trees are all there is to learn.

@@ -8,6 +8,7 @@ use polyloom::tasks::data;
 use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::models::table::{Common, find};
 use polyloom_learn::train::Recipe;
+use polyloom_learn::train::recipe::Train;
 
 use super::super::tasks::make;
 use crate::args_tasks::NewArgs;
@@ -48,12 +49,14 @@ fn network(architecture: &str) -> String {
 /// Rows of a pass and epochs by the number of training rows, where nothing is said of either: a 64th of the rows (16 to
 /// 512, a power of two), and 3,000 steps (40 to 200 epochs, or fewer where validation rows stop the run).
 pub fn sized(recipe: &mut Recipe, said: &[(String, String)], rows: usize) {
+    // A key may be said by another program's word for it: what is not as it was is said too.
+    let usual = Train::default();
     let is_said = |key: &str| said.iter().any(|(k, _)| k == key);
     let t = &mut recipe.train;
-    if !is_said("train.batch") {
+    if !is_said("train.batch") && t.batch == usual.batch {
         t.batch = (rows / 64).max(1).next_power_of_two().clamp(16, 512);
     }
-    if !is_said("train.epochs") && !is_said("train.steps") {
+    if t.epochs.is_none() && t.steps.is_none() {
         let epochs = 3000.0 * t.batch as f64 / rows.max(1) as f64;
         t.epochs = Some(epochs.ceil().clamp(40.0, 200.0));
     }
@@ -117,6 +120,11 @@ pub fn given(args: &TrainArgs) -> Result<Option<&Path>, Failure> {
     }
 }
 
+/// Where a dry run has a spec while it reads it.
+pub fn draft() -> PathBuf {
+    std::env::temp_dir().join(format!("polyloom-{}.task.toml", std::process::id()))
+}
+
 /// The spec of a table: the one beside it, else written there.
 ///
 /// # Errors
@@ -132,9 +140,16 @@ pub fn spec(table: &Path, args: &TrainArgs, ui: &Ui) -> Result<PathBuf, Failure>
             id: None,
             seed: args.seed.unwrap_or(0),
             output: None,
-            force: false,
+            force: args.dry_run,
             dry_run: false,
         };
+        if args.dry_run {
+            // Nothing is left behind: the spec is read from here, then removed.
+            let draft = draft();
+            make::write(&new, &draft, ui)?;
+            ui.note(&format!("would write {}", file.display()));
+            return Ok(draft);
+        }
         make::write(&new, &file, ui)?;
         ui.note(&format!(
             "wrote {}: what the columns are, and which rows are held out",

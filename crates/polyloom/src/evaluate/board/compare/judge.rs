@@ -435,20 +435,23 @@ impl Ranked {
     }
 }
 
-/// The class whose probability comes second, by what is predicted where it is the larger one.
+/// The class whose probability comes second: what is predicted where it is likeliest. The likeliest and not any above one
+/// half, because a program may decide at another threshold.
 fn second_class<'e>(examples: impl Iterator<Item = &'e Example>) -> Option<String> {
-    let mut first = None;
+    let (mut likeliest, mut first): (Option<(f64, &str)>, _) = (None, None);
     for example in examples {
         let (predicted, label) = example.texts.as_ref()?;
-        let predicted = predicted.trim();
-        match example.second? {
-            p if p > 0.5 => return Some(predicted.to_owned()),
-            p if p < 0.5 && label.trim() != predicted => first = Some(label.trim().to_owned()),
-            _ => {}
+        let (predicted, label, p) = (predicted.trim(), label.trim(), example.second?);
+        if p > 0.5 && likeliest.is_none_or(|(most, _)| p > most) {
+            likeliest = Some((p, predicted));
+        }
+        if p < 0.5 && label != predicted {
+            first = Some(label);
         }
     }
     // Nobody ever said the second class: it is what was right where the first was said wrongly.
-    first
+    let found = likeliest.map(|(_, name)| name).or(first);
+    found.map(str::to_owned)
 }
 
 fn of_scores(shared: &[Flip], settings: &Settings, bootstrap: &Bootstrap) -> Result<Drawn> {
@@ -581,6 +584,13 @@ mod tests {
         // Nobody said `b`: it is what the wrong ones should have been.
         let shy = [example("a", 0.1), example("b", 0.2)];
         assert_eq!(second_class(shy.iter()).unwrap(), "b");
+        // Decided at 0.7: what stands at 0.6 is still the first class.
+        let late = Example {
+            texts: Some(("a".into(), "b".into())),
+            ..example("b", 0.6)
+        };
+        let strict = [late, example("b", 0.9)];
+        assert_eq!(second_class(strict.iter()).unwrap(), "b");
         let bare = Example {
             second: None,
             ..example("a", 0.1)
