@@ -77,7 +77,10 @@ pub struct TuneArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace the folder
+    /// Go on with a run that was stopped: coefficients in OUT.tuning, trials in OUT.trials
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace the folder, drop what a stopped run left
     #[arg(long)]
     pub force: bool,
     /// Skip fsync of the output
@@ -113,9 +116,6 @@ pub struct TrialArgs {
     /// Points of a round [default: 8 random, 4 + 3 ln n cma-es]
     #[arg(long, value_name = "N")]
     pub population: Option<u32>,
-    /// Go on with the trials in OUT.trials
-    #[arg(long)]
-    pub resume: bool,
 }
 
 /// How points are chosen.

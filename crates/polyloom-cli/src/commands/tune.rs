@@ -52,15 +52,27 @@ pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCo
         steps: (0, 0),
         told: Instant::now(),
     };
-    let done = tune(&recipe, &tasks, &args.output, options, &mut |told| {
-        line.tell(told);
-        !stop.load(Ordering::SeqCst)
-    });
+    let done = tune(
+        &recipe,
+        &tasks,
+        &args.output,
+        options,
+        args.resume,
+        &mut |told| {
+            line.tell(told);
+            !stop.load(Ordering::SeqCst)
+        },
+    );
     if let Some(bar) = line.bar {
         bar.end();
     }
-    let done = done?;
-    finished(&done, &recipe, ui);
+    if done.is_err() && stop.load(Ordering::SeqCst) {
+        ui.note("stopped after a step; the same command with --resume goes on");
+    }
+    match done? {
+        Some(done) => finished(&done, &recipe, ui),
+        None => ui.note("is done already; nothing to go on with"),
+    }
     ui.answer(&args.output.display().to_string());
     Ok(ExitCode::SUCCESS)
 }
@@ -201,6 +213,7 @@ impl Line<'_> {
                 coefficients,
                 rows,
                 steps,
+                from,
                 warnings,
             } => {
                 self.steps = *steps;
@@ -211,8 +224,9 @@ impl Line<'_> {
                 warnings.iter().for_each(|w| self.ui.warning(w));
                 let list: Vec<String> = rows.iter().map(|(t, n)| format!("{t} {n}")).collect();
                 self.ui.say(&format!(
-                    "{coefficients} coefficients of {experts} experts, {of_mask}{} steps; rows: {}",
+                    "{coefficients} coefficients of {experts} experts, {of_mask}{} steps{}; rows: {}",
                     steps.1,
+                    from.map_or_else(String::new, |n| format!(", going on after step {n}")),
                     list.join(", ")
                 ));
             }

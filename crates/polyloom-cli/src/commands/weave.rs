@@ -65,6 +65,13 @@ fn asked(args: &TuneArgs) -> Result<Recipe, Failure> {
             .hint("weave.rank and weave.density say how large parts are")
             .into());
     }
+    if args.resume {
+        let error = MergeError::plan(
+            "bad-flag",
+            "--resume goes on with coefficients or trials; a woven model is made in one go",
+        );
+        return Err(error.hint("leave it out").into());
+    }
     let mut set = args.set.clone();
     let mut put = |key: &str, value: Option<String>| {
         set.extend(value.map(|value| (key.to_owned(), value)));

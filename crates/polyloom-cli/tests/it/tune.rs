@@ -1,6 +1,8 @@
 //! `polyloom tune` as a user meets it: two experts of a small perceptron on digits and clothes.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -318,4 +320,90 @@ fn what_cannot_be_tuned_is_said() {
     let plan = polyloom(&["tune", &recipe, "-o", &out, "--dry-run"]);
     assert!(plan.status.success() && text(&plan.stdout).contains("coefficients of 2 experts"));
     assert!(!dir.path().join("out").exists());
+}
+
+/// Begins a run, lets it make some steps of a kind, and stops it as Ctrl-C does.
+fn stopped(args: &[&str], out: &str, kind: &str) {
+    let log = PathBuf::from(format!("{out}.tuning/train.jsonl"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_polyloom"))
+        .args(args)
+        .args(["-o", out, "-q", "-j", "1"])
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let line = format!("\"type\":\"{kind}\"");
+    while !std::fs::read_to_string(&log).is_ok_and(|t| t.matches(&line).count() > 2) {
+        assert!(began.elapsed() < Duration::from_secs(120), "no steps");
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "the run ended before it was stopped");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(!child.wait().unwrap().success(), "was not stopped");
+    assert!(!Path::new(out).exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = family(dir.path());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let plain = ["tune", &recipe, "--steps", "1500"];
+    let mask = [
+        "tune",
+        &recipe,
+        "--method",
+        "concrete",
+        "--set",
+        "tune.on=adamerging",
+        "--set",
+        "tune.mask_steps=150",
+        "--steps",
+        "600",
+    ];
+    let cases = [
+        ("plain", &plain[..], &["step"][..]),
+        ("mask", &mask, &["mask", "step"]),
+    ];
+    for (name, args, kinds) in cases {
+        let (whole, cut) = (at(&format!("{name}-whole")), at(&format!("{name}-cut")));
+        let with = |more: &[&str]| polyloom(&[args, &["-j", "1"][..], more].concat());
+        assert!(with(&["-o", &whole]).status.success());
+        assert!(!Path::new(&format!("{whole}.tuning")).exists());
+        stopped(args, &cut, kinds[0]);
+        let said = |more: &[&str], want: &str| {
+            let out = with(more);
+            assert!(!out.status.success());
+            assert!(text(&out.stderr).contains(want), "{}", text(&out.stderr));
+        };
+        said(&["-o", &cut], "was interrupted");
+        said(
+            &["-o", &cut, "--resume", "--seed", "9"],
+            "checkpoint of another run",
+        );
+        for kind in &kinds[1..] {
+            stopped(&[args, &["--resume"]].concat(), &cut, kind);
+        }
+        let done = with(&["-o", &cut, "--resume"]);
+        let shown = text(&done.stderr);
+        assert!(
+            done.status.success() && shown.contains("going on after step "),
+            "{shown}"
+        );
+        for file in ["model.safetensors", "coefficients.json", "train.jsonl"] {
+            let read = |folder: &str| std::fs::read(Path::new(folder).join(file)).unwrap();
+            assert!(read(&cut) == read(&whole), "{name}: {file} differs");
+        }
+        assert!(!Path::new(&format!("{cut}.tuning")).exists());
+        let again = with(&["-o", &cut, "--resume"]);
+        assert!(again.status.success() && text(&again.stderr).contains("done already"));
+    }
 }

@@ -25,18 +25,28 @@ impl Log {
     /// # Errors
     /// Files that cannot be read or written.
     pub fn open(folder: &Path, done: u64) -> Result<Self> {
+        Self::keeping(folder, |line| {
+            line["step"].as_u64().is_some_and(|s| s <= done)
+        })
+    }
+
+    /// Opens the files of a folder; of an earlier run's lines those stay that `keep` says.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn keeping(folder: &Path, keep: impl Fn(&Value) -> bool) -> Result<Self> {
         let (lines, events) = (folder.join(LOG), folder.join(EVENTS));
         let io = |path: &Path, what| {
             let path = path.to_owned();
             move |e| polyloom_core::Error::io(&path, what, e)
         };
         let mut kept = Vec::new();
-        if done > 0 && lines.exists() {
+        if lines.exists() {
             let text = std::fs::read_to_string(&lines).map_err(io(&lines, "read"))?;
             kept = text
                 .lines()
                 .filter_map(|l| serde_json::from_str::<Value>(l).ok())
-                .filter(|l| l["step"].as_u64().is_some_and(|s| s <= done))
+                .filter(keep)
                 .collect();
         }
         let create = |path: &Path| File::create(path).map_err(io(path, "create"));

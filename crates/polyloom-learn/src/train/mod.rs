@@ -21,6 +21,7 @@ pub mod schedule;
 pub mod session;
 pub mod state;
 pub mod trainee;
+pub(crate) mod work;
 pub mod write;
 
 pub use learned::Given;

@@ -1,9 +1,7 @@
 //! A run from recipe to folder: the folder of work beside the output, resuming, experts one after the other.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use polyloom::MergeError;
 use polyloom_core::writer::FolderOptions;
 
 use super::forest;
@@ -11,11 +9,15 @@ use super::language;
 use super::learned::Given;
 use super::recipe::Recipe;
 use super::run::{Evaluation, Job, Told, run};
-use super::state::{STATE, State};
+use super::state::State;
+use super::work::{There, Work};
 use super::write::write;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::open::Trunk;
 use crate::tasks::{Opened, Reader};
+
+/// What the folder of work is called after the output's name.
+const ENDING: &str = "training";
 
 /// How a run treats what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,9 +87,7 @@ pub fn train(
 /// Folder of checkpoint and log of a run that writes `out`.
 #[must_use]
 pub fn work_folder(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".training");
-    out.with_file_name(name)
+    Work::place(out, ENDING)
 }
 
 fn one(
@@ -100,50 +100,29 @@ fn one(
     watch: Watch<'_>,
 ) -> Result<Finished> {
     let ids: Vec<String> = tasks.iter().map(|t| t.spec.id.clone()).collect();
-    let work = work_folder(out);
-    let begun = work.join(STATE).exists();
-    if out.exists() && !options.force {
-        if options.resume && !begun {
-            return Ok(Finished {
-                folder: out.to_owned(),
-                tasks: ids,
-                steps: None,
-                evaluation: None,
-                balance: None,
-            });
-        }
-        return Err(Error::file(out, "exists already")
-            .hint("choose another name or pass --force to replace it"));
-    }
-    fs::create_dir_all(&work).map_err(|e| polyloom_core::Error::io(&work, "create", e))?;
-    let lock = work.join(".lock");
-    let lock = File::create(&lock).map_err(|e| polyloom_core::Error::io(&lock, "create", e))?;
-    if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
-        return Err(Error::file(out, "is being trained by another run")
-            .hint("wait for it to end, or choose another name"));
-    }
-    if begun && !options.resume {
-        if !options.force {
-            let step = State::read(&work)
-                .ok()
-                .flatten()
-                .map_or(0, |s| s.facts.step);
-            let what =
-                format!("holds a run that was interrupted; its checkpoint is that of step {step}");
-            return Err(MergeError::plan("interrupted", what)
-                .at(work.display().to_string())
-                .hint("--resume goes on with it, --force begins again")
-                .into());
-        }
-        let state = work.join(STATE);
-        fs::remove_file(&state).map_err(|e| polyloom_core::Error::io(&state, "remove", e))?;
-    }
+    let there = There {
+        resume: options.resume,
+        force: options.force,
+    };
+    let step = |work: &Path| {
+        let state = State::read(work).ok().flatten();
+        state.map_or(0, |s| s.facts.step)
+    };
+    let Some(work) = Work::begin(out, ENDING, there, step)? else {
+        return Ok(Finished {
+            folder: out.to_owned(),
+            tasks: ids,
+            steps: None,
+            evaluation: None,
+            balance: None,
+        });
+    };
     let job = Job {
         recipe,
         model: &opened.model,
         reader,
         tasks,
-        work: &work,
+        work: work.folder(),
     };
     let options = FolderOptions {
         force: options.force,
@@ -161,18 +140,7 @@ fn one(
             Ok((outcome, folder))
         }),
     };
-    let (outcome, folder) = match done {
-        Ok(done) => done,
-        Err(error) => {
-            // Without a checkpoint there is nothing to go on from.
-            if !work.join(STATE).exists() {
-                let _ = fs::remove_dir_all(&work);
-            }
-            return Err(error);
-        }
-    };
-    drop(lock);
-    fs::remove_dir_all(&work).map_err(|e| polyloom_core::Error::io(&work, "remove", e))?;
+    let (outcome, folder) = work.end(done)?;
     Ok(Finished {
         folder,
         tasks: ids,

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use polyloom_core::{Checkpoint, DType, dtype};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -70,39 +71,7 @@ impl State {
         tensors.extend(best.map(|b| ("best".to_owned(), b)));
         let of_balance = balance.iter().enumerate().filter(|(_, b)| !b.is_empty());
         tensors.extend(of_balance.map(|(i, b)| (format!("balance.{i}"), &b[..])));
-        let facts = serde_json::to_string(facts)
-            .map_err(|e| Error::file(folder, format!("facts of the checkpoint: {e}")))?;
-        let mut header = serde_json::Map::new();
-        header.insert("__metadata__".into(), json!({"polyloom": facts}));
-        let mut at = 0u64;
-        for (name, values) in &tensors {
-            let end = at + 4 * values.len() as u64;
-            header.insert(
-                name.clone(),
-                json!({"dtype": "F32", "shape": [values.len()], "data_offsets": [at, end]}),
-            );
-            at = end;
-        }
-        let mut header = serde_json::Value::Object(header).to_string();
-        header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-        let (part, whole) = (folder.join(format!("{STATE}.part")), folder.join(STATE));
-        let io = |e| polyloom_core::Error::io(&part, "write", e);
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&part).map_err(io)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())
-            .and_then(|()| file.write_all(header.as_bytes()))
-            .map_err(io)?;
-        let mut bytes = vec![0u8; 1 << 18];
-        for (_, values) in &tensors {
-            for chunk in values.chunks(1 << 16) {
-                let out = &mut bytes[..4 * chunk.len()];
-                dtype::narrow(chunk, DType::F32, out);
-                file.write_all(out).map_err(io)?;
-            }
-        }
-        let file = file.into_inner().map_err(|e| io(e.into_error()))?;
-        file.sync_all().map_err(io)?;
-        std::fs::rename(&part, &whole).map_err(io)?;
-        Ok(())
+        put(folder, facts, &tensors)
     }
 
     /// The checkpoint of a folder; `None` where there is none.
@@ -110,43 +79,124 @@ impl State {
     /// # Errors
     /// A file that is no checkpoint.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
-        let file: PathBuf = folder.join(STATE);
-        if !file.exists() {
+        let Some(held) = Held::<Facts>::open(folder)? else {
             return Ok(None);
-        }
-        let checkpoint = Checkpoint::open(&file)?;
-        let bad = || {
-            Error::file(&file, "is no checkpoint of a training run")
-                .hint("--force begins the run again")
         };
-        let text = checkpoint.metadata().get("polyloom").ok_or_else(bad)?;
-        let facts: Facts = serde_json::from_str(text).map_err(|_| bad())?;
-        let read = |name: &str| -> Result<Option<Vec<f32>>> {
-            match checkpoint.get(name) {
-                Some(stored) => Ok(Some(checkpoint.read_all(stored)?)),
-                None => Ok(None),
-            }
-        };
+        let read = |name: &str| held.tensor(name);
         let mut moments = Vec::new();
         while let Some(next) = read(&format!("moments.{}", moments.len()))? {
             moments.push(next);
         }
         let mut balance = Vec::new();
-        for (i, length) in facts.balance.iter().flat_map(|b| &b.rows).enumerate() {
+        for (i, length) in held.facts.balance.iter().flat_map(|b| &b.rows).enumerate() {
             let row = read(&format!("balance.{i}"))?.unwrap_or_default();
             if row.len() != *length {
-                return Err(bad());
+                return Err(held.bad());
             }
             balance.push(row);
         }
         Ok(Some(Self {
-            facts,
-            balance,
-            weights: read("weights")?.ok_or_else(bad)?,
-            moments,
+            weights: read("weights")?.ok_or_else(|| held.bad())?,
             best: read("best")?,
+            facts: held.facts,
+            balance,
+            moments,
         }))
     }
+}
+
+/// Writes the checkpoint of a folder in place of the last one: to a file beside it, synced, renamed. Facts are JSON in the
+/// header of a safetensors file of f32.
+///
+/// # Errors
+/// A full disk.
+pub(crate) fn put(
+    folder: &Path,
+    facts: &impl Serialize,
+    tensors: &[(String, &[f32])],
+) -> Result<()> {
+    let facts = serde_json::to_string(facts)
+        .map_err(|e| Error::file(folder, format!("facts of the checkpoint: {e}")))?;
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!({"polyloom": facts}));
+    let mut at = 0u64;
+    for (name, values) in tensors {
+        let end = at + 4 * values.len() as u64;
+        header.insert(
+            name.clone(),
+            json!({"dtype": "F32", "shape": [values.len()], "data_offsets": [at, end]}),
+        );
+        at = end;
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let (part, whole) = (folder.join(format!("{STATE}.part")), folder.join(STATE));
+    let io = |e| polyloom_core::Error::io(&part, "write", e);
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(&part).map_err(io)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| file.write_all(header.as_bytes()))
+        .map_err(io)?;
+    let mut bytes = vec![0u8; 1 << 18];
+    for (_, values) in tensors {
+        for chunk in values.chunks(1 << 16) {
+            let out = &mut bytes[..4 * chunk.len()];
+            dtype::narrow(chunk, DType::F32, out);
+            file.write_all(out).map_err(io)?;
+        }
+    }
+    let file = file.into_inner().map_err(|e| io(e.into_error()))?;
+    file.sync_all().map_err(io)?;
+    std::fs::rename(&part, &whole).map_err(io)?;
+    Ok(())
+}
+
+/// A checkpoint on disk.
+pub(crate) struct Held<F> {
+    /// What is not a tensor.
+    pub facts: F,
+    file: PathBuf,
+    checkpoint: Checkpoint,
+}
+
+impl<F: DeserializeOwned> Held<F> {
+    /// That of a folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// A file that is no checkpoint, or one of another kind of run.
+    pub(crate) fn open(folder: &Path) -> Result<Option<Self>> {
+        let file = folder.join(STATE);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let checkpoint = Checkpoint::open(&file)?;
+        let facts = checkpoint.metadata().get("polyloom");
+        let facts = facts.and_then(|text| serde_json::from_str(text).ok());
+        Ok(Some(Self {
+            facts: facts.ok_or_else(|| bad(&file))?,
+            file,
+            checkpoint,
+        }))
+    }
+}
+
+impl<F> Held<F> {
+    /// A tensor, if it has one of this name.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let stored = self.checkpoint.get(name);
+        Ok(stored.map(|s| self.checkpoint.read_all(s)).transpose()?)
+    }
+
+    /// That the file is not what it should be.
+    pub(crate) fn bad(&self) -> Error {
+        bad(&self.file)
+    }
+}
+
+fn bad(file: &Path) -> Error {
+    Error::file(file, "is no checkpoint of such a run").hint("--force begins the run again")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use polyloom_core::rng::Stream;
 use rayon::prelude::*;
 
 use super::coefficients::Coefficients;
-use super::learn::{Objective, Step};
+use super::learn::{Objective, Progress, Step};
 use super::vectors::Vectors;
 use crate::engine::Parameters;
 use crate::error::{Error, Result};
@@ -123,30 +123,35 @@ fn relaxed(x: f32, u: f32, temperature: f32) -> f32 {
 }
 
 /// Learns a mask for task vectors with the coefficients as they are. `merged` and `frozen` are those of
-/// [`learn`](super::learn::learn); `watch` sees every step.
+/// [`learn`](super::learn::learn); `mask` and `progress` are those of the last step that is done, `watch` sees them after every
+/// step.
 ///
 /// Cost of a step: one pass of a model (two, and four readings of the experts, where coefficients move before it). Memory:
 /// the sum of the task vectors, the logits and their two moments beside what [`learn`](super::learn::learn) holds.
 ///
 /// # Errors
 /// As [`learn`](super::learn::learn).
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the state of the loop, taken apart"
+)]
 pub fn learn_mask(
     settings: &Settings,
     vectors: &Vectors,
     merged: &Parameters,
     frozen: &dyn Source,
     coefficients: &Coefficients,
+    mask: &mut Mask,
+    progress: &mut Progress,
     objective: Objective<'_>,
-    watch: &mut dyn FnMut(&Step) -> bool,
-) -> Result<Mask> {
-    let mut mask = Mask::new(&vectors.lengths());
+    watch: &mut dyn FnMut(&Step, &Mask, &Progress) -> bool,
+) -> Result<()> {
     let n = mask.logits.len();
-    let mut moments = [vec![0f32; n], vec![0f32; n]];
     let base = vectors.base()?;
     let mut sum = vec![0f32; n];
     vectors.merge(&coefficients.acting(), &mut sum)?;
     sum.iter_mut().zip(&base).for_each(|(s, b)| *s -= b);
-    for number in 0..settings.steps {
+    for number in progress.step..settings.steps {
         let m = mask.drawn(settings, number);
         let mut factors = m.clone();
         mask.means(&mut factors);
@@ -164,31 +169,34 @@ pub fn learn_mask(
             step(
                 settings,
                 number,
-                &mut mask,
+                mask,
                 &m,
                 &factors,
                 &moved,
-                &mut moments,
+                &mut progress.moments,
                 |f| pass(merged, frozen, objective, number, &base, &moved, f),
             )
         } else {
             step(
                 settings,
                 number,
-                &mut mask,
+                mask,
                 &m,
                 &factors,
                 &sum,
-                &mut moments,
+                &mut progress.moments,
                 |f| pass(merged, frozen, objective, number, &base, &sum, f),
             )
         }
-        .and_then(|told| match watch(&told) {
-            true => Ok(()),
-            false => Err(polyloom_core::Error::Interrupted.into()),
+        .and_then(|told| {
+            progress.step = told.step;
+            match watch(&told, mask, progress) {
+                true => Ok(()),
+                false => Err(polyloom_core::Error::Interrupted.into()),
+            }
         })?;
     }
-    Ok(mask)
+    Ok(())
 }
 
 type Passed = (f64, Vec<f64>, Vec<f32>);

@@ -42,30 +42,54 @@ pub struct Step {
     pub rate: f32,
 }
 
+/// How far a loop is: the steps that are done and the moments of Adam, of as many numbers as are learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u32,
+    /// First and second moments.
+    pub moments: [Vec<f32>; 2],
+}
+
+impl Progress {
+    /// Before the first step of `n` numbers.
+    #[must_use]
+    pub fn new(n: usize) -> Self {
+        Self {
+            step: 0,
+            moments: [vec![0.0; n], vec![0.0; n]],
+        }
+    }
+}
+
 /// The loss of a step (numbered from 0) with weights from a source: one value, and the numbers of its tasks.
 pub type Objective<'a> = &'a mut dyn FnMut(&dyn Source, u32) -> Result<(Value, Vec<f64>)>;
 
 /// Learns coefficients. `merged` holds the tensors of `vectors` in their order: its numbers become the merged weights, in
 /// the end those of the learned coefficients. `frozen` has all other tensors. `watch` sees every step with the coefficients
-/// after it; false stops the run.
+/// after it, and `progress` as it is then; false stops the run. With the coefficients and the progress of a step the loop goes
+/// on behind it, to the same numbers.
 ///
 /// Cost of a step: forward and backward of one model, and two readings of all experts.
 ///
 /// # Errors
 /// A loss or a gradient that is not finite, [`polyloom_core::Error::Interrupted`] where `watch` stopped the run, what the
 /// objective reports.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the state of the loop, taken apart"
+)]
 pub fn learn(
     settings: &Settings,
     vectors: &Vectors,
     merged: &Parameters,
     frozen: &dyn Source,
     coefficients: &mut Coefficients,
+    progress: &mut Progress,
     objective: Objective<'_>,
-    watch: &mut dyn FnMut(&Step, &Coefficients) -> bool,
+    watch: &mut dyn FnMut(&Step, &Coefficients, &Progress) -> bool,
 ) -> Result<()> {
-    let n = coefficients.raw.len();
-    let mut moments = [vec![0f32; n], vec![0f32; n]];
-    for number in 0..settings.schedule.steps {
+    for number in progress.step..settings.schedule.steps {
         merge(vectors, coefficients, merged)?;
         let source = Trained {
             parameters: merged,
@@ -105,8 +129,9 @@ pub fn learn(
                 _ => 1.0,
             },
         };
-        let [first, second] = &mut moments;
+        let [first, second] = &mut progress.moments;
         adam.step(&mut coefficients.raw, &gradients, first, second);
+        progress.step = number + 1;
         let step = Step {
             step: number + 1,
             loss,
@@ -114,7 +139,7 @@ pub fn learn(
             length,
             rate,
         };
-        if !watch(&step, coefficients) {
+        if !watch(&step, coefficients, progress) {
             return Err(polyloom_core::Error::Interrupted.into());
         }
     }

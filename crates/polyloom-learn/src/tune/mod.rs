@@ -9,6 +9,7 @@
 mod check;
 pub mod coefficients;
 pub mod concrete;
+mod keep;
 pub mod learn;
 pub(crate) mod objective;
 pub mod recipe;

@@ -11,19 +11,21 @@ use polyloom_core::writer::{FolderOptions, OutputFolder};
 use serde_json::json;
 
 use super::coefficients::Coefficients;
-use super::concrete::{self, learn_mask};
-use super::learn::{Settings, Step, learn};
+use super::concrete::{self, Mask, learn_mask};
+use super::keep::{self, ENDING, Keeper, Now, Stage};
+use super::learn::{Progress, Settings, Step, learn};
 use super::objective::{Wanted, chosen, objective, seen};
 use super::recipe::{Loss, Method, On, Recipe};
 use super::vectors::{Expert, Vectors};
 use crate::engine::Parameters;
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
-use crate::models::{Source as _, Trained};
+use crate::models::{Source, Trained};
 use crate::tasks::{Head, Opened, Reader};
 use crate::train::Given;
 use crate::train::Schedule;
-use crate::train::log::Log;
+use crate::train::log::{EVENTS, LOG, Log};
+use crate::train::work::{There, Work};
 use crate::train::write;
 
 /// Name of the learned numbers in a folder.
@@ -42,6 +44,8 @@ pub enum Told {
         rows: Vec<(String, usize)>,
         /// Steps of the mask, where there is one, and of the coefficients.
         steps: (u32, u32),
+        /// Steps that a run which was stopped had done, of the mask or of the coefficients.
+        from: Option<u32>,
         /// Things to tell the user.
         warnings: Vec<String>,
     },
@@ -64,23 +68,42 @@ pub struct Finished {
     pub losses: (f64, f64),
 }
 
-/// Learns coefficients and writes the merged model with its heads to `out`.
+/// Learns coefficients and writes the merged model with its heads to `out`; `None` where it is there already and `resume` asks
+/// for no more. While the run goes on, its checkpoint and log lie in `<out>.tuning`; with `resume` a run that was stopped goes
+/// on from there to the bytes that it would have written.
 ///
 /// # Errors
 /// Experts of another base, tasks without rows or heads, heads without classes where entropy is asked for, an output that
-/// is there (without `force`), and as [`learn`].
+/// is there or an interrupted run (without `resume` or `force`), a checkpoint of another run, and as [`learn`].
 pub fn tune(
     recipe: &Recipe,
     tasks: &[Given],
     out: &Path,
     options: FolderOptions,
+    resume: bool,
+    watch: &mut dyn FnMut(&Told) -> bool,
+) -> Result<Option<Finished>> {
+    recipe.check()?;
+    let there = There {
+        resume,
+        force: options.force,
+    };
+    let Some(work) = Work::begin(out, ENDING, there, keep::steps)? else {
+        return Ok(None);
+    };
+    let done = run(recipe, tasks, out, work.folder(), options, watch);
+    work.end(done).map(Some)
+}
+
+/// The run, with its folder of work.
+fn run(
+    recipe: &Recipe,
+    tasks: &[Given],
+    out: &Path,
+    work: &Path,
+    options: FolderOptions,
     watch: &mut dyn FnMut(&Told) -> bool,
 ) -> Result<Finished> {
-    recipe.check()?;
-    if out.exists() && !options.force {
-        return Err(Error::file(out, "exists already")
-            .hint("choose another name or pass --force to replace it"));
-    }
     let opened = Opened::open(&recipe.base)?;
     let mut warnings = opened.warnings.clone();
     let experts = experts(&recipe.experts, &mut warnings)?;
@@ -123,6 +146,8 @@ pub fn tune(
     let rows: Vec<usize> = seen.iter().map(|s| s.rows.len()).collect();
     let settings = settings(recipe, &rows);
     let masked = recipe.tune.method == Method::Concrete;
+    let mut keeper = Keeper::new(work, recipe, tasks, &rows);
+    let kept = keeper.kept()?;
     let begun = Told::Begun {
         experts: vectors.experts(),
         coefficients: coefficients.raw.len(),
@@ -135,18 +160,49 @@ pub fn tune(
             if masked { recipe.tune.mask_steps } else { 0 },
             settings.schedule.steps,
         ),
+        from: kept.as_ref().map(|k| k.progress.step),
         warnings,
     };
     if !watch(&begun) {
         return Err(polyloom_core::Error::Interrupted.into());
     }
-    let folder = OutputFolder::create(out, options)?;
-    let mut log = Log::open(folder.path(), 0)?;
-    let (mut first, mut last, mut trouble) = (f64::NAN, f64::NAN, None);
+    let mut teller = Teller {
+        log: Log::keeping(work, |line| keep::is_of(kept.as_ref(), line))?,
+        keeper,
+        trouble: None,
+        tasks,
+        names: &names,
+        watch,
+    };
     let batch = recipe.batch(seen.len());
-    let vectors = if masked {
+    let mut of_step =
+        |source: &dyn Source, step| objective(recipe, &opened, &reader, &seen, batch, source, step);
+    let mut progress = Progress::new(coefficients.raw.len());
+    let mut mask = masked.then(|| Mask::new(&vectors.lengths()));
+    let mut of_mask = mask.as_ref().map(|m| Progress::new(m.logits.len()));
+    if let Some(kept) = kept {
+        let numbers = match (kept.stage, &mut mask) {
+            (Stage::Mask, Some(mask)) => &mut mask.logits,
+            _ => &mut coefficients.raw,
+        };
+        if numbers.len() != kept.numbers.len() {
+            return Err(teller.keeper.other());
+        }
+        numbers.copy_from_slice(&kept.numbers);
+        match (kept.stage, &mut mask, kept.mask) {
+            (Stage::Mask, ..) => of_mask = Some(kept.progress),
+            (Stage::Coefficients, Some(mask), Some(done)) if done.len() == mask.logits.len() => {
+                mask.logits = done;
+                of_mask = None;
+                progress = kept.progress;
+            }
+            (Stage::Coefficients, None, None) => progress = kept.progress,
+            _ => return Err(teller.keeper.other()),
+        }
+    }
+    if let (Some(mask), Some(progress)) = (&mut mask, &mut of_mask) {
         let t = &recipe.tune;
-        let mask = learn_mask(
+        let done = learn_mask(
             &concrete::Settings {
                 steps: t.mask_steps,
                 rate: t.mask_rate as f32,
@@ -158,47 +214,49 @@ pub fn tune(
             &merged,
             &frozen,
             &coefficients,
-            &mut |source, step| objective(recipe, &opened, &reader, &seen, batch, source, step),
-            &mut |step| {
-                if first.is_nan() {
-                    first = step.loss;
-                }
-                last = step.loss;
-                if let Err(error) = log.line(&line("mask", step, tasks, &[], &[])) {
-                    trouble = Some(error);
-                    return false;
-                }
-                watch(&Told::Mask(step.clone()))
+            mask,
+            progress,
+            &mut of_step,
+            &mut |step, mask, progress| {
+                let now = Now {
+                    stage: Stage::Mask,
+                    progress,
+                    numbers: &mask.logits,
+                    mask: None,
+                };
+                teller.tell(&now, &Told::Mask(step.clone()))
             },
         );
-        let mask = mask.map_err(|e| trouble.take().unwrap_or(e))?;
-        vectors.masked(mask.factors())
-    } else {
-        vectors
+        teller.ended(done)?;
+    }
+    let vectors = match &mask {
+        Some(mask) => vectors.masked(mask.factors()),
+        None => vectors,
     };
-    learn(
+    let done = learn(
         &settings,
         &vectors,
         &merged,
         &frozen,
         &mut coefficients,
-        &mut |source, step| objective(recipe, &opened, &reader, &seen, batch, source, step),
-        &mut |step, now| {
-            if first.is_nan() {
-                first = step.loss;
-            }
-            last = step.loss;
-            let means = now.means();
-            let line = line("step", step, tasks, &names, &means);
-            if let Err(error) = log.line(&line) {
-                trouble = Some(error);
-                return false;
-            }
-            watch(&Told::Step(step.clone(), means))
+        &mut progress,
+        &mut of_step,
+        &mut |step, now, progress| {
+            let at = Now {
+                stage: Stage::Coefficients,
+                progress,
+                numbers: &now.raw,
+                mask: mask.as_ref().map(|m| &m.logits[..]),
+            };
+            teller.tell(&at, &Told::Step(step.clone(), now.means()))
         },
-    )
-    .map_err(|e| trouble.take().unwrap_or(e))?;
-    drop(log);
+    );
+    teller.ended(done)?;
+    let [first, last] = teller.keeper.losses.map(|x| x.unwrap_or(f64::NAN));
+    let folder = OutputFolder::create(out, options)?;
+    for name in [LOG, EVENTS] {
+        folder.copy_file(&work.join(name), name)?;
+    }
     let heads: Vec<Head> = seen.into_iter().flat_map(|s| s.heads).collect();
     let source = Trained {
         parameters: &merged,
@@ -247,6 +305,41 @@ pub fn tune(
         coefficients: coefficients.raw.len(),
         losses: (first, last),
     })
+}
+
+/// Whom a step is told: checkpoint, log, the caller.
+struct Teller<'a> {
+    keeper: Keeper<'a>,
+    log: Log,
+    trouble: Option<Error>,
+    tasks: &'a [Given],
+    names: &'a [String],
+    watch: &'a mut dyn FnMut(&Told) -> bool,
+}
+
+impl Teller<'_> {
+    /// Whether to go on.
+    fn tell(&mut self, at: &Now<'_>, told: &Told) -> bool {
+        let line = match told {
+            Told::Mask(step) => line("mask", step, self.tasks, &[], &[]),
+            Told::Step(step, means) => line("step", step, self.tasks, self.names, means),
+            Told::Begun { .. } => return true,
+        };
+        let loss = line["loss"].as_f64();
+        self.keeper.losses = [self.keeper.losses[0].or(loss), loss];
+        let go_on = (self.watch)(told);
+        let done = self
+            .log
+            .line(&line)
+            .and_then(|()| self.keeper.keep(at, !go_on));
+        self.trouble = done.err();
+        go_on && self.trouble.is_none()
+    }
+
+    /// What stopped a loop, if it was not the caller.
+    fn ended(&mut self, done: Result<()>) -> Result<()> {
+        done.map_err(|e| self.trouble.take().unwrap_or(e))
+    }
 }
 
 fn settings(recipe: &Recipe, rows: &[usize]) -> Settings {

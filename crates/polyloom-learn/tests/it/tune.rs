@@ -12,7 +12,7 @@ use polyloom_learn::ops::{self, Activation};
 use polyloom_learn::train::Schedule;
 use polyloom_learn::train::contrast::contrast;
 use polyloom_learn::train::schedule::Shape;
-use polyloom_learn::tune::learn::{Settings, learn};
+use polyloom_learn::tune::learn::{Progress, Settings, learn};
 use polyloom_learn::tune::recipe::Per;
 use polyloom_learn::tune::vectors::{Expert, Vectors};
 use polyloom_learn::tune::{Coefficients, Form};
@@ -142,14 +142,16 @@ fn golden_learned_coefficients() {
             Ok((whole.unwrap(), each))
         };
         let mut records = 0;
+        let mut progress = Progress::new(c.raw.len());
         learn(
             &settings,
             &vectors,
             &merged,
             &base,
             &mut c,
+            &mut progress,
             &mut objective,
-            &mut |step, now| {
+            &mut |step, now, _| {
                 let want = f64::from(losses[step.step as usize - 1]);
                 assert!(
                     near(step.loss, want),
@@ -293,6 +295,7 @@ fn a_planted_position_is_found() {
         &merged,
         &base,
         &mut c,
+        &mut Progress::new(3),
         &mut |source, _| {
             let x = Value::constant(texts.clone());
             let queries = ops::unit_length(&source.linear("fc", &x)?)?;
@@ -301,7 +304,7 @@ fn a_planted_position_is_found() {
             let number = f64::from(loss.number()?);
             Ok((loss, vec![number]))
         },
-        &mut |step, now| {
+        &mut |step, now, _| {
             losses.push(step.loss);
             lengths.push(now.acting().iter().sum::<f32>());
             true

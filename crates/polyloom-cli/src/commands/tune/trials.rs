@@ -88,7 +88,6 @@ pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
             ("--objective", flags.objective.is_some()),
             ("--patience", flags.patience.is_some()),
             ("--population", flags.population.is_some()),
-            ("--resume", flags.resume),
         ];
         if let Some((flag, _)) = odd.iter().find(|(_, given)| *given) {
             let what = format!("{flag} is for trials, and nothing varies");
@@ -250,7 +249,7 @@ pub(super) fn run(
             .hint("choose another name or pass --force to replace it")
             .into());
     }
-    if args.force && !flags.resume && work.exists() {
+    if args.force && !args.resume && work.exists() {
         std::fs::remove_dir_all(&work).map_err(|e| polyloom_core::Error::io(&work, "remove", e))?;
     }
     let stop = super::super::stop_flag()?;
@@ -275,7 +274,7 @@ pub(super) fn run(
         &study,
         &mut *search,
         &work,
-        flags.resume,
+        args.resume,
         &mut |values, folder| maker.make(values, folder, false),
         &mut |told| {
             tell(told, &mut said, &line, ui);
@@ -472,7 +471,7 @@ impl Maker<'_> {
                     ..FolderOptions::default()
                 };
                 let go = &mut |_: &_| !self.stop.load(Ordering::SeqCst);
-                tune(&recipe, &self.learned, folder, options, go).map(|_| ())
+                tune(&recipe, &self.learned, folder, options, true, go).map(|_| ())
             }
             Kind::Weave => {
                 let recipe = woven::Recipe::open(&self.asked.file, &set)?;
