@@ -408,6 +408,43 @@ fn an_expert_equal_to_its_base_divides_by_nothing() {
 }
 
 #[test]
+fn elected_signs_are_named_between_agreement_and_chance() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = model(dir.path(), "base", &[(W, &[20], &[0.0; 20])]);
+    let ones = model(dir.path(), "ones", &[(W, &[20], &[1.0; 20])]);
+    // So many of 20 entries have the other sign.
+    for (opposed, speaks, names_ties) in [
+        (1, Speaks::For, false),
+        (3, Speaks::Nothing, false),
+        (6, Speaks::For, true),
+        (8, Speaks::Nothing, false),
+        (10, Speaks::Nothing, false),
+    ] {
+        let values: Vec<f32> = (0..20)
+            .map(|i| if i < opposed { -1.0 } else { 1.0 })
+            .collect();
+        let other = model(dir.path(), "other", &[(W, &[20], &values)]);
+        let options = Options {
+            top: 1.0,
+            ..Options::default()
+        };
+        let report = compare(Some(&base), &[ones.clone(), other], &options).unwrap();
+        let found = report
+            .indicators
+            .iter()
+            .find(|i| i.code == "sign-conflict")
+            .unwrap();
+        assert_eq!(found.value, f64::from(opposed) / 20.0);
+        assert_eq!(found.speaks, speaks, "{opposed}");
+        assert_eq!(
+            found.reading.contains("elect signs (`ties`"),
+            names_ties,
+            "{opposed}"
+        );
+    }
+}
+
+#[test]
 fn many_experts_fit_the_terminal_and_the_page() {
     let dir = tempfile::tempdir().unwrap();
     let base = model(dir.path(), "base", &[(W, &[4, 5], &[0.0; 20])]);

@@ -5,6 +5,7 @@
 mod bundles;
 mod fuzz_smoke;
 mod golden;
+mod indicators;
 mod round_trip;
 mod runs;
 mod statistics;
