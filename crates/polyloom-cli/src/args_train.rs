@@ -19,6 +19,7 @@ use crate::args_tasks::{Columns, Places};
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
   polyloom train people.csv --targets income,never_married --model mmoe -o people
   polyloom train people.csv --targets income,never_married --model mmoe --twins -o people      (does it pay?)
+  polyloom train school.csv --targets score --group school --goals groups --model mmoe -o school    (a goal for each school)
   polyloom train -t tabular/adult_census --model ple --balancer nash -o census
 
 Keys of [train] with their defaults: docs/reference/training.md")]
@@ -45,6 +46,10 @@ pub struct TrainArgs {
     /// New model of tables: shared_bottom, mmoe, ple, ... (docs/reference/architectures.md), or trees: gbdt, gbdt_shared, r_mtgb
     #[arg(long, value_name = "NAME", conflicts_with = "base")]
     pub model: Option<String>,
+    /// Of a new model of tables: a goal (tower, gate, own experts or trees) for each target, or one for each group of the
+    /// table's group column and target [default: targets]
+    #[arg(long, value_name = "WHAT", conflicts_with = "base")]
+    pub goals: Option<Goals>,
     /// Of a new model of tables: train a network for each target and boosted trees on the same rows too, score all on the
     /// test rows, and say whether learning together pays (OUTPUT.twins)
     #[arg(long)]
@@ -112,6 +117,15 @@ pub enum Method {
     Head,
     /// Low-rank parts, written as PEFT does
     Lora,
+}
+
+/// What has a goal of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Goals {
+    /// Every target
+    Targets,
+    /// Every group of rows (--group COLUMN) and target
+    Groups,
 }
 
 /// What a decoder learns.

@@ -1,6 +1,8 @@
 //! Tables as a model takes them: numbers scaled, words as codes, fitted on training rows alone and kept with the model.
 
-use std::collections::{BTreeMap, HashMap};
+mod groups;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +11,9 @@ use polyloom::evaluate::board::score::examples::{Column, Field};
 use polyloom::evaluate::statistics::replicates::quantile_of_sorted;
 use polyloom::evaluate::statistics::special::normal_quantile;
 use serde::{Deserialize, Serialize};
+
+use groups::Finder;
+pub use groups::Groups;
 
 use crate::error::{Error, Result};
 
@@ -115,6 +120,9 @@ pub struct Preparation {
     clip: f32,
     /// Columns, in the order of the file.
     columns: Vec<Prepared>,
+    /// Groups that have goals of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    groups: Option<Groups>,
 }
 
 /// A row as a model takes it.
@@ -124,6 +132,8 @@ pub struct Row {
     pub numbers: Vec<f32>,
     /// Codes of words, a field after the other.
     pub codes: Vec<u32>,
+    /// Where groups have goals of their own the place of its group; `None` for one that training did not have.
+    pub group: Option<u32>,
 }
 
 /// What is counted of a column.
@@ -140,9 +150,20 @@ pub struct Fitting {
     columns: Vec<Column>,
     rows: Vec<usize>,
     total: usize,
+    /// Column of groups that have goals of their own, and the groups that were seen.
+    groups: Option<(String, BTreeSet<String>)>,
 }
 
 impl Fitting {
+    /// For a model with goals for each group that a column says; the column is no feature then.
+    #[must_use]
+    pub fn by_group(column: String) -> Self {
+        Self {
+            groups: Some((column, BTreeSet::new())),
+            ..Self::default()
+        }
+    }
+
     /// Sees a row. Rows of several tables may come one after the other: a column that a table does not have is missing there.
     ///
     /// # Errors
@@ -150,6 +171,12 @@ impl Fitting {
     pub fn see(&mut self, columns: &[Column], fields: &[Field]) -> Result<()> {
         self.total += 1;
         for (column, field) in columns.iter().zip(fields) {
+            if let Some((of, seen)) = &mut self.groups
+                && *of == column.name
+            {
+                seen.extend(groups::word(field));
+                continue;
+            }
             let at = match self.places.get(&column.name) {
                 Some(at) => *at,
                 None => {
@@ -206,6 +233,7 @@ impl Fitting {
         if self.columns.is_empty() {
             return no("no training row has a column of features");
         }
+        let groups = self.groups.map(|(column, seen)| Groups::of(column, seen));
         let rows = self.rows;
         let total = self.total;
         let of = |(at, seen): (usize, Seen)| {
@@ -236,6 +264,7 @@ impl Fitting {
             version: 1,
             clip: settings.clip,
             columns: self.seen.into_iter().map(of).collect(),
+            groups: groups.transpose()?,
         })
     }
 }
@@ -295,14 +324,24 @@ impl Preparation {
         &self.columns
     }
 
-    /// The columns as a file of rows is read.
+    /// The groups that have goals of their own, where groups have.
+    #[must_use]
+    pub fn groups(&self) -> Option<&Groups> {
+        self.groups.as_ref()
+    }
+
+    /// The columns as a file of rows is read, that of the groups at the end.
     #[must_use]
     pub fn asked(&self) -> Vec<Column> {
         let one = |c: &Prepared| Column {
             name: c.name().to_owned(),
             numeric: matches!(c, Prepared::Number { .. }),
         };
-        self.columns.iter().map(one).collect()
+        let group = self.groups.iter().map(|g| Column {
+            name: g.column.clone(),
+            numeric: false,
+        });
+        self.columns.iter().map(one).chain(group).collect()
     }
 
     /// Numbers of a row.
@@ -389,6 +428,11 @@ impl Preparation {
             preparation: self,
             places,
             codes: self.columns.iter().map(codes).collect(),
+            finder: self
+                .groups
+                .as_ref()
+                .map(|g| Finder::new(g, columns))
+                .transpose()?,
         })
     }
 
@@ -416,7 +460,11 @@ impl Preparation {
             return bad(format!("has the clip {}; above 0", found.clip));
         }
         let mut names: Vec<&str> = found.columns.iter().map(Prepared::name).collect();
+        names.extend(found.groups.iter().map(|g| &*g.column));
         names.sort_unstable();
+        if let Some(fault) = found.groups.as_ref().and_then(Groups::fault) {
+            return bad(fault.to_owned());
+        }
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
             return bad(format!("has the column `{}` twice", twice[0]));
         }
@@ -458,6 +506,7 @@ pub struct RowReader<'a> {
     preparation: &'a Preparation,
     places: Vec<Option<usize>>,
     codes: Vec<HashMap<Option<String>, u32>>,
+    finder: Option<Finder>,
 }
 
 impl RowReader<'_> {
@@ -505,129 +554,10 @@ impl RowReader<'_> {
             }
         }
         row.numbers.append(&mut absent);
+        row.group = self.finder.as_ref().and_then(|f| f.group(fields));
         row
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn columns() -> Vec<Column> {
-        let column = |name: &str, numeric| Column {
-            name: name.into(),
-            numeric,
-        };
-        vec![
-            column("age", true),
-            column("job", false),
-            column("pay", true),
-        ]
-    }
-
-    fn row(age: f64, job: Option<&str>, pay: Option<f64>) -> Vec<Field> {
-        vec![
-            Field::Number(age),
-            job.map_or(Field::Missing, |w| Field::Word(w.into())),
-            pay.map_or(Field::Missing, Field::Number),
-        ]
-    }
-
-    fn fitted(scaling: Scaling) -> Preparation {
-        let mut fitting = Fitting::default();
-        for (age, job, pay) in [
-            (10.0, Some("cook"), Some(1.0)),
-            (20.0, Some("cook"), None),
-            (30.0, Some("judge"), Some(1.0)),
-            (40.0, None, Some(1.0)),
-            (50.0, None, Some(1.0)),
-        ] {
-            fitting.see(&columns(), &row(age, job, pay)).unwrap();
-        }
-        fitting
-            .finish(Settings {
-                rare: 2,
-                scaling,
-                clip: 1.5,
-            })
-            .unwrap()
-    }
-
-    #[test]
-    fn rows_by_hand() {
-        let made = fitted(Scaling::Standard);
-        assert_eq!((made.numeric(), made.categories()), (3, vec![3]));
-        let all = columns();
-        let reader = made.reader(&all).unwrap();
-        // Deviation of 10..50 is the root of 200; pay is constant; rows without a job come before `cook` by name.
-        let found = reader.row(&row(40.0, Some("cook"), None));
-        assert!((found.numbers[0] - 10.0 / 200f32.sqrt()).abs() < 1e-6);
-        assert_eq!(
-            (&found.numbers[1..], &found.codes[..]),
-            (&[0.0, 1.0][..], &[2][..])
-        );
-        // What is rare and what was never seen have code 0; far numbers are cut.
-        let far = reader.row(&row(1e9, Some("judge"), Some(1.0)));
-        assert_eq!((far.numbers, far.codes), (vec![1.5, 0.0, 0.0], vec![0]));
-        assert_eq!(reader.row(&row(30.0, None, Some(3.0))).codes, [1]);
-    }
-
-    #[test]
-    fn ranks_by_hand() {
-        let marks = [0.0, 0.0, 0.0, 1.0, 3.0];
-        for (x, expected) in [
-            (-5.0, 0.0),
-            (0.0, 0.25),
-            (0.5, 0.625),
-            (1.0, 0.75),
-            (2.0, 0.875),
-            (9.0, 1.0),
-        ] {
-            assert_eq!(rank(&marks, x), expected, "{x}");
-        }
-        let made = fitted(Scaling::Quantile);
-        let all = columns();
-        let reader = made.reader(&all).unwrap();
-        // 30 is the middle one of 10..50; 40 is at three quarters, 0.6745 deviations up; beyond the ends all are alike.
-        let number = |age: f64| reader.row(&row(age, None, None)).numbers[0];
-        assert!(number(30.0).abs() < 1e-6 && (number(40.0) - 0.67449).abs() < 1e-4);
-        assert_eq!(number(60.0), 1.5);
-    }
-
-    #[test]
-    fn other_tables_are_refused_where_training_rows_had_the_column() {
-        let made = fitted(Scaling::Standard);
-        let all = columns();
-        let error = made.reader(&all[1..]).err().unwrap().to_string();
-        assert!(error.contains("`age`, which is not there"), "{error}");
-        // Pay was missing in training: it may be missing again.
-        assert!(made.reader(&all[..2]).is_ok());
-        let mut words = columns();
-        words[0].numeric = false;
-        assert!(made.reader(&words).is_err());
-        let mut fitting = Fitting::default();
-        fitting.see(&columns(), &row(1.0, None, None)).unwrap();
-        assert!(fitting.see(&words, &[Field::Word("a".into())]).is_err());
-    }
-
-    #[test]
-    fn the_file_gives_it_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let made = fitted(Scaling::Standard);
-        std::fs::write(dir.path().join(TABLE), made.text().unwrap()).unwrap();
-        assert_eq!(Preparation::read(dir.path()).unwrap(), made);
-        let text = made.text().unwrap();
-        for (from, to) in [
-            ("\"version\": 1", "\"version\": 9"),
-            ("\"clip\": 1.5", "\"clip\": -1.0"),
-            ("\"name\": \"pay\"", "\"name\": \"age\""),
-            ("\"deviation\": 1.0", "\"deviation\": 0.0"),
-            ("\"kind\": \"words\"", "\"kind\": \"music\""),
-        ] {
-            let changed = text.replace(from, to);
-            assert_ne!(changed, text);
-            std::fs::write(dir.path().join(TABLE), changed).unwrap();
-            assert!(Preparation::read(dir.path()).is_err(), "{to}");
-        }
-    }
-}
+mod tests;

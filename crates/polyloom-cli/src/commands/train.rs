@@ -23,7 +23,7 @@ use polyloom_learn::train::{Given, Recipe, train};
 use serde_json::json;
 
 use super::tasks::{catalogue, expanded, roots};
-use crate::args_train::{Language, Method, TrainArgs};
+use crate::args_train::{Goals, Language, Method, TrainArgs};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
@@ -160,10 +160,18 @@ fn asked(args: &TrainArgs, ui: &Ui) -> Result<(Recipe, Option<Said>), Failure> {
         put("train.tasks", Some(list.to_string()));
     }
     put("train.new.architecture", args.model.as_deref().map(quoted));
+    let goals = args.goals.map(|g| match g {
+        Goals::Targets => "targets",
+        Goals::Groups => "groups",
+    });
+    put("train.new.goals", goals.map(quoted));
     Ok(match &args.recipe {
         Some(file) if table.is_none() => (Recipe::open(file, &set)?, None),
-        _ if table.is_some() || args.model.is_some() => {
-            let text = table::recipe(args.model.as_deref());
+        _ if table.is_some() || args.model.is_some() || args.goals.is_some() => {
+            let by_group = |(key, value): &(String, String)| {
+                key == "train.new.goals" && value.trim_matches('"') == "groups"
+            };
+            let text = table::recipe(args.model.as_deref(), set.iter().any(by_group));
             (Recipe::read(&text, "defaults of tables", &set)?, Some(set))
         }
         _ => (Recipe::read("", "flags", &set)?, None),

@@ -38,6 +38,7 @@ mod run;
 mod same_order;
 mod stats;
 mod synth;
+mod table_groups;
 mod tables;
 mod tasks;
 mod tasks_more;

@@ -143,7 +143,28 @@ impl Forest {
     /// # Errors
     /// A table with other columns.
     pub fn scores(&self, table: &Table) -> Result<Vec<f64>> {
+        self.scores_of(table, &|_| true)
+    }
+
+    /// The same where some of the targets alone matter: trees that add to none of them are not asked, and what stands in
+    /// the columns of the others means nothing.
+    ///
+    /// # Errors
+    /// As [`Self::scores`].
+    pub fn scores_of(
+        &self,
+        table: &Table,
+        matters: &(dyn Fn(usize) -> bool + Sync),
+    ) -> Result<Vec<f64>> {
         self.fits(table)?;
+        let columns: Vec<bool> = (0..self.outputs.len())
+            .flat_map(|t| vec![matters(t); self.outputs[t].columns()])
+            .collect();
+        let asked = |ensemble: &&Ensemble| {
+            let mut uses = ensemble.uses.iter();
+            uses.any(|u| columns[u.column..][..u.width].contains(&true))
+        };
+        let ensembles: Vec<&Ensemble> = self.ensembles.iter().filter(asked).collect();
         let width = self.width();
         let features = self.features.iter();
         let categories: Vec<Option<&Categories>> =
@@ -156,7 +177,7 @@ impl Forest {
                 let first = block * ROWS;
                 let rows = scores.len() / width;
                 let rows = Dense::new(table, &categories, first..first + rows);
-                for ensemble in &self.ensembles {
+                for ensemble in &ensembles {
                     ensemble.add(&rows, scores, width);
                 }
                 for row in scores.chunks_exact_mut(width) {

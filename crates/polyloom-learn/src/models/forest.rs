@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::engine::{Value, tensor};
+use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::forest::{Column, Forest, Method, Params, Table, Values};
 use crate::table::Row;
@@ -165,7 +165,57 @@ impl ForestModel {
         let Some(forest) = &self.forest else {
             return Err(Error::shape("forest", "has no trees yet"));
         };
-        let scores = forest.scores(&self.table(rows)?)?;
+        self.slots(rows, forest, &|_| true)
+    }
+
+    /// Scores `[rows, targets * width]` where each group of rows has goals of its own: those of goal `target * groups +
+    /// of[row]` for each row. Rows of a group are answered together, by the trees that matter to its goals.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; a row of a group that there is not, goals that are no multiple of the groups.
+    pub fn forward_own(&self, rows: &[&Row], of: &[u32], groups: usize) -> Result<Value> {
+        let Some(forest) = &self.forest else {
+            return Err(Error::shape("forest", "has no trees yet"));
+        };
+        let (goals, slot) = (self.config.goals.len(), self.config.width);
+        let in_range = of.iter().all(|g| (*g as usize) < groups);
+        if !in_range || of.len() != rows.len() || !goals.is_multiple_of(groups) {
+            let what = format!("rows of {groups} groups, with {goals} goals");
+            return Err(Error::shape("forest", what));
+        }
+        let targets = goals / groups;
+        let mut found = vec![0f32; rows.len() * targets * slot];
+        for group in 0..groups {
+            let own: Vec<usize> = (0..rows.len())
+                .filter(|i| of[*i] as usize == group)
+                .collect();
+            if own.is_empty() {
+                continue;
+            }
+            let some: Vec<&Row> = own.iter().map(|i| rows[*i]).collect();
+            let slots = self.slots(&some, forest, &|goal| goal % groups == group)?;
+            let slots = slice(slots.data())?;
+            for (&row, of) in own.iter().zip(slots.chunks_exact(goals * slot)) {
+                for target in 0..targets {
+                    found[(row * targets + target) * slot..][..slot]
+                        .copy_from_slice(&of[(target * groups + group) * slot..][..slot]);
+                }
+            }
+        }
+        Ok(Value::constant(tensor(
+            found,
+            (rows.len(), targets * slot),
+        )?))
+    }
+
+    /// Scores `[rows, goals * width]` of those goals that matter; the others' slots mean nothing.
+    fn slots(
+        &self,
+        rows: &[&Row],
+        forest: &Forest,
+        matters: &(dyn Fn(usize) -> bool + Sync),
+    ) -> Result<Value> {
+        let scores = forest.scores_of(&self.table(rows)?, matters)?;
         let (from, goals, slot) = (forest.width(), self.config.goals.len(), self.config.width);
         let mut slots = vec![0f32; rows.len() * goals * slot];
         for (of, to) in scores

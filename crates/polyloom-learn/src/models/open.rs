@@ -216,11 +216,15 @@ impl Model {
         let table = match &trunk {
             Trunk::Table(model) if folder.is_dir() => {
                 let c = &model.config;
-                Some(prepared(folder, c.numeric, &c.categories)?)
+                Some(prepared(folder, (c.numeric, &c.categories), c.goals.len())?)
             }
             Trunk::Forest(model) if folder.is_dir() => {
                 let c = &model.config;
-                Some(prepared(folder, c.numbers.len(), &c.categories)?)
+                Some(prepared(
+                    folder,
+                    (c.numbers.len(), &c.categories),
+                    c.goals.len(),
+                )?)
             }
             _ => None,
         };
@@ -408,8 +412,19 @@ impl Model {
 }
 
 /// What prepares rows, of a folder; it has to make the rows that the model takes.
-fn prepared(folder: &Path, numbers: usize, categories: &[usize]) -> Result<Box<Preparation>> {
+fn prepared(
+    folder: &Path,
+    (numbers, categories): (usize, &[usize]),
+    goals: usize,
+) -> Result<Box<Preparation>> {
     let read = Preparation::read(folder)?;
+    let groups = read.groups().map_or(1, |g| g.values.len());
+    if !goals.is_multiple_of(groups) {
+        return Err(Error::file(
+            &folder.join(TABLE),
+            format!("has {groups} groups; config.json has {goals} goals, as many for each"),
+        ));
+    }
     let (numeric, codes) = (read.numeric(), read.categories());
     if numeric == numbers && codes == categories {
         return Ok(Box::new(read));

@@ -23,6 +23,12 @@ pub fn full(task: &str, target: &str) -> String {
     }
 }
 
+/// Name of the goal of a group, as the board names a group's task: `task/group` or `task/group/target`.
+#[must_use]
+pub fn of_group(task: &str, group: &str, target: &str) -> String {
+    full(&format!("{task}/{group}"), target)
+}
+
 /// Whether a head of this name is one for a task: the names are equal, or one of them leaves out the folders of the other.
 #[must_use]
 pub fn is_for(head: &str, task: &str, target: &str) -> bool {
@@ -73,6 +79,7 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
         task: "classifier".into(),
         feature: Feature::Cls,
         goal: 0,
+        groups: Vec::new(),
         kind: HeadKind::Classification,
         labels: model.classes.clone(),
         task_hash: None,
@@ -222,13 +229,20 @@ fn reorder(head: &mut Head, order: &[usize]) -> Result<()> {
     let Some((weight, bias)) = head.layers.last_mut() else {
         return Ok(());
     };
-    let width = weight.dims()[1];
+    let &[all, width] = weight.dims() else {
+        return Ok(());
+    };
     let (w, b) = (slice(weight)?.to_vec(), slice(bias)?.to_vec());
-    let rows = order
+    // The outputs of every group lie side by side.
+    let starts = (0..all).step_by(order.len().max(1));
+    let whole: Vec<usize> = starts
+        .flat_map(|start| order.iter().map(move |i| start + i))
+        .collect();
+    let rows = whole
         .iter()
         .flat_map(|&i| w[i * width..][..width].iter().copied());
-    *weight = tensor(rows.collect(), (order.len(), width))?;
-    *bias = tensor(order.iter().map(|&i| b[i]).collect(), order.len())?;
+    *weight = tensor(rows.collect(), (all, width))?;
+    *bias = tensor(whole.iter().map(|&i| b[i]).collect(), all)?;
     Ok(())
 }
 

@@ -26,25 +26,10 @@ pub fn features(
     parts: &[(Feature, Vec<&Shown>)],
 ) -> Result<Vec<Value>> {
     match reader {
-        Reader::Tables(_) => {
-            let table = match &model.trunk {
-                Trunk::Table(table) => table,
-                Trunk::Forest(forest) => {
-                    let one =
-                        |(_, shown): &(Feature, Vec<&Shown>)| forest.forward(&of_table(shown)?);
-                    return parts.iter().map(one).collect();
-                }
-                _ => {
-                    return Err(Error::shape(
-                        "features",
-                        "rows of a table for another model",
-                    ));
-                }
-            };
-            let one = |(_, shown): &(Feature, Vec<&Shown>)| {
-                let goals = 0..table.config.goals.len();
-                let found = table.forward(source, &rows(shown)?, goals)?;
-                ops::concat(&found.iter().collect::<Vec<_>>(), 1)
+        Reader::Tables(preparation) => {
+            let one = |(_, shown): &(Feature, Vec<&Shown>)| match preparation.groups() {
+                None => of_all_goals(model, source, shown),
+                Some(groups) => of_own_goals(model, source, groups.values.len(), shown),
             };
             parts.iter().map(one).collect()
         }
@@ -80,6 +65,94 @@ pub fn features(
             Ok(found)
         }
     }
+}
+
+/// A model of tables that there is not.
+fn no_table() -> Error {
+    Error::shape("features", "rows of a table for another model")
+}
+
+/// Features of rows for all goals, `[rows, goals * width]`.
+fn of_all_goals(model: &Model, source: &dyn Source, shown: &[&Shown]) -> Result<Value> {
+    match &model.trunk {
+        Trunk::Table(table) => {
+            let goals = 0..table.config.goals.len();
+            let found = table.forward(source, &rows(shown)?, goals)?;
+            ops::concat(&found.iter().collect::<Vec<_>>(), 1)
+        }
+        Trunk::Forest(forest) => forest.forward(&of_table(shown)?),
+        _ => Err(no_table()),
+    }
+}
+
+/// Features of rows for the goals of their own groups, `[rows, targets * width + 1]`: the last column is the group.
+fn of_own_goals(
+    model: &Model,
+    source: &dyn Source,
+    groups: usize,
+    shown: &[&Shown],
+) -> Result<Value> {
+    let table = of_table(shown)?;
+    let of: Option<Vec<u32>> = table.iter().map(|r| r.group).collect();
+    let of = of.ok_or_else(|| Error::shape("features", "a row of a group without a goal"))?;
+    let found = match &model.trunk {
+        Trunk::Table(model) => model.forward_own(source, &rows(shown)?, &of, groups)?,
+        Trunk::Forest(forest) => vec![forest.forward_own(&table, &of, groups)?],
+        _ => return Err(no_table()),
+    };
+    let last = of.iter().map(|g| *g as f32).collect();
+    let last = Value::constant(tensor(last, (of.len(), 1))?);
+    ops::concat(&found.iter().chain([&last]).collect::<Vec<_>>(), 1)
+}
+
+/// Whether groups have goals of their own.
+pub(crate) fn has_groups(reader: &Reader) -> bool {
+    matches!(reader, Reader::Tables(table) if table.groups().is_some())
+}
+
+/// Rows of groups that training did not have stand once for every group: the inputs with them in that place, and of each
+/// which one it was. `None` where there are none such.
+fn spread(reader: &Reader, shown: &[Shown]) -> Option<(Vec<Shown>, Vec<usize>)> {
+    let Reader::Tables(preparation) = reader else {
+        return None;
+    };
+    let groups = preparation.groups()?.values.len() as u32;
+    if shown.iter().all(Shown::has_goal) {
+        return None;
+    }
+    let (mut all, mut of) = (Vec::new(), Vec::new());
+    for (i, one) in shown.iter().enumerate() {
+        match one {
+            Shown::Row(row) if row.group.is_none() => {
+                for group in 0..groups {
+                    let mut row = row.clone();
+                    row.group = Some(group);
+                    all.push(Shown::Row(row));
+                    of.push(i);
+                }
+            }
+            one => {
+                all.push(one.clone());
+                of.push(i);
+            }
+        }
+    }
+    Some((all, of))
+}
+
+/// The mean of the outputs of one input, for each of `n` inputs.
+fn means(outputs: &[Output], of: &[usize], n: usize) -> Vec<Output> {
+    let mut sums: Vec<(Vec<f64>, f64)> = vec![(Vec::new(), 0.0); n];
+    for (output, i) in outputs.iter().zip(of) {
+        let (sum, count) = &mut sums[*i];
+        sum.resize(output.len(), 0.0);
+        sum.iter_mut()
+            .zip(output)
+            .for_each(|(s, x)| *s += f64::from(*x));
+        *count += 1.0;
+    }
+    let mean = |(sum, count): (Vec<f64>, f64)| sum.iter().map(|s| (s / count) as f32).collect();
+    sums.into_iter().map(mean).collect()
 }
 
 /// Inputs that are rows of a table.
@@ -224,7 +297,8 @@ fn pair(u: &Value, v: &Value) -> Result<Value> {
 pub type Output = Vec<f32>;
 
 /// Outputs of heads that see the same feature, for each head and input, in the order given. The trunk runs once for all
-/// of them, over batches of inputs of like length.
+/// of them, over batches of inputs of like length. Where groups have goals of their own, a row of another group gets the mean
+/// of the groups' answers.
 ///
 /// # Errors
 /// As [`features`].
@@ -236,6 +310,10 @@ pub fn outputs(
     shown: &[Shown],
     batch: usize,
 ) -> Result<Vec<Vec<Output>>> {
+    if let Some((all, of)) = spread(reader, shown) {
+        let found = outputs(model, source, reader, heads, &all, batch)?;
+        return Ok(found.iter().map(|f| means(f, &of, shown.len())).collect());
+    }
     let mut order: Vec<usize> = (0..shown.len()).collect();
     order.sort_by_key(|&i| (shown[i].length(), i));
     let mut found = vec![vec![Output::new(); shown.len()]; heads.len()];

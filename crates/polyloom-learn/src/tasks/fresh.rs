@@ -9,6 +9,7 @@ use polyloom_core::DType;
 use serde_json::{Value as Json, json};
 
 use super::family::Opened;
+use super::fit::{full, of_group};
 use super::language;
 use crate::engine::tensor;
 use crate::error::Result;
@@ -16,7 +17,7 @@ use crate::models::Plain;
 use crate::models::fresh::fresh;
 use crate::models::open::Model;
 use crate::models::{forest, table};
-use crate::table::{Fitting, Preparation, Settings};
+use crate::table::{Fitting, Groups, Preparation, Settings};
 use crate::text::Text;
 use crate::tokenizer::{Made, byte_pairs};
 use crate::train::{Given, Recipe};
@@ -56,7 +57,13 @@ impl Opened {
         let trees = config["model_type"] == forest::MODEL_TYPE;
         let table = match trees || config["model_type"] == table::MODEL_TYPE {
             true => Some(Box::new(prepared(recipe, &mut config, tasks, trees)?)),
-            false => None,
+            false if config["goals"].is_null() => None,
+            false => {
+                let what = "`train.new.goals` says what the goals of a model of tables are";
+                return Err(MergeError::plan("bad-recipe", what)
+                    .hint("leave it out, or model_type = \"polyloom-table\"")
+                    .into());
+            }
         };
         let class = SPEAKERS
             .iter()
@@ -112,15 +119,14 @@ fn prepared(
             serde_json::from_value(given).map_err(|e| bad(format!("`train.new.prepare`: {e}")))?
         }
     };
-    let (mut fitting, mut goals, mut width) = (Fitting::default(), Vec::new(), 1);
+    let grouped = by_group(config, tasks)?;
+    let mut fitting = match grouped {
+        Some(column) => Fitting::by_group(column),
+        None => Fitting::default(),
+    };
+    let mut width = 1;
     for task in tasks {
         let id = &task.spec.id;
-        for asked in examples::asked(&task.spec)? {
-            goals.push(match &*asked.target {
-                "" => id.clone(),
-                target => format!("{id}/{target}"),
-            });
-        }
         let read = examples::read(&task.spec, &task.loader(), &t.split)?;
         let classes = read.asked.iter().map(|a| a.classes.len());
         width = classes.fold(width, usize::max);
@@ -139,6 +145,7 @@ fn prepared(
         }
     }
     let made = fitting.finish(settings)?;
+    let goals = goals(tasks, made.groups())?;
     if let Some(map) = config.as_object_mut() {
         let mut known = vec![
             ("goals", json!(goals)),
@@ -161,6 +168,62 @@ fn prepared(
         }
     }
     Ok(made)
+}
+
+/// The column whose values have goals of their own, where `goals` in the configuration asks for it; takes the key out.
+fn by_group(config: &mut Json, tasks: &[Given]) -> Result<Option<String>> {
+    let bad = |what: String, hint: &str| {
+        let error = MergeError::plan("bad-recipe", what).hint(hint);
+        Err(error.into())
+    };
+    let said = config.as_object_mut().and_then(|c| c.remove("goals"));
+    match said.as_ref().map(Json::as_str) {
+        None | Some(Some("targets")) => return Ok(None),
+        Some(Some("groups")) => {}
+        _ => {
+            return bad(
+                format!("`train.new.goals` is {}", said.unwrap_or_default()),
+                "\"targets\": a goal for each target; \"groups\": one for each group of rows and target. Their names follow from the tasks",
+            );
+        }
+    }
+    let [task] = tasks else {
+        return bad(
+            format!(
+                "`goals = \"groups\"` is of one task, and {} are named",
+                tasks.len()
+            ),
+            "name one, or put the tables together",
+        );
+    };
+    match task.spec.task_group() {
+        Some(column) => Ok(Some(column.to_owned())),
+        None => bad(
+            format!(
+                "task `{}` has no groups that are tasks of their own",
+                task.spec.id
+            ),
+            "`table.group = \"COLUMN\"` in its spec, or --group COLUMN for a table",
+        ),
+    }
+}
+
+/// Names of the goals: of every target, or of every group of every target.
+fn goals(tasks: &[Given], groups: Option<&Groups>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for task in tasks {
+        let id = &task.spec.id;
+        for asked in examples::asked(&task.spec)? {
+            match groups {
+                None => found.push(full(id, &asked.target)),
+                Some(groups) => {
+                    let of = |group: &String| of_group(id, group, &asked.target);
+                    found.extend(groups.values.iter().map(of));
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The folder of a tokenizer that is named by its folder or its file.

@@ -1,5 +1,7 @@
 //! Heads of tasks: `heads/<task>.safetensors` beside a trunk.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,8 @@ pub enum Feature {
     Embedding,
     /// `[u, v]` of such vectors of two texts, each read on its own.
     Embeddings,
-    /// Of rows of a table: what the model makes for the head's own goal.
+    /// Of rows of a table: what the model makes for the head's own goal. Features are `[rows, goals * width]`; where every
+    /// group has goals of its own `[rows, targets * width + 1]`, and the last column is the place of the row's group.
     Goal,
 }
 
@@ -132,8 +135,10 @@ pub struct Head {
     pub task: String,
     /// What it sees.
     pub feature: Feature,
-    /// With [`Feature::Goal`] the place of its goal among those of the model.
+    /// With [`Feature::Goal`] the place of its goal among those of the model; of its target where it has groups.
     pub goal: usize,
+    /// Groups that have a goal each; empty for none. The last layer has outputs for each, those of a group side by side.
+    pub groups: Vec<String>,
     /// What it answers.
     pub kind: HeadKind,
     /// Names of its outputs, by index; empty for regression and where the file has none.
@@ -170,6 +175,7 @@ impl Head {
             task: task.to_owned(),
             feature,
             goal: 0,
+            groups: Vec::new(),
             kind,
             labels,
             task_hash: None,
@@ -189,6 +195,7 @@ impl Head {
             task: task.to_owned(),
             feature: Feature::Embeddings,
             goal: 0,
+            groups: Vec::new(),
             kind: HeadKind::Embedding,
             labels: Vec::new(),
             task_hash: None,
@@ -233,14 +240,7 @@ impl Head {
     /// Whether a parameter is learned by this head's goal alone: its own tensors, and what of a model of tables is its goal's.
     #[must_use]
     pub fn is_own(&self, name: &str) -> bool {
-        let of_goal = |prefix: String| name.starts_with(&prefix);
-        self.tensors().any(|(own, _)| own == name) || self.own_part().is_some_and(of_goal)
-    }
-
-    /// How the names of those tensors of a model of tables begin that its goal alone uses.
-    #[must_use]
-    pub fn own_part(&self) -> Option<String> {
-        (self.feature == Feature::Goal).then(|| format!("goals.{}.", self.goal))
+        self.tensors().any(|(own, _)| own == name) || self.is_own_part(name)
     }
 
     /// The same head with the tensors of a source.
@@ -275,13 +275,17 @@ impl Head {
             }
             x = source.linear(&self.layer(i), &x)?;
         }
-        Ok(x)
+        match self.groups.len() {
+            0 => Ok(x),
+            n => groups::of_rows(&x, features, n),
+        }
     }
 
-    /// Number of outputs.
+    /// Number of outputs; where it has groups those of one.
     #[must_use]
     pub fn outputs(&self) -> usize {
-        self.layers.last().map_or(0, |(_, b)| b.elem_count())
+        let all = self.layers.last().map_or(0, |(_, b)| b.elem_count());
+        all / self.groups.len().max(1)
     }
 
     /// Number of inputs.
@@ -363,7 +367,19 @@ impl Head {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| bad(format!("has `labels` that are no JSON list: {e}")))?,
         };
-        let outputs = last.elem_count();
+        let groups: Vec<String> = match word("groups") {
+            None => Vec::new(),
+            Some(text) => serde_json::from_str(text)
+                .map_err(|e| bad(format!("has `groups` that are no JSON list: {e}")))?,
+        };
+        let all = last.elem_count();
+        let outputs = all / groups.len().max(1);
+        if !all.is_multiple_of(groups.len().max(1)) {
+            return Err(bad(format!(
+                "has {all} outputs for {} groups, as many for each",
+                groups.len()
+            )));
+        }
         if !labels.is_empty() && labels.len() != outputs {
             return Err(bad(format!(
                 "names {} labels for {outputs} outputs",
@@ -392,6 +408,7 @@ impl Head {
             task: task.to_owned(),
             feature,
             goal,
+            groups,
             kind,
             labels,
             task_hash: word("task_hash").map(str::to_owned),
@@ -437,6 +454,10 @@ impl Head {
         if self.feature == Feature::Goal {
             metadata.insert("goal".to_owned(), self.goal.to_string());
         }
+        if !self.groups.is_empty() {
+            let list = serde_json::Value::from(self.groups.clone());
+            metadata.insert("groups".to_owned(), list.to_string());
+        }
         if !self.labels.is_empty() {
             let list = serde_json::Value::from(self.labels.clone());
             metadata.insert("labels".to_owned(), list.to_string());
@@ -453,33 +474,4 @@ impl Head {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::models::Plain;
-
-    #[test]
-    fn a_file_gives_the_head_back_with_its_scale_put_in() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut head =
-            Head::zeros("a/b", Feature::Mean, HeadKind::Regression, Vec::new(), 2).unwrap();
-        head.layers[0] = (
-            tensor(vec![1.0, -2.0], (1, 2)).unwrap(),
-            tensor(vec![0.5], 1).unwrap(),
-        );
-        head.scale = [10.0, 2.0];
-        let file = Head::path(dir.path(), "a/b");
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, head.bytes().unwrap()).unwrap();
-        let back = Head::read(&file, "a/b").unwrap();
-        assert_eq!(
-            (back.kind, back.feature, back.scale),
-            (HeadKind::Regression, Feature::Mean, [0.0, 1.0])
-        );
-        let source = Plain::new(back.tensors());
-        let x = Value::constant(tensor(vec![1.0, 1.0], (1, 2)).unwrap());
-        // (1 - 2 + 0.5) * 2 + 10.
-        assert_eq!(back.forward(&source, &x).unwrap().number().unwrap(), 9.0);
-        std::fs::write(&file, b"no head").unwrap();
-        assert!(Head::read(&file, "a/b").is_err());
-    }
-}
+mod tests;

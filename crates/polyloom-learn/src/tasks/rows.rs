@@ -39,6 +39,11 @@ pub enum Shown {
 }
 
 impl Shown {
+    /// Whether it is no row of a group that training did not have; only where groups have goals of their own.
+    pub(crate) fn has_goal(&self) -> bool {
+        !matches!(self, Self::Row(row) if row.group.is_none())
+    }
+
     /// Tokens of its longest sequence.
     #[must_use]
     pub fn length(&self) -> usize {

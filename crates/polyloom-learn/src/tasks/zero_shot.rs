@@ -29,6 +29,7 @@ pub fn zero_shot(model: &Model, classes: &[String]) -> Result<Head> {
         task: "classes".into(),
         feature: Feature::Cls,
         goal: 0,
+        groups: Vec::new(),
         kind: HeadKind::Classification,
         labels: classes.to_vec(),
         task_hash: None,

@@ -450,9 +450,16 @@ impl<'a> Balanced<'a> {
                 .as_ref()
                 .map_or(self.job.recipe.train.batch, |q| q[k]);
             let stream = Stream::new(at.seed, "balance validation", at.step << 16 | k as u64);
-            let drawn: Vec<u32> = (0..n.min(rows.len()))
+            let mut drawn: Vec<u32> = (0..n.min(rows.len()))
                 .map(|i| (stream.bits(i as u64) % rows.len() as u64) as u32)
                 .collect();
+            if crate::tasks::forward::has_groups(self.job.reader) {
+                drawn.retain(|i| rows.shown[*i as usize].has_goal());
+            }
+            if drawn.is_empty() {
+                found.extend(vec![0.0; task.heads.len()]);
+                continue;
+            }
             let values = trainee.with(None, |source| {
                 let parts = [(task.feature, shown(rows, &[], &drawn))];
                 let seen = features(self.job.model, source, self.job.reader, &parts)?;

@@ -43,9 +43,8 @@ pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<
     for head in &mut heads {
         pass_on(head, new.config.width)?;
     }
-    let goals = goals(&heads);
-    let (table, targets) = together(new, &tasks, &goals, |t| Some(&t.train))?;
-    let held = together(new, &tasks, &goals, |t| t.validation.as_ref())?;
+    let (table, targets) = together(new, &tasks, &heads, |t| Some(&t.train))?;
+    let held = together(new, &tasks, &heads, |t| t.validation.as_ref())?;
     let rows: Vec<(String, usize)> = tasks
         .iter()
         .map(|t| (t.given.spec.id.clone(), t.train.len()))
@@ -181,7 +180,7 @@ fn frozen(recipe: &super::Recipe) -> super::Recipe {
     recipe
 }
 
-/// A head that takes scores as they are.
+/// A head that takes scores as they are, in every group.
 fn pass_on(head: &mut Head, width: usize) -> Result<()> {
     let outputs = head.outputs();
     let mut weight = vec![0f32; outputs * width];
@@ -193,42 +192,57 @@ fn pass_on(head: &mut Head, width: usize) -> Result<()> {
         tensor(vec![0.0; outputs], outputs)?,
     )];
     head.scale = [0.0, 1.0];
+    if !head.groups.is_empty() {
+        let groups = std::mem::take(&mut head.groups);
+        head.for_groups(groups)?;
+    }
     Ok(())
 }
 
-/// What every goal is: its name, and its classes, 0 of a number.
-fn goals(heads: &[Head]) -> Vec<(String, usize)> {
-    let of = |h: &Head| match h.kind {
-        HeadKind::Classification => (h.task.clone(), h.outputs()),
-        _ => (h.task.clone(), 0),
-    };
-    heads.iter().map(of).collect()
-}
-
-/// Rows of all tasks one after the other, and their labels: a goal has none in rows of another task.
+/// Rows of all tasks one after the other, and their labels: a goal has none in rows of another task, or of another group
+/// than its own.
 fn together<'t>(
     new: &ForestModel,
     tasks: &'t [Learned<'_>],
-    goals: &[(String, usize)],
+    heads: &[Head],
     of: impl Fn(&'t Learned<'_>) -> Option<&'t Rows>,
 ) -> Result<(Table, Vec<Target>)> {
     let mut shown: Vec<&Row> = Vec::new();
-    let mut labels: Vec<Vec<Option<&Wanted>>> = vec![Vec::new(); goals.len()];
+    // The goals of a head lie side by side, one a group.
+    let goals = |h: &Head| h.groups.len().max(1);
+    let classes = |h: &Head| match h.kind {
+        HeadKind::Classification => h.outputs(),
+        _ => 0,
+    };
+    let kinds: Vec<usize> = heads
+        .iter()
+        .flat_map(|h| vec![classes(h); goals(h)])
+        .collect();
+    let mut labels: Vec<Vec<Option<&Wanted>>> = vec![Vec::new(); kinds.len()];
     for task in tasks {
         let Some(rows) = of(task) else { continue };
+        let before = shown.len();
         for one in &rows.shown {
             let Shown::Row(row) = one else {
                 return Err(Error::shape("forest", "trees read rows of tables"));
             };
             shown.push(row);
         }
-        for (place, goal) in task.heads.clone().enumerate() {
-            labels[goal].resize(shown.len() - rows.len(), None);
-            labels[goal].extend(rows.wanted[place].iter().map(Option::as_ref));
+        labels.iter_mut().for_each(|l| l.resize(shown.len(), None));
+        for (place, head) in task.heads.clone().enumerate() {
+            let first: usize = heads[..head].iter().map(goals).sum();
+            for (i, wanted) in rows.wanted[place].iter().enumerate() {
+                let group = match heads[head].groups.is_empty() {
+                    true => Some(0),
+                    false => shown[before + i].group,
+                };
+                if let Some(group) = group {
+                    labels[first + group as usize][before + i] = wanted.as_ref();
+                }
+            }
         }
     }
-    let target = |((name, classes), mut labels): (&(String, usize), Vec<Option<&Wanted>>)| {
-        labels.resize(shown.len(), None);
+    let target = |((name, classes), labels): ((&String, &usize), Vec<Option<&Wanted>>)| {
         let bad = |w: &Wanted| {
             let what = format!("goal `{name}` has a label {w:?}, which trees do not learn");
             MergeError::plan("bad-task", what)
@@ -260,10 +274,7 @@ fn together<'t>(
             labels,
         })
     };
-    let targets = goals
-        .iter()
-        .zip(labels)
-        .map(target)
-        .collect::<Result<_>>()?;
+    let names = new.config.goals.iter().zip(&kinds);
+    let targets = names.zip(labels).map(target).collect::<Result<_>>()?;
     Ok((new.table(&shown)?, targets))
 }

@@ -18,6 +18,7 @@ use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::{Model, Trunk};
+use crate::tasks::fit::of_group;
 use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
@@ -154,6 +155,17 @@ pub fn learned<'a>(
         if train.is_empty() {
             return Err(no_rows(id, &t.split));
         }
+        if let Some(groups) = model.table.as_ref().and_then(|t| t.groups())
+            && let Some(row) = train.shown.iter().position(|s| !s.has_goal())
+        {
+            let what = format!(
+                "training row `{}` of task `{id}` has nothing in `{}`, whose values have goals of their own",
+                train.ids[row], groups.column
+            );
+            return Err(MergeError::plan("bad-task", what)
+                .hint("fill the column, or remove such rows from the training file")
+                .into());
+        }
         let looked_at = is_looked_at(recipe, spec)?;
         let limit = t.validation_limit;
         let looked = match looked_at && search {
@@ -175,7 +187,16 @@ pub fn learned<'a>(
                 false => blank(&name, asked, &train.wanted[place], feature, model.width())?,
             };
             if feature == Feature::Goal {
-                head.goal = goal(&name, model)?;
+                match model.table.as_ref().and_then(|t| t.groups()) {
+                    None => head.goal = goal(&name, model)?,
+                    Some(groups) => {
+                        // The goals of a target lie side by side, one a group.
+                        let first = groups.values.first().map_or("", String::as_str);
+                        let first = of_group(id, first, &asked.target);
+                        head.goal = goal(&first, model)? / groups.values.len().max(1);
+                        head.for_groups(groups.values.clone())?;
+                    }
+                }
             }
             head.task_hash = Some(given.hash.clone());
             heads.push(head);
@@ -360,6 +381,7 @@ fn begin(
                 };
                 let found = Head::read(&path, &head.task)?;
                 let fits = found.outputs() == head.outputs()
+                    && found.groups == head.groups
                     && found.feature == head.feature
                     && found.layers[0].0.dims()[1] == head.layers[0].0.dims()[1]
                     && (found.labels.is_empty() || found.labels == head.labels);

@@ -1,5 +1,7 @@
 //! What a run does again and again: a pass of rows, an evaluation.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::Answers;
@@ -25,6 +27,21 @@ use crate::tasks::{Head, HeadKind, Reader, Rows, Shown};
 /// Rows of a pass without a graph.
 const EVALUATED: usize = 64;
 
+/// The first row; where groups have goals of their own, the first of each.
+fn one_of_each(rows: &Rows) -> Vec<&Shown> {
+    let mut seen = HashSet::new();
+    let group = |shown: &Shown| match shown {
+        Shown::Row(row) => row.group,
+        _ => None,
+    };
+    let known = rows.shown.iter().filter(|s| s.has_goal());
+    let first: Vec<&Shown> = known.filter(|s| seen.insert(group(s))).collect();
+    match first.is_empty() {
+        true => rows.shown.iter().take(1).collect(),
+        false => first,
+    }
+}
+
 /// What the trunk uses, found by running it on one row of each task.
 pub(super) fn used(
     job: &Job<'_>,
@@ -44,7 +61,7 @@ pub(super) fn used(
             )?;
             continue;
         }
-        let parts = [(task.feature, vec![&task.train.shown[0]])];
+        let parts = [(task.feature, one_of_each(&task.train))];
         let found = features(job.model, &watched, job.reader, &parts)?;
         for head in &heads[task.heads.clone()] {
             head.forward(&watched, &found[0])?;

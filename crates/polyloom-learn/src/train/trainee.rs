@@ -117,9 +117,7 @@ impl Trainee {
             .into_iter()
             .partition(|(name, _)| TableModel::is_own(name));
         for head in heads {
-            if let Some(prefix) = head.own_part() {
-                tensors.extend(own.extract_if(.., |(name, _)| name.starts_with(&prefix)));
-            }
+            tensors.extend(own.extract_if(.., |(name, _)| head.is_own_part(name)));
             if !t.head.frozen {
                 tensors.extend(head.tensors());
             }

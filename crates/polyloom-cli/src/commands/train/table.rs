@@ -16,11 +16,20 @@ use crate::args_train::TrainArgs;
 use crate::ui::{Failure, Ui};
 
 /// The recipe of tables, where no file says another: what flags and `--set` change.
-pub fn recipe(model: Option<&str>) -> String {
+///
+/// With a goal for each group, `ple` has one level: below its last level every row would go through the experts of every
+/// group.
+pub fn recipe(model: Option<&str>, by_group: bool) -> String {
     match model {
         Some("r_mtgb") => FOREST.replace(STOPPING, ""),
         Some(model) if ARCHITECTURES.contains(&model) => FOREST.to_owned(),
-        model => RECIPE.to_owned() + &network(model.unwrap_or("shared_bottom")),
+        model => {
+            let levels = match (model, by_group) {
+                (Some("ple"), true) => "levels = 1\n",
+                _ => "",
+            };
+            RECIPE.to_owned() + &network(model.unwrap_or("shared_bottom")) + levels
+        }
     }
 }
 

@@ -137,10 +137,13 @@ fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<Strin
     if let Some(limit) = t.limit {
         set("train.limit", limit.to_string());
     }
+    let new = t.new.clone().unwrap_or_default();
+    if let Some(goals) = new.get("goals") {
+        set("train.new.goals", goals.to_string());
+    }
     if twin == APART {
         let kept = Common::ALL.iter().map(|c| c.word());
         let kept = kept.chain(["embed_dim", "prepare"]);
-        let new = t.new.clone().unwrap_or_default();
         for key in kept {
             if let Some(value) = new.get(key) {
                 set(&format!("train.new.{key}"), value.to_string());

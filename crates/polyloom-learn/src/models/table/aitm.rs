@@ -1,7 +1,5 @@
 //! Adaptive information transfer: goals in a chain, where a goal attends to what the one before it found.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, LAYERS, Spec};
 use super::{Pass, TableModel, Tensors};
 use crate::engine::{Value, tensor};
@@ -70,10 +68,10 @@ impl Architecture for Aitm {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let (model, x) = (pass.model, pass.features("")?);
         let mut found: Vec<Value> = Vec::new();
-        for goal in 0..goals.end {
+        for goal in 0..goals.last().map_or(0, |last| last + 1) {
             let layers = model.config.hidden.len();
             let own = pass.layers(&bottom(model, goal), &x, layers)?;
             found.push(match found.last() {
@@ -84,7 +82,8 @@ impl Architecture for Aitm {
                 }
             });
         }
-        pass.towers(goals.clone(), &found[goals])
+        let own = goals.iter().map(|goal| pass.own(*goal, &found[*goal]));
+        pass.towers(goals, &own.collect::<Result<Vec<_>>>()?)
     }
 }
 

@@ -1,7 +1,5 @@
 //! What an architecture is: a contract for docs and checks, its tensors, and a function of features.
 
-use std::ops::Range;
-
 pub use polyloom::merge::method::{Golden, Kind, Param, Unset, Values};
 
 use super::config::Common;
@@ -53,9 +51,10 @@ pub trait Architecture: Sync {
     /// More elements than any memory holds.
     fn declare(&self, model: &TableModel, to: &mut Tensors) -> Result<usize>;
 
-    /// The features `[rows, width]` of every goal of a range. What only other goals need is not computed.
+    /// The features of some goals (in rising order, each once), in their order: `[rows, width]` of the goal's own rows
+    /// ([`Pass::own`]), which are all where rows are of every goal. What only other goals need is not computed.
     ///
     /// # Errors
     /// Tensors that are absent or of another shape.
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>>;
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>>;
 }

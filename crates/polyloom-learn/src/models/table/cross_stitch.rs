@@ -1,7 +1,5 @@
 //! Cross-stitch networks: a column of layers for every goal, whose outputs are mixed after each layer.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Init, Pass, TableModel, Tensors, mmoe};
 use crate::engine::{Value, tensor};
@@ -56,7 +54,7 @@ impl Architecture for CrossStitch {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let (n, layers) = (pass.model.goals(), pass.model.config.hidden.len());
         let mut x = pass.features("")?;
         for i in 0..layers {
@@ -64,8 +62,8 @@ impl Architecture for CrossStitch {
             let stitch = pass.tensor(&format!("stitches.{i}.weight"))?;
             if i + 1 == layers {
                 let mixed: Vec<Value> = goals
-                    .clone()
-                    .map(|goal| mixed(pass, &columns, &stitch, goal))
+                    .iter()
+                    .map(|&goal| mixed(pass, &pass.own(goal, &columns)?, &stitch, goal))
                     .collect::<Result<_>>()?;
                 return pass.towers(goals, &mixed);
             }
@@ -77,13 +75,14 @@ impl Architecture for CrossStitch {
                 _ => ops::concat(&all.iter().collect::<Vec<_>>(), 1)?,
             };
         }
-        pass.towers(goals.clone(), &vec![x; goals.len()])
+        let own = goals.iter().map(|goal| pass.own(*goal, &x));
+        pass.towers(goals, &own.collect::<Result<Vec<_>>>()?)
     }
 }
 
 /// What a goal goes on with: `[rows, width]` of the columns `[rows, T * width]`.
 fn mixed(pass: &Pass<'_>, columns: &Value, stitch: &Value, goal: usize) -> Result<Value> {
-    let (rows, n) = (pass.rows(), pass.model.goals());
+    let (rows, n) = (columns.dims()[0], pass.model.goals());
     if !pass.model.values.flag("channels") {
         // The goal's row of numbers, for every row of the batch.
         return ops::blend(&ops::rows(stitch, &vec![goal as u32; rows])?, &[columns]);

@@ -1,7 +1,5 @@
 //! DSelect-k: shared experts behind gates that come to choose `k` of them, smoothly.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Pass, TableModel, Tensors, mmoe};
 use crate::engine::{Value, tensor};
@@ -127,13 +125,16 @@ impl Architecture for DSelectK {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let x = pass.features("")?;
         let layers = pass.model.config.hidden.len();
         let experts = pass.experts("experts", pass.model.count("experts"), &x, layers)?;
         let mixed: Vec<Value> = goals
-            .clone()
-            .map(|goal| ops::blend(&gate(pass, goal, &x)?, &[&experts]))
+            .iter()
+            .map(|&goal| {
+                let gate = gate(pass, goal, &pass.own(goal, &x)?)?;
+                ops::blend(&gate, &[&pass.own(goal, &experts)?])
+            })
             .collect::<Result<_>>()?;
         pass.towers(goals, &mixed)
     }

@@ -1,7 +1,5 @@
 //! Deep task-specific bottom representation, its refine part: every goal weighs the fields of a row before shared experts.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Front, Pass, TableModel, Tensors, mmoe};
 use crate::engine::{Value, tensor};
@@ -101,21 +99,22 @@ impl Architecture for Dtrn {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
-        let (model, rows) = (pass.model, pass.rows());
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
+        let model = pass.model;
         let (fields, width) = (fields(model), model.config.embed_dim);
         let whole = pass.features("")?;
         // Fields stand first, numbers as they are behind them.
         let first = fields * width;
-        let embedded = match whole.dims()[1] == first {
-            true => whole.clone(),
-            false => ops::narrow(&whole, 1, 0, first)?,
-        };
-        let embedded = ops::reshape(&embedded, &[rows, fields, width])?;
-        let level = means(&embedded)?;
         let mixed: Vec<Value> = goals
-            .clone()
-            .map(|goal| {
+            .iter()
+            .map(|&goal| {
+                let (whole, rows) = (pass.own(goal, &whole)?, pass.own_rows(goal));
+                let embedded = match whole.dims()[1] == first {
+                    true => whole.clone(),
+                    false => ops::narrow(&whole, 1, 0, first)?,
+                };
+                let embedded = ops::reshape(&embedded, &[rows, fields, width])?;
+                let level = means(&embedded)?;
                 let low = pass.linear(&format!("goals.{goal}.refine.down"), &level)?;
                 let low = ops::activate(&low, Activation::Relu)?;
                 let scores = pass.linear(&format!("goals.{goal}.refine.up"), &low)?;

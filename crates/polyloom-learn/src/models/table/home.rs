@@ -1,8 +1,6 @@
 //! HoME: experts in a hierarchy of all goals, groups of goals and goals, so that a goal never sees what only another group
 //! needs.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Init, Pass, TableModel, Tensors};
 use crate::engine::Value;
@@ -83,9 +81,9 @@ impl Groups {
         }
     }
 
-    /// Groups of a range of goals, each once.
-    fn of_goals(&self, goals: Range<usize>) -> Vec<usize> {
-        let mut found: Vec<usize> = self.of[goals].to_vec();
+    /// Groups of some goals, each once.
+    fn of_goals(&self, goals: &[usize]) -> Vec<usize> {
+        let mut found: Vec<usize> = goals.iter().map(|g| self.of[*g]).collect();
         found.sort_unstable();
         found.dedup();
         found
@@ -197,7 +195,7 @@ impl Architecture for Home {
         to.towers(&model.config, last)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let groups = Groups::of(pass.model);
         let layers = pass.model.config.hidden.len() / 2;
         let x = pass.features("")?;
@@ -212,7 +210,7 @@ impl Architecture for Home {
         )?;
         let wide = node(pass, "shared", &common, layers)?;
         let mut found: Vec<Option<Value>> = vec![None; goals.len()];
-        for group in groups.of_goals(goals.clone()) {
+        for group in groups.of_goals(goals) {
             let gate = pass.gate(&groups.name(group, "meta.gate"), &x)?;
             let z = ops::add(
                 &ops::blend(&gate, &[&shared, &own[group]])?,
@@ -220,10 +218,15 @@ impl Architecture for Home {
             )?;
             let middle = node(pass, &groups.name(group, "group"), &z, layers)?;
             let both = ops::concat(&[&z, &common], 1)?;
-            for goal in goals.clone().filter(|g| groups.of[*g] == group) {
-                let own = node(pass, &format!("goals.{goal}.own"), &z, layers)?;
+            for (place, &goal) in goals.iter().enumerate() {
+                if groups.of[goal] != group {
+                    continue;
+                }
+                let rows = |x: &Value| pass.own(goal, x);
+                let (both, wide, middle) = (rows(&both)?, rows(&wide)?, rows(&middle)?);
+                let own = node(pass, &format!("goals.{goal}.own"), &rows(&z)?, layers)?;
                 let gate = pass.gate(&format!("goals.{goal}.gate"), &both)?;
-                found[goal - goals.start] = Some(ops::add(
+                found[place] = Some(ops::add(
                     &ops::blend(&gate, &[&wide, &middle, &own])?,
                     &own_gate(pass, &format!("goals.{goal}.self"), &both, &own)?,
                 )?);

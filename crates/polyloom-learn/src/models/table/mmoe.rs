@@ -1,7 +1,5 @@
 //! Experts that all goals share, mixed by a gate of each goal or by one gate.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Pass, TableModel, Tensors};
 use crate::engine::Value;
@@ -67,15 +65,15 @@ impl Architecture for Mmoe {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let x = pass.features("")?;
         let layers = pass.model.config.hidden.len();
         let experts = pass.experts("experts", pass.model.count("experts"), &x, layers)?;
         let mixed: Vec<Value> = goals
-            .clone()
-            .map(|goal| {
-                let gate = pass.gate(&format!("goals.{goal}.gate"), &x)?;
-                ops::blend(&gate, &[&experts])
+            .iter()
+            .map(|&goal| {
+                let gate = pass.gate(&format!("goals.{goal}.gate"), &pass.own(goal, &x)?)?;
+                ops::blend(&gate, &[&pass.own(goal, &experts)?])
             })
             .collect::<Result<_>>()?;
         pass.towers(goals, &mixed)
@@ -112,11 +110,12 @@ impl Architecture for Omoe {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let x = pass.features("")?;
         let layers = pass.model.config.hidden.len();
         let experts = pass.experts("experts", pass.model.count("experts"), &x, layers)?;
         let mixed = ops::blend(&pass.gate("gate", &x)?, &[&experts])?;
-        pass.towers(goals.clone(), &vec![mixed; goals.len()])
+        let own = goals.iter().map(|goal| pass.own(*goal, &mixed));
+        pass.towers(goals, &own.collect::<Result<Vec<_>>>()?)
     }
 }

@@ -24,7 +24,7 @@ pub use tensors::{Declared, Init, Tensors};
 use super::Source;
 use crate::engine::Value;
 use crate::error::{Error, Result};
-use crate::ops::Activation;
+use crate::ops::{self, Activation};
 
 /// Declares the modules of architectures and the table of all, in the order of the reference page.
 macro_rules! architectures {
@@ -181,8 +181,65 @@ impl TableModel {
             model: self,
             weights,
             batch,
+            groups: None,
         };
-        self.architecture.forward(&pass, goals)
+        self.architecture.forward(&pass, &goals.collect::<Vec<_>>())
+    }
+
+    /// The features `[rows, width]` of every target where each group of rows has goals of its own: those of goal `target *
+    /// groups + of[row]` for each row. What one goal alone uses runs over that goal's rows alone, so the cost is about that
+    /// of one goal, but for architectures that compute every goal for every row below their last layer (`cross_stitch`,
+    /// `aitm`, `multitab`, `ple` of several levels).
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; a row of a group that there is not, goals that are no multiple of the groups.
+    pub fn forward_own(
+        &self,
+        weights: &dyn Source,
+        batch: &TableBatch,
+        of: &[u32],
+        groups: usize,
+    ) -> Result<Vec<Value>> {
+        self.fits(batch)?;
+        let mut rows = vec![Vec::new(); groups];
+        for (row, group) in (0u32..).zip(of) {
+            if let Some(rows) = rows.get_mut(*group as usize) {
+                rows.push(row);
+            }
+        }
+        let all = self.config.goals.len();
+        let order: Vec<u32> = rows.concat();
+        if order.len() != batch.rows || groups == 0 || !all.is_multiple_of(groups) {
+            let what = format!(
+                "{} of {} rows are of one of {groups} groups, with {all} goals",
+                order.len(),
+                batch.rows
+            );
+            return Err(Error::shape("table", what));
+        }
+        let pass = Pass {
+            model: self,
+            weights,
+            batch,
+            groups: Some(&rows),
+        };
+        let goals: Vec<usize> = (0..all).filter(|g| !rows[g % groups].is_empty()).collect();
+        let found = self.architecture.forward(&pass, &goals)?;
+        let mut place = vec![0u32; order.len()];
+        (0u32..)
+            .zip(&order)
+            .for_each(|(i, row)| place[*row as usize] = i);
+        let present = goals.len() * groups / all;
+        found
+            .chunks(present)
+            .map(|parts| {
+                let grouped = match parts {
+                    [one] => one.clone(),
+                    _ => ops::concat(&parts.iter().collect::<Vec<_>>(), 0)?,
+                };
+                ops::rows(&grouped, &place)
+            })
+            .collect()
     }
 
     fn fits(&self, batch: &TableBatch) -> Result<()> {

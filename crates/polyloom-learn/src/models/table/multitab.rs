@@ -1,7 +1,5 @@
 //! MultiTab: a transformer over the features of a row and one token for every goal, with masks between them.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, Param, Spec, Unset};
 use super::{Common, Init, Pass, TableModel, Tensors};
 use crate::engine::{Value, tensor};
@@ -202,7 +200,7 @@ impl Architecture for MultiTab {
         to.towers(&model.config, s.width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let (s, rows) = (Sizes::of(pass.model), pass.rows());
         let kind = pass.model.values.word("mask");
         let one = blocked(kind, s.goals, s.tokens).into_iter();
@@ -226,8 +224,11 @@ impl Architecture for MultiTab {
             }
         }
         let own: Vec<Value> = goals
-            .clone()
-            .map(|goal| ops::reshape(&ops::narrow(&x, 1, goal, 1)?, &[rows, s.width]))
+            .iter()
+            .map(|&goal| {
+                let token = ops::reshape(&ops::narrow(&x, 1, goal, 1)?, &[rows, s.width])?;
+                pass.own(goal, &token)
+            })
             .collect::<Result<_>>()?;
         pass.towers(goals, &own)
     }

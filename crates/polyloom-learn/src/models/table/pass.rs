@@ -1,7 +1,5 @@
 //! One pass of a model over a batch: its tensors by name, checked, and the layers that architectures are made of.
 
-use std::ops::Range;
-
 use super::config::{Front, NormKind};
 use super::{TableBatch, TableModel};
 use crate::engine::Value;
@@ -18,12 +16,36 @@ pub struct Pass<'a> {
     pub model: &'a TableModel,
     pub(super) weights: &'a dyn Source,
     pub(super) batch: &'a TableBatch,
+    /// Where a row is of one group of goals alone: the rows of every group. Goals of a target lie side by side, one a group.
+    pub(super) groups: Option<&'a [Vec<u32>]>,
 }
 
 impl Pass<'_> {
     /// Rows of the batch.
     pub fn rows(&self) -> usize {
         self.batch.rows
+    }
+
+    /// Numbers of the rows that are of a goal; `None` where all are.
+    fn of_goal(&self, goal: usize) -> Option<&[u32]> {
+        let groups = self.groups?;
+        groups.get(goal % groups.len().max(1)).map(Vec::as_slice)
+    }
+
+    /// How many rows are of a goal.
+    pub fn own_rows(&self, goal: usize) -> usize {
+        self.of_goal(goal).map_or(self.batch.rows, <[u32]>::len)
+    }
+
+    /// What all rows have `[rows, width]`, of the rows of a goal.
+    ///
+    /// # Errors
+    /// Another number of rows.
+    pub fn own(&self, goal: usize, x: &Value) -> Result<Value> {
+        match self.of_goal(goal) {
+            None => Ok(x.clone()),
+            Some(at) => ops::rows(x, at),
+        }
     }
 
     /// A tensor of the shape that the model declares.
@@ -65,17 +87,34 @@ impl Pass<'_> {
     /// # Errors
     /// Codes that are not in their field's vocabulary, and as [`Pass::tensor`].
     pub fn features(&self, prefix: &str) -> Result<Value> {
+        self.features_of(prefix, None)
+    }
+
+    /// The same of a goal's own rows, by the tensors of that goal.
+    ///
+    /// # Errors
+    /// As [`Pass::features`].
+    pub fn own_features(&self, goal: usize) -> Result<Value> {
+        self.features_of(&format!("goals.{goal}."), self.of_goal(goal))
+    }
+
+    fn features_of(&self, prefix: &str, at: Option<&[u32]>) -> Result<Value> {
         let config = &self.model.config;
         let mut parts = Vec::new();
         if !config.categories.is_empty() {
             let width = config.categories.len() * config.embed_dim;
-            let vectors = self.embedded(prefix)?;
-            parts.push(ops::reshape(&vectors, &[self.rows(), width])?);
+            let rows = at.map_or(self.rows(), <[u32]>::len);
+            let vectors = self.embedded_of(prefix, at)?;
+            parts.push(ops::reshape(&vectors, &[rows, width])?);
         }
         if config.numeric > 0 {
+            let numbers = match at {
+                None => self.batch.numbers.clone(),
+                Some(at) => ops::rows(&self.batch.numbers, at)?,
+            };
             parts.push(match config.front {
-                Front::Raw => self.batch.numbers.clone(),
-                Front::Linear => self.linear(&format!("{prefix}numbers"), &self.batch.numbers)?,
+                Front::Raw => numbers,
+                Front::Linear => self.linear(&format!("{prefix}numbers"), &numbers)?,
             });
         }
         match parts.as_slice() {
@@ -89,25 +128,36 @@ impl Pass<'_> {
     /// # Errors
     /// As [`Pass::features`].
     pub fn embedded(&self, prefix: &str) -> Result<Value> {
+        self.embedded_of(prefix, None)
+    }
+
+    fn embedded_of(&self, prefix: &str, at: Option<&[u32]>) -> Result<Value> {
         let config = &self.model.config;
         let fields = config.categories.len();
-        let mut ids = Vec::with_capacity(self.batch.codes.len());
-        for (i, &code) in self.batch.codes.iter().enumerate() {
-            let field = i % fields;
-            if code as usize >= config.categories[field] {
-                return Err(Error::shape(
-                    "table",
-                    format!(
-                        "row {}: code {code} in categorical field {field}, which has {} codes",
-                        i / fields,
-                        config.categories[field]
-                    ),
-                ));
+        let rows: Vec<usize> = match at {
+            None => (0..self.rows()).collect(),
+            Some(at) => at.iter().map(|r| *r as usize).collect(),
+        };
+        let mut ids = Vec::with_capacity(rows.len() * fields);
+        for row in &rows {
+            for (field, &code) in self.batch.codes[row * fields..][..fields]
+                .iter()
+                .enumerate()
+            {
+                if code as usize >= config.categories[field] {
+                    return Err(Error::shape(
+                        "table",
+                        format!(
+                            "row {row}: code {code} in categorical field {field}, which has {} codes",
+                            config.categories[field]
+                        ),
+                    ));
+                }
+                ids.push(self.model.offsets[field] + code);
             }
-            ids.push(self.model.offsets[field] + code);
         }
         let table = self.tensor(&format!("{prefix}embedding.weight"))?;
-        ops::embedding(&table, &ids, &[self.rows(), fields])
+        ops::embedding(&table, &ids, &[rows.len(), fields])
     }
 
     /// The layers `prefix.layers.0` and on: linear, norm, activation, dropout.
@@ -186,13 +236,14 @@ impl Pass<'_> {
         ops::softmax(&self.linear(name, x)?)
     }
 
-    /// The towers of some goals, each on its input.
+    /// The towers of some goals, each on its input, of the goal's own rows.
     ///
     /// # Errors
     /// As [`Pass::tensor`].
-    pub fn towers(&self, goals: Range<usize>, inputs: &[Value]) -> Result<Vec<Value>> {
+    pub fn towers(&self, goals: &[usize], inputs: &[Value]) -> Result<Vec<Value>> {
         let layers = self.model.config.tower.len();
         goals
+            .iter()
             .zip(inputs)
             .map(|(goal, x)| self.layers(&format!("goals.{goal}.tower"), x, layers))
             .collect()

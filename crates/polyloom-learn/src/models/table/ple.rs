@@ -1,8 +1,6 @@
 //! Progressive layered extraction: at every level experts of all goals and experts of each goal, mixed by gates that read
 //! what the level reads.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Pass, TableModel, Tensors, mmoe};
 use crate::engine::Value;
@@ -132,32 +130,34 @@ impl Architecture for Ple {
         to.towers(&model.config, input)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let s = Sizes::of(pass.model);
         let mut common = pass.features("")?;
         // Inputs of the goals that this level computes, by goal.
         let mut inputs = vec![common.clone(); s.goals];
+        let every: Vec<usize> = (0..s.goals).collect();
         for level in 0..s.levels {
             // Before the last level the shared gate reads the experts of every goal.
-            let here = match s.last(level) {
-                true => goals.clone(),
-                false => 0..s.goals,
-            };
-            let next = match level + 2 >= s.levels {
-                true => goals.clone(),
-                false => 0..s.goals,
-            };
+            let here = if s.last(level) { goals } else { &every };
+            let next = if level + 2 >= s.levels { goals } else { &every };
             let name = format!("levels.{level}.shared");
             let shared = pass.experts(&name, s.shared, &common, s.depth)?;
             let mut own = vec![None; s.goals];
-            for goal in here {
+            for &goal in here {
+                if s.last(level) {
+                    inputs[goal] = pass.own(goal, &inputs[goal])?;
+                }
                 let name = s.experts(level, goal);
                 own[goal] = Some(pass.experts(&name, s.own, &inputs[goal], s.depth)?);
             }
-            for goal in next {
+            for &goal in next {
                 if let Some(own) = &own[goal] {
+                    let shared = match s.last(level) {
+                        true => &pass.own(goal, &shared)?,
+                        false => &shared,
+                    };
                     let gate = pass.gate(&s.gate(level, goal), &inputs[goal])?;
-                    inputs[goal] = ops::blend(&gate, &[own, &shared])?;
+                    inputs[goal] = ops::blend(&gate, &[own, shared])?;
                 }
             }
             if !s.last(level) {
@@ -166,6 +166,7 @@ impl Architecture for Ple {
                 common = ops::blend(&gate, &parts)?;
             }
         }
-        pass.towers(goals.clone(), &inputs[goals])
+        let found: Vec<Value> = goals.iter().map(|g| inputs[*g].clone()).collect();
+        pass.towers(goals, &found)
     }
 }

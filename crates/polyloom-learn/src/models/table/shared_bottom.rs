@@ -1,7 +1,5 @@
 //! One perceptron below all towers, and its opposite: a model of its own for every goal.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, LAYERS, Spec};
 use super::{Pass, TableModel, Tensors};
 use crate::engine::Value;
@@ -34,10 +32,11 @@ impl Architecture for SharedBottom {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let x = pass.features("")?;
         let bottom = pass.layers("bottom", &x, pass.model.config.hidden.len())?;
-        pass.towers(goals.clone(), &vec![bottom; goals.len()])
+        let own = goals.iter().map(|goal| pass.own(*goal, &bottom));
+        pass.towers(goals, &own.collect::<Result<Vec<_>>>()?)
     }
 }
 
@@ -69,11 +68,11 @@ impl Architecture for SingleTask {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let bottoms: Vec<Value> = goals
-            .clone()
-            .map(|goal| {
-                let x = pass.features(&format!("goals.{goal}."))?;
+            .iter()
+            .map(|&goal| {
+                let x = pass.own_features(goal)?;
                 let bottom = format!("goals.{goal}.bottom");
                 pass.layers(&bottom, &x, pass.model.config.hidden.len())
             })

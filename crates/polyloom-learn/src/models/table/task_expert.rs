@@ -1,7 +1,5 @@
 //! TaskExpert: experts at every layer of a bottom, and a memory that every goal carries through the layers.
 
-use std::ops::Range;
-
 use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset};
 use super::{Init, Pass, TableModel, Tensors, mmoe};
 use crate::engine::Value;
@@ -83,21 +81,22 @@ impl Architecture for TaskExpert {
         to.towers(&model.config, width)
     }
 
-    fn forward(&self, pass: &Pass<'_>, goals: Range<usize>) -> Result<Vec<Value>> {
+    fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>> {
         let layers = pass.model.config.hidden.len();
         let mut x = pass.features("")?;
         let mut memories: Vec<Value> = goals
-            .clone()
-            .map(|goal| {
+            .iter()
+            .map(|&goal| {
                 let memory = pass.tensor(&format!("goals.{goal}.memory.weight"))?;
-                ops::rows(&memory, &vec![0; pass.rows()])
+                ops::rows(&memory, &vec![0; pass.own_rows(goal)])
             })
             .collect::<Result<_>>()?;
         for i in 0..layers {
             x = pass.layer("bottom", i, 1, &x)?;
             let experts = pass.linear(&format!("experts.{i}"), &x)?;
             let experts = ops::activate(&experts, Activation::Gelu)?;
-            for (goal, memory) in goals.clone().zip(&mut memories) {
+            for (&goal, memory) in goals.iter().zip(&mut memories) {
+                let (x, experts) = (pass.own(goal, &x)?, pass.own(goal, &experts)?);
                 let scores = pass.linear(&format!("goals.{goal}.gates.{i}"), &x)?;
                 let found = feature(&scores, &experts, memory)?;
                 *memory = if i + 1 == layers {

@@ -128,6 +128,44 @@ fn a_range_of_goals_is_a_part_of_all() {
     }
 }
 
+/// Rows of groups with goals of their own: each gets what a pass over all rows has for it, by the goal of its group.
+#[test]
+fn rows_of_a_group_are_those_of_its_goal() {
+    for config in configs() {
+        let (model, weights) = made(&config);
+        let batch = rows(&model, 7);
+        let whole = model.forward(&weights, &batch, all(&model)).unwrap();
+        let width = model.width();
+        // Also where a group has no row.
+        for of in [[2, 0, 1, 1, 0, 2, 0], [2, 0, 0, 2, 2, 0, 0]] {
+            let own = model.forward_own(&weights, &batch, &of, 3).unwrap();
+            assert_eq!((own.len(), own[0].dims()), (1, &[7, width][..]), "{config}");
+            let own = numbers(&own[0]);
+            for (row, group) in of.iter().enumerate() {
+                let expected = &numbers(&whole[*group as usize])[row * width..][..width];
+                let found = &own[row * width..][..width];
+                let same = found
+                    .iter()
+                    .zip(expected)
+                    .all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(same, "{config}, row {row}: {found:?} {expected:?}");
+            }
+        }
+        // One group and three targets.
+        let three = model.forward_own(&weights, &batch, &[0; 7], 1).unwrap();
+        assert_eq!(three.len(), 3);
+        assert_eq!(numbers(&three[2]), numbers(&whole[2]), "{config}");
+        for (of, groups) in [
+            (vec![0; 6], 3),
+            (vec![3; 7], 3),
+            (vec![0; 7], 2),
+            (vec![0; 7], 0),
+        ] {
+            assert!(model.forward_own(&weights, &batch, &of, groups).is_err());
+        }
+    }
+}
+
 /// A number that every element of some features moves; small, so that its last digit is small beside its differences.
 fn smooth(features: &[Value]) -> Value {
     let mut total: Option<Value> = None;

@@ -1,0 +1,165 @@
+use super::*;
+
+fn columns() -> Vec<Column> {
+    let column = |name: &str, numeric| Column {
+        name: name.into(),
+        numeric,
+    };
+    vec![
+        column("age", true),
+        column("job", false),
+        column("pay", true),
+    ]
+}
+
+fn row(age: f64, job: Option<&str>, pay: Option<f64>) -> Vec<Field> {
+    vec![
+        Field::Number(age),
+        job.map_or(Field::Missing, |w| Field::Word(w.into())),
+        pay.map_or(Field::Missing, Field::Number),
+    ]
+}
+
+fn fitted(scaling: Scaling) -> Preparation {
+    let mut fitting = Fitting::default();
+    for (age, job, pay) in [
+        (10.0, Some("cook"), Some(1.0)),
+        (20.0, Some("cook"), None),
+        (30.0, Some("judge"), Some(1.0)),
+        (40.0, None, Some(1.0)),
+        (50.0, None, Some(1.0)),
+    ] {
+        fitting.see(&columns(), &row(age, job, pay)).unwrap();
+    }
+    fitting
+        .finish(Settings {
+            rare: 2,
+            scaling,
+            clip: 1.5,
+        })
+        .unwrap()
+}
+
+#[test]
+fn rows_by_hand() {
+    let made = fitted(Scaling::Standard);
+    assert_eq!((made.numeric(), made.categories()), (3, vec![3]));
+    let all = columns();
+    let reader = made.reader(&all).unwrap();
+    // Deviation of 10..50 is the root of 200; pay is constant; rows without a job come before `cook` by name.
+    let found = reader.row(&row(40.0, Some("cook"), None));
+    assert!((found.numbers[0] - 10.0 / 200f32.sqrt()).abs() < 1e-6);
+    assert_eq!(
+        (&found.numbers[1..], &found.codes[..]),
+        (&[0.0, 1.0][..], &[2][..])
+    );
+    // What is rare and what was never seen have code 0; far numbers are cut.
+    let far = reader.row(&row(1e9, Some("judge"), Some(1.0)));
+    assert_eq!((far.numbers, far.codes), (vec![1.5, 0.0, 0.0], vec![0]));
+    assert_eq!(reader.row(&row(30.0, None, Some(3.0))).codes, [1]);
+}
+
+#[test]
+fn ranks_by_hand() {
+    let marks = [0.0, 0.0, 0.0, 1.0, 3.0];
+    for (x, expected) in [
+        (-5.0, 0.0),
+        (0.0, 0.25),
+        (0.5, 0.625),
+        (1.0, 0.75),
+        (2.0, 0.875),
+        (9.0, 1.0),
+    ] {
+        assert_eq!(rank(&marks, x), expected, "{x}");
+    }
+    let made = fitted(Scaling::Quantile);
+    let all = columns();
+    let reader = made.reader(&all).unwrap();
+    // 30 is the middle one of 10..50; 40 is at three quarters, 0.6745 deviations up; beyond the ends all are alike.
+    let number = |age: f64| reader.row(&row(age, None, None)).numbers[0];
+    assert!(number(30.0).abs() < 1e-6 && (number(40.0) - 0.67449).abs() < 1e-4);
+    assert_eq!(number(60.0), 1.5);
+}
+
+#[test]
+fn other_tables_are_refused_where_training_rows_had_the_column() {
+    let made = fitted(Scaling::Standard);
+    let all = columns();
+    let error = made.reader(&all[1..]).err().unwrap().to_string();
+    assert!(error.contains("`age`, which is not there"), "{error}");
+    // Pay was missing in training: it may be missing again.
+    assert!(made.reader(&all[..2]).is_ok());
+    let mut words = columns();
+    words[0].numeric = false;
+    assert!(made.reader(&words).is_err());
+    let mut fitting = Fitting::default();
+    fitting.see(&columns(), &row(1.0, None, None)).unwrap();
+    assert!(fitting.see(&words, &[Field::Word("a".into())]).is_err());
+}
+
+#[test]
+fn groups_have_places_and_are_no_features() {
+    let mut all = columns();
+    all.push(Column {
+        name: "school".into(),
+        numeric: true,
+    });
+    let of = |school: Field| {
+        let mut fields = row(1.0, None, None);
+        fields.push(school);
+        fields
+    };
+    let mut fitting = Fitting::by_group("school".into());
+    for school in [10.0, 9.0, 10.0] {
+        fitting.see(&all, &of(Field::Number(school))).unwrap();
+    }
+    fitting.see(&all, &of(Field::Missing)).unwrap();
+    let made = fitting.finish(Settings::default()).unwrap();
+    // Numbers by value, whatever their text's order.
+    assert_eq!(made.groups().unwrap().values, ["9", "10"]);
+    assert_eq!(made.columns().len(), 3);
+    let group =
+        |columns: &[Column], school: Field| made.reader(columns).unwrap().row(&of(school)).group;
+    assert_eq!(group(&all, Field::Number(10.0)), Some(1));
+    assert_eq!(group(&all, Field::Number(11.0)), None);
+    assert_eq!(group(&all, Field::Missing), None);
+    // As another file has it.
+    all[3].numeric = false;
+    assert_eq!(group(&all, Field::Word("9.0".into())), Some(0));
+    let error = made.reader(&all[..3]).err().unwrap().to_string();
+    assert!(error.contains("a goal for each `school`"), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let text = made.text().unwrap();
+    for (from, to) in [
+        ("\"9\"", "\"10\""),
+        ("\"column\": \"school\"", "\"column\": \"age\""),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text);
+        std::fs::write(dir.path().join(TABLE), changed).unwrap();
+        assert!(Preparation::read(dir.path()).is_err(), "{to}");
+    }
+    std::fs::write(dir.path().join(TABLE), text).unwrap();
+    assert_eq!(Preparation::read(dir.path()).unwrap(), made);
+}
+
+#[test]
+fn the_file_gives_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = fitted(Scaling::Standard);
+    std::fs::write(dir.path().join(TABLE), made.text().unwrap()).unwrap();
+    assert_eq!(Preparation::read(dir.path()).unwrap(), made);
+    let text = made.text().unwrap();
+    for (from, to) in [
+        ("\"version\": 1", "\"version\": 9"),
+        ("\"clip\": 1.5", "\"clip\": -1.0"),
+        ("\"name\": \"pay\"", "\"name\": \"age\""),
+        ("\"deviation\": 1.0", "\"deviation\": 0.0"),
+        ("\"kind\": \"words\"", "\"kind\": \"music\""),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text);
+        std::fs::write(dir.path().join(TABLE), changed).unwrap();
+        assert!(Preparation::read(dir.path()).is_err(), "{to}");
+    }
+}
