@@ -507,6 +507,15 @@ pub enum CompressCommand {
     Prune(PruneArgs),
 }
 
+/// What makes a unit go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Saliency {
+    /// Those with the smallest sum of magnitudes
+    L1,
+    /// Those without which the losses change least, to first order (a backward pass over all rows)
+    Taylor,
+}
+
 /// `polyloom compress prune`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -538,6 +547,9 @@ pub struct PruneArgs {
     /// Share of the work of heads and channels that is saved at most
     #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
     pub target: f64,
+    /// Which units go first
+    #[arg(long, value_name = "HOW", default_value = "l1")]
+    pub saliency: Saliency,
     /// Split whose rows tell the losses
     #[arg(long, value_name = "NAME", default_value = "validation")]
     pub split: String,

@@ -12,7 +12,7 @@ use polyloom::plan::reference::Places;
 use polyloom::plan::{self, Plan};
 use polyloom_core::writer::{FolderOptions, human};
 use polyloom_learn::compress::make::{Maker, Writing};
-use polyloom_learn::compress::prune::Kind;
+use polyloom_learn::compress::prune::{Kind, Saliency};
 use polyloom_learn::compress::pruning::{self, Settings};
 use polyloom_learn::compress::session::{Done, Told};
 use polyloom_learn::compress::{self as learned, Compress, Method, front};
@@ -386,6 +386,10 @@ fn prune(args: PruneArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         max_length: args.max_length,
         bound: args.bound,
         target: args.target,
+        saliency: match args.saliency {
+            crate::args::Saliency::L1 => Saliency::L1,
+            crate::args::Saliency::Taylor => Saliency::Taylor,
+        },
     };
     let options = FolderOptions {
         force: args.force,

@@ -184,6 +184,32 @@ fn a_shared_model_is_pruned_within_the_bounds_of_its_tasks() {
     assert!(list("gone").iter().sum::<f64>() > 0.0, "{told}");
     let config = std::fs::read_to_string(dir.path().join("small/config.json")).unwrap();
     assert!(config.contains("polyloom_pruned"), "{config}");
+    // Another order of units, the same bounds.
+    let out = polyloom(&[
+        "compress",
+        "prune",
+        &at("joint"),
+        "-t",
+        &tasks,
+        "--bound",
+        "5%",
+        "-L",
+        "40",
+        "--saliency",
+        "taylor",
+        "-o",
+        &at("taylor"),
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let other = std::fs::read_to_string(dir.path().join("taylor/polyloom.json")).unwrap();
+    let other: serde_json::Value = serde_json::from_str(&other).unwrap();
+    assert_eq!(other["settings"]["saliency"], "taylor");
+    assert_ne!(other["decided"]["gone"], told["decided"]["gone"]);
+    let losses = |when: &str| other["decided"][when].as_array().unwrap().clone();
+    for (before, after) in losses("before").iter().zip(losses("after")) {
+        let (before, after) = (before.as_f64().unwrap(), after.as_f64().unwrap());
+        assert!(after <= before * 1.05 + 1e-9, "{before} {after}");
+    }
     let size = |name: &str| {
         std::fs::metadata(dir.path().join(name).join("model.safetensors"))
             .unwrap()

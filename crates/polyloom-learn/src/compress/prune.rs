@@ -2,7 +2,7 @@
 //! PAGCP, Ye et al. 2023, on transformers).
 //!
 //! Layers (attentions, feed-forward parts) are visited in falling order of the work that one unit saves over the rise of the
-//! joint loss when a tenth of the layer is masked. In each the largest number of units of the smallest L1 norm is masked for
+//! joint loss when a tenth of the layer is masked. In each the largest number of units, the least salient first, is masked for
 //! which every task's loss rises by no more than the layer's share of its bound; what a layer leaves goes to the next.
 
 use crate::engine::{Tensor, slice, tensor};
@@ -20,6 +20,17 @@ pub enum Kind {
     Channels,
 }
 
+/// What makes a unit go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Saliency {
+    /// A small sum of the magnitudes of its weights.
+    #[default]
+    L1,
+    /// A small `|sum w dL/dw|` over its weights, added over the tasks' losses: to first order what the losses change without it.
+    Taylor,
+}
+
 /// One attention or feed-forward part.
 #[derive(Debug, Clone)]
 pub struct Part {
@@ -35,7 +46,7 @@ pub struct Part {
     width: usize,
     /// Units.
     pub units: usize,
-    /// Units by the L1 norm of their weights, the smallest first.
+    /// Units, the least salient first (as [`parts`] gives them: by the L1 norm of their weights).
     pub order: Vec<usize>,
     /// Multiplications that a unit takes for a token, in its linear layers.
     pub work: usize,
@@ -88,32 +99,60 @@ pub fn parts(model: &Model) -> Result<Vec<Part>> {
                 order: Vec::new(),
                 work: 0,
             };
-            let mut sizes = vec![0f64; units];
             for name in &part.into {
-                let w = weights.tensor(&format!("{name}.weight"))?;
-                let cols = w.dims()[1];
-                part.work += width * cols;
-                for (r, row) in slice(w.data())?.chunks_exact(cols).enumerate() {
-                    sizes[r / width] += row.iter().map(|x| f64::from(x.abs())).sum::<f64>();
-                }
+                part.work += width * weights.tensor(&format!("{name}.weight"))?.dims()[1];
             }
-            let w = weights.tensor(&format!("{}.weight", part.out))?;
-            let cols = w.dims()[1];
-            part.work += width * w.dims()[0];
-            for row in slice(w.data())?.chunks_exact(cols) {
-                row.iter()
-                    .enumerate()
-                    .for_each(|(c, x)| sizes[c / width] += f64::from(x.abs()));
-            }
-            part.order = (0..units).collect();
-            part.order.sort_by(|a, b| sizes[*a].total_cmp(&sizes[*b]));
+            part.work += width * weights.tensor(&format!("{}.weight", part.out))?.dims()[0];
+            let magnitudes = part.sums(&|name| {
+                let w = weights.tensor(name)?;
+                let all = slice(w.data())?;
+                Ok((all.iter().map(|x| x.abs()).collect(), w.dims()[1]))
+            })?;
+            part.sort(&magnitudes);
             found.push(part);
         }
     }
     Ok(found)
 }
 
+/// Numbers for the elements of a matrix, row by row, and its columns.
+pub type Numbers<'a> = &'a dyn Fn(&str) -> Result<(Vec<f32>, usize)>;
+
 impl Part {
+    /// Names of the matrices whose rows or columns belong to units.
+    pub fn matrices(&self) -> impl Iterator<Item = String> {
+        let all = self.into.iter().chain([&self.out]);
+        all.map(|name| format!("{name}.weight"))
+    }
+
+    /// Sums of numbers over the elements of each unit's rows and columns.
+    ///
+    /// # Errors
+    /// Those of `numbers`.
+    pub fn sums(&self, numbers: Numbers<'_>) -> Result<Vec<f64>> {
+        let mut sums = vec![0f64; self.units];
+        for name in &self.into {
+            let (all, cols) = numbers(&format!("{name}.weight"))?;
+            for (r, row) in all.chunks_exact(cols).enumerate() {
+                sums[r / self.width] += row.iter().map(|x| f64::from(*x)).sum::<f64>();
+            }
+        }
+        let (all, cols) = numbers(&format!("{}.weight", self.out))?;
+        for row in all.chunks_exact(cols) {
+            for (c, x) in row.iter().enumerate() {
+                sums[c / self.width] += f64::from(*x);
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Sorts the units, the smallest first.
+    pub fn sort(&mut self, saliency: &[f64]) {
+        self.order = (0..self.units).collect();
+        self.order
+            .sort_by(|a, b| saliency[*a].total_cmp(&saliency[*b]));
+    }
+
     /// The tensors that mask the first `n` units of the order: their columns on the way out are 0.
     ///
     /// # Errors
@@ -280,6 +319,36 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_a_unit_are_those_of_its_rows_and_columns() {
+        let mut part = Part {
+            layer: 0,
+            kind: Kind::Heads,
+            into: vec!["q".into(), "k".into()],
+            out: "o".into(),
+            width: 2,
+            units: 2,
+            order: Vec::new(),
+            work: 0,
+        };
+        assert_eq!(
+            part.matrices().collect::<Vec<_>>(),
+            ["q.weight", "k.weight", "o.weight"]
+        );
+        // Two units of two rows in q and k [4, 1], of two columns in o [1, 4]; signs cancel inside of a unit.
+        let numbers = |name: &str| {
+            Ok(match name {
+                "q.weight" => (vec![1.0, 2.0, 10.0, -20.0], 1),
+                "k.weight" => (vec![0.5, 0.5, 1.0, 1.0], 1),
+                _ => (vec![-1.0, -1.0, 4.0, 5.0], 4),
+            })
+        };
+        let sums = part.sums(&numbers).unwrap();
+        assert_eq!(sums, [2.0, 1.0]);
+        part.sort(&sums);
+        assert_eq!(part.order, [1, 0]);
+    }
 
     #[test]
     fn bounds_hold_for_every_task_and_cheap_layers_go_first() {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use polyloom_core::writer::{FolderOptions, OutputFolder};
 use serde_json::json;
 
-use super::prune::{Decided, Kind, Part, Size, decide, parts};
-use crate::engine::Tensor;
+use super::prune::{Decided, Kind, Part, Saliency, Size, decide, parts};
+use crate::engine::{Parameters, Tensor, Value, slice};
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
-use crate::models::Plain;
+use crate::models::{Plain, Source, Trained};
 use crate::tasks::forward::features;
 use crate::tasks::{Head, Opened, Reader, Shown};
 use crate::train::Given;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub max_length: Option<usize>,
     /// Largest rise of a task's loss, as a share of it.
     pub bound: f64,
+    /// What goes first.
+    pub saliency: Saliency,
     /// Share of the work of heads and channels after whose saving nothing more goes.
     pub target: f64,
 }
@@ -72,7 +74,7 @@ pub fn prune(
             .hint("choose another name or pass --force to replace it"));
     }
     let mut opened = Opened::open(&settings.model)?;
-    let parts = parts(&opened.model)?;
+    let mut parts = parts(&opened.model)?;
     let pictures = settings.preprocessor.as_deref();
     let reader = Reader::prepared(&opened.model, settings.max_length, pictures)?;
     let mut own = Expert::default();
@@ -88,6 +90,12 @@ pub fn prune(
         table: "prune",
     };
     let seen = seen(&wanted, &opened, &reader, given)?;
+    if settings.saliency == Saliency::Taylor {
+        let found = taylor(&opened, &reader, &seen, &parts)?;
+        for (part, found) in parts.iter_mut().zip(found) {
+            part.sort(&found);
+        }
+    }
     let sizes: Vec<Size> = parts
         .iter()
         .map(|p| Size {
@@ -168,23 +176,93 @@ fn masked(weights: &Plain, parts: &[Part], gone: &[usize]) -> Result<Plain> {
 fn mean_loss(opened: &Opened, weights: &Plain, reader: &Reader, seen: &Seen) -> Result<f64> {
     let source = weights.with(seen.heads.iter().flat_map(Head::tensors));
     let (mut sum, mut count) = (0.0, 0usize);
+    each_loss(opened, &source, reader, seen, &mut |value, n| {
+        sum += f64::from(value.number()?) * n as f64;
+        count += n;
+        Ok(())
+    })?;
+    Ok(sum / count.max(1) as f64)
+}
+
+/// Mean losses of the task's heads over some rows after others, with the number of labels each is the mean of.
+fn each_loss(
+    opened: &Opened,
+    source: &dyn Source,
+    reader: &Reader,
+    seen: &Seen,
+    take: &mut dyn FnMut(&Value, usize) -> Result<()>,
+) -> Result<()> {
     let all: Vec<usize> = (0..seen.rows.len()).collect();
     for part in all.chunks(BATCH) {
         let shown: Vec<&Shown> = part.iter().map(|i| &seen.rows.shown[*i]).collect();
-        let found = features(&opened.model, &source, reader, &[(seen.feature, shown)])?;
+        let found = features(&opened.model, source, reader, &[(seen.feature, shown)])?;
         for (place, head) in seen.heads.iter().enumerate() {
-            let said = head.forward(&source, &found[0])?;
+            let said = head.forward(source, &found[0])?;
             let wanted: Vec<_> = part
                 .iter()
                 .map(|i| seen.rows.wanted[place][*i].as_ref())
                 .collect();
             if let Some((value, n)) = loss(head, &said, &wanted, 0.0)? {
-                sum += f64::from(value.number()?) * n as f64;
-                count += n;
+                take(&value, n)?;
             }
         }
     }
-    Ok(sum / count.max(1) as f64)
+    Ok(())
+}
+
+/// For every unit of every part the sum over tasks of `|sum w dL/dw|`, L the task's mean loss. Costs a backward pass over the
+/// rows of every task; memory holds the gradients of the parts twice.
+fn taylor(
+    opened: &Opened,
+    reader: &Reader,
+    seen: &[Seen],
+    parts: &[Part],
+) -> Result<Vec<Vec<f64>>> {
+    let weights = &opened.model.weights;
+    let named = parts.iter().flat_map(Part::matrices);
+    let tensors = named.map(|name| {
+        let t = weights.tensor(&name)?.data().clone();
+        Ok((name, t))
+    });
+    let parameters = Parameters::new(tensors.collect::<Result<Vec<_>>>()?)?;
+    let mut salient: Vec<Vec<f64>> = parts.iter().map(|p| vec![0.0; p.units]).collect();
+    for task in seen {
+        let frozen = weights.with(task.heads.iter().flat_map(Head::tensors));
+        let source = Trained {
+            parameters: &parameters,
+            frozen: &frozen,
+            seed: None,
+        };
+        let (mut whole, mut count) = (vec![0f32; parameters.len()], 0);
+        each_loss(opened, &source, reader, task, &mut |value, n| {
+            let mut found = parameters.gradients()?;
+            value.backward_into(&mut found)?;
+            let gathered = parameters.gathered(&found)?;
+            for (sum, g) in whole.iter_mut().zip(gathered.iter()) {
+                *sum += g * n as f32;
+            }
+            count += n;
+            Ok(())
+        })?;
+        let factor = 1.0 / count.max(1) as f32;
+        let product = |name: &str| {
+            let p = parameters
+                .get(name)
+                .ok_or_else(|| Error::shape("prune", format!("`{name}` has no gradient")))?;
+            let w = slice(p.value.data())?;
+            let terms = w.iter().zip(&whole[p.at.clone()]);
+            Ok((
+                terms.map(|(w, g)| w * g * factor).collect(),
+                p.value.dims()[1],
+            ))
+        };
+        for (part, salient) in parts.iter().zip(&mut salient) {
+            for (unit, sum) in salient.iter_mut().zip(part.sums(&product)?) {
+                *unit += sum.abs();
+            }
+        }
+    }
+    Ok(salient)
 }
 
 /// What `config.json` says of a pruned model: `pruned_heads` as `transformers` has it (by layer, those that went), and
