@@ -7,7 +7,8 @@ Both grow the same number of trees of at most 31 leaves of at least 20 rows over
 no early stopping. Cases (seed 0): a number (functions of single columns, one of two, and columns of noise; products of columns
 are left out, because which tree finds them first is chance and moves the scores more than anything else), the same with every
 tenth value missing, two classes. Writes the table to WORK, builds crates/polyloom-learn/benches/forest.rs and talks to it.
-Peer: pip install scikit-learn. Bins are made inside of both times. Reported: median (smallest to largest) of seconds, of the
+--binary takes a bench program that was built before, which has to be one of a release profile: without link-time optimisation
+(`CARGO_PROFILE_BENCH_LTO=off`) it takes a third longer. Peer: pip install scikit-learn. Bins are made inside of both times. Reported: median (smallest to largest) of seconds, of the
 ratio scikit-learn/polyloom pair by pair (above 1, Polyloom is faster), and the test scores of both on 20,000 rows: R2 or
 log loss. Run it on an idle machine: OpenMP's threads spin, and lose more than ours when disturbed.
 """

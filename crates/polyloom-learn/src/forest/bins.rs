@@ -144,12 +144,36 @@ impl Bins {
     }
 }
 
+/// Values that one thread sorts: columns are sorted at the same time.
+const ALONE: usize = 1 << 18;
+
+const SIGN: u32 = 1 << 31;
+
+/// A whole number that orders as [`f32::total_cmp`] does, and sorts in half the time.
+fn rank(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
+
+fn of_rank(rank: u32) -> f32 {
+    f32::from_bits(if rank & SIGN == 0 {
+        !rank
+    } else {
+        rank & !SIGN
+    })
+}
+
 /// Distinct values with how often they are there, as (lowest, highest, count) of runs of neighbours within `same`.
 fn distinct(values: &[f32], same: Option<f32>) -> Vec<(f32, f32, usize)> {
-    let mut sorted: Vec<f32> = values.iter().copied().filter(|x| !x.is_nan()).collect();
-    sorted.par_sort_unstable_by(f32::total_cmp);
+    let known = values.iter().filter(|x| !x.is_nan());
+    let mut sorted: Vec<u32> = known.map(|x| rank(*x)).collect();
+    if sorted.len() < ALONE {
+        sorted.sort_unstable();
+    } else {
+        sorted.par_sort_unstable();
+    }
     let mut runs: Vec<(f32, f32, usize)> = Vec::new();
-    for x in sorted {
+    for x in sorted.into_iter().map(of_rank) {
         match runs.last_mut() {
             Some((_, last, n)) if x <= *last + same.unwrap_or(0.0) => {
                 *last = x;
@@ -282,6 +306,22 @@ mod tests {
         let thresholds = 1..cuts.bins();
         let thresholds = thresholds.map(|b| cuts.threshold(b - 1, Some(b))).collect();
         (thresholds, bins.codes.remove(0))
+    }
+
+    #[test]
+    fn ranks_order_as_numbers() {
+        let x = [
+            f32::NEG_INFINITY,
+            -2.0,
+            -f32::MIN_POSITIVE,
+            -0.0,
+            0.0,
+            1e-45,
+            3.0,
+            f32::INFINITY,
+        ];
+        assert!(x.windows(2).all(|w| rank(w[0]) < rank(w[1])));
+        assert!(x.iter().all(|x| of_rank(rank(*x)).to_bits() == x.to_bits()));
     }
 
     #[test]

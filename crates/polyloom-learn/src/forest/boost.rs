@@ -152,7 +152,15 @@ impl Rows<'_> {
     /// Fills in gradients at the scores, and says the sum of the losses.
     fn derive(&self, scores: &[f64], out: &mut Statistics) -> f64 {
         let (lanes, width) = (out.lanes, self.width());
+        let alone = match &self.parts[..] {
+            [part] if width == 1 && self.table.weights.is_none() => Some(part),
+            _ => None,
+        };
         let block = |(b, out): (usize, &mut [f32])| {
+            if let Some(part) = alone {
+                let labels = &part.labels[b * BLOCK..];
+                return derive_alone(part.loss, labels, &scores[b * BLOCK..], lanes, out);
+            }
             let mut sum = 0.0;
             for (i, out) in out.chunks_exact_mut(lanes.len).enumerate() {
                 let row = b * BLOCK + i;
@@ -217,6 +225,40 @@ impl Rows<'_> {
         };
         self.parts.iter().map(of).sum()
     }
+}
+
+/// As [`Rows::derive`], over a block of rows of one target with one score, without weights. What is asked of a target is
+/// asked once, so that nothing but its formula is left for each row.
+fn derive_alone(loss: Loss, labels: &[f64], scores: &[f64], lanes: Lanes, out: &mut [f32]) -> f64 {
+    match (loss, lanes.len) {
+        (Loss::Squared, 2) => derive_lanes::<2>(Loss::Squared, labels, scores, lanes, out),
+        (Loss::Squared, _) => derive_lanes::<4>(Loss::Squared, labels, scores, lanes, out),
+        (Loss::Logistic, _) => derive_lanes::<4>(Loss::Logistic, labels, scores, lanes, out),
+        (other, _) => derive_lanes::<4>(other, labels, scores, lanes, out),
+    }
+}
+
+#[inline(always)]
+fn derive_lanes<const L: usize>(
+    loss: Loss,
+    labels: &[f64],
+    scores: &[f64],
+    lanes: Lanes,
+    out: &mut [f32],
+) -> f64 {
+    let rows = labels.iter().zip(scores).zip(out.as_chunks_mut::<L>().0);
+    let mut sum = 0.0;
+    for ((label, score), out) in rows {
+        let (g, rest) = out.split_at_mut(1);
+        let h = (lanes.curvature != Curvature::Ones).then_some(&mut rest[..1]);
+        if label.is_nan() {
+            g[0] = 0.0;
+            h.into_iter().for_each(|h| h.fill(0.0));
+        } else {
+            sum += loss.derive(*label, std::slice::from_ref(score), 1.0, g, h);
+        }
+    }
+    sum
 }
 
 /// Rows that a draw keeps, of those given or of all; `None`: all.
@@ -309,6 +351,10 @@ impl Job<'_> {
             let grown = grower.grow(&statistics, some.as_deref(), boost.lr);
             if let Some(dense) = &dense {
                 apply(&grown.tree, dense, width, &mut scores);
+            } else if width == 1 {
+                spread(&grower, &grown, width, |row, values| {
+                    scores[row] += f64::from(values[0]);
+                });
             } else {
                 spread(&grower, &grown, width, |row, values| {
                     plus(&mut scores[row * width..][..width], values);

@@ -11,16 +11,17 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::bins::{Bins, Codes, Cuts};
+use super::groups::Group;
 use super::growth::Growth;
-use super::histogram::{Gathered, Lanes, NARROW, Statistics, add, subtract};
+use super::histogram::{Gathered, Lanes, NARROW, Statistics, subtract};
 use super::sides::sides;
-use super::split::{Found, Left, Scan, Split, score};
+use super::split::{Block, Found, Left, Scan, Split, score};
 use super::tree::{Node, Test, Tree, contains};
 
 /// Additions below which one thread is faster than asking others.
 const ALONE: usize = 1 << 15;
 
-/// Sums by bin, for every column; empty for columns that cannot be split.
+/// Sums by bin, for every group of columns.
 type Histogram = Vec<Vec<f64>>;
 
 /// A tree that was grown.
@@ -43,7 +44,8 @@ pub struct Grower<'a> {
     other: Vec<u32>,
     gathered: Vec<f32>,
     pool: Vec<Histogram>,
-    /// Lanes that the histograms of the pool are for.
+    groups: Vec<Group>,
+    /// Lanes that groups and the histograms of the pool are for.
     lanes: usize,
 }
 
@@ -131,6 +133,7 @@ impl<'a> Grower<'a> {
             other: Vec::new(),
             gathered: Vec::new(),
             pool: Vec::new(),
+            groups: Vec::new(),
             lanes: 0,
         }
     }
@@ -150,6 +153,7 @@ impl<'a> Grower<'a> {
         if self.lanes != statistics.lanes.len {
             self.pool.clear();
             self.lanes = statistics.lanes.len;
+            self.groups = Group::all(self.bins, &self.usable, self.lanes);
         }
         self.rows.clear();
         match rows {
@@ -211,25 +215,17 @@ impl<'a> Grower<'a> {
 
     /// The root.
     fn plant(&mut self, statistics: &Statistics, all: bool, build: &mut Build) {
-        let lanes = statistics.lanes.len;
         let mut gathered = std::mem::take(&mut self.gathered);
         let values = if all {
             &statistics.values
         } else {
-            statistics.gather(&self.rows, &mut gathered);
-            &gathered
+            statistics.gather(&self.rows, &mut gathered)
         };
-        let mut sums = vec![0f64; lanes];
-        for row in values.chunks_exact(lanes) {
-            sums.iter_mut()
-                .zip(row)
-                .for_each(|(s, v)| *s += f64::from(*v));
-        }
         let root = Fresh {
             node: 0,
             rows: 0..self.rows.len(),
             depth: 0,
-            sums,
+            sums: statistics.sums(values),
         };
         if self.may_split(&root) {
             let mut histogram = self.histogram();
@@ -237,7 +233,7 @@ impl<'a> Grower<'a> {
                 rows: (!all).then_some(&self.rows),
                 values,
             };
-            let mut nothing = vec![Vec::new(); self.bins.cuts.len()];
+            let mut nothing = vec![Vec::new(); self.groups.len()];
             let scan = self.scan(statistics, &root.sums);
             let (best, _) = self.weigh(node, &mut histogram, &mut nothing, (Some(scan), None));
             self.close(root, histogram, best, build);
@@ -263,13 +259,7 @@ impl<'a> Grower<'a> {
 
     /// A histogram from the pool, whatever it holds.
     fn histogram(&mut self) -> Histogram {
-        let fresh = || {
-            let of = |(cuts, usable): (&Cuts, &bool)| match usable {
-                true => vec![0.0; (cuts.bins() + 1).max(NARROW) * self.lanes],
-                false => Vec::new(),
-            };
-            self.bins.cuts.iter().zip(&self.usable).map(of).collect()
-        };
+        let fresh = || self.groups.iter().map(|g| vec![0.0; g.len()]).collect();
         self.pool.pop().unwrap_or_else(fresh)
     }
 
@@ -339,10 +329,9 @@ impl<'a> Grower<'a> {
         let mut gathered = std::mem::take(&mut self.gathered);
         let mut histogram = self.histogram();
         let rows = &self.rows[small.rows.clone()];
-        statistics.gather(rows, &mut gathered);
         let node = Gathered {
             rows: Some(rows),
-            values: &gathered,
+            values: statistics.gather(rows, &mut gathered),
         };
         let scans = (
             small_wanted.then(|| self.scan(statistics, &small.sums)),
@@ -363,42 +352,48 @@ impl<'a> Grower<'a> {
         scans: (Option<Scan<'_>>, Option<Scan<'_>>),
     ) -> (Option<Split>, Option<Split>) {
         let lanes = self.lanes;
-        let one = |(column, (bins, parent)): (usize, (&mut Vec<f64>, &mut Vec<f64>))| {
-            if bins.is_empty() {
-                return (None, None);
+        let one = |((group, bins), parent): ((&Group, &mut Vec<f64>), &mut Vec<f64>)| {
+            let of = |i: usize| {
+                let cuts = &self.bins.cuts[group.columns[i]];
+                let from = i * group.stride;
+                (cuts, from..from + (cuts.bins() + 1) * lanes)
+            };
+            for i in 0..group.columns.len() {
+                bins[of(i).1].fill(0.0);
             }
-            let cuts = &self.bins.cuts[column];
-            let used = (cuts.bins() + 1) * lanes;
-            bins[..used].fill(0.0);
-            add(bins, lanes, &self.bins.codes[column], node);
-            let bins = &bins[..used];
-            let small = scans.0.and_then(|s| s.best(column, cuts, bins));
-            let large = scans.1.and_then(|s| {
-                let parent = &mut parent[..used];
-                subtract(parent, bins);
-                s.best(column, cuts, parent)
-            });
+            group.add(bins, lanes, self.bins, node);
+            let (mut small, mut large, mut block) = (None, None, Block::default());
+            for (i, column) in group.columns.iter().enumerate() {
+                let (cuts, place) = of(i);
+                let bins = &bins[place.clone()];
+                let found = scans
+                    .0
+                    .and_then(|s| s.best(*column, cuts, bins, &mut block));
+                small = better(small, found);
+                if let Some(scan) = scans.1 {
+                    let parent = &mut parent[place];
+                    subtract(parent, bins);
+                    large = better(large, scan.best(*column, cuts, parent, &mut block));
+                }
+            }
             (small, large)
         };
-        let found: Vec<_> = if node.values.len() * histogram.len() < ALONE {
-            let both = histogram.iter_mut().zip(parent.iter_mut());
-            both.enumerate().map(one).collect()
+        let found: Vec<_> = if node.values.len() * self.usable.len() < ALONE {
+            let both = self.groups.iter().zip(histogram.iter_mut());
+            both.zip(parent.iter_mut()).map(one).collect()
         } else {
-            let both = histogram.par_iter_mut().zip(parent.par_iter_mut());
-            both.enumerate().map(one).collect()
-        };
-        let better = |best: Option<Found>, next: Option<Found>| match (best, next) {
-            (Some(best), Some(next)) if next.gain > best.gain => Some(next),
-            (None, next) => next,
-            (best, _) => best,
+            let both = self.groups.par_iter().zip(histogram.par_iter_mut());
+            both.zip(parent.par_iter_mut()).map(one).collect()
         };
         let (small, large) = found
             .into_iter()
             .fold((None, None), |(a, b), (c, d)| (better(a, c), better(b, d)));
         let complete = |scan: Option<Scan<'_>>, found: Option<Found>, bins: &Histogram| {
             let (scan, found) = scan.zip(found)?;
+            let at = |group: &Group| group.columns.iter().position(|c| *c == found.column);
+            let (g, i) = (0..bins.len()).find_map(|g| Some((g, at(&self.groups[g])?)))?;
             let used = (self.bins.cuts[found.column].bins() + 1) * lanes;
-            let bins = &bins[found.column][..used];
+            let bins = &bins[g][i * self.groups[g].stride..][..used];
             Some(scan.complete(found, bins))
         };
         (
@@ -415,13 +410,34 @@ impl<'a> Grower<'a> {
             Left::UpTo { last, .. } => bin <= *last,
             Left::Set(set) => contains(set, bin),
         };
-        let passes: Vec<bool> = (0..=missing).map(passes).collect();
+        // A narrow code needs no check.
+        let passes: Vec<bool> = (0..(missing + 1).max(NARROW)).map(passes).collect();
         let rows = &mut self.rows[range.clone()];
         let other = &mut self.other[range];
         match &self.bins.codes[split.column] {
-            Codes::Narrow(codes) => sides(rows, other, codes, &passes),
-            Codes::Wide(codes) => sides(rows, other, codes, &passes),
+            Codes::Narrow(codes) => {
+                let passes = passes.first_chunk::<NARROW>();
+                let passes = passes.expect("one for each narrow code");
+                sides(rows, other, codes, |code| passes[code as usize])
+            }
+            Codes::Wide(codes) => sides(rows, other, codes, |code| passes[code as usize]),
         }
+    }
+}
+
+/// The larger gain; of equals the first column's.
+fn better(best: Option<Found>, next: Option<Found>) -> Option<Found> {
+    match (best, next) {
+        (Some(best), Some(next)) => {
+            let first = next.gain == best.gain && next.column < best.column;
+            Some(if next.gain > best.gain || first {
+                next
+            } else {
+                best
+            })
+        }
+        (None, next) => next,
+        (best, None) => best,
     }
 }
 

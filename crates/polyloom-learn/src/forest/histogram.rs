@@ -101,23 +101,66 @@ impl Statistics {
         Self { lanes, values }
     }
 
-    /// The lanes of some rows, one after the other.
-    pub(super) fn gather(&self, rows: &[u32], out: &mut Vec<f32>) {
-        const BLOCK: usize = 4096;
-        let n = self.lanes.len;
-        out.resize(rows.len() * n, 0.0);
-        let copy = |(out, rows): (&mut [f32], &[u32])| {
-            for (out, row) in out.chunks_exact_mut(n).zip(rows) {
-                out.copy_from_slice(&self.values[*row as usize * n..][..n]);
-            }
-        };
-        if rows.len() <= 2 * BLOCK {
-            return copy((out, rows));
+    /// The lanes of some rows, one after the other, in a buffer that only grows.
+    pub(super) fn gather<'o>(&self, rows: &[u32], out: &'o mut Vec<f32>) -> &'o [f32] {
+        let n = rows.len() * self.lanes.len;
+        if out.len() < n {
+            out.resize(n, 0.0);
         }
-        out.par_chunks_mut(BLOCK * n)
-            .zip(rows.par_chunks(BLOCK))
-            .for_each(copy);
+        let out = &mut out[..n];
+        match self.lanes.len {
+            2 => self.gather_lanes::<2>(rows, out),
+            4 => self.gather_lanes::<4>(rows, out),
+            n => blocks(rows, out, n, |rows, out| {
+                for (out, row) in out.chunks_exact_mut(n).zip(rows) {
+                    out.copy_from_slice(&self.values[*row as usize * n..][..n]);
+                }
+            }),
+        }
+        out
     }
+
+    fn gather_lanes<const L: usize>(&self, rows: &[u32], out: &mut [f32]) {
+        let values = self.values.as_chunks::<L>().0;
+        blocks(rows, out, L, |rows, out| {
+            for (out, row) in out.as_chunks_mut::<L>().0.iter_mut().zip(rows) {
+                *out = values[*row as usize];
+            }
+        });
+    }
+
+    /// Sums of the lanes over rows that were gathered, in their order.
+    pub(super) fn sums(&self, values: &[f32]) -> Vec<f64> {
+        fn of<const L: usize>(values: &[f32]) -> Vec<f64> {
+            let mut sums = [0f64; L];
+            let rows = values.as_chunks::<L>().0;
+            rows.iter().for_each(|row| plus(&mut sums, row));
+            sums.to_vec()
+        }
+        match self.lanes.len {
+            2 => of::<2>(values),
+            4 => of::<4>(values),
+            n => {
+                let mut sums = vec![0f64; n];
+                for row in values.chunks_exact(n) {
+                    let each = sums.iter_mut().zip(row);
+                    each.for_each(|(s, v)| *s += f64::from(*v));
+                }
+                sums
+            }
+        }
+    }
+}
+
+/// Hands on rows with the `n` numbers of each, many of them block by block on all threads.
+fn blocks(rows: &[u32], out: &mut [f32], n: usize, copy: impl Fn(&[u32], &mut [f32]) + Sync) {
+    const BLOCK: usize = 1 << 13;
+    if rows.len() <= 2 * BLOCK {
+        return copy(rows, out);
+    }
+    out.par_chunks_mut(BLOCK * n)
+        .zip(rows.par_chunks(BLOCK))
+        .for_each(|(out, rows)| copy(rows, out));
 }
 
 /// Rows of a node, with their lanes.
@@ -187,7 +230,7 @@ fn each<const L: usize, C: Copy>(
 }
 
 #[inline(always)]
-fn plus<const L: usize>(bin: &mut [f64; L], row: &[f32; L]) {
+pub(super) fn plus<const L: usize>(bin: &mut [f64; L], row: &[f32; L]) {
     for l in 0..L {
         bin[l] += f64::from(row[l]);
     }

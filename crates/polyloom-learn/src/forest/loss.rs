@@ -53,6 +53,7 @@ impl Loss {
     }
 
     /// The loss of a label; writes negative gradients and, where asked for, second derivatives, both by weight.
+    #[inline(always)]
     pub fn derive(
         self,
         label: f64,
@@ -72,12 +73,13 @@ impl Loss {
             }
             Self::Logistic => {
                 let f = scores[0];
-                let p = sigmoid(f);
+                let e = (-f.abs()).exp();
+                let p = if f >= 0.0 { 1.0 } else { e } / (1.0 + e);
                 gradients[0] = (weight * (label - p)) as f32;
                 if let Some(h) = hessians {
                     h[0] = (weight * p * (1.0 - p)) as f32;
                 }
-                weight * (f.max(0.0) + (-f.abs()).exp().ln_1p() - label * f)
+                weight * (f.max(0.0) + e.ln_1p() - label * f)
             }
             Self::Softmax(n) => {
                 let mut p = scores[..n].to_vec();

@@ -11,6 +11,7 @@ pub mod data;
 pub mod dense;
 pub mod file;
 mod fit;
+mod groups;
 pub mod grow;
 pub mod growth;
 pub mod histogram;

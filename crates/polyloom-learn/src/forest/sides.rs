@@ -7,18 +7,18 @@ const ROWS: usize = 1 << 13;
 
 /// Puts rows whose code passes first, each side in the order in which it was, and says how many they are. `other` is as
 /// long as `rows`; what it holds is lost.
-pub(super) fn sides<C: Copy + Into<usize> + Sync>(
+pub(super) fn sides<C: Copy + Sync>(
     rows: &mut [u32],
     other: &mut [u32],
     codes: &[C],
-    passes: &[bool],
+    passes: impl Fn(C) -> bool + Sync,
 ) -> usize {
     // Both sides are written at every row and only the ends move: no branch to guess.
     let block = |(rows, other): (&mut [u32], &mut [u32])| {
         let (mut left, mut right) = (0, 0);
         for i in 0..rows.len() {
             let row = rows[i];
-            let passed = passes[codes[row as usize].into()];
+            let passed = passes(codes[row as usize]);
             rows[left] = row;
             other[right] = row;
             left += usize::from(passed);
@@ -60,7 +60,8 @@ mod tests {
             let mut rows: Vec<u32> = (0..n as u32).rev().collect();
             let goes = |row: &u32| passes[codes[*row as usize] as usize];
             let (left, right): (Vec<u32>, Vec<u32>) = rows.iter().partition(|r| goes(r));
-            let count = sides(&mut rows, &mut vec![0; n], &codes, &passes);
+            let passed = |code: u8| passes[code as usize];
+            let count = sides(&mut rows, &mut vec![0; n], &codes, passed);
             assert_eq!(rows[..count], left);
             assert_eq!(rows[count..], right);
         }

@@ -88,10 +88,16 @@ fn part(g: f64, h: f64) -> f64 {
 
 impl Scan<'_> {
     /// The best split of a column whose bins, the missing one last, are `bins`.
-    pub fn best(&self, column: usize, cuts: &Cuts, bins: &[f64]) -> Option<Found> {
+    pub fn best(
+        &self,
+        column: usize,
+        cuts: &Cuts,
+        bins: &[f64],
+        block: &mut Block,
+    ) -> Option<Found> {
         let (cut, order) = match cuts {
-            Cuts::Number(_) => (self.ordered(bins)?, None),
-            Cuts::Category(_) => self.categories(bins)?,
+            Cuts::Number(_) => (self.ordered(bins, block)?, None),
+            Cuts::Category(_) => self.categories(bins, block)?,
         };
         Some(Found {
             column,
@@ -103,7 +109,7 @@ impl Scan<'_> {
     }
 
     /// Categories ordered by their mean gradient, output by output; the best cut of all the orders.
-    fn categories(&self, bins: &[f64]) -> Option<(Cut, Option<Vec<usize>>)> {
+    fn categories(&self, bins: &[f64], block: &mut Block) -> Option<(Cut, Option<Vec<usize>>)> {
         let n = self.lanes.len;
         let (known, missing) = bins.split_at(bins.len() - n);
         let of = |bin: usize| &known[bin * n..][..n];
@@ -125,7 +131,7 @@ impl Scan<'_> {
             let mut sorted: Vec<f64> = order.iter().flat_map(|b| of(*b)).copied().collect();
             sorted.extend_from_slice(missing);
             let better = |cut: &Cut| best.as_ref().is_none_or(|b| cut.gain > b.0.gain);
-            if let Some(cut) = self.ordered(&sorted).filter(better) {
+            if let Some(cut) = self.ordered(&sorted, block).filter(better) {
                 best = Some((cut, Some(order.clone())));
             }
         }
@@ -178,7 +184,7 @@ impl Scan<'_> {
     }
 
     /// The best cut of bins in their order; the lowest of equals, missing rows rather right than left.
-    fn ordered(&self, bins: &[f64]) -> Option<Cut> {
+    fn ordered(&self, bins: &[f64], block: &mut Block) -> Option<Cut> {
         let n = self.lanes.len;
         let known = bins.len() / n - 1;
         let missing = &bins[known * n..];
@@ -189,10 +195,10 @@ impl Scan<'_> {
         } else {
             known.saturating_sub(1)
         };
-        let best = self.run(&bins[..right * n], None);
+        let best = self.run(&bins[..right * n], None, block);
         if there {
             let left = &bins[..known.saturating_sub(1) * n];
-            let other = self.run(left, Some(missing));
+            let other = self.run(left, Some(missing), block);
             let gain = |c: &Option<(f64, usize)>| c.map_or(f64::NEG_INFINITY, |c| c.0);
             if gain(&other) > gain(&best) {
                 return other.map(|(gain, last)| Cut {
@@ -210,14 +216,18 @@ impl Scan<'_> {
     }
 
     /// The best gain of cuts after each of the bins, with where it is.
-    fn run(&self, bins: &[f64], missing: Option<&[f64]>) -> Option<(f64, usize)> {
+    fn run(
+        &self,
+        bins: &[f64],
+        missing: Option<&[f64]>,
+        block: &mut Block,
+    ) -> Option<(f64, usize)> {
         let n = self.lanes.len;
         let mut running = vec![0f64; n];
         if let Some(missing) = missing {
             running.copy_from_slice(missing);
         }
         let mut best: Option<(f64, usize)> = None;
-        let mut block = Block::default();
         for (at, bins) in bins.chunks(BLOCK * n).enumerate() {
             let found = wide(
                 #[inline(always)]
@@ -235,10 +245,11 @@ impl Scan<'_> {
     }
 }
 
-/// Columns of a block of bins, kept for the next.
-struct Block {
-    gradient: [f64; BLOCK],
-    hessian: [f64; BLOCK],
+/// What is known of a block of bins: room that is kept for the next.
+pub(super) struct Block {
+    /// Running sums of lanes.
+    sums: [[f64; BLOCK]; 4],
+    /// Running sums of the hessians of all outputs.
     weight: [f64; BLOCK],
     scores: [f64; BLOCK],
 }
@@ -246,8 +257,7 @@ struct Block {
 impl Default for Block {
     fn default() -> Self {
         Self {
-            gradient: [0.0; BLOCK],
-            hessian: [0.0; BLOCK],
+            sums: [[0.0; BLOCK]; 4],
             weight: [0.0; BLOCK],
             scores: [0.0; BLOCK],
         }
@@ -263,8 +273,26 @@ fn prefix(out: &mut [f64; BLOCK], bins: &[f64], lanes: usize, lane: usize, runni
     }
 }
 
+/// Running sums of all lanes over bins.
+#[inline(always)]
+fn prefixes<const L: usize>(out: &mut [[f64; BLOCK]; 4], bins: &[f64], running: &mut [f64]) {
+    let Some(kept) = running.first_chunk_mut::<L>() else {
+        return;
+    };
+    let mut running = *kept;
+    let bins = bins.as_chunks::<L>().0;
+    for (i, bin) in bins.iter().take(BLOCK).enumerate() {
+        for l in 0..L {
+            running[l] += bin[l];
+            out[l][i] = running[l];
+        }
+    }
+    *kept = running;
+}
+
 impl Block {
-    /// The best score of a cut after each of at most [`BLOCK`] bins; `running` holds the sums before them.
+    /// The best score of a cut after each of at most [`BLOCK`] bins, the lowest of equals; `running` holds the sums before
+    /// them.
     #[inline(always)]
     fn weigh(
         &mut self,
@@ -272,51 +300,90 @@ impl Block {
         bins: &[f64],
         running: &mut [f64],
     ) -> Option<(f64, usize)> {
-        let (lanes, growth, l2) = (scan.lanes, scan.growth, scan.growth.l2);
+        let (lanes, growth) = (scan.lanes, scan.growth);
         let n = bins.len() / lanes.len;
+        let (count, rows) = (lanes.count(), growth.min_rows.max(1) as f64 - 0.5);
+        let (all, before) = (scan.total[count], running[count]);
+        // Where the count of rows is, of the lanes that are kept.
+        let counted = match (lanes.outputs, lanes.len) {
+            (1, 2) => {
+                prefixes::<2>(&mut self.sums, bins, running);
+                1
+            }
+            (1, 4) => {
+                prefixes::<4>(&mut self.sums, bins, running);
+                2
+            }
+            _ => {
+                prefix(
+                    &mut self.sums[2],
+                    bins,
+                    lanes.len,
+                    count,
+                    &mut running[count],
+                );
+                2
+            }
+        };
+        let single = lanes.outputs == 1;
+        // Too few rows on one of the sides of all cuts: nothing to weigh.
+        if single && (running[count] <= rows || all - before <= rows) {
+            return None;
+        }
         self.scores = [0.0; BLOCK];
         let mut weights = 0.0;
         for k in 0..lanes.outputs {
-            prefix(&mut self.gradient, bins, lanes.len, k, &mut running[k]);
             let h = lanes.hessian(k);
+            if !single {
+                prefix(&mut self.sums[0], bins, lanes.len, k, &mut running[k]);
+            }
             if k < lanes.hessians() {
-                prefix(&mut self.hessian, bins, lanes.len, h, &mut running[h]);
+                if h == count {
+                    self.sums[1] = self.sums[counted];
+                } else if !single {
+                    prefix(&mut self.sums[1], bins, lanes.len, h, &mut running[h]);
+                }
                 weights += scan.total[h];
                 for i in 0..BLOCK {
                     let before = if k == 0 { 0.0 } else { self.weight[i] };
-                    self.weight[i] = before + self.hessian[i];
+                    self.weight[i] = before + self.sums[1][i];
                 }
             }
-            let (g_all, h_all) = (scan.total[k], scan.total[h]);
-            for i in 0..BLOCK {
-                let (g, h) = (self.gradient[i], self.hessian[i]);
-                self.scores[i] += part(g, h + l2) + part(g_all - g, h_all - h + l2);
+            self.score(scan.total[k], scan.total[h], growth.l2);
+        }
+        self.sums[counted][n.min(BLOCK)..].fill(0.0);
+        let least = growth.min_hessian;
+        for i in 0..BLOCK {
+            let (left, h) = (self.sums[counted][i], self.weight[i]);
+            let enough = (left > rows) & (all - left > rows);
+            let fits = enough & (h >= least) & (weights - h >= least);
+            let score = self.scores[i];
+            self.scores[i] = if fits { score } else { f64::NEG_INFINITY };
+        }
+        self.largest()
+    }
+
+    /// Adds the scores of one output, whose running sums are the first two.
+    #[inline(always)]
+    fn score(&mut self, g_all: f64, h_all: f64, l2: f64) {
+        for i in 0..BLOCK {
+            let (g, h) = (self.sums[0][i], self.sums[1][i]);
+            self.scores[i] += part(g, h + l2) + part(g_all - g, h_all - h + l2);
+        }
+    }
+
+    /// The largest score and where it is first.
+    #[inline(always)]
+    fn largest(&self) -> Option<(f64, usize)> {
+        let larger = |a: f64, b: f64| if b > a { b } else { a };
+        let mut most = [f64::NEG_INFINITY; 8];
+        for scores in self.scores.as_chunks::<8>().0 {
+            for l in 0..8 {
+                most[l] = larger(most[l], scores[l]);
             }
         }
-        let count = lanes.count();
-        if count != lanes.hessian(0) {
-            prefix(
-                &mut self.gradient,
-                bins,
-                lanes.len,
-                count,
-                &mut running[count],
-            );
-        } else {
-            self.gradient = self.hessian;
-        }
-        let (rows, all) = (growth.min_rows.max(1) as f64 - 0.5, scan.total[count]);
-        let mut best: Option<(f64, usize)> = None;
-        for i in 0..n {
-            let (left, h) = (self.gradient[i], self.weight[i]);
-            let fits = left > rows
-                && all - left > rows
-                && h >= growth.min_hessian
-                && weights - h >= growth.min_hessian;
-            if fits && best.is_none_or(|b| self.scores[i] > b.0) {
-                best = Some((self.scores[i], i));
-            }
-        }
-        best
+        let most = most.into_iter().fold(f64::NEG_INFINITY, larger);
+        let at = self.scores.iter().position(|s| *s == most)?;
+        (most > f64::NEG_INFINITY).then_some((most, at))
     }
 }
