@@ -12,6 +12,7 @@ use super::growth::Growth;
 use super::histogram::{Curvature, Lanes, Statistics};
 use super::loss::Loss;
 use super::tree::Tree;
+use super::walk::Walk;
 use crate::error::{Error, Result};
 use polyloom_core::rng::Stream;
 
@@ -282,14 +283,35 @@ pub(super) fn drawn(
 
 /// Adds a tree to the scores of all rows.
 pub(super) fn apply(tree: &Tree, rows: &Dense, width: usize, scores: &mut [f64]) {
-    let block = |(b, scores): (usize, &mut [f64])| {
-        for (i, scores) in scores.chunks_exact_mut(width).enumerate() {
-            let leaf = tree.leaf(rows.row(b * BLOCK + i));
+    let walk = Walk::new(tree);
+    let blocks = scores.par_chunks_mut(BLOCK * width).enumerate();
+    blocks.for_each(|(b, scores)| add(tree, &walk, rows, b * BLOCK, scores, width));
+}
+
+/// Adds a tree to the scores of rows from `first` on.
+pub(super) fn add(
+    tree: &Tree,
+    walk: &Walk<'_>,
+    rows: &Dense,
+    first: usize,
+    scores: &mut [f64],
+    width: usize,
+) {
+    let n = scores.len() / width.max(1);
+    if width == 1 {
+        let mut scores = scores.iter_mut();
+        return walk.leaves(rows, first, n, |leaf| {
+            if let Some(score) = scores.next() {
+                *score += f64::from(tree.values[leaf]);
+            }
+        });
+    }
+    let mut scores = scores.chunks_exact_mut(width);
+    walk.leaves(rows, first, n, |leaf| {
+        if let Some(scores) = scores.next() {
             plus(scores, tree.value(leaf, width));
         }
-    };
-    let blocks = scores.par_chunks_mut(BLOCK * width).enumerate();
-    blocks.for_each(block);
+    });
 }
 
 /// Hands out the rows that a tree was grown on, with the values of their leaves.

@@ -23,6 +23,7 @@ mod read;
 mod sides;
 pub mod split;
 pub mod tree;
+mod walk;
 
 pub use bins::Cutting;
 pub use boost::Boost;

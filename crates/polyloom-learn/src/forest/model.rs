@@ -6,12 +6,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bins::Categories;
-use super::boost::plus;
+use super::boost::add;
 use super::data::{Table, Values, wrong};
 use super::dense::Dense;
 use super::fit::Method;
 use super::loss::softmax;
 use super::tree::Tree;
+use super::walk::Walk;
 use crate::error::Result;
 
 /// Rows that a thread answers at once.
@@ -169,6 +170,10 @@ impl Forest {
         let features = self.features.iter();
         let categories: Vec<Option<&Categories>> =
             features.map(|f| f.categories.as_ref()).collect();
+        let walk = |tree| Walk::for_rows(tree, table.rows);
+        let walks = ensembles.iter();
+        let walks = walks.map(|e| e.trees.iter().map(walk).collect());
+        let walks: Vec<Vec<Walk<'_>>> = walks.collect();
         let mut scores = vec![0f64; table.rows * width];
         scores
             .par_chunks_mut(ROWS * width.max(1))
@@ -177,8 +182,8 @@ impl Forest {
                 let first = block * ROWS;
                 let rows = scores.len() / width;
                 let rows = Dense::new(table, &categories, first..first + rows);
-                for ensemble in &ensembles {
-                    ensemble.add(&rows, scores, width);
+                for (ensemble, walks) in ensembles.iter().zip(&walks) {
+                    ensemble.add(walks, &rows, scores, width);
                 }
                 for row in scores.chunks_exact_mut(width) {
                     let mut at = 0;
@@ -250,13 +255,11 @@ pub(super) fn fits(features: &[Feature], table: &Table) -> Result<()> {
 
 impl Ensemble {
     /// Adds what the trees say of rows.
-    fn add(&self, dense: &Dense, scores: &mut [f64], width: usize) {
+    fn add(&self, walks: &[Walk<'_>], dense: &Dense, scores: &mut [f64], width: usize) {
         let rows = scores.len() / width.max(1);
         let mut sums = vec![0f64; rows * self.width];
-        for tree in &self.trees {
-            for (i, sums) in sums.chunks_exact_mut(self.width).enumerate() {
-                plus(sums, tree.value(tree.leaf(dense.row(i)), self.width));
-            }
+        for (tree, walk) in self.trees.iter().zip(walks) {
+            add(tree, walk, dense, 0, &mut sums, self.width);
         }
         for (row, sums) in scores
             .chunks_exact_mut(width)
