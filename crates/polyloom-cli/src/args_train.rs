@@ -16,6 +16,8 @@ use crate::args_tasks::{Columns, Places};
   polyloom train --base models/all-MiniLM-L6-v2 -t retrieval/clinc150_same_intent -o experts/search
   polyloom train loom.toml -o joint --set train.sampling=square-root --set train.head.start=probe
   polyloom train loom.toml -o joint --balancer cagrad --set train.balance.c=0.5
+  polyloom train loom.toml -o joint --set train.mixing=unmixed --set train.optimiser=adamw
+  polyloom train loom.toml -o joint --set train.optimiser=sophia_g --rate 1e-4
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
   polyloom train people.csv --targets income,never_married --model mmoe -o people
   polyloom train people.csv --targets income,never_married --model mmoe --twins -o people      (does it pay?)

@@ -16,6 +16,7 @@ use polyloom::tasks::load::Loader;
 use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::tasks::Opened;
 use polyloom_learn::tasks::language::Learn;
+use polyloom_learn::train::mixing::Mixing;
 use polyloom_learn::train::recipe::Method as Kind;
 use polyloom_learn::train::run::{Evaluation, Step, Told};
 use polyloom_learn::train::session::{Finished, Options, work_folder};
@@ -228,6 +229,11 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
     } else {
         "together"
     };
+    let how = match t.mixing {
+        Mixing::Batch => how.to_owned(),
+        Mixing::Alternate => format!("{how}, one a step"),
+        Mixing::Unmixed => format!("{how}, one a step (unmixed)"),
+    };
     let balanced = t.balance.as_ref();
     let balanced = balanced.map_or_else(String::new, |b| format!(", balanced by {}", b.method));
     ui.answer(&format!(
@@ -259,6 +265,10 @@ fn finished(one: &Finished, ui: &Ui) {
     for line in one.balance.iter().flat_map(balanced) {
         ui.say(&line);
     }
+    if one.epochs.len() > 1 {
+        let list = one.epochs.iter().map(|(t, x)| (t, *x));
+        ui.say(&format!("epochs: {}", seen(list)));
+    }
     let tasks: serde_json::Map<String, serde_json::Value> = one
         .evaluation
         .iter()
@@ -270,7 +280,13 @@ fn finished(one: &Finished, ui: &Ui) {
             )
         })
         .collect();
-    ui.event(&json!({"type": "result", "folder": one.folder, "steps": steps, "given": given, "validation": tasks, "balance": one.balance}));
+    ui.event(&json!({"type": "result", "folder": one.folder, "steps": steps, "given": given, "validation": tasks, "balance": one.balance, "epochs": one.epochs}));
+}
+
+/// How often the rows of tasks are seen.
+fn seen<'a>(epochs: impl Iterator<Item = (&'a String, f64)>) -> String {
+    let list: Vec<String> = epochs.map(|(task, x)| format!("{task} {x:.2}")).collect();
+    list.join(", ")
 }
 
 /// What balancing came to: whom steps hurt, who was absent, what fell back.
@@ -347,6 +363,7 @@ impl<'a> Line<'a> {
                 trained,
                 all,
                 rows,
+                epochs,
                 steps,
                 from,
             } => {
@@ -370,7 +387,11 @@ impl<'a> Line<'a> {
                     ),
                 };
                 self.ui.say(&format!("{place}{what}"));
-                self.ui.event(&json!({"type": "begin", "folder": folder, "trained": trained, "numbers": all, "rows": rows.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<serde_json::Map<_, _>>(), "steps": steps, "from": from}));
+                if !epochs.is_empty() {
+                    let list = epochs.iter().map(|(t, x)| (t, *x));
+                    self.ui.detail(&format!("expected epochs: {}", seen(list)));
+                }
+                self.ui.event(&json!({"type": "begin", "folder": folder, "trained": trained, "numbers": all, "rows": rows.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<serde_json::Map<_, _>>(), "epochs": epochs.iter().map(|(t, x)| (t.clone(), json!(x))).collect::<serde_json::Map<_, _>>(), "steps": steps, "from": from}));
             }
             Told::Step(step) => {
                 if let Some(bar) = &self.bar {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{polyloom, text};
 
-fn data(task: &str) -> String {
+pub fn data(task: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("quickstart/data");
     folder
         .join(task)
@@ -20,10 +20,15 @@ fn data(task: &str) -> String {
 
 /// A recipe of two tasks, with more lines of `[train]` and the lines of `[train.balance]`.
 fn recipe(folder: &Path, more: &str, balance: &str) -> String {
+    two_tasks(folder, more, &format!("[train.balance]\n{balance}"))
+}
+
+/// The same with other tables.
+pub fn two_tasks(folder: &Path, more: &str, tables: &str) -> String {
     let text = format!(
         "version = 1\nseed = 3\n[train]\ntasks = [{:?}, {:?}]\nlimit = 60\nvalidation_limit = 20\nbatch = 12\nrate = 1e-2\n{more}\n\
          [train.new]\nmodel_type = \"polyloom-mlp\"\nimage_size = 28\nnum_channels = 1\nhidden_sizes = [24, 16]\nhidden_act = \"relu\"\n\
-         [train.balance]\n{balance}\n",
+         {tables}\n",
         data("digits/task.toml"),
         data("fashion_mnist_900/task.toml"),
     );
@@ -32,12 +37,12 @@ fn recipe(folder: &Path, more: &str, balance: &str) -> String {
     file.display().to_string()
 }
 
-fn read(folder: &Path, name: &str) -> Vec<u8> {
+pub fn read(folder: &Path, name: &str) -> Vec<u8> {
     let file = folder.join(name);
     std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
-fn lines(folder: &Path, kind: &str) -> Vec<Value> {
+pub fn lines(folder: &Path, kind: &str) -> Vec<Value> {
     let log = String::from_utf8(read(folder, "train.jsonl")).unwrap();
     let all = log
         .lines()
@@ -45,7 +50,7 @@ fn lines(folder: &Path, kind: &str) -> Vec<Value> {
     all.filter(|l| l["type"] == kind).collect()
 }
 
-fn trained(recipe: &str, out: &Path, more: &[&str]) -> String {
+pub fn trained(recipe: &str, out: &Path, more: &[&str]) -> String {
     let out = out.display().to_string();
     let mut args = vec!["train", recipe, "-o", &out];
     args.extend(more);
@@ -147,44 +152,50 @@ fn every_method_trains_and_lowers_the_loss() {
     }
 }
 
+/// A recipe run twice, once as a whole and once killed after its first checkpoint and gone on with: the weights are the same.
+pub fn killed(dir: &Path, recipe: &str, what: &str) -> (PathBuf, PathBuf) {
+    let (whole, cut) = (dir.join("whole"), dir.join("cut"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_polyloom"))
+        .args(["train", recipe, "-o"])
+        .arg(&cut)
+        .args(["-q", "-j", "1"])
+        .spawn()
+        .unwrap();
+    let checkpoint: PathBuf = dir.join("cut.training/checkpoint.safetensors");
+    let began = Instant::now();
+    while !checkpoint.exists() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "{what}: it ended before it was killed"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = trained(recipe, &cut, &["--resume", "-j", "1"]);
+    assert!(said.contains("from step "), "{said}");
+    trained(recipe, &whole, &["-j", "1"]);
+    for name in [
+        "model.safetensors",
+        "heads/digits.safetensors",
+        "heads/fashion_mnist_900.safetensors",
+    ] {
+        assert!(
+            read(&cut, name) == read(&whole, name),
+            "{what}: {name} differs"
+        );
+    }
+    (whole, cut)
+}
+
 #[test]
 fn a_balanced_run_that_was_killed_goes_on_to_the_same_bytes() {
     for method in ["moco", "famo", "gradnorm"] {
         let dir = tempfile::tempdir().unwrap();
         let more = "steps = 300\nevaluate_every = 10\nsave_every = 10";
         let recipe = recipe(dir.path(), more, &format!("method = \"{method}\""));
-        let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_polyloom"))
-            .args(["train", &recipe, "-o"])
-            .arg(&cut)
-            .args(["-q", "-j", "1"])
-            .spawn()
-            .unwrap();
-        let checkpoint: PathBuf = dir.path().join("cut.training/checkpoint.safetensors");
-        let began = Instant::now();
-        while !checkpoint.exists() {
-            assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint");
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "it ended before it was killed"
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let said = trained(&recipe, &cut, &["--resume", "-j", "1"]);
-        assert!(said.contains("from step "), "{said}");
-        trained(&recipe, &whole, &["-j", "1"]);
-        for name in [
-            "model.safetensors",
-            "heads/digits.safetensors",
-            "heads/fashion_mnist_900.safetensors",
-        ] {
-            assert!(
-                read(&cut, name) == read(&whole, name),
-                "{method}: {name} differs"
-            );
-        }
+        let (whole, cut) = killed(dir.path(), &recipe, method);
         let counts = |folder: &Path| -> Value {
             let all: Value = serde_json::from_slice(&read(folder, "polyloom.json")).unwrap();
             all["balance"].clone()

@@ -29,6 +29,7 @@ mod fuse;
 mod hostile;
 mod language;
 mod messages;
+mod mixing;
 mod openai_server;
 mod predict;
 mod quickstart;

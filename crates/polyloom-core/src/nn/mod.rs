@@ -20,6 +20,8 @@ pub mod norm;
 pub mod optim;
 pub mod rope;
 pub mod softmax;
+pub mod sophia;
+pub mod unmixed;
 pub mod window;
 
 use std::mem::MaybeUninit;

@@ -53,6 +53,7 @@ pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<
         trained: 0,
         all: 0,
         rows,
+        epochs: Vec::new(),
         steps: 0,
         from: 0,
     });
@@ -137,6 +138,7 @@ pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<
         steps: (grown, grown),
         evaluation,
         balance: None,
+        epochs: IndexMap::new(),
     };
     let grown = Opened {
         model,
@@ -160,6 +162,8 @@ fn refuse_steps(t: &Train) -> Result<()> {
         ("patience", t.patience != usual.patience),
         ("method", t.method != usual.method),
         ("optimiser", t.optimiser != usual.optimiser),
+        ("mixing", t.mixing != usual.mixing),
+        ("sampling", t.sampling != usual.sampling),
         ("fuse", t.fuse.is_some()),
     ];
     match said.iter().find(|(_, said)| *said) {

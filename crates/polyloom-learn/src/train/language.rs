@@ -125,6 +125,48 @@ pub(in crate::train) fn scores(
     Ok((logits, tokens))
 }
 
+/// What a model says of the drawn rows of a task.
+pub(super) struct Said<'a> {
+    /// The task's rows.
+    pub spoken: &'a Spoken,
+    /// Places of the drawn ones.
+    pub rows: &'a [u32],
+    /// Scores `[tokens, vocabulary]` of the tokens that count.
+    pub scores: &'a Value,
+    /// These tokens.
+    pub tokens: &'a [u32],
+}
+
+/// `f` of what the model says of the drawn rows, for every task that has some.
+///
+/// # Errors
+/// As [`scores`], and what `f` reports.
+pub(super) fn each<R>(
+    job: &Job<'_>,
+    source: &dyn Source,
+    tasks: &[Learned<'_>],
+    drawn: &[Vec<u32>],
+    mut f: impl FnMut(usize, &Said<'_>) -> Result<R>,
+) -> Result<Vec<(usize, R)>> {
+    let model = decoder(job.model)?;
+    let mut found = Vec::new();
+    for (k, (task, rows)) in tasks.iter().zip(drawn).enumerate() {
+        let Some(spoken) = task.language.as_ref().filter(|_| !rows.is_empty()) else {
+            continue;
+        };
+        let of: Vec<&Sequence> = rows.iter().map(|r| &spoken.train[*r as usize]).collect();
+        let (scores, tokens) = scores(model, source, pad(job.reader), &of)?;
+        let said = Said {
+            spoken,
+            rows,
+            scores: &scores,
+            tokens: &tokens,
+        };
+        found.push((k, f(k, &said)?));
+    }
+    Ok(found)
+}
+
 /// The losses of drawn rows by task, each with the tokens that it is a mean over.
 ///
 /// # Errors
@@ -135,23 +177,19 @@ pub(super) fn losses(
     tasks: &[Learned<'_>],
     drawn: &[Vec<u32>],
 ) -> Result<Vec<(usize, Option<Value>, f64)>> {
-    let model = decoder(job.model)?;
-    let mut found = Vec::new();
-    for (k, (task, rows)) in tasks.iter().zip(drawn).enumerate() {
-        let Some(spoken) = task.language.as_ref().filter(|_| !rows.is_empty()) else {
-            continue;
-        };
-        let of: Vec<&Sequence> = rows.iter().map(|r| &spoken.train[*r as usize]).collect();
-        let (said, tokens) = scores(model, source, pad(job.reader), &of)?;
-        let smoothing = job.recipe.train.smoothing as f32;
-        let hard = ops::cross_entropy(&said, &tokens, smoothing)?;
-        let loss = match (&spoken.soft, &job.recipe.train.fuse) {
-            (Some(soft), Some(fuse)) => soft.mixed(fuse, hard, &said, rows)?,
+    let t = &job.recipe.train;
+    let found = each(job, source, tasks, drawn, |_, said| {
+        let hard = ops::cross_entropy(said.scores, said.tokens, t.smoothing as f32)?;
+        let loss = match (&said.spoken.soft, &t.fuse) {
+            (Some(soft), Some(fuse)) => soft.mixed(fuse, hard, said.scores, said.rows)?,
             _ => hard,
         };
-        found.push((k, Some(loss), tokens.len() as f64));
-    }
-    Ok(found)
+        Ok((loss, said.tokens.len() as f64))
+    })?;
+    Ok(found
+        .into_iter()
+        .map(|(k, (loss, n))| (k, Some(loss), n))
+        .collect())
 }
 
 /// The token that fills.

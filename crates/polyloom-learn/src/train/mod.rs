@@ -3,13 +3,17 @@
 
 pub mod augment;
 mod balanced;
+mod begin;
 pub mod contrast;
+pub mod curvature;
 mod forest;
 mod fuse;
 mod language;
 pub mod learned;
 pub mod log;
 pub mod lowrank;
+pub mod mixing;
+pub mod mpts;
 pub mod objective;
 pub mod optimiser;
 mod pass;

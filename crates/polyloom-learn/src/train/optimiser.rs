@@ -1,11 +1,16 @@
 //! Optimisers over the flat buffers of [`Parameters`]: one sweep a step, state of the same layout, written and read whole.
 
+mod apart;
+
 use polyloom_core::nn::elementwise::squares;
 use polyloom_core::nn::embedding::Rows;
 use polyloom_core::nn::optim::{Adam, Sgd};
+use polyloom_core::nn::sophia::{self, Sophia};
 
 use crate::engine::{Gradients, Parameters, slice};
 use crate::error::{Error, Result};
+
+pub use apart::{Apart, Turn};
 
 /// Which optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +35,28 @@ pub enum Rule {
         /// Looks ahead by the momentum.
         nesterov: bool,
     },
+    /// Sophia (Liu et al., ICLR 2024; `Liuhong99/Sophia`). Estimates of the curvature come from outside, by
+    /// [`Optimiser::estimate`]; before the first one every parameter moves by the whole rate.
+    Sophia {
+        /// Where estimates come from.
+        curvature: Curvature,
+        /// Decay of the momentum and of the curvature.
+        betas: [f32; 2],
+        /// Factor of the curvature: rho times the batch of Sophia-G, gamma of Sophia-H.
+        factor: f32,
+        /// Weight decay, as that of AdamW.
+        decay: f32,
+    },
+}
+
+/// How Sophia estimates the diagonal of the curvature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Curvature {
+    /// Sophia-G: squares of gradients of labels that the model's own answers were drawn for (Gauss, Newton, Bartlett).
+    Labels,
+    /// Sophia-H: `u * (H u)` of normal numbers u (Hutchinson), which may be negative. Steps are corrected by
+    /// `1 / (1 - b1^step)`.
+    Product,
 }
 
 impl Rule {
@@ -43,10 +70,18 @@ impl Rule {
         }
     }
 
+    /// Decays of what it remembers; of SGD none.
+    fn betas(self) -> [f32; 2] {
+        match self {
+            Self::Adam { betas, .. } | Self::Sophia { betas, .. } => betas,
+            Self::Sgd { .. } => [0.0; 2],
+        }
+    }
+
     /// Moments of every parameter.
     fn moments(self) -> usize {
         match self {
-            Self::Adam { .. } => 2,
+            Self::Adam { .. } | Self::Sophia { .. } => 2,
             Self::Sgd { .. } => 1,
         }
     }
@@ -103,6 +138,7 @@ pub struct Optimiser {
     pub tables: Tables,
     /// Steps done.
     pub steps: u32,
+    apart: Option<Apart>,
     moments: Vec<Vec<f32>>,
 }
 
@@ -125,8 +161,55 @@ impl Optimiser {
             spare_vectors: false,
             tables: Tables::Dense,
             steps: 0,
+            apart: None,
             moments,
         }
+    }
+
+    /// With moments for every task, for steps that are of one task each; only Adam and AdamW, tables dense. Costs
+    /// `2 T` moments.
+    ///
+    /// # Errors
+    /// Another rule.
+    pub fn apart(mut self, apart: Apart) -> Result<Self> {
+        let (Rule::Adam { .. }, Tables::Dense) = (self.rule, self.tables) else {
+            return Err(Error::shape(
+                "optimiser",
+                "moments of every task are for Adam and AdamW, with dense tables",
+            ));
+        };
+        let empty = vec![0f32; self.moments[0].len()];
+        self.moments = vec![empty; 2 * apart.steps.len()];
+        self.apart = Some(apart);
+        Ok(self)
+    }
+
+    /// Steps of every task, where each has its own moments.
+    pub fn turns(&self) -> &[u32] {
+        self.apart.as_ref().map_or(&[], |a| &a.steps)
+    }
+
+    /// Takes an estimate of the curvature of every parameter: the gradient of drawn labels ([`Curvature::Labels`]), or
+    /// `u * (H u)`. Other rules than Sophia have none.
+    ///
+    /// # Errors
+    /// Numbers that are not finite, another number of them.
+    pub fn estimate(&mut self, values: &[f32]) -> Result<()> {
+        let Rule::Sophia {
+            curvature, betas, ..
+        } = self.rule
+        else {
+            return Ok(());
+        };
+        let h = &mut self.moments[1];
+        if values.len() != h.len() || values.iter().any(|x| !x.is_finite()) {
+            return Err(Error::shape(
+                "step",
+                "the estimate of the curvature is not finite",
+            ));
+        }
+        sophia::average(h, values, betas[1], curvature == Curvature::Labels);
+        Ok(())
     }
 
     /// Empty gradients for the backward passes of a step.
@@ -150,6 +233,20 @@ impl Optimiser {
         parameters: &Parameters,
         gradients: &Gradients,
         rate: f32,
+    ) -> Result<Seen> {
+        self.step_of(parameters, gradients, rate, Turn::default())
+    }
+
+    /// A step of one task.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn step_of(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        rate: f32,
+        turn: Turn,
     ) -> Result<Seen> {
         let lazy = self.tables == Tables::Lazy;
         if lazy && !gradients.by_rows() {
@@ -180,11 +277,57 @@ impl Optimiser {
             1.0
         };
         self.steps += 1;
-        let (rule, steps, moments) = (self.rule, self.steps, &mut self.moments);
+        let seen = Seen { length, scale };
+        let scale = scale * turn.factor;
+        let (rule, mut steps, mut moments) = (self.rule, self.steps, &mut self.moments[..]);
+        if let Some(apart) = &mut self.apart {
+            apart.steps[turn.task] += 1;
+            if apart.all {
+                let parts = apart.parts(rule.betas());
+                parameters.update(|w, g| {
+                    for sweep in sweeps {
+                        apart::unmixed(
+                            rule,
+                            rate,
+                            scale,
+                            (w, g),
+                            &sweep,
+                            moments,
+                            turn.task,
+                            &parts,
+                        );
+                    }
+                })?;
+                return Ok(seen);
+            }
+            steps = apart.steps[turn.task];
+            moments = &mut moments[2 * turn.task..][..2];
+        }
         parameters.update(|weights, gradients| {
             for Sweep { at, decays, rows } in sweeps {
                 let (w, g) = (&mut weights[at.clone()], &gradients[at.clone()]);
                 match rule {
+                    Rule::Sophia {
+                        curvature,
+                        betas,
+                        factor,
+                        decay,
+                    } => {
+                        let sophia = Sophia {
+                            rate,
+                            beta: betas[0],
+                            factor,
+                            floor: match curvature {
+                                Curvature::Labels => 1e-15,
+                                Curvature::Product => 1e-12,
+                            },
+                            decay: if decays { decay } else { 0.0 },
+                            step: (curvature == Curvature::Product).then_some(steps),
+                            scale,
+                        };
+                        let (m, h) = moments.split_at_mut(1);
+                        sophia.step(w, g, &mut m[0][at.clone()], &h[0][at]);
+                    }
                     Rule::Adam {
                         betas,
                         eps,
@@ -228,7 +371,7 @@ impl Optimiser {
                 }
             }
         })?;
-        Ok(Seen { length, scale })
+        Ok(seen)
     }
 
     /// Neighbours that decay alike go in one sweep; tables by rows each in their own.
@@ -259,13 +402,13 @@ impl Optimiser {
         &self.moments
     }
 
-    /// Goes on from a checkpoint.
+    /// Goes on from a checkpoint; `turns` are the steps of every task, where each has its own moments.
     ///
     /// # Errors
     /// A state of another shape.
-    pub fn restore(&mut self, steps: u32, moments: Vec<Vec<f32>>) -> Result<()> {
+    pub fn restore(&mut self, steps: u32, turns: &[u32], moments: Vec<Vec<f32>>) -> Result<()> {
         let lengths = |m: &[Vec<f32>]| m.iter().map(Vec::len).collect::<Vec<_>>();
-        if lengths(&moments) != lengths(&self.moments) {
+        if lengths(&moments) != lengths(&self.moments) || turns.len() != self.turns().len() {
             return Err(Error::shape(
                 "restore",
                 format!(
@@ -276,6 +419,9 @@ impl Optimiser {
             ));
         }
         (self.steps, self.moments) = (steps, moments);
+        if let Some(apart) = &mut self.apart {
+            apart.steps = turns.to_vec();
+        }
         Ok(())
     }
 }

@@ -70,25 +70,29 @@ pub(super) fn used(
     Ok(watched.used())
 }
 
+/// Rows of a pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drawn<'a> {
+    /// Their places, by task.
+    pub rows: &'a [Vec<u32>],
+    /// How many rows were drawn before them.
+    pub before: u64,
+}
+
 /// One pass: the loss of the drawn rows goes to `back`, sums of losses and rows by task to `sums`.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the state of the loop, taken apart"
-)]
 pub(super) fn pass(
     job: &Job<'_>,
     trainee: &Trainee,
     tasks: &[Learned<'_>],
     heads: &[Head],
-    drawn: &[Vec<u32>],
-    before: u64,
+    drawn: &Drawn<'_>,
     sums: &mut [(f64, f64)],
     back: impl FnOnce(Value) -> Result<()>,
 ) -> Result<()> {
-    trainee.with(Some(seed_of(job, before)), |source| {
+    trainee.with(Some(seed_of(job, drawn.before)), |source| {
         let losses = match job.recipe.train.language {
-            Some(_) => language::losses(job, source, tasks, drawn)?,
-            None => of_heads(job, source, tasks, heads, drawn, before)?,
+            Some(_) => language::losses(job, source, tasks, drawn.rows)?,
+            None => of_heads(job, source, tasks, heads, drawn)?,
         };
         let total: f64 = losses.iter().map(|(.., n)| n).sum();
         let mut whole: Option<Value> = None;
@@ -97,7 +101,7 @@ pub(super) fn pass(
             let number = f64::from(value.number()?);
             if !number.is_finite() {
                 let id = &tasks[k].given.spec.id;
-                return Err(unfinished(job, &tasks[k], id, number, &drawn[k]));
+                return Err(unfinished(job, &tasks[k], id, number, &drawn.rows[k]));
             }
             sums[k].0 += number * n;
             sums[k].1 += n;
@@ -122,6 +126,27 @@ fn first(job: &Job<'_>, task: &Learned<'_>, rows: &[u32]) -> String {
     }
 }
 
+/// What the heads of the tasks see of the drawn rows, by task; the trunk runs once over all of them.
+pub(super) fn seen(
+    job: &Job<'_>,
+    source: &dyn Source,
+    tasks: &[Learned<'_>],
+    drawn: &Drawn<'_>,
+) -> Result<Vec<(usize, Value)>> {
+    let new = augmented(job, tasks, drawn.rows, drawn.before);
+    let here = (0..tasks.len()).filter(|i| !drawn.rows[*i].is_empty());
+    let here: Vec<usize> = here.collect();
+    let parts: Vec<_> = here
+        .iter()
+        .map(|&k| {
+            let rows = shown(&tasks[k].train, &new[k], &drawn.rows[k]);
+            (tasks[k].feature, rows)
+        })
+        .collect();
+    let found = features(job.model, source, job.reader, &parts)?;
+    Ok(here.into_iter().zip(found).collect())
+}
+
 /// The losses of the drawn rows by task, each with how many rows it is a mean over; none where no row says what is right.
 /// A task's loss is the mean over its targets.
 fn of_heads(
@@ -129,23 +154,15 @@ fn of_heads(
     source: &dyn Source,
     tasks: &[Learned<'_>],
     heads: &[Head],
-    drawn: &[Vec<u32>],
-    before: u64,
+    drawn: &Drawn<'_>,
 ) -> Result<Vec<(usize, Option<Value>, f64)>> {
-    let new = augmented(job, tasks, drawn, before);
-    let seen: Vec<usize> = (0..tasks.len()).filter(|i| !drawn[*i].is_empty()).collect();
-    let parts: Vec<_> = seen
-        .iter()
-        .map(|&k| (tasks[k].feature, shown(&tasks[k].train, &new[k], &drawn[k])))
-        .collect();
-    let found = features(job.model, source, job.reader, &parts)?;
-    let mut losses = Vec::with_capacity(seen.len());
-    for (&k, features) in seen.iter().zip(&found) {
-        let task = &tasks[k];
+    let mut losses = Vec::new();
+    for (k, features) in seen(job, source, tasks, drawn)? {
+        let (task, rows) = (&tasks[k], &drawn.rows[k]);
         let mut of_task: Option<Value> = None;
         let mut goals = 0;
         let own = &heads[task.heads.clone()];
-        let of_goals = self::losses(job, source, task, Of::Training, own, features, &drawn[k])?;
+        let of_goals = self::losses(job, source, task, Of::Training, own, &features, rows)?;
         for (value, _) in of_goals.into_iter().flatten() {
             goals += 1;
             of_task = Some(match of_task {
@@ -156,7 +173,7 @@ fn of_heads(
         let value = of_task
             .map(|value| ops::scale(&value, 1.0 / goals as f32))
             .transpose()?;
-        losses.push((k, value, drawn[k].len() as f64));
+        losses.push((k, value, rows.len() as f64));
     }
     Ok(losses)
 }

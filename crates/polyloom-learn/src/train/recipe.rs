@@ -8,7 +8,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::curvature::SophiaRecipe;
 use super::fuse::Fuse;
+use super::mixing::{Mixing, Moments};
+use super::mpts::MptsRecipe;
 use super::optimiser::Tables;
 use super::schedule::Shape;
 use crate::tasks::Feature;
@@ -127,11 +130,13 @@ pub enum Sampling {
     Temperature,
     /// By the root of the number of rows.
     SquareRoot,
+    /// Those of the largest predicted risk: [`super::mpts`].
+    Mpts,
 }
 
 /// Which optimiser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum OptimiserName {
     /// AdamW.
     #[default]
@@ -140,6 +145,18 @@ pub enum OptimiserName {
     Adam,
     /// Stochastic gradient descent with momentum.
     Sgd,
+    /// Sophia with the curvature of drawn labels: [`super::curvature`].
+    SophiaG,
+    /// Sophia with the curvature of Hutchinson's products.
+    SophiaH,
+}
+
+impl OptimiserName {
+    /// Whether it looks at curvature.
+    #[must_use]
+    pub fn is_sophia(self) -> bool {
+        matches!(self, Self::SophiaG | Self::SophiaH)
+    }
 }
 
 /// Which weights a run gives.
@@ -201,14 +218,14 @@ pub struct Train {
     /// Highest learning rate; 5e-5 for all weights, 5e-4 for low-rank parts, 1e-3 for a head, 1e-3 from nothing.
     #[serde(alias = "learning_rate", alias = "lr")]
     pub rate: Option<f64>,
-    /// Weight decay, of matrices alone.
+    /// Weight decay, of matrices alone; 0.1 for Sophia-G, 0.01 for others where nothing is said.
     #[serde(alias = "weight_decay")]
-    pub decay: f64,
+    pub decay: Option<f64>,
     /// Optimiser.
     #[serde(alias = "optimizer", alias = "optim")]
     pub optimiser: OptimiserName,
-    /// Decay of the moments of Adam.
-    pub betas: [f64; 2],
+    /// Decay of the moments of Adam, of momentum and curvature of Sophia; the optimiser's own where nothing is said.
+    pub betas: Option<[f64; 2]>,
     /// Added to the root of Adam's second moment.
     #[serde(alias = "adam_epsilon")]
     pub eps: f64,
@@ -216,6 +233,9 @@ pub struct Train {
     pub embedding_update: Tables,
     /// Momentum of stochastic gradient descent.
     pub momentum: f64,
+    /// Numbers of Sophia.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sophia: Option<SophiaRecipe>,
     /// Course of the learning rate.
     #[serde(alias = "lr_scheduler_type")]
     pub schedule: Shape,
@@ -228,8 +248,15 @@ pub struct Train {
     /// Share of the probability that is spread over all classes.
     #[serde(alias = "label_smoothing_factor")]
     pub smoothing: f64,
+    /// How tasks make a step.
+    pub mixing: Mixing,
+    /// Whose moments Adam keeps where a step is of one task; each task's with `mixing = "unmixed"` where nothing is said.
+    pub moments: Option<Moments>,
     /// How often tasks are drawn in joint training.
     pub sampling: Sampling,
+    /// Numbers of `sampling = "mpts"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mpts: Option<MptsRecipe>,
     /// For `sampling = "temperature"`.
     pub temperature: f64,
     /// Rows of a task that count at most for how often it is drawn.
@@ -289,17 +316,21 @@ impl Default for Train {
             batch: 32,
             accumulate: 1,
             rate: None,
-            decay: 0.01,
+            decay: None,
             optimiser: OptimiserName::default(),
-            betas: [0.9, 0.999],
+            betas: None,
             eps: 1e-8,
             embedding_update: Tables::default(),
             momentum: 0.9,
+            sophia: None,
             schedule: Shape::Linear,
             warmup: 0.1,
             clip: 1.0,
             smoothing: 0.0,
+            mixing: Mixing::default(),
+            moments: None,
             sampling: Sampling::default(),
+            mpts: None,
             temperature: 2.0,
             cap: None,
             limit: None,

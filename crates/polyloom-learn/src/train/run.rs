@@ -5,24 +5,23 @@ use std::time::{Instant, SystemTime};
 
 use indexmap::IndexMap;
 use polyloom::MergeError;
-use polyloom::tasks::sample::shares;
-use polyloom_core::hash::xxh3;
-use polyloom_core::{DType, dtype};
 use serde_json::json;
 
 use super::balanced::Balanced;
-use super::fuse;
+use super::begin::{fingerprint, rule};
 use super::learned::{Given, Learned, learned};
 use super::log::Log;
-use super::optimiser::{Optimiser, Rule};
-use super::pass::{at_step, evaluate, pass, used};
-use super::recipe::{Keep, OptimiserName, Recipe};
+use super::mixing::{Mixer, Plan};
+use super::optimiser::Optimiser;
+use super::pass::{Drawn, at_step, evaluate, pass, used};
+use super::recipe::{Keep, Recipe};
 use super::sampler::Sampler;
 use super::schedule::Schedule;
 use super::state::{Facts, STATE, State};
 use super::trainee::{Trainee, Used};
+use super::{curvature, fuse};
 use crate::balance::At;
-use crate::engine::{Gradients, slice};
+use crate::engine::Gradients;
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
@@ -74,6 +73,9 @@ pub enum Told {
         all: usize,
         /// Training rows of every task.
         rows: Vec<(String, usize)>,
+        /// How often the rows of each task will be seen, on average; nothing of a single task, and where tasks are chosen
+        /// by what is learned of them.
+        epochs: Vec<(String, f64)>,
         /// Steps of the run.
         steps: u32,
         /// Step of the checkpoint that it goes on from, 0 for none.
@@ -118,6 +120,8 @@ pub struct Outcome {
     pub evaluation: Option<Evaluation>,
     /// Where goals were balanced: means and counts over the steps.
     pub balance: Option<serde_json::Map<String, serde_json::Value>>,
+    /// How often the rows of each task were seen; nothing for trees.
+    pub epochs: IndexMap<String, f64>,
 }
 
 impl Outcome {
@@ -144,6 +148,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let (recipe, t) = (job.recipe, &job.recipe.train);
     let base = &job.model.weights;
     let (mut tasks, heads) = learned(recipe, job.model, base, job.reader, job.tasks)?;
+    curvature::check_heads(recipe, &heads)?;
     fuse::ask(recipe, job.model, &mut tasks, &heads)?;
     let base = base.with(heads.iter().flat_map(Head::tensors));
     let used = used(job, &tasks, &heads, &base)?;
@@ -172,17 +177,20 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     };
     let of_tasks: Vec<f64> = job.tasks.iter().map(|g| g.spec.weights.train).collect();
     let counts: Vec<u64> = rows.iter().map(|n| *n as u64).collect();
-    let shares = shares(&counts, &of_tasks, t.cap, recipe.policy()?)?;
-    let mut sampler = Sampler::new(rows.clone(), &shares, recipe.seed);
+    let mut mixer = Mixer::new(recipe, &counts, &of_tasks)?;
+    let mut sampler = Sampler::new(rows.clone(), &mixer.shares, recipe.seed);
     let mut optimiser = Optimiser::new(rule(recipe), &trainee.parameters);
     (optimiser.clip, optimiser.spare_vectors) = (t.clip as f32, true);
     optimiser.tables = t.embedding_update;
+    if let Some(apart) = mixer.apart() {
+        optimiser = optimiser.apart(apart)?;
+    }
     let mut facts = Facts {
         fingerprint: fingerprint(job, &trainee, &rows)?,
         of_task: vec![0; rows.len()],
         ..Facts::default()
     };
-    let mut balanced = Balanced::new(job, &trainee, &tasks, &heads, &shares)?;
+    let mut balanced = Balanced::new(job, &trainee, &tasks, &heads, &mixer.shares)?;
     let mut best: Option<Vec<f32>> = None;
     if let Some(state) = State::read(job.work)? {
         if state.facts.fingerprint != facts.fingerprint
@@ -203,7 +211,10 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             .parameters
             .update(|w, _| w.copy_from_slice(&state.weights))?;
         trainee.recall()?;
-        optimiser.restore(state.facts.step, state.moments)?;
+        optimiser.restore(state.facts.step, &state.facts.turns, state.moments)?;
+        if let (Some(mpts), Some(steps)) = (&mut mixer.mpts, state.facts.risk) {
+            mpts.restore(steps, &state.risk)?;
+        }
         sampler.restore(state.facts.drawn, state.facts.of_task.clone());
         (facts, best) = (state.facts, state.best);
         if let (Some(balanced), Some(kept)) = (&mut balanced, facts.balance.take()) {
@@ -217,15 +228,23 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         .filter(|n| trainee.parameters.get(n).is_none())
         .filter_map(|n| Some((n.clone(), trainee.base.find(n).ok()??.data().elem_count())))
         .collect();
-    let ids = tasks.iter().map(|t| t.given.spec.id.clone());
+    let ids = || tasks.iter().map(|t| t.given.spec.id.clone());
+    let expected = mixer.epochs(recipe, &rows, 0..steps);
+    let expected = expected.filter(|e| e.len() > 1).unwrap_or_default();
+    let expected: Vec<(String, f64)> = ids().zip(expected).collect();
     watch(&Told::Begun {
         trained: trainee.parameters.len(),
         all: trainee.parameters.len() + numbers(&frozen),
-        rows: ids.zip(rows.iter().copied()).collect(),
+        rows: ids().zip(rows.iter().copied()).collect(),
+        epochs: expected.clone(),
         steps,
         from: facts.step,
     });
     let mut log = Log::open(job.work, u64::from(facts.step))?;
+    if facts.step == 0 && !expected.is_empty() {
+        let expected: IndexMap<String, f64> = expected.into_iter().collect();
+        log.line(&json!({"type": "expected", "step": 0, "epochs": expected, "time": now()}))?;
+    }
     let looked = tasks.iter().any(Learned::is_looked_at);
     let evaluate_every = t
         .evaluate_every
@@ -239,6 +258,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         let rate = schedule.at(facts.step);
         let mut sums: Vec<(f64, f64)> = vec![(0.0, 0.0); tasks.len()];
         let mut found = None;
+        let plan = mixer.plan(facts.step)?;
         let gradients = match &mut balanced {
             Some(balanced) => {
                 let at = At {
@@ -261,17 +281,23 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
                 &tasks,
                 &heads,
                 &mut sampler,
-                &optimiser,
+                (&mut optimiser, &plan),
                 &mut sums,
+                facts.step,
             ),
         };
         let gradients = gradients.map_err(|e| at_step(e, facts.step + 1, job))?;
         let seen = optimiser
-            .step(&trainee.parameters, &gradients, rate)
+            .step_of(&trainee.parameters, &gradients, rate, plan.turn)
             .map_err(|e| at_step(e, facts.step + 1, job))?;
         trainee.settle()?;
         if let Some(balanced) = &mut balanced {
             balanced.after(&trainee, &tasks, &heads)?;
+        }
+        if let Some(mpts) = &mut mixer.mpts {
+            let seen = sums.iter().enumerate().filter(|(_, s)| s.1 > 0.0);
+            let seen: Vec<(usize, f64)> = seen.map(|(t, s)| (t, s.0 / s.1)).collect();
+            mpts.learn(facts.step, &seen)?;
         }
         facts.step += 1;
         facts.drawn = sampler.counts().0;
@@ -337,6 +363,9 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             let weights = trainee.parameters.weights()?;
             let (kept, rows) = balanced.as_ref().map(Balanced::kept).unzip();
             facts.balance = kept;
+            facts.turns = optimiser.turns().to_vec();
+            let risk = mixer.mpts.as_ref().map(|m| m.kept()).transpose()?;
+            facts.risk = risk.as_ref().map(|(steps, _)| *steps);
             State::write(
                 job.work,
                 &facts,
@@ -344,6 +373,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
                 optimiser.state(),
                 best.as_deref(),
                 rows.as_deref().unwrap_or_default(),
+                risk.as_ref().map_or(&[], |(_, kept)| kept),
             )?;
             watch(&Told::Saved(facts.step));
         }
@@ -365,6 +395,9 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     }
     let balance = balanced.as_ref().map(Balanced::summary);
     drop(balanced);
+    let seen = ids().zip(&facts.of_task).zip(&rows);
+    let epochs = seen.map(|((id, drawn), n)| (id, *drawn as f64 / *n as f64));
+    let epochs = epochs.collect();
     Ok(Outcome {
         trainee,
         used,
@@ -372,85 +405,51 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         steps: (facts.step, given),
         evaluation: last,
         balance,
+        epochs,
     })
 }
 
-/// Gradients of a step that sees the tasks together: of the mean over all rows.
+/// Gradients of a step by one loss: the mean over the rows that it draws.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the state of the loop, taken apart"
+)]
 fn together(
     job: &Job<'_>,
     trainee: &Trainee,
     tasks: &[Learned<'_>],
     heads: &[Head],
     sampler: &mut Sampler,
-    optimiser: &Optimiser,
+    (optimiser, plan): (&mut Optimiser, &Plan),
     sums: &mut [(f64, f64)],
+    step: u32,
 ) -> Result<Gradients> {
     let t = &job.recipe.train;
-    let mut gradients = optimiser.gradients(&trainee.parameters)?;
+    let mut passes = Vec::new();
     for _ in 0..t.accumulate {
         let (before, _) = sampler.counts();
-        let drawn = sampler.next(t.batch);
-        pass(job, trainee, tasks, heads, &drawn, before, sums, |loss| {
-            ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients)
-        })?;
+        passes.push(match &plan.quota {
+            None => (sampler.next(t.batch), before),
+            Some(quota) => (sampler.next_of(quota), before),
+        });
     }
+    let mut passes = passes.iter().map(|(rows, before)| Drawn {
+        rows,
+        before: *before,
+    });
+    if let Some(first) = passes.clone().next() {
+        curvature::look(job, trainee, tasks, heads, &first, optimiser, step)?;
+    }
+    let mut gradients = optimiser.gradients(&trainee.parameters)?;
+    passes.try_for_each(|drawn| {
+        pass(job, trainee, tasks, heads, &drawn, sums, |loss| {
+            ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients)
+        })
+    })?;
     Ok(gradients)
 }
 
 fn now() -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0.0, |d| d.as_secs_f64())
-}
-
-fn rule(recipe: &Recipe) -> Rule {
-    let t = &recipe.train;
-    match t.optimiser {
-        OptimiserName::Sgd => Rule::Sgd {
-            momentum: t.momentum as f32,
-            decay: t.decay as f32,
-            nesterov: false,
-        },
-        name => Rule::Adam {
-            betas: t.betas.map(|b| b as f32),
-            eps: t.eps as f32,
-            decay: t.decay as f32,
-            coupled: name == OptimiserName::Adam,
-        },
-    }
-}
-
-/// What the run is about, for checkpoints. Settings that may change on the way (rates, steps, evaluations) are not in it.
-fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> Result<String> {
-    let t = &job.recipe.train;
-    let mut hash = 0u64;
-    for p in trainee.parameters.iter() {
-        let values = slice(p.value.data())?;
-        let mut bytes = vec![0u8; 4 * values.len()];
-        dtype::narrow(&values, DType::F32, &mut bytes);
-        let one = xxh3(&bytes) ^ xxh3(p.name.as_bytes()).rotate_left(1);
-        hash = xxh3(&[hash.to_le_bytes(), one.to_le_bytes()].concat());
-    }
-    let tasks: Vec<_> = job.tasks.iter().map(|g| (&g.spec.id, &g.hash)).collect();
-    let mut facts = json!([
-        env!("CARGO_PKG_VERSION"),
-        tasks,
-        rows,
-        t.method,
-        job.recipe.seed,
-        t.batch,
-        t.accumulate,
-        t.optimiser,
-        t.embedding_update,
-        t.augment,
-        t.max_length,
-        t.smoothing,
-        t.sampling,
-        t.language,
-        t.fuse,
-        format!("{hash:016x}"),
-    ]);
-    if let (Some(balance), Some(facts)) = (&t.balance, facts.as_array_mut()) {
-        facts.push(json!([balance.method, balance.parameters]));
-    }
-    Ok(facts.to_string())
 }

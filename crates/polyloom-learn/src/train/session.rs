@@ -43,6 +43,8 @@ pub struct Finished {
     pub evaluation: Option<Evaluation>,
     /// Where goals were balanced: means and counts over the steps.
     pub balance: Option<serde_json::Map<String, serde_json::Value>>,
+    /// How often the rows of each task were seen; nothing for trees.
+    pub epochs: indexmap::IndexMap<String, f64>,
 }
 
 /// What happens, and to which folder.
@@ -115,6 +117,7 @@ fn one(
             steps: None,
             evaluation: None,
             balance: None,
+            epochs: indexmap::IndexMap::new(),
         });
     };
     let job = Job {
@@ -147,5 +150,6 @@ fn one(
         steps: Some(outcome.steps),
         evaluation: outcome.evaluation,
         balance: outcome.balance,
+        epochs: outcome.epochs,
     })
 }

@@ -35,6 +35,12 @@ pub struct Facts {
     /// What a balancer of tasks remembers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Kept>,
+    /// Steps of every task, where each has its own moments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<u32>,
+    /// Steps of a risk learner that chooses tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<u32>,
 }
 
 /// A checkpoint.
@@ -50,6 +56,8 @@ pub struct State {
     pub best: Option<Vec<f32>>,
     /// Vectors of a balancer of tasks.
     pub balance: Vec<Vec<f32>>,
+    /// Numbers of a risk learner; none where there is none.
+    pub risk: Vec<f32>,
 }
 
 impl State {
@@ -64,6 +72,7 @@ impl State {
         moments: &[Vec<f32>],
         best: Option<&[f32]>,
         balance: &[Vec<f32>],
+        risk: &[f32],
     ) -> Result<()> {
         let mut tensors: Vec<(String, &[f32])> = vec![("weights".to_owned(), weights)];
         let of_moments = moments.iter().enumerate();
@@ -71,6 +80,7 @@ impl State {
         tensors.extend(best.map(|b| ("best".to_owned(), b)));
         let of_balance = balance.iter().enumerate().filter(|(_, b)| !b.is_empty());
         tensors.extend(of_balance.map(|(i, b)| (format!("balance.{i}"), &b[..])));
+        tensors.extend((!risk.is_empty()).then(|| ("risk".to_owned(), risk)));
         put(folder, facts, &tensors)
     }
 
@@ -98,6 +108,7 @@ impl State {
         Ok(Some(Self {
             weights: read("weights")?.ok_or_else(|| held.bad())?,
             best: read("best")?,
+            risk: read("risk")?.unwrap_or_default(),
             facts: held.facts,
             balance,
             moments,
@@ -221,6 +232,8 @@ mod tests {
                 counts: crate::balance::Counts::default(),
                 rows: vec![3, 0],
             }),
+            turns: vec![3, 4],
+            risk: Some(7),
         };
         let moments = vec![weights.clone(), vec![1.5; 100_000]];
         let kept = [vec![1.0, 2.0, 3.0], Vec::new()];
@@ -231,6 +244,7 @@ mod tests {
             &moments,
             Some(&weights),
             &kept,
+            &[0.25],
         )
         .unwrap();
         let read = State::read(dir.path()).unwrap().unwrap();
@@ -239,7 +253,7 @@ mod tests {
             (&facts, &weights, &moments)
         );
         assert_eq!(read.best.as_ref(), Some(&weights));
-        assert_eq!(read.balance, kept);
+        assert_eq!((read.balance, read.risk), (kept.to_vec(), vec![0.25]));
         std::fs::write(dir.path().join(STATE), b"rubbish").unwrap();
         assert!(State::read(dir.path()).is_err());
     }

@@ -176,6 +176,17 @@ impl Trainee {
         })
     }
 
+    /// Runs passes that are no step: running statistics are as before in the end.
+    ///
+    /// # Errors
+    /// What `f` reports.
+    pub fn aside<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
+        let before = self.noted.borrow().clone();
+        let found = f();
+        *self.noted.borrow_mut() = before;
+        found
+    }
+
     /// Runs `f` over the weights as they stand. `seed`: a step of training, with gradients and dropout; none: no graph.
     ///
     /// # Errors

@@ -225,8 +225,13 @@ fn provenance(job: &Job<'_>, outcome: &Outcome, heads: &[Head]) -> Json {
         "scores": scores,
         "tasks": tasks,
     });
-    if let (Some(balance), Some(map)) = (&outcome.balance, provenance.as_object_mut()) {
-        map.insert("balance".into(), Json::Object(balance.clone()));
+    if let Some(map) = provenance.as_object_mut() {
+        if let Some(balance) = &outcome.balance {
+            map.insert("balance".into(), Json::Object(balance.clone()));
+        }
+        if !outcome.epochs.is_empty() {
+            map.insert("epochs".into(), json!(outcome.epochs));
+        }
     }
     provenance
 }

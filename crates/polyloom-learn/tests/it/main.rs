@@ -12,6 +12,7 @@ mod forest;
 mod fresh;
 mod hostile;
 mod models;
+mod optimisers;
 mod routing;
 mod sources;
 mod tables;

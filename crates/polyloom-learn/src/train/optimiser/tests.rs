@@ -53,9 +53,11 @@ fn a_loss_falls_and_a_state_goes_on_to_the_bit() {
         spare_vectors: true,
         ..Optimiser::new(Rule::adamw(0.1), &again)
     };
-    other.restore(saved.steps, saved.state().to_vec()).unwrap();
+    other
+        .restore(saved.steps, &[], saved.state().to_vec())
+        .unwrap();
     assert_eq!(run(&mut other, &again, 10), end);
-    assert!(other.restore(1, vec![vec![0.0; 6]]).is_err());
+    assert!(other.restore(1, &[], vec![vec![0.0; 6]]).is_err());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use polyloom_core::DType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{HeadRecipe, Method, Objective, Recipe, Sampling, Start, Train};
+use super::{HeadRecipe, Method, Objective, OptimiserName, Recipe, Sampling, Start, Train};
 use crate::tasks::language::Learn;
 use crate::train::optimiser::Tables;
 
@@ -117,7 +117,7 @@ impl Recipe {
         }
         let numbers = [
             ("rate", t.rate.unwrap_or(0.0)),
-            ("decay", t.decay),
+            ("decay", self.decay()),
             ("eps", t.eps),
             ("clip", t.clip),
             ("augment", t.augment),
@@ -128,8 +128,8 @@ impl Recipe {
             }
         }
         let below_one = [
-            ("betas", t.betas[0]),
-            ("betas", t.betas[1]),
+            ("betas", self.betas()[0]),
+            ("betas", self.betas()[1]),
             ("momentum", t.momentum),
             ("smoothing", t.smoothing),
             ("lora.dropout", t.lora.dropout),
@@ -235,9 +235,31 @@ impl Recipe {
                 );
             }
         }
+        super::super::curvature::check(t)?;
+        super::super::mixing::check(t)?;
         self.policy()?;
         self.dtype()?;
         Ok(())
+    }
+
+    /// Decay of the moments: 0.9 and 0.999 for Adam, 0.965 and 0.99 for Sophia-G, 0.9 and 0.99 for Sophia-H where the
+    /// recipe says nothing.
+    #[must_use]
+    pub fn betas(&self) -> [f64; 2] {
+        self.train.betas.unwrap_or(match self.train.optimiser {
+            OptimiserName::SophiaG => [0.965, 0.99],
+            OptimiserName::SophiaH => [0.9, 0.99],
+            _ => [0.9, 0.999],
+        })
+    }
+
+    /// Weight decay.
+    #[must_use]
+    pub fn decay(&self) -> f64 {
+        self.train.decay.unwrap_or(match self.train.optimiser {
+            OptimiserName::SophiaG => 0.1,
+            _ => 0.01,
+        })
     }
 
     /// The type of the weights on disk, where the recipe says one.
@@ -255,7 +277,8 @@ impl Recipe {
     pub fn policy(&self) -> Result<Policy> {
         Ok(match self.train.sampling {
             Sampling::Proportional => Policy::Proportional,
-            Sampling::Uniform => Policy::Uniform,
+            // What is drawn before anything was learned of the tasks' risks.
+            Sampling::Uniform | Sampling::Mpts => Policy::Uniform,
             Sampling::SquareRoot => Policy::SquareRoot,
             Sampling::Temperature if self.train.temperature > 0.0 => {
                 Policy::Temperature(self.train.temperature)
