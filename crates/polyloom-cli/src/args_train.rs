@@ -18,6 +18,7 @@ use crate::args_tasks::{Columns, Places};
   polyloom train loom.toml -o joint --balancer cagrad --set train.balance.c=0.5
   polyloom train loom.toml -o joint --set train.mixing=unmixed --set train.optimiser=adamw
   polyloom train loom.toml -o joint --set train.optimiser=sophia_g --rate 1e-4
+  polyloom train loom.toml -o joint --set train.loss=case3 --set train.representation.method=graddrop
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
   polyloom train people.csv --targets income,never_married --model mmoe -o people
   polyloom train people.csv --targets income,never_married --model mmoe --twins -o people      (does it pay?)

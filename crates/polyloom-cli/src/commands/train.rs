@@ -222,12 +222,17 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
     let ids: Vec<&str> = given.iter().map(|g| &*g.spec.id).collect();
     let length = match t.steps {
         Some(steps) => format!("{steps} steps"),
+        None if !t.stage.is_empty() => "steps by stage".to_owned(),
         None => format!("{} epochs", t.epochs.unwrap_or(3.0)),
     };
     let how = if t.each {
         "one expert each"
     } else {
         "together"
+    };
+    let staged = match t.stage.len() {
+        0 => String::new(),
+        n => format!(" in {n} stages"),
     };
     let how = match t.mixing {
         Mixing::Batch => how.to_owned(),
@@ -237,7 +242,7 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
     let balanced = t.balance.as_ref();
     let balanced = balanced.map_or_else(String::new, |b| format!(", balanced by {}", b.method));
     ui.answer(&format!(
-        "plan: {what} of {base} ({:.1} M numbers)\n  tasks, {how}{balanced}: {}\n  {length}, batch {} x {}, rate {}, seed {}\n  writes {}; checkpoint and log in {} while it runs",
+        "plan: {what} of {base} ({:.1} M numbers)\n  tasks, {how}{staged}{balanced}: {}\n  {length}, batch {} x {}, rate {}, seed {}\n  writes {}; checkpoint and log in {} while it runs",
         numbers as f64 / 1e6,
         ids.join(", "),
         t.batch,
@@ -392,6 +397,35 @@ impl<'a> Line<'a> {
                     self.ui.detail(&format!("expected epochs: {}", seen(list)));
                 }
                 self.ui.event(&json!({"type": "begin", "folder": folder, "trained": trained, "numbers": all, "rows": rows.iter().map(|(t, n)| (t.clone(), json!(n))).collect::<serde_json::Map<_, _>>(), "epochs": epochs.iter().map(|(t, x)| (t.clone(), json!(x))).collect::<serde_json::Map<_, _>>(), "steps": steps, "from": from}));
+            }
+            Told::Stage {
+                number: (number, count),
+                tasks,
+                steps,
+                heads,
+            } => {
+                let what = if *heads { ", heads alone" } else { "" };
+                let text = format!(
+                    "stage {number} of {count}: {}, {steps} steps{what}",
+                    tasks.join(", ")
+                );
+                match &self.bar {
+                    Some(bar) => bar.above(&text),
+                    None => self.ui.say(&text),
+                }
+                self.ui.event(&json!({"type": "stage", "stage": number, "stages": count, "tasks": tasks, "steps": steps, "heads": heads}));
+            }
+            Told::Labelled(counts) => {
+                for (head, [got, of]) in counts {
+                    self.ui.say(&format!(
+                        "{head}: {got} of {of} rows without a label got one from a teacher"
+                    ));
+                }
+                let counts: serde_json::Map<String, serde_json::Value> = counts
+                    .iter()
+                    .map(|(head, [got, of])| (head.clone(), json!({"labelled": got, "lacked": of})))
+                    .collect();
+                self.ui.event(&json!({"type": "pseudo", "heads": counts}));
             }
             Told::Step(step) => {
                 if let Some(bar) = &self.bar {

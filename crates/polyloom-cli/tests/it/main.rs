@@ -27,6 +27,7 @@ mod hub_server;
 mod environment;
 mod fuse;
 mod hostile;
+mod joint_text;
 mod language;
 mod messages;
 mod mixing;

@@ -8,7 +8,7 @@ use super::balance::{killed, lines, read, trained, two_tasks};
 use super::{polyloom, text};
 
 /// Rules with what they need: lines of `[train]`, tables.
-const RULES: [(&str, &str, &str); 7] = [
+const RULES: [(&str, &str, &str); 12] = [
     ("sophia_g", "optimiser = \"sophia_g\"\naccumulate = 2", ""),
     (
         "sophia_h",
@@ -31,6 +31,19 @@ const RULES: [(&str, &str, &str); 7] = [
         "mpts",
         "mixing = \"alternate\"\nsampling = \"mpts\"",
         "[train.mpts]\nrandom = 0.1\nrate = 1e-3",
+    ),
+    ("case4", "loss = \"case4\"\naccumulate = 2", ""),
+    ("focal_sample", "loss = \"focal_sample\"", ""),
+    ("focal_task", "loss = \"focal_task\"\nfocal_gamma = 1.0", ""),
+    (
+        "rows by their losses",
+        "loss = \"case3\"",
+        "[train.reweight]\nwarmup = 0.1",
+    ),
+    (
+        "graddrop",
+        "accumulate = 2",
+        "[train.representation]\nmethod = \"graddrop\"\nleak = 0.2",
     ),
 ];
 
@@ -105,7 +118,7 @@ fn a_step_is_of_one_task_and_epochs_are_told() {
 fn what_cannot_be_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out").display().to_string();
-    let good = two_tasks(dir.path(), "steps = 2", "");
+    let good = two_tasks(dir.path(), "", "");
     let refused = |set: &[&str], expected: &str| {
         let mut args = vec!["train", &good, "-o", &out];
         args.extend(set.iter().flat_map(|s| ["--set", s]));
@@ -116,6 +129,19 @@ fn what_cannot_be_is_refused() {
     };
     refused(&["train.mixing=mixed"], "unknown variant `mixed`");
     refused(&["train.moments=shared"], "steps of one task");
+    refused(&["train.loss=case5"], "unknown variant `case5`");
+    refused(
+        &["train.representation.method=rep_mtl"],
+        "every task has one target",
+    );
+    refused(
+        &["train.balance.method=graddrop"],
+        "[train.representation] method",
+    );
+    let unknown = "train.stage=[{tasks=[\"a\"],steps=3}]";
+    refused(&[unknown], "`a` is none of the run's tasks");
+    let one = "train.stage=[{tasks=[\"digits\"],steps=3}]";
+    refused(&["train.steps=2", one], "does not go with `steps`");
     refused(&["train.optimiser=sophia"], "unknown variant `sophia`");
     refused(&["train.sophia.every=3"], "is about `optimiser");
     let mpts = "train.sampling=mpts";
@@ -125,4 +151,57 @@ fn what_cannot_be_is_refused() {
     let digits = super::balance::data("digits/task.toml");
     let one = format!("train.tasks=[{digits:?}]");
     refused(&[mpts, &one], "chooses among tasks; there is one");
+}
+
+/// Two stages and the heads alone: which tasks learn when, the log, and a run that goes on to the same bytes.
+#[test]
+fn stages_follow_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables = "[[train.stage]]\ntasks = [\"digits\"]\nsteps = 60\n\
+                  [[train.stage]]\nagain = 0.1\nsteps = 60\nrate = 5e-3\n\
+                  [[train.stage]]\nheads = true\nepochs = 4";
+    let more = "evaluate_every = 10\nsave_every = 10";
+    let recipe = two_tasks(dir.path(), more, tables);
+    let (whole, cut) = killed(dir.path(), &recipe, "stages");
+    // 120 rows are 10 passes; four times.
+    let steps = lines(&whole, "step");
+    assert_eq!(steps.len(), 160);
+    for line in &steps {
+        let of = line["losses"].as_object().unwrap();
+        let first = line["step"].as_u64().unwrap() <= 60;
+        assert!(
+            !first || (of.len() == 1 && of.contains_key("digits")),
+            "{line}"
+        );
+    }
+    // 6 of 60 rows again: 55 of 60 rows of a pass are those of the other task.
+    let second = &steps[60..120];
+    let has = |line: &&Value| line["losses"]["digits"].is_number();
+    assert!((20..59).contains(&second.iter().filter(has).count()));
+    let told = |folder: &Path| -> Vec<(Value, Value, Value)> {
+        let all = lines(folder, "stage");
+        let of = |l: Value| (l["step"].clone(), l["stage"].clone(), l["heads"].clone());
+        all.into_iter().map(of).collect()
+    };
+    let wanted = [(1, 1, false), (61, 2, false), (121, 3, true)];
+    let wanted = wanted.map(|(a, b, c)| (a.into(), b.into(), c.into()));
+    assert_eq!(told(&whole), wanted);
+    assert_eq!(told(&cut), wanted);
+    assert_eq!(json(&whole)["epochs"], json(&cut)["epochs"]);
+    // The last stage starts its schedule anew, and what it gives is one of its own evaluations.
+    assert_eq!(steps[120]["rate"], 0.0);
+    assert!(json(&whole)["steps"]["given"].as_u64().unwrap() > 120);
+    // Heads alone: the trunk is that of the second stage.
+    let short = tables.split("[[train.stage]]\nheads").next().unwrap();
+    let two = two_tasks(dir.path(), &format!("{more}\nkeep = \"last\""), short);
+    let out = dir.path().join("two");
+    trained(&two, &out, &["-j", "1"]);
+    assert_eq!(
+        read(&out, "model.safetensors"),
+        read(&whole, "model.safetensors")
+    );
+    assert_ne!(
+        read(&out, "heads/digits.safetensors"),
+        read(&whole, "heads/digits.safetensors")
+    );
 }

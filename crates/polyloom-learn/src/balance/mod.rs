@@ -67,6 +67,11 @@ pub fn unknown(name: &str) -> MergeError {
             names.join(", ")
         ),
     );
+    if ["graddrop", "rep_mtl"].contains(&name) {
+        return error.hint(format!(
+            "`{name}` acts on what the heads see: [train.representation] method = \"{name}\""
+        ));
+    }
     match polyloom::suggest::nearest(name, &names, 1).first() {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error,

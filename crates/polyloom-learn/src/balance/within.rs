@@ -61,8 +61,20 @@ pub fn mft(mode: Mft, mask: &[f64], task: &[usize], weights: &[f64]) -> Vec<f64>
 pub fn focal(losses: &[f64], mask: &[f64], rows: usize, gamma: f64) -> f64 {
     let factors = mft(Mft::Rows, mask, &vec![0; rows], &[1.0]);
     let of = losses.iter().zip(factors);
-    of.map(|(l, f)| f * (1.0 - (-l).exp()).powf(gamma) * l)
-        .sum()
+    of.map(|(l, f)| f * focal_term(*l, gamma).0).sum()
+}
+
+/// `(1 - exp(-l))^gamma l` of a cross-entropy, and its slope.
+#[must_use]
+pub fn focal_term(loss: f64, gamma: f64) -> (f64, f64) {
+    let p = (-loss).exp();
+    let rest = 1.0 - p;
+    if rest <= 0.0 {
+        // What is sure has no loss left; without a factor the slope is that of the loss.
+        return (0.0, if gamma == 0.0 { 1.0 } else { 0.0 });
+    }
+    let factor = rest.powf(gamma);
+    (factor * loss, factor + gamma * factor / rest * p * loss)
 }
 
 /// Which rows count more (Sow et al., ICLR 2025), from the height `h` of a row's loss in [-1, 1].

@@ -17,21 +17,8 @@ const CROSS_ENTROPY: &str = "cross-entropy";
 /// Another number of rows than labels, a label that is no class.
 pub fn cross_entropy(scores: &Value, labels: &[u32], smoothing: f32) -> Result<Value> {
     let classes = width(scores, CROSS_ENTROPY)?;
-    if scores.data().elem_count() != labels.len() * classes {
-        return Err(Error::shape(
-            CROSS_ENTROPY,
-            format!("scores {:?} for {} labels", scores.dims(), labels.len()),
-        ));
-    }
-    if let Some(label) = labels
-        .iter()
-        .find(|&&l| l != IGNORED && l as usize >= classes)
-    {
-        return Err(Error::shape(
-            CROSS_ENTROPY,
-            format!("label {label} of {classes} classes"),
-        ));
-    }
+    let counted = labels.iter().filter(|l| **l != IGNORED);
+    labels_fit(scores, labels.len(), counted, classes, CROSS_ENTROPY)?;
     let count = labels.iter().filter(|&&l| l != IGNORED).count().max(1);
     if !cpu(&[scores]) {
         let mut q = vec![0f32; labels.len() * classes];
@@ -64,7 +51,28 @@ pub fn cross_entropy(scores: &Value, labels: &[u32], smoothing: f32) -> Result<V
     ))
 }
 
-fn composed(scores: &Tensor, q: &Tensor) -> candle_core::Result<Tensor> {
+/// Refuses another number of labels than rows, and labels that are no class.
+pub(super) fn labels_fit<'l>(
+    scores: &Value,
+    rows: usize,
+    mut labels: impl Iterator<Item = &'l u32>,
+    classes: usize,
+    op: &'static str,
+) -> Result<()> {
+    if scores.data().elem_count() != rows * classes {
+        let what = format!("scores {:?} for {rows} labels", scores.dims());
+        return Err(Error::shape(op, what));
+    }
+    match labels.find(|l| **l as usize >= classes) {
+        Some(label) => Err(Error::shape(
+            op,
+            format!("label {label} of {classes} classes"),
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn composed(scores: &Tensor, q: &Tensor) -> candle_core::Result<Tensor> {
     let x = scores.reshape(q.dims())?;
     let top = x.max_keepdim(D::Minus1)?.detach();
     let x = x.broadcast_sub(&top)?;

@@ -20,6 +20,7 @@ mod rope;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod weighed;
 
 pub use activation::{activate, gated};
 pub use arithmetic::{add, div, dropout, mean, mul, scale, sub, sum};
@@ -40,6 +41,7 @@ pub use norm::{Norm, norm};
 pub use pool::{pool, unit_length};
 pub use rope::{Angles, rotate};
 pub use shape::{concat, narrow, reshape, rows};
+pub use weighed::weighed_cross_entropy;
 
 pub use polyloom_core::nn::activation::Activation;
 pub use polyloom_core::nn::batch_norm::Moments;

@@ -379,6 +379,12 @@ fn the_rest() {
     check("smoothed cross-entropy", &[&[2, 5]], |v| {
         cross_entropy(&v[0], &[1, 4], 0.1)
     });
+    check("weighed cross-entropy", &[&[3, 5]], |v| {
+        weighed_cross_entropy(&v[0], &[1, 4, 0], 0.1, |losses| {
+            let squares = losses.iter().map(|l| f64::from(l * l)).sum();
+            (squares, losses.iter().map(|l| 2.0 * l).collect())
+        })
+    });
     check("entropy", &[&[3, 5]], |v| entropy(&v[0]));
     check("marginal entropy", &[&[3, 5]], |v| marginal_entropy(&v[0]));
     check("soft cross-entropy", &[&[2, 3]], |v| {

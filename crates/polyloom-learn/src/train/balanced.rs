@@ -44,6 +44,8 @@ struct Done {
     drawn: Vec<Vec<u32>>,
     new: Vec<Vec<Shown>>,
     seed: u64,
+    /// Share of the steps of the run that was done before it.
+    share: f64,
 }
 
 /// What a step collects of a goal.
@@ -204,6 +206,7 @@ impl<'a> Balanced<'a> {
             let done = Done {
                 new: augmented(self.job, tasks, &drawn, before),
                 seed: seed_of(self.job, before),
+                share: at.step as f64 / at.steps.max(1) as f64,
                 drawn,
             };
             for task in 0..tasks.len() {
@@ -250,9 +253,9 @@ impl<'a> Balanced<'a> {
             self.job,
             source,
             learned,
-            Of::Training,
+            Of::Training(done.share),
             own,
-            &found[0],
+            &found[..1],
             drawn,
         )
     }
@@ -470,7 +473,7 @@ impl<'a> Balanced<'a> {
                     task,
                     Of::Validation,
                     own,
-                    &seen[0],
+                    &seen[..1],
                     &drawn,
                 )
             })?;

@@ -8,6 +8,7 @@ use super::curvature;
 use super::mixing::Mixing;
 use super::optimiser::Rule;
 use super::recipe::{OptimiserName, Recipe};
+use super::rowwise::Loss;
 use super::run::Job;
 use super::trainee::Trainee;
 use crate::engine::slice;
@@ -70,6 +71,22 @@ pub(super) fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> R
         facts.as_array_mut(),
     ) {
         facts.push(json!([t.mixing, t.moments(), t.mpts]));
+    }
+    if let (true, Some(facts)) = (
+        t.loss != Loss::Case1 || t.reweight.is_some(),
+        facts.as_array_mut(),
+    ) {
+        facts.push(json!([t.loss, t.focal_gamma, t.reweight]));
+    }
+    if let (Some(how), Some(facts)) = (&t.representation, facts.as_array_mut()) {
+        facts.push(json!(how));
+    }
+    if let (true, Some(facts)) = (
+        !t.stage.is_empty() || t.pseudo.is_some(),
+        facts.as_array_mut(),
+    ) {
+        // Where a stage ends follows from the epochs too.
+        facts.push(json!([t.stage, t.pseudo, t.epochs]));
     }
     Ok(facts.to_string())
 }

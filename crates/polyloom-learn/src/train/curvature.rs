@@ -26,6 +26,7 @@ use super::objective::loss;
 use super::optimiser::{Curvature, Optimiser, Rule, Tables};
 use super::pass::{Drawn, pass, seed_of, seen};
 use super::recipe::{OptimiserName, Recipe, Train};
+use super::rowwise::Loss;
 use super::run::Job;
 use super::trainee::Trainee;
 use crate::engine::{Value, slice};
@@ -101,6 +102,12 @@ pub(super) fn check(t: &Train) -> std::result::Result<(), MergeError> {
     if t.optimiser == OptimiserName::SophiaG && t.fuse.is_some() {
         return bad(
             "`optimiser = \"sophia_g\"` draws labels from what the model says; `train.fuse` learns from distributions",
+            "train.optimiser = \"sophia_h\"",
+        );
+    }
+    if t.optimiser == OptimiserName::SophiaG && (t.loss != Loss::Case1 || t.reweight.is_some()) {
+        return bad(
+            "`optimiser = \"sophia_g\"` looks at the curvature of a mean; `train.loss` and `[train.reweight]` weigh rows otherwise",
             "train.optimiser = \"sophia_h\"",
         );
     }

@@ -4,7 +4,9 @@ use polyloom::MergeError;
 
 use super::fuse::tokens::Soft;
 use super::learned::{Given, Learned, is_looked_at, no_rows};
+use super::pass::{Drawn, Part};
 use super::recipe::{Language, Recipe};
+use super::rowwise::{Form, share};
 use super::run::Job;
 use super::trainee::Trainee;
 use crate::engine::Value;
@@ -167,7 +169,7 @@ pub(super) fn each<R>(
     Ok(found)
 }
 
-/// The losses of drawn rows by task, each with the tokens that it is a mean over.
+/// The losses of drawn rows by task.
 ///
 /// # Errors
 /// As [`scores`].
@@ -175,21 +177,38 @@ pub(super) fn losses(
     job: &Job<'_>,
     source: &dyn Source,
     tasks: &[Learned<'_>],
-    drawn: &[Vec<u32>],
-) -> Result<Vec<(usize, Option<Value>, f64)>> {
+    drawn: &Drawn<'_>,
+) -> Result<Vec<Part>> {
     let t = &job.recipe.train;
-    let found = each(job, source, tasks, drawn, |_, said| {
-        let hard = ops::cross_entropy(said.scores, said.tokens, t.smoothing as f32)?;
+    let form = Form::of(t, drawn.done);
+    let found = each(job, source, tasks, drawn.rows, |k, said| {
+        let smoothing = t.smoothing as f32;
+        let hard = match form {
+            Form::Tokens => ops::cross_entropy(said.scores, said.tokens, smoothing)?,
+            form => {
+                let rows = said.rows.iter().map(|r| &said.spoken.train[*r as usize]);
+                let lengths: Vec<usize> = rows.map(|s| s.ids.len() - s.from).collect();
+                ops::weighed_cross_entropy(said.scores, said.tokens, smoothing, |losses| {
+                    form.loss(losses, &lengths)
+                })?
+            }
+        };
         let loss = match (&said.spoken.soft, &t.fuse) {
             (Some(soft), Some(fuse)) => soft.mixed(fuse, hard, said.scores, said.rows)?,
             _ => hard,
         };
-        Ok((loss, said.tokens.len() as f64))
+        let number = f64::from(loss.number()?);
+        let weight = tasks[k].given.spec.weights.train;
+        let n = share(t, number, said.rows.len(), said.tokens.len(), weight);
+        Ok((loss, n))
     })?;
-    Ok(found
-        .into_iter()
-        .map(|(k, (loss, n))| (k, Some(loss), n))
-        .collect())
+    let part = |(task, (loss, n))| Part {
+        task,
+        losses: vec![Some(loss)],
+        n,
+        extra: None,
+    };
+    Ok(found.into_iter().map(part).collect())
 }
 
 /// The token that fills.

@@ -1,7 +1,5 @@
 //! How tasks make a step: rows of all of them mixed, or one task a step.
 
-use std::ops::Range;
-
 use polyloom::MergeError;
 use polyloom::tasks::sample::{Draw, Policy, shares};
 use polyloom_core::rng::Stream;
@@ -51,6 +49,24 @@ impl Train {
     fn is_adam(&self) -> bool {
         matches!(self.optimiser, OptimiserName::Adamw | OptimiserName::Adam)
     }
+}
+
+/// Some entries.
+fn some<T: Copy>(all: &[T], of: &[usize]) -> Vec<T> {
+    of.iter().map(|i| all[*i]).collect()
+}
+
+/// Shares of some tasks, 0 for the others.
+fn among(
+    here: &[bool],
+    shares: impl FnOnce(&[usize]) -> std::result::Result<Vec<f64>, MergeError>,
+) -> std::result::Result<Vec<f64>, MergeError> {
+    let of: Vec<usize> = (0..here.len()).filter(|t| here[*t]).collect();
+    let mut found = vec![0.0; here.len()];
+    for (task, share) in of.iter().zip(shares(&of)?) {
+        found[*task] = share;
+    }
+    Ok(found)
 }
 
 /// Whether the keys about mixing go together.
@@ -136,11 +152,16 @@ pub(super) struct Plan {
 }
 
 impl Mixer {
-    /// Of a run: `rows` of its tasks, `weights` those of their specs.
+    /// Of a run or a stage: `rows` of its tasks, `weights` those of their specs, and which of them it has.
     ///
     /// # Errors
     /// A task without rows, a weight that is not above 0, fewer rows in a pass than tasks that are chosen for it.
-    pub(super) fn new(recipe: &Recipe, rows: &[u64], weights: &[f64]) -> Result<Self> {
+    pub(super) fn new(
+        recipe: &Recipe,
+        rows: &[u64],
+        weights: &[f64],
+        here: &[bool],
+    ) -> Result<Self> {
         let t = &recipe.train;
         let ones = vec![1.0; weights.len()];
         // Unmixed, a task's weight is that of its loss, not of its turns.
@@ -148,7 +169,9 @@ impl Mixer {
             Mixing::Unmixed => &ones[..],
             _ => weights,
         };
-        let found = shares(rows, drawn, t.cap, recipe.policy()?)?;
+        let found = among(here, |of| {
+            shares(&some(rows, of), &some(drawn, of), t.cap, recipe.policy()?)
+        })?;
         let mpts = match t.sampling {
             Sampling::Mpts if rows.len() > 1 => Some(Mpts::new(recipe, rows.len())?),
             Sampling::Mpts => {
@@ -162,7 +185,14 @@ impl Mixer {
         let stream = Stream::new(recipe.seed, "train turns", 0);
         Ok(Self {
             turns: Draw::new(&found, stream),
-            weights: shares(&vec![1; rows.len()], weights, None, Policy::Uniform)?,
+            weights: among(here, |of| {
+                shares(
+                    &vec![1; of.len()],
+                    &some(weights, of),
+                    None,
+                    Policy::Uniform,
+                )
+            })?,
             shares: found,
             mixing: t.mixing,
             moments: t.moments(),
@@ -218,16 +248,11 @@ impl Mixer {
 
     /// How often the rows of every task will be seen in some steps of so many passes, as far as it is known before:
     /// nothing where tasks are chosen by their risk. With a balancer a task has at least one row in every pass.
-    pub(super) fn epochs(
-        &self,
-        recipe: &Recipe,
-        rows: &[usize],
-        steps: Range<u32>,
-    ) -> Option<Vec<f64>> {
+    pub(super) fn epochs(&self, recipe: &Recipe, rows: &[usize], steps: u32) -> Option<Vec<f64>> {
         if self.mpts.is_some() {
             return None;
         }
-        let passes = f64::from(steps.len() as u32) * f64::from(recipe.train.accumulate);
+        let passes = f64::from(steps) * f64::from(recipe.train.accumulate);
         let quota = match recipe.train.balance {
             Some(_) => shared_out(self.batch, &self.shares),
             None => None,
@@ -255,7 +280,7 @@ mod tests {
     #[test]
     fn a_step_is_of_one_task_drawn_by_its_share() {
         let mixed = recipe("mixing = \"alternate\"\nsampling = \"square-root\"\n");
-        let mixer = Mixer::new(&mixed, &[100, 900], &[1.0, 1.0]).unwrap();
+        let mixer = Mixer::new(&mixed, &[100, 900], &[1.0, 1.0], &[true; 2]).unwrap();
         assert_eq!(mixer.shares, [0.25, 0.75]);
         let plans: Vec<Plan> = (0..400).map(|s| mixer.plan(s).unwrap()).collect();
         let second = plans.iter().filter(|p| p.turn.task == 1).count();
@@ -272,7 +297,12 @@ mod tests {
             );
         }
         // 200 steps of 10 rows: 500 of the first, 1500 of the second.
-        let epochs = mixer.epochs(&mixed, &[100, 900], 0..200).unwrap();
+        let one = Mixer::new(&mixed, &[100, 900], &[1.0, 1.0], &[false, true]).unwrap();
+        assert_eq!(
+            (&one.shares[..], one.plan(7).unwrap().turn.task),
+            (&[0.0, 1.0][..], 1)
+        );
+        let epochs = mixer.epochs(&mixed, &[100, 900], 200).unwrap();
         assert!((epochs[0] - 5.0).abs() < 1e-9 && (epochs[1] - 5.0 / 3.0).abs() < 1e-9);
         assert!(mixer.apart().is_none());
     }
@@ -281,14 +311,20 @@ mod tests {
     fn unmixed_gradients_count_weight_over_share() {
         // Shares are those of the rows, weights those of the losses: 3 to 1.
         let shared = recipe("mixing = \"unmixed\"\nmoments = \"shared\"\n");
-        let mixer = Mixer::new(&shared, &[100, 300], &[3.0, 1.0]).unwrap();
+        let mixer = Mixer::new(&shared, &[100, 300], &[3.0, 1.0], &[true; 2]).unwrap();
         assert_eq!(mixer.shares, [0.25, 0.75]);
         for step in 0..20 {
             let turn = mixer.plan(step).unwrap().turn;
             let wanted = if turn.task == 0 { 3.0 } else { 1.0 / 3.0 };
             assert!((turn.factor - wanted).abs() < 1e-6);
         }
-        let own = Mixer::new(&recipe("mixing = \"unmixed\"\n"), &[100, 300], &[3.0, 1.0]).unwrap();
+        let own = Mixer::new(
+            &recipe("mixing = \"unmixed\"\n"),
+            &[100, 300],
+            &[3.0, 1.0],
+            &[true; 2],
+        )
+        .unwrap();
         let apart = own.apart().unwrap();
         assert!(apart.all && apart.weights == [0.75, 0.25] && apart.shares == [0.25, 0.75]);
         assert_eq!(own.plan(3).unwrap().turn.factor, 1.0);

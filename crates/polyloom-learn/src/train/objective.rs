@@ -2,7 +2,8 @@
 
 use polyloom::evaluate::board::score::examples::Wanted;
 
-use crate::engine::{Value, tensor};
+use super::rowwise::Form;
+use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tasks::{Head, HeadKind};
@@ -19,6 +20,21 @@ pub fn loss(
     wanted: &[Option<&Wanted>],
     smoothing: f32,
 ) -> Result<Option<(Value, usize)>> {
+    loss_by(head, outputs, wanted, smoothing, Form::Tokens)
+}
+
+/// The same by a form: where it weighs rows or takes the focal factor, what it makes of their losses in place of the mean.
+///
+/// # Errors
+/// As [`loss`].
+pub(super) fn loss_by(
+    head: &Head,
+    outputs: &Value,
+    wanted: &[Option<&Wanted>],
+    smoothing: f32,
+    form: Form,
+) -> Result<Option<(Value, usize)>> {
+    let plain = matches!(form, Form::Tokens | Form::Rows);
     let Some((outputs, known)) = labelled(outputs, wanted)? else {
         return Ok(None);
     };
@@ -40,7 +56,12 @@ pub fn loss(
                 _ => Err(wrong()),
             });
             let classes = classes.collect::<Result<Vec<u32>>>()?;
-            ops::cross_entropy(&outputs, &classes, smoothing)?
+            match plain {
+                true => ops::cross_entropy(&outputs, &classes, smoothing)?,
+                false => ops::weighed_cross_entropy(&outputs, &classes, smoothing, |losses| {
+                    form.loss(losses, &vec![1; n])
+                })?,
+            }
         }
         HeadKind::Multilabel => {
             // A label holds or not: classes 0 and 1 with the scores 0 and z.
@@ -54,7 +75,13 @@ pub fn loss(
             }
             let z = ops::reshape(&outputs, &[n * width, 1])?;
             let zero = Value::constant(tensor(vec![0.0; n * width], (n * width, 1))?);
-            ops::cross_entropy(&ops::concat(&[&zero, &z], 1)?, &labels, 0.0)?
+            let both = ops::concat(&[&zero, &z], 1)?;
+            match plain {
+                true => ops::cross_entropy(&both, &labels, 0.0)?,
+                false => ops::weighed_cross_entropy(&both, &labels, 0.0, |losses| {
+                    form.loss(losses, &vec![width; n])
+                })?,
+            }
         }
         HeadKind::Embedding => return Err(wrong()),
         HeadKind::Regression => {
@@ -65,7 +92,16 @@ pub fn loss(
             });
             let numbers = numbers.collect::<Result<Vec<f32>>>()?;
             let target = Value::constant(tensor(numbers, (n, 1))?);
-            ops::mean_squares(&outputs, &target)?
+            match plain {
+                true => ops::mean_squares(&outputs, &target)?,
+                false => {
+                    let off = ops::sub(&outputs, &target)?;
+                    let squares = ops::mul(&off, &off)?;
+                    let (_, slopes) = form.loss(&slice(squares.data())?, &vec![1; n]);
+                    let weights = Value::constant(tensor(slopes, squares.dims())?);
+                    ops::sum(&ops::mul(&squares, &weights)?)?
+                }
+            }
         }
     };
     Ok(Some((value, n)))
@@ -94,6 +130,68 @@ pub(super) fn labelled<'w>(
 mod tests {
     use super::*;
     use crate::tasks::Feature;
+
+    /// Rows of losses a and b, weighed by `softmax(h)` of heights -1 and 1: gradients are those of the rows times their weights.
+    #[test]
+    fn rows_are_weighed() {
+        let low = 1.0 / (1.0 + 2f32.exp());
+        let weights = [low, 1.0 - low];
+        let form = Form::Weighed(crate::balance::within::Rows::Linear, 1.0, 1.0);
+        let mut two = Head::zeros(
+            "t",
+            Feature::Cls,
+            HeadKind::Classification,
+            vec!["a".into(), "b".into()],
+            1,
+        )
+        .unwrap();
+        let wanted = Wanted::Class(0);
+        let x = Value::leaf(tensor(vec![0.0, 0.0, 0.0, 3f32.ln()], (2, 2)).unwrap());
+        let (value, n) = loss_by(&two, &x, &[Some(&wanted); 2], 0.0, form)
+            .unwrap()
+            .unwrap();
+        let losses = [2f32.ln(), 4f32.ln()];
+        let sum = weights[0] * losses[0] + weights[1] * losses[1];
+        assert!((value.number().unwrap() - sum).abs() < 1e-6 && n == 2);
+        let gradients = value.backward().unwrap();
+        let g = slice(gradients.get(&x).unwrap()).unwrap().to_vec();
+        let by_hand = [
+            -0.5 * low,
+            0.5 * low,
+            -0.75 * (1.0 - low),
+            0.75 * (1.0 - low),
+        ];
+        assert!(
+            g.iter().zip(by_hand).all(|(a, b)| (a - b).abs() < 1e-6),
+            "{g:?}"
+        );
+        // Numbers 1 and 3 beside 0: squares 1 and 9, slopes 2 w d.
+        two.kind = HeadKind::Regression;
+        let wanted = Wanted::Number(0.0);
+        let x = Value::leaf(tensor(vec![1.0, 3.0], (2, 1)).unwrap());
+        let (value, _) = loss_by(&two, &x, &[Some(&wanted); 2], 0.0, form)
+            .unwrap()
+            .unwrap();
+        assert!((value.number().unwrap() - (weights[0] + 9.0 * weights[1])).abs() < 1e-5);
+        let gradients = value.backward().unwrap();
+        let g = slice(gradients.get(&x).unwrap()).unwrap().to_vec();
+        assert!((g[0] - 2.0 * weights[0]).abs() < 1e-6 && (g[1] - 6.0 * weights[1]).abs() < 1e-5);
+        // Two labels of a row: their mean is the row's loss.
+        let labels = Head::zeros(
+            "t",
+            Feature::Cls,
+            HeadKind::Multilabel,
+            vec!["a".into(), "b".into()],
+            1,
+        )
+        .unwrap();
+        let x = Value::leaf(tensor(vec![0.0, 0.0, 3f32.ln(), 3f32.ln()], (2, 2)).unwrap());
+        let none = Wanted::Set(Vec::new());
+        let (value, _) = loss_by(&labels, &x, &[Some(&none); 2], 0.0, form)
+            .unwrap()
+            .unwrap();
+        assert!((value.number().unwrap() - sum).abs() < 1e-6);
+    }
 
     #[test]
     fn by_hand() {
@@ -126,7 +224,8 @@ mod tests {
         line.scale = [10.0, 2.0];
         let twelve = Wanted::Number(12.0);
         assert_eq!(number(&line, &of(&[3.0], 1), &[Some(&twelve)]), (4.0, 1));
-        assert!(loss(&line, &of(&[3.0], 1), &[Some(&right)], 0.0).is_err());
-        assert!(loss(&line, &of(&[3.0], 1), &[None], 0.0).unwrap().is_none());
+        let plain = |w| loss(&line, &of(&[3.0], 1), &[w], 0.0);
+        assert!(plain(Some(&right)).is_err());
+        assert!(plain(None).unwrap().is_none());
     }
 }

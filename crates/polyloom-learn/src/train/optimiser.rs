@@ -136,6 +136,8 @@ pub struct Optimiser {
     pub spare_vectors: bool,
     /// How tables of embeddings move.
     pub tables: Tables,
+    /// Parameters in front that stay as they are, as many numbers.
+    pub still: usize,
     /// Steps done.
     pub steps: u32,
     apart: Option<Apart>,
@@ -160,6 +162,7 @@ impl Optimiser {
             clip: 0.0,
             spare_vectors: false,
             tables: Tables::Dense,
+            still: 0,
             steps: 0,
             apart: None,
             moments,
@@ -182,6 +185,24 @@ impl Optimiser {
         self.moments = vec![empty; 2 * apart.steps.len()];
         self.apart = Some(apart);
         Ok(self)
+    }
+
+    /// The same rule before its first step.
+    ///
+    /// # Errors
+    /// As [`Self::apart`].
+    pub fn anew(&self, parameters: &Parameters, apart: Option<Apart>) -> Result<Self> {
+        let new = Self {
+            clip: self.clip,
+            spare_vectors: self.spare_vectors,
+            tables: self.tables,
+            still: self.still,
+            ..Self::new(self.rule, parameters)
+        };
+        match apart {
+            Some(apart) => new.apart(apart),
+            None => Ok(new),
+        }
     }
 
     /// Steps of every task, where each has its own moments.
@@ -264,7 +285,7 @@ impl Optimiser {
             };
             sweeps.iter().map(part).sum::<f64>().sqrt()
         } else {
-            squares(&parameters.gathered(gradients)?).sqrt()
+            squares(&parameters.gathered(gradients)?[self.still..]).sqrt()
         };
         if !length.is_finite() {
             return Err(unfinished(parameters, gradients));
@@ -377,7 +398,7 @@ impl Optimiser {
     /// Neighbours that decay alike go in one sweep; tables by rows each in their own.
     fn sweeps<'g>(&self, parameters: &Parameters, gradients: &'g Gradients) -> Vec<Sweep<'g>> {
         let mut sweeps: Vec<Sweep<'g>> = Vec::new();
-        for p in parameters.iter() {
+        for p in parameters.iter().filter(|p| p.at.start >= self.still) {
             let decays = !(self.spare_vectors && p.value.dims().len() < 2);
             let rows = match self.tables {
                 Tables::Dense => None,

@@ -12,7 +12,9 @@ use super::augment::changed;
 use super::contrast::contrast;
 use super::language;
 use super::learned::Learned;
-use super::objective::loss;
+use super::objective::loss_by;
+use super::representation::regulariser;
+use super::rowwise::{Form, share};
 use super::run::{Evaluation, Job};
 use super::state::State;
 use super::trainee::{Trainee, Used, Watched};
@@ -77,6 +79,8 @@ pub(super) struct Drawn<'a> {
     pub rows: &'a [Vec<u32>],
     /// How many rows were drawn before them.
     pub before: u64,
+    /// Share of the steps of the run that is done.
+    pub done: f64,
 }
 
 /// One pass: the loss of the drawn rows goes to `back`, sums of losses and rows by task to `sums`.
@@ -90,22 +94,26 @@ pub(super) fn pass(
     back: impl FnOnce(Value) -> Result<()>,
 ) -> Result<()> {
     trainee.with(Some(seed_of(job, drawn.before)), |source| {
-        let losses = match job.recipe.train.language {
-            Some(_) => language::losses(job, source, tasks, drawn.rows)?,
-            None => of_heads(job, source, tasks, heads, drawn)?,
-        };
-        let total: f64 = losses.iter().map(|(.., n)| n).sum();
-        let mut whole: Option<Value> = None;
-        for (k, value, n) in losses {
-            let Some(value) = value else { continue };
-            let number = f64::from(value.number()?);
-            if !number.is_finite() {
-                let id = &tasks[k].given.spec.id;
-                return Err(unfinished(job, &tasks[k], id, number, &drawn.rows[k]));
+        let parts = match job.recipe.train.language {
+            Some(_) => language::losses(job, source, tasks, drawn)?,
+            None => {
+                let seen = seen(job, source, tasks, drawn)?;
+                let one = |(k, value)| (k, vec![value]);
+                let seen: Vec<(usize, Vec<Value>)> = seen.into_iter().map(one).collect();
+                goals(job, source, tasks, heads, drawn, &seen)?
             }
-            sums[k].0 += number * n;
-            sums[k].1 += n;
-            let part = ops::scale(&value, (n / total) as f32)?;
+        };
+        let total: f64 = parts.iter().map(|p| p.n).sum();
+        let mut whole: Option<Value> = None;
+        for part in parts {
+            part.count(job, tasks, drawn, sums)?;
+            let Some(mut value) = part.mean()? else {
+                continue;
+            };
+            if let Some(extra) = &part.extra {
+                value = ops::add(&value, extra)?;
+            }
+            let part = ops::scale(&value, (part.n / total) as f32)?;
             whole = Some(match whole {
                 Some(sum) => ops::add(&sum, &part)?,
                 None => part,
@@ -147,35 +155,89 @@ pub(super) fn seen(
     Ok(here.into_iter().zip(found).collect())
 }
 
-/// The losses of the drawn rows by task, each with how many rows it is a mean over; none where no row says what is right.
-/// A task's loss is the mean over its targets.
-fn of_heads(
+/// A task's part of a pass.
+pub(super) struct Part {
+    /// The task.
+    pub task: usize,
+    /// Losses of its goals; none where no row says what is right. Of language one.
+    pub losses: Vec<Option<Value>>,
+    /// What their mean counts in the loss of the pass.
+    pub n: f64,
+    /// What is added to their mean, beside the loss that is told.
+    pub extra: Option<Value>,
+}
+
+impl Part {
+    /// Adds the loss to what is told of a step.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub(super) fn count(
+        &self,
+        job: &Job<'_>,
+        tasks: &[Learned<'_>],
+        drawn: &Drawn<'_>,
+        sums: &mut [(f64, f64)],
+    ) -> Result<()> {
+        let Some(mean) = self.mean()? else {
+            return Ok(());
+        };
+        let number = f64::from(mean.number()?);
+        if !number.is_finite() {
+            let (k, rows) = (self.task, &drawn.rows[self.task]);
+            let id = &tasks[k].given.spec.id;
+            return Err(unfinished(job, &tasks[k], id, number, rows));
+        }
+        sums[self.task].0 += number * self.n;
+        sums[self.task].1 += self.n;
+        Ok(())
+    }
+
+    /// The mean over the goals that have a loss.
+    fn mean(&self) -> Result<Option<Value>> {
+        let mut sum: Option<Value> = None;
+        for value in self.losses.iter().flatten() {
+            sum = Some(match sum {
+                Some(sum) => ops::add(&sum, value)?,
+                None => value.clone(),
+            });
+        }
+        let goals = self.losses.iter().flatten().count() as f32;
+        sum.map(|sum| ops::scale(&sum, 1.0 / goals)).transpose()
+    }
+}
+
+/// Losses of the goals of what the heads of tasks see ([`seen`], or a value for every head in its place).
+pub(super) fn goals(
     job: &Job<'_>,
     source: &dyn Source,
     tasks: &[Learned<'_>],
     heads: &[Head],
     drawn: &Drawn<'_>,
-) -> Result<Vec<(usize, Option<Value>, f64)>> {
-    let mut losses = Vec::new();
-    for (k, features) in seen(job, source, tasks, drawn)? {
-        let (task, rows) = (&tasks[k], &drawn.rows[k]);
-        let mut of_task: Option<Value> = None;
-        let mut goals = 0;
+    seen: &[(usize, Vec<Value>)],
+) -> Result<Vec<Part>> {
+    let t = &job.recipe.train;
+    let mut parts = Vec::new();
+    for (k, features) in seen {
+        let (task, rows) = (&tasks[*k], &drawn.rows[*k]);
         let own = &heads[task.heads.clone()];
-        let of_goals = self::losses(job, source, task, Of::Training, own, &features, rows)?;
-        for (value, _) in of_goals.into_iter().flatten() {
-            goals += 1;
-            of_task = Some(match of_task {
-                Some(sum) => ops::add(&sum, &value)?,
-                None => value,
-            });
+        let of = Of::Training(drawn.done);
+        let found = losses(job, source, task, of, own, features, rows)?;
+        let losses = found.into_iter().map(|v| v.map(|(value, _)| value));
+        let mut part = Part {
+            task: *k,
+            losses: losses.collect(),
+            n: rows.len() as f64,
+            extra: None,
+        };
+        if let Some(mean) = part.mean()? {
+            let weight = task.given.spec.weights.train;
+            part.n = share(t, f64::from(mean.number()?), rows.len(), rows.len(), weight);
+            part.extra = regulariser(t, source, task, own, &features[0], rows)?;
         }
-        let value = of_task
-            .map(|value| ops::scale(&value, 1.0 / goals as f32))
-            .transpose()?;
-        losses.push((k, value, rows.len() as f64));
+        parts.push(part);
     }
-    Ok(losses)
+    Ok(parts)
 }
 
 /// The seed of the dropout of a pass, from how many rows were drawn before.
@@ -217,10 +279,10 @@ pub(super) fn shown<'s>(rows: &'s Rows, new: &'s [Shown], drawn: &[u32]) -> Vec<
 }
 
 /// Which rows of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Of {
-    /// Those that are learned from.
-    Training,
+    /// Those that are learned from, when a share of the steps is done.
+    Training(f64),
     /// Those that are looked at.
     Validation,
 }
@@ -232,7 +294,7 @@ pub(super) fn losses(
     task: &Learned<'_>,
     of: Of,
     heads: &[Head],
-    features: &Value,
+    features: &[Value],
     drawn: &[u32],
 ) -> Result<Vec<Option<(Value, usize)>>> {
     let t = &job.recipe.train;
@@ -240,18 +302,25 @@ pub(super) fn losses(
         (Of::Validation, Some(rows)) => rows,
         _ => &task.train,
     };
+    let form = match of {
+        Of::Training(done) => Form::of(t, done),
+        Of::Validation => Form::Tokens,
+    };
     let one = |(place, head): (usize, &Head)| {
         let wanted: Vec<_> = drawn
             .iter()
             .map(|&i| rows.wanted[place][i as usize].as_ref())
             .collect();
-        let said = head.forward(source, features)?;
+        let said = head.forward(source, features.get(place).unwrap_or(&features[0]))?;
         let hard = match head.kind {
             HeadKind::Embedding => contrast(&said, &wanted, t.similarity_temperature as f32)?,
-            _ => loss(head, &said, &wanted, t.smoothing as f32)?,
+            _ => loss_by(head, &said, &wanted, t.smoothing as f32, form)?,
         };
         // What other models say is known of the training rows.
-        let soft = task.soft.get(place).filter(|_| of == Of::Training);
+        let soft = task
+            .soft
+            .get(place)
+            .filter(|_| matches!(of, Of::Training(_)));
         Ok(match (soft, &t.fuse) {
             (Some(Some(soft)), Some(fuse)) => {
                 let value = soft.mixed(fuse, hard.map(|(v, _)| v), &said, drawn)?;

@@ -13,7 +13,11 @@ use super::fuse::Fuse;
 use super::mixing::{Mixing, Moments};
 use super::mpts::MptsRecipe;
 use super::optimiser::Tables;
+use super::pseudo::Pseudo;
+use super::representation::Representation;
+use super::rowwise::{Loss, Reweight};
 use super::schedule::Shape;
+use super::stages::StageRecipe;
 use crate::tasks::Feature;
 use crate::tasks::language::Learn;
 
@@ -252,6 +256,16 @@ pub struct Train {
     pub mixing: Mixing,
     /// Whose moments Adam keeps where a step is of one task; each task's with `mixing = "unmixed"` where nothing is said.
     pub moments: Option<Moments>,
+    /// How losses of tokens, rows and tasks become one.
+    pub loss: Loss,
+    /// Power of the focal factor.
+    pub focal_gamma: f64,
+    /// Rows weighed by their losses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reweight: Option<Reweight>,
+    /// What goals do to the representation that their heads share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub representation: Option<Representation>,
     /// How often tasks are drawn in joint training.
     pub sampling: Sampling,
     /// Numbers of `sampling = "mpts"`.
@@ -297,6 +311,12 @@ pub struct Train {
     pub language: Option<Language>,
     /// Models whose answers are learned.
     pub fuse: Option<Fuse>,
+    /// Labels of other models for rows that lack them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pseudo: Option<Pseudo>,
+    /// Stages, one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stage: Vec<StageRecipe>,
     /// How the losses or gradients of several tasks are balanced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<BalanceRecipe>,
@@ -329,6 +349,10 @@ impl Default for Train {
             smoothing: 0.0,
             mixing: Mixing::default(),
             moments: None,
+            loss: Loss::default(),
+            focal_gamma: 2.0,
+            reweight: None,
+            representation: None,
             sampling: Sampling::default(),
             mpts: None,
             temperature: 2.0,
@@ -349,6 +373,8 @@ impl Default for Train {
             lora: LoraRecipe::default(),
             language: None,
             fuse: None,
+            pseudo: None,
+            stage: Vec::new(),
             balance: None,
         }
     }

@@ -11,86 +11,25 @@ use super::balanced::Balanced;
 use super::begin::{fingerprint, rule};
 use super::learned::{Given, Learned, learned};
 use super::log::Log;
-use super::mixing::{Mixer, Plan};
+use super::mixing::Mixer;
+use super::mpts::Mpts;
 use super::optimiser::Optimiser;
-use super::pass::{Drawn, at_step, evaluate, pass, used};
+use super::pass::{at_step, evaluate, used};
 use super::recipe::{Keep, Recipe};
 use super::sampler::Sampler;
-use super::schedule::Schedule;
+use super::stages::{Stage, stages};
 use super::state::{Facts, STATE, State};
+use super::step::together;
 use super::trainee::{Trainee, Used};
-use super::{curvature, fuse};
+use super::{curvature, fuse, pseudo, representation, rowwise};
 use crate::balance::At;
-use crate::engine::Gradients;
+use crate::engine::Parameter;
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
-use crate::ops;
 use crate::tasks::{Head, Reader};
 
-/// A step that was done.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// Its number, from 1.
-    pub step: u32,
-    /// Steps of the run.
-    pub steps: u32,
-    /// Mean loss.
-    pub loss: f64,
-    /// Mean loss of every task that it saw.
-    pub losses: IndexMap<String, f64>,
-    /// Learning rate.
-    pub rate: f32,
-    /// Length of the gradient before it was cut.
-    pub length: f64,
-    /// Seconds that are left, by the pace so far.
-    pub left: f64,
-    /// Weight of every goal, where goals are balanced.
-    pub weights: IndexMap<String, f64>,
-}
-
-/// What an evaluation found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Evaluation {
-    /// After how many steps.
-    pub step: u32,
-    /// Mean over tasks of the metric that counts first, with its sign turned where less is better.
-    pub mean: f64,
-    /// By head: name of the metric, value, rows.
-    pub tasks: IndexMap<String, (String, f64, u64)>,
-    /// Whether it is the best so far.
-    pub best: bool,
-}
-
-/// What a run tells while it goes on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Told {
-    /// Tasks are read, heads made.
-    Begun {
-        /// Numbers that are trained, and all numbers of the model with its heads.
-        trained: usize,
-        /// All numbers.
-        all: usize,
-        /// Training rows of every task.
-        rows: Vec<(String, usize)>,
-        /// How often the rows of each task will be seen, on average; nothing of a single task, and where tasks are chosen
-        /// by what is learned of them.
-        epochs: Vec<(String, f64)>,
-        /// Steps of the run.
-        steps: u32,
-        /// Step of the checkpoint that it goes on from, 0 for none.
-        from: u32,
-    },
-    /// A step.
-    Step(Step),
-    /// An evaluation.
-    Evaluated(Evaluation),
-    /// A checkpoint of this step was written.
-    Saved(u32),
-}
-
-/// Told what happens; false stops the run after the step, with a checkpoint.
-pub type Watch<'a> = &'a mut dyn FnMut(&Told) -> bool;
+pub use super::told::{Evaluation, Step, Told, Watch};
 
 /// A run.
 pub struct Job<'a> {
@@ -149,7 +88,10 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     let base = &job.model.weights;
     let (mut tasks, heads) = learned(recipe, job.model, base, job.reader, job.tasks)?;
     curvature::check_heads(recipe, &heads)?;
+    rowwise::check_heads(recipe, &heads)?;
+    representation::check_heads(recipe, &tasks, &heads)?;
     fuse::ask(recipe, job.model, &mut tasks, &heads)?;
+    let labelled = pseudo::label(recipe, &mut tasks, &heads)?;
     let base = base.with(heads.iter().flat_map(Head::tensors));
     let used = used(job, &tasks, &heads, &base)?;
     let trainee = Trainee::new(recipe, base, &used, &heads)?;
@@ -159,35 +101,26 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             .into());
     }
     let rows: Vec<usize> = tasks.iter().map(Learned::count).collect();
-    let passes = rows.iter().sum::<usize>().div_ceil(t.batch);
-    let per_epoch = (passes as f64 / f64::from(t.accumulate)).max(1.0);
-    let steps = t.steps.unwrap_or_else(|| {
-        let steps = (t.epochs.unwrap_or(3.0) * per_epoch).ceil();
-        steps.clamp(1.0, f64::from(u32::MAX)) as u32
-    });
-    let warm = match t.warmup {
-        w if w < 1.0 => (w * f64::from(steps)).round() as u32,
-        w => w as u32,
-    };
-    let schedule = Schedule {
-        rate: recipe.rate() as f32,
-        warm,
-        steps,
-        shape: t.schedule,
-    };
+    let ids: Vec<String> = tasks.iter().map(|t| t.given.spec.id.clone()).collect();
+    let stages = stages(recipe, &ids, &rows)?;
+    let steps = stages.last().map_or(0, |s| s.steps[1]);
     let of_tasks: Vec<f64> = job.tasks.iter().map(|g| g.spec.weights.train).collect();
-    let counts: Vec<u64> = rows.iter().map(|n| *n as u64).collect();
-    let mut mixer = Mixer::new(recipe, &counts, &of_tasks)?;
-    let mut sampler = Sampler::new(rows.clone(), &mixer.shares, recipe.seed);
+    let mut mixer = stages[0].mixer(recipe, &of_tasks)?;
+    let mut sampler = stages[0].sampler(&mixer);
     let mut optimiser = Optimiser::new(rule(recipe), &trainee.parameters);
     (optimiser.clip, optimiser.spare_vectors) = (t.clip as f32, true);
     optimiser.tables = t.embedding_update;
     if let Some(apart) = mixer.apart() {
         optimiser = optimiser.apart(apart)?;
     }
+    let first_own = |p: &&Parameter| heads.iter().any(|h| h.is_own(&p.name));
+    let own = trainee.parameters.iter().find(first_own);
+    let own = own.map_or(trainee.parameters.len(), |p| p.at.start);
+    optimiser.still = if stages[0].heads { own } else { 0 };
     let mut facts = Facts {
         fingerprint: fingerprint(job, &trainee, &rows)?,
         of_task: vec![0; rows.len()],
+        begun: vec![0; rows.len()],
         ..Facts::default()
     };
     let mut balanced = Balanced::new(job, &trainee, &tasks, &heads, &mixer.shares)?;
@@ -196,6 +129,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         if state.facts.fingerprint != facts.fingerprint
             || state.weights.len() != trainee.parameters.len()
             || state.facts.of_task.len() != rows.len()
+            || state.facts.begun.len() != rows.len()
             || state
                 .best
                 .as_ref()
@@ -211,11 +145,19 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             .parameters
             .update(|w, _| w.copy_from_slice(&state.weights))?;
         trainee.recall()?;
-        optimiser.restore(state.facts.step, &state.facts.turns, state.moments)?;
+        // The step of a checkpoint belongs to the stage that did it.
+        let stage = at_of(&stages, state.facts.step.saturating_sub(1));
+        if stage > 0 {
+            (mixer, sampler) = begun(job, &stages[stage], &of_tasks)?;
+            optimiser = optimiser.anew(&trainee.parameters, mixer.apart())?;
+        }
+        let done = state.facts.step - stages[stage].steps[0];
+        optimiser.restore(done, &state.facts.turns, state.moments)?;
         if let (Some(mpts), Some(steps)) = (&mut mixer.mpts, state.facts.risk) {
             mpts.restore(steps, &state.risk)?;
         }
-        sampler.restore(state.facts.drawn, state.facts.of_task.clone());
+        let of_task = state.facts.of_task.iter().zip(&state.facts.begun);
+        sampler.restore(state.facts.drawn, of_task.map(|(a, b)| a - b).collect());
         (facts, best) = (state.facts, state.best);
         if let (Some(balanced), Some(kept)) = (&mut balanced, facts.balance.take()) {
             balanced.restore(kept, state.balance)?;
@@ -228,34 +170,54 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         .filter(|n| trainee.parameters.get(n).is_none())
         .filter_map(|n| Some((n.clone(), trainee.base.find(n).ok()??.data().elem_count())))
         .collect();
-    let ids = || tasks.iter().map(|t| t.given.spec.id.clone());
-    let expected = mixer.epochs(recipe, &rows, 0..steps);
-    let expected = expected.filter(|e| e.len() > 1).unwrap_or_default();
-    let expected: Vec<(String, f64)> = ids().zip(expected).collect();
+    let expected = expected(job, &stages, &of_tasks, &rows)?;
+    let expected: Vec<(String, f64)> = ids.iter().cloned().zip(expected).collect();
     watch(&Told::Begun {
         trained: trainee.parameters.len(),
         all: trainee.parameters.len() + numbers(&frozen),
-        rows: ids().zip(rows.iter().copied()).collect(),
+        rows: ids.iter().cloned().zip(rows.iter().copied()).collect(),
         epochs: expected.clone(),
         steps,
         from: facts.step,
     });
+    if !labelled.is_empty() {
+        watch(&Told::Labelled(labelled));
+    }
     let mut log = Log::open(job.work, u64::from(facts.step))?;
     if facts.step == 0 && !expected.is_empty() {
         let expected: IndexMap<String, f64> = expected.into_iter().collect();
         log.line(&json!({"type": "expected", "step": 0, "epochs": expected, "time": now()}))?;
     }
     let looked = tasks.iter().any(Learned::is_looked_at);
-    let evaluate_every = t
-        .evaluate_every
-        .unwrap_or_else(|| per_epoch.ceil().min(f64::from(u32::MAX)) as u32);
-    let save_every = t.save_every.unwrap_or(evaluate_every);
     let began = (Instant::now(), facts.step);
     let mut last: Option<Evaluation> = None;
     // A run that had enough has enough after it was resumed.
     let mut enough = t.patience > 0 && facts.since >= t.patience;
+    let mut current = at_of(&stages, facts.step.saturating_sub(1));
     while facts.step < steps && !enough {
-        let rate = schedule.at(facts.step);
+        let now_in = at_of(&stages, facts.step);
+        if now_in != current {
+            // A stage begins with an optimiser that remembers nothing, and is judged on its own.
+            (mixer, sampler) = begun(job, &stages[now_in], &of_tasks)?;
+            facts.begun.clone_from(&facts.of_task);
+            sampler.restore(facts.drawn, vec![0; rows.len()]);
+            optimiser = optimiser.anew(&trainee.parameters, mixer.apart())?;
+            (facts.best, facts.since, best, last) = (None, 0, None, None);
+            current = now_in;
+        }
+        let stage = &stages[current];
+        optimiser.still = if stage.heads { own } else { 0 };
+        if stages.len() > 1 && facts.step == stage.steps[0] {
+            let told = stage.told(current + 1, stages.len(), &ids);
+            log.line(&stage.line(&told, facts.step + 1, now()))?;
+            watch(&told);
+        }
+        let evaluate_every = t
+            .evaluate_every
+            .unwrap_or_else(|| stage.per_epoch.ceil().min(f64::from(u32::MAX)) as u32);
+        let save_every = t.save_every.unwrap_or(evaluate_every);
+        let here = facts.step - stage.steps[0];
+        let rate = stage.schedule.at(here);
         let mut sums: Vec<(f64, f64)> = vec![(0.0, 0.0); tasks.len()];
         let mut found = None;
         let plan = mixer.plan(facts.step)?;
@@ -263,7 +225,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             Some(balanced) => {
                 let at = At {
                     step: u64::from(facts.step),
-                    epoch: sampler.counts().0 / counts.iter().sum::<u64>().max(1),
+                    epoch: sampler.counts().0 / rows.iter().sum::<usize>().max(1) as u64,
                     steps: u64::from(steps),
                     rate: f64::from(rate),
                     seed: recipe.seed,
@@ -280,17 +242,24 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
                 &trainee,
                 &tasks,
                 &heads,
-                &mut sampler,
+                (stage, &mut sampler),
                 (&mut optimiser, &plan),
                 &mut sums,
-                facts.step,
+                (here, f64::from(here) / f64::from(stage.schedule.steps)),
             ),
         };
         let gradients = gradients.map_err(|e| at_step(e, facts.step + 1, job))?;
         let seen = optimiser
             .step_of(&trainee.parameters, &gradients, rate, plan.turn)
             .map_err(|e| at_step(e, facts.step + 1, job))?;
-        trainee.settle()?;
+        match stage.heads {
+            // What stays, stays with its running statistics.
+            true => {
+                trainee.settle_behind(own)?;
+                trainee.recall()?;
+            }
+            false => trainee.settle()?,
+        }
         if let Some(balanced) = &mut balanced {
             balanced.after(&trainee, &tasks, &heads)?;
         }
@@ -301,14 +270,15 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
         }
         facts.step += 1;
         facts.drawn = sampler.counts().0;
-        facts.of_task = sampler.counts().1.to_vec();
+        let drawn = facts.begun.iter().zip(sampler.counts().1);
+        facts.of_task = drawn.map(|(a, b)| a + b).collect();
         let (total, weight) = sums.iter().fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
         let of_task = tasks.iter().zip(&sums).filter(|(_, s)| s.1 > 0.0);
         let done = f64::from(facts.step - began.1);
         let step = Step {
             step: facts.step,
             steps,
-            loss: total / weight.max(1.0),
+            loss: if weight > 0.0 { total / weight } else { 0.0 },
             losses: of_task
                 .map(|(t, s)| (t.given.spec.id.clone(), s.0 / s.1))
                 .collect(),
@@ -336,7 +306,8 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             log.line(&line)?;
         }
         let due = |every: u32| every > 0 && facts.step.is_multiple_of(every);
-        if looked && (end || due(evaluate_every)) {
+        let end_of_stage = facts.step == stage.steps[1];
+        if looked && (end_of_stage || due(evaluate_every)) {
             let mut found = evaluate(job, &trainee, &tasks, &heads, facts.step)?;
             // Of equals the first.
             found.best = found.mean.is_finite() && facts.best.is_none_or(|(_, b)| found.mean > b);
@@ -364,7 +335,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
             let (kept, rows) = balanced.as_ref().map(Balanced::kept).unzip();
             facts.balance = kept;
             facts.turns = optimiser.turns().to_vec();
-            let risk = mixer.mpts.as_ref().map(|m| m.kept()).transpose()?;
+            let risk = mixer.mpts.as_ref().map(Mpts::kept).transpose()?;
             facts.risk = risk.as_ref().map(|(steps, _)| *steps);
             State::write(
                 job.work,
@@ -395,7 +366,7 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     }
     let balance = balanced.as_ref().map(Balanced::summary);
     drop(balanced);
-    let seen = ids().zip(&facts.of_task).zip(&rows);
+    let seen = ids.into_iter().zip(&facts.of_task).zip(&rows);
     let epochs = seen.map(|((id, drawn), n)| (id, *drawn as f64 / *n as f64));
     let epochs = epochs.collect();
     Ok(Outcome {
@@ -409,44 +380,30 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     })
 }
 
-/// Gradients of a step by one loss: the mean over the rows that it draws.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the state of the loop, taken apart"
-)]
-fn together(
-    job: &Job<'_>,
-    trainee: &Trainee,
-    tasks: &[Learned<'_>],
-    heads: &[Head],
-    sampler: &mut Sampler,
-    (optimiser, plan): (&mut Optimiser, &Plan),
-    sums: &mut [(f64, f64)],
-    step: u32,
-) -> Result<Gradients> {
-    let t = &job.recipe.train;
-    let mut passes = Vec::new();
-    for _ in 0..t.accumulate {
-        let (before, _) = sampler.counts();
-        passes.push(match &plan.quota {
-            None => (sampler.next(t.batch), before),
-            Some(quota) => (sampler.next_of(quota), before),
-        });
+/// The stage that a step is in, from 0; the last one after the end.
+fn at_of(stages: &[Stage], step: u32) -> usize {
+    let found = stages.iter().position(|s| step < s.steps[1]);
+    found.unwrap_or(stages.len() - 1)
+}
+
+/// What a stage draws by, before its first row.
+fn begun(job: &Job<'_>, stage: &Stage, weights: &[f64]) -> Result<(Mixer, Sampler)> {
+    let mixer = stage.mixer(job.recipe, weights)?;
+    let sampler = stage.sampler(&mixer);
+    Ok((mixer, sampler))
+}
+
+/// How often the rows of each task will be seen in all stages, on average; nothing of a single task, and where it is not known.
+fn expected(job: &Job<'_>, stages: &[Stage], weights: &[f64], rows: &[usize]) -> Result<Vec<f64>> {
+    let mut sum = vec![0.0; rows.len()];
+    for stage in stages {
+        let mixer = stage.mixer(job.recipe, weights)?;
+        let Some(of) = stage.epochs(job.recipe, &mixer, rows) else {
+            return Ok(Vec::new());
+        };
+        sum.iter_mut().zip(of).for_each(|(a, b)| *a += b);
     }
-    let mut passes = passes.iter().map(|(rows, before)| Drawn {
-        rows,
-        before: *before,
-    });
-    if let Some(first) = passes.clone().next() {
-        curvature::look(job, trainee, tasks, heads, &first, optimiser, step)?;
-    }
-    let mut gradients = optimiser.gradients(&trainee.parameters)?;
-    passes.try_for_each(|drawn| {
-        pass(job, trainee, tasks, heads, &drawn, sums, |loss| {
-            ops::scale(&loss, 1.0 / t.accumulate as f32)?.backward_into(&mut gradients)
-        })
-    })?;
-    Ok(gradients)
+    Ok(if rows.len() > 1 { sum } else { Vec::new() })
 }
 
 fn now() -> f64 {

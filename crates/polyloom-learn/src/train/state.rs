@@ -26,6 +26,8 @@ pub struct Facts {
     pub drawn: u64,
     /// Rows drawn of each task.
     pub of_task: Vec<u64>,
+    /// Rows drawn of each task when the stage began that the run is in.
+    pub begun: Vec<u64>,
     /// Step and score of the best evaluation.
     pub best: Option<(u32, f64)>,
     /// Evaluations since.
@@ -224,6 +226,7 @@ mod tests {
             step: 7,
             drawn: 9,
             of_task: vec![4, 5],
+            begun: vec![1, 0],
             best: Some((3, 0.5)),
             since: 1,
             evaluated: Some(6),

@@ -163,13 +163,23 @@ impl Trainee {
     /// # Errors
     /// Never in practice: a buffer of the processor.
     pub fn settle(&self) -> Result<()> {
+        self.settle_behind(0)
+    }
+
+    /// The same for parameters that lie behind so many numbers.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub fn settle_behind(&self, still: usize) -> Result<()> {
         let noted = self.noted.borrow();
         if noted.is_empty() {
             return Ok(());
         }
         self.parameters.update(|weights, _| {
             for (name, values) in noted.iter() {
-                if let Some(p) = self.parameters.get(name) {
+                if let Some(p) = self.parameters.get(name)
+                    && p.at.start >= still
+                {
                     weights[p.at.clone()].copy_from_slice(values);
                 }
             }

@@ -54,8 +54,8 @@ fn head(kind: HeadKind, labels: &[&str]) -> Head {
     Head::zeros("t", Feature::Cls, kind, labels, 1).unwrap()
 }
 
-fn scores(values: Vec<f32>, width: usize) -> Value {
-    Value::constant(tensor(values.clone(), (values.len() / width, width)).unwrap())
+fn scores(values: &[f32], width: usize) -> Value {
+    Value::constant(tensor(values.to_vec(), (values.len() / width, width)).unwrap())
 }
 
 /// The share of draws is the probability, within four standard deviations.
@@ -74,14 +74,14 @@ fn answers_are_drawn_by_their_probabilities() {
     let three = head(HeadKind::Classification, &["a", "b", "c"]);
     // Softmax of (0, ln 2, ln 5): 1/8, 2/8, 5/8.
     let row = [0.0, 2f32.ln(), 5f32.ln()];
-    let said = scores(row.repeat(n), 3);
+    let said = scores(&row.repeat(n), 3);
     let drawn = answers(&three, &said, &known, stream).unwrap();
     for (class, p) in [0.125, 0.25, 0.625].into_iter().enumerate() {
         let of = |w: &&Option<Wanted>| **w == Some(Wanted::Class(class as u32));
         near(drawn.iter().filter(of).count(), n, p);
     }
     let labels = head(HeadKind::Multilabel, &["a", "b"]);
-    let said = scores([0.0, 3f32.ln()].repeat(n), 2);
+    let said = scores(&[0.0, 3f32.ln()].repeat(n), 2);
     let drawn = answers(&labels, &said, &known, stream).unwrap();
     for (label, p) in [0.5, 0.75].into_iter().enumerate() {
         let holds = |w: &&Option<Wanted>| match w {
@@ -94,7 +94,7 @@ fn answers_are_drawn_by_their_probabilities() {
     line.scale = [10.0, 2.0];
     let mut some = known.clone();
     some[1] = false;
-    let drawn = answers(&line, &scores(vec![1.5; n], 1), &some, stream).unwrap();
+    let drawn = answers(&line, &scores(&[1.5].repeat(n), 1), &some, stream).unwrap();
     assert!(drawn[1].is_none());
     // 10 + 2 (1.5 + e), e of variance 1/2.
     let off: Vec<f64> = drawn
@@ -111,13 +111,7 @@ fn answers_are_drawn_by_their_probabilities() {
         "{mean} {variance}"
     );
     // Scores that are far apart draw the sure one.
-    let sure = answers(
-        &three,
-        &scores(vec![0.0, 500.0, -500.0], 3),
-        &[true],
-        stream,
-    )
-    .unwrap();
+    let sure = answers(&three, &scores(&[0.0, 500.0, -500.0], 3), &[true], stream).unwrap();
     assert_eq!(sure, [Some(Wanted::Class(1))]);
 }
 

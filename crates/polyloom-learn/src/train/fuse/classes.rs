@@ -6,10 +6,10 @@ use polyloom::evaluate::board::score::examples::Wanted;
 use super::{Fuse, blend};
 use crate::engine::Value;
 use crate::error::Result;
-use crate::tasks::evaluate::{files, own};
+use crate::tasks::evaluate::{Found, files, own};
 use crate::tasks::fit::fit;
 use crate::tasks::forward::outputs;
-use crate::tasks::system::no_head;
+use crate::tasks::system::{Ready, no_head};
 use crate::tasks::{Base, Head, HeadKind, Rows, System};
 use crate::train::learned::Learned;
 use crate::train::recipe::Recipe;
@@ -88,19 +88,14 @@ pub(in crate::train) fn ask(
                         .hint("train.fuse is for classifiers; leave the task out")
                         .into());
                 }
-                let t = &recipe.train;
-                let loader = task.loader();
-                let feature = found.head.feature;
-                let rows = Rows::read(spec, &loader, &t.split, &base.reader, feature, t.limit)?;
-                let at = rows.asked.iter().position(|a| a.target == found.target);
-                let asked = &rows.asked[at.unwrap_or(0)];
-                let (head, _) = fit(found.head, asked, ready.model(), &found.place, found.own)?;
-                let one = [&head];
-                let rows = ready.with(&one, |model, source| {
-                    outputs(model, source, &base.reader, &one, &rows.shown, BATCH)
-                })?;
-                let rows = rows.into_iter().next().unwrap_or_default();
-                said.push(aligned(&rows, &head, target, name)?);
+                said.push(probabilities(
+                    recipe,
+                    (&base, &ready),
+                    task,
+                    found,
+                    target,
+                    name,
+                )?);
             }
         }
     }
@@ -113,6 +108,64 @@ pub(in crate::train) fn ask(
         }
     }
     Ok(())
+}
+
+/// What a teacher says of a target's training rows, rows times classes; nothing where it has no head for it.
+///
+/// # Errors
+/// As [`ask`].
+pub(in crate::train) fn said_by(
+    recipe: &Recipe,
+    name: &str,
+    task: &Learned<'_>,
+    place: usize,
+    target: &Head,
+) -> Result<Option<Vec<f32>>> {
+    let system = System::find(name, None, None)?;
+    let most = system.max_length()?.or(recipe.train.max_length);
+    let asked = &task.train.asked[place].target;
+    let Some((head, file)) = system.head(&task.given.spec.id, asked)? else {
+        return Ok(None);
+    };
+    let found = Found {
+        target: asked.clone(),
+        head,
+        place: file.display().to_string(),
+        own: false,
+    };
+    let base = Base::open(&system.base, most)?;
+    let ready = base.ready(&system)?;
+    probabilities(recipe, (&base, &ready), task, found, target, name).map(Some)
+}
+
+/// What a head of another model says of a task's training rows, rows times the target's classes.
+fn probabilities(
+    recipe: &Recipe,
+    (base, ready): (&Base, &Ready<'_>),
+    task: &Learned<'_>,
+    found: Found,
+    target: &Head,
+    name: &str,
+) -> Result<Vec<f32>> {
+    let (t, spec) = (&recipe.train, &task.given.spec);
+    let feature = found.head.feature;
+    let rows = Rows::read(
+        spec,
+        &task.loader(),
+        &t.split,
+        &base.reader,
+        feature,
+        t.limit,
+    )?;
+    let at = rows.asked.iter().position(|a| a.target == found.target);
+    let asked = &rows.asked[at.unwrap_or(0)];
+    let (head, _) = fit(found.head, asked, ready.model(), &found.place, found.own)?;
+    let one = [&head];
+    let rows = ready.with(&one, |model, source| {
+        outputs(model, source, &base.reader, &one, &rows.shown, BATCH)
+    })?;
+    let rows = rows.into_iter().next().unwrap_or_default();
+    aligned(&rows, &head, target, name)
 }
 
 /// Probabilities in the order of the target's classes, found by name; the mass of others is dropped.

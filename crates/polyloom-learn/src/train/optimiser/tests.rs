@@ -61,6 +61,21 @@ fn a_loss_falls_and_a_state_goes_on_to_the_bit() {
 }
 
 #[test]
+fn what_stays_stays() {
+    let p = parameters();
+    let mut optimiser = Optimiser {
+        clip: 1.0,
+        still: 4,
+        ..Optimiser::new(Rule::adamw(0.1), &p)
+    };
+    let end = run(&mut optimiser, &p, 3);
+    assert_eq!(end[..4], [1.0, -2.0, 0.5, 3.0]);
+    assert!(end[4..] != [1.0, 1.0]);
+    let new = optimiser.anew(&p, None).unwrap();
+    assert_eq!((new.steps, new.still, new.state()[0][4]), (0, 4, 0.0));
+}
+
+#[test]
 fn clipping_by_hand_and_bad_gradients() {
     let p = parameters();
     let mut gradients = p.gradients().unwrap();

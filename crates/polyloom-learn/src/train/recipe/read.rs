@@ -237,6 +237,12 @@ impl Recipe {
         }
         super::super::curvature::check(t)?;
         super::super::mixing::check(t)?;
+        super::super::rowwise::check(t)?;
+        super::super::stages::check(t)?;
+        if let Some(pseudo) = &t.pseudo {
+            pseudo.check(t.language.is_some())?;
+        }
+        super::super::representation::check(t)?;
         self.policy()?;
         self.dtype()?;
         Ok(())
@@ -316,6 +322,9 @@ impl Recipe {
         recipe.base = recipe.base.as_deref().map(beside).transpose()?;
         for task in &mut recipe.train.tasks {
             *task = beside(task)?;
+        }
+        for teacher in recipe.train.pseudo.iter_mut().flat_map(|p| &mut p.teachers) {
+            *teacher = beside(teacher)?;
         }
         if let Some(fuse) = &mut recipe.train.fuse {
             for source in &mut fuse.sources {
