@@ -139,11 +139,8 @@ impl<'a> Balanced<'a> {
             );
         }
         let of_task = |(task, t): (usize, &Learned<'_>)| {
-            let range = t.heads.clone();
-            range
-                .enumerate()
-                .map(move |(place, head)| (task, place, head))
-                .collect::<Vec<_>>()
+            let places = t.heads.clone().enumerate();
+            places.map(move |(place, head)| (task, place, head))
         };
         let goals = tasks.iter().enumerate().flat_map(of_task);
         let goals = goals.map(|(task, place, head)| Goal {
@@ -453,9 +450,8 @@ impl<'a> Balanced<'a> {
                 .as_ref()
                 .map_or(self.job.recipe.train.batch, |q| q[k]);
             let stream = Stream::new(at.seed, "balance validation", at.step << 16 | k as u64);
-            let mut drawn: Vec<u32> = (0..n.min(rows.len()))
-                .map(|i| (stream.bits(i as u64) % rows.len() as u64) as u32)
-                .collect();
+            let place = |i| (stream.bits(i as u64) % rows.len() as u64) as u32;
+            let mut drawn: Vec<u32> = (0..n.min(rows.len())).map(place).collect();
             if crate::tasks::forward::has_groups(self.job.reader) {
                 drawn.retain(|i| rows.shown[*i as usize].has_goal());
             }
