@@ -2,13 +2,15 @@
 # Joint models of tables beside single-task twins and boosted trees: every model, task and seed trained, scored on test rows.
 # Writes OUT (default: tables-out); what is there is left.
 #
-#   recipes/tables/run.sh [OUT]     POLYLOOM: the program, POLYLOOM_DATA: ../shared/data, SEEDS: "1 2 3 4 5", TASKS, MODELS
+#   recipes/tables/run.sh [OUT]     POLYLOOM: the program, POLYLOOM_DATA: ../shared/data, SEEDS: "1 2 3 4 5", TASKS, MODELS,
+#                                   GOALS: "groups" for a goal for each group
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-tables-out}
 poly=${POLYLOOM:-polyloom}
 export POLYLOOM_DATA=${POLYLOOM_DATA:-$here/../../../shared/data}
 seeds=${SEEDS:-1 2 3 4 5}
+goals=${GOALS:-targets}
 # Several targets on the same rows; then one target whose groups are tasks (the group is a column of words there).
 tasks=${TASKS:-adult_census energy_efficiency oes10 bank_marketing parkinsons school landmine}
 models=${MODELS:-single_task shared_bottom mmoe ple cross_stitch gbdt gbdt_shared}
@@ -20,7 +22,7 @@ for task in $tasks; do
             results=$out/$task/$name.json
             [ -e "$results" ] && continue
             mkdir -p "$out/$task"
-            "$poly" train -t "tabular/$task" --model "$model" --seed "$seed" -o "$out/$task/$name" --force --no-sync > "$out/$task/$name.log" 2>&1 ||
+            "$poly" train -t "tabular/$task" --model "$model" --goals "$goals" --seed "$seed" -o "$out/$task/$name" --force --no-sync > "$out/$task/$name.log" 2>&1 ||
                 { echo "$task $name: $(grep error "$out/$task/$name.log")"; continue; }
             "$poly" eval "$out/$task/$name" -t "tabular/$task" --name "$name" -o "$results" > /dev/null 2>&1
         done
