@@ -86,6 +86,10 @@ pub struct TrainArgs {
     /// How tasks are balanced: equal, uncertainty, famo, mgda, pcgrad, cagrad, nash, ... (docs/reference/balancers.md)
     #[arg(long, value_name = "NAME")]
     pub balancer: Option<String>,
+    /// Targets that happen one after the other (click, purchase): entire-space learns the second as the product of both
+    /// over all rows (ESMM), ordered makes it cost where the second is likelier than the first (AITM)
+    #[arg(long, value_name = "LOSS")]
+    pub chain: Option<Chain>,
     /// Rows of each task at most
     #[arg(short = 'L', long, value_name = "N")]
     pub limit: Option<u32>,
@@ -129,6 +133,15 @@ pub enum Goals {
     Targets,
     /// Every group of rows (--group COLUMN) and target
     Groups,
+}
+
+/// How targets in a chain are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Chain {
+    /// Targets with `sample = "click == 1"` in the spec
+    EntireSpace,
+    /// Targets of all rows, in their order
+    Ordered,
 }
 
 /// What a decoder learns.

@@ -24,7 +24,7 @@ use polyloom_learn::train::{Given, Recipe, train};
 use serde_json::json;
 
 use super::tasks::{catalogue, expanded, roots};
-use crate::args_train::{Goals, Language, Method, TrainArgs};
+use crate::args_train::{Chain, Goals, Language, Method, TrainArgs};
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
 
@@ -153,6 +153,11 @@ fn asked(args: &TrainArgs, ui: &Ui) -> Result<(Recipe, Option<Said>), Failure> {
     put("train.rate", args.rate.map(|x| format!("{x:?}")));
     put("train.lora.rank", args.rank.map(|x| x.to_string()));
     put("train.balance.method", args.balancer.as_deref().map(quoted));
+    let chain = args.chain.map(|c| match c {
+        Chain::EntireSpace => "entire_space",
+        Chain::Ordered => "ordered",
+    });
+    put("train.chain.loss", chain.map(quoted));
     put("train.limit", args.limit.map(|x| x.to_string()));
     put("seed", args.seed.map(|x| x.to_string()));
     if let Some(table) = table {

@@ -40,6 +40,7 @@ mod run;
 mod same_order;
 mod stats;
 mod synth;
+mod table_chains;
 mod table_groups;
 mod tables;
 mod tasks;

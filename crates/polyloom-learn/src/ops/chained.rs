@@ -1,6 +1,4 @@
-//! The cross-entropy of one thing after another: both must happen.
-
-use polyloom_core::nn::math::sigmoid;
+//! The cross-entropy of one thing after another: all must happen.
 
 use super::{cpu, dense};
 use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
@@ -8,68 +6,91 @@ use crate::error::{Error, Result};
 
 const CHAINED: &str = "chained cross-entropy";
 
-/// Mean cross-entropy of `p = sigmoid(a) sigmoid(b)` against labels 0 to 1, of scores `a` and `b` of one shape, in the logarithm
-/// throughout: no score makes it infinite. `log p = log sigmoid(a) + log sigmoid(b)`, and
-/// `log(1 - p) = log p + log(exp(-a) + exp(-b) + exp(-a - b))`.
+/// Mean cross-entropy of `p = sigmoid(a_1) ... sigmoid(a_k)` against labels 0 to 1, of scores of one shape, in the logarithm
+/// throughout: no score makes it infinite. `log p = sum log sigmoid(a_i)`, and
+/// `log(1 - p) = log p + log((1 + exp(-a_1)) ... (1 + exp(-a_k)) - 1)`.
 ///
 /// # Errors
-/// Two shapes, another number of labels.
-pub fn chained_cross_entropy(a: &Value, b: &Value, labels: &[f32]) -> Result<Value> {
-    let n = a.data().elem_count();
-    if a.dims() != b.dims() || labels.len() != n || n == 0 {
+/// No scores, two shapes, another number of labels.
+pub fn chained_cross_entropy(scores: &[&Value], labels: &[f32]) -> Result<Value> {
+    let n = labels.len();
+    let fits = |v: &&Value| v.dims() == scores[0].dims() && v.data().elem_count() == n;
+    if n == 0 || scores.is_empty() || !scores.iter().all(fits) {
+        let dims: Vec<&[usize]> = scores.iter().map(|v| v.dims()).collect();
         return Err(Error::shape(
             CHAINED,
-            format!(
-                "scores {:?} and {:?} with {} labels",
-                a.dims(),
-                b.dims(),
-                labels.len()
-            ),
+            format!("scores {dims:?} with {n} labels"),
         ));
     }
-    if !cpu(&[a, b]) {
+    if !cpu(scores) {
         let labels = labels.to_vec();
-        return compose(CHAINED, &[a, b], move |t| composed(t, &labels));
+        return compose(CHAINED, scores, move |t| composed(t, &labels));
     }
-    let (x, y) = (dense(a.data(), CHAINED)?, dense(b.data(), CHAINED)?);
-    let (x, y) = (slice(&x)?, slice(&y)?);
-    let rows = x.iter().zip(y.iter()).zip(labels);
+    let rows = by_row(scores.iter().copied(), n)?;
     let total: f64 = rows
-        .map(|((a, b), label)| {
-            let both = log_sigmoid(f64::from(*a)) + log_sigmoid(f64::from(*b));
-            let rest = 1.0 - f64::from(*label);
-            -both - rest * otherwise(f64::from(*a), f64::from(*b)).0
+        .iter()
+        .zip(labels)
+        .map(|(a, label)| {
+            let all: f64 = a.iter().map(|a| softplus(-a)).sum();
+            all - (1.0 - f64::from(*label)) * otherwise(a)
         })
         .sum();
     let loss = tensor(vec![(total / n as f64) as f32], ())?;
-    let labels = labels.to_vec();
-    Ok(Value::made(loss, Chained(labels), &[a, b]))
+    Ok(Value::made(loss, Chained(labels.to_vec()), scores))
 }
 
-fn log_sigmoid(x: f64) -> f64 {
-    x.min(0.0) - (-x.abs()).exp().ln_1p()
+/// Scores of every row.
+fn by_row<'v>(scores: impl Iterator<Item = &'v Value>, n: usize) -> Result<Vec<Vec<f64>>> {
+    let mut rows = vec![Vec::new(); n];
+    for value in scores {
+        let data = dense(value.data(), CHAINED)?;
+        let one = slice(&data)?;
+        let cells = rows.iter_mut().zip(one.iter());
+        cells.for_each(|(row, x)| row.push(f64::from(*x)));
+    }
+    Ok(rows)
 }
 
-/// `log(exp(-a) + exp(-b) + exp(-a - b))`, and its slopes by `-a` and `-b`.
-fn otherwise(a: f64, b: f64) -> (f64, [f64; 2]) {
-    let all = [-a, -b, -a - b];
-    let top = all.into_iter().fold(f64::NEG_INFINITY, f64::max);
-    let raised = all.map(|x| (x - top).exp());
-    let sum: f64 = raised.iter().sum();
-    let slopes = [(raised[0] + raised[2]) / sum, (raised[1] + raised[2]) / sum];
-    (top + sum.ln(), slopes)
+/// `log(1 + exp(x))`; `-log sigmoid(a)` is that of `-a`.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// `log((1 + exp(-a_1)) ... (1 + exp(-a_k)) - 1)`, factor by factor, so that nothing is lost where it is small.
+fn otherwise(a: &[f64]) -> f64 {
+    let plus = |x: f64, y: f64| {
+        let top = x.max(y);
+        match top == f64::NEG_INFINITY {
+            true => top,
+            false => top + (-(x - y).abs()).exp().ln_1p(),
+        }
+    };
+    a.iter().fold(f64::NEG_INFINITY, |so_far, a| {
+        plus(so_far + softplus(-a), -a)
+    })
 }
 
 /// The same by candle's operations.
 fn composed(t: &[Tensor], labels: &[f32]) -> candle_core::Result<Tensor> {
-    let log_sigmoid = |x: &Tensor| ((x.neg()?.exp()? + 1.0)?.log())?.neg();
-    let (a, b) = (t[0].flatten_all()?, t[1].flatten_all()?);
-    let both = (log_sigmoid(&a)? + log_sigmoid(&b)?)?;
+    let (mut log, mut other): (Option<Tensor>, Option<Tensor>) = (None, None);
+    for x in t {
+        let x = x.flatten_all()?.neg()?.exp()?;
+        let own = (&x + 1.0)?.log()?.neg()?;
+        log = Some(match log {
+            None => own,
+            Some(sum) => (sum + own)?,
+        });
+        other = Some(match other {
+            None => x,
+            Some(sum) => ((&sum + &x)? + sum.mul(&x)?)?,
+        });
+    }
+    let (Some(log), Some(other)) = (log, other) else {
+        candle_core::bail!("no scores");
+    };
     let rest: Vec<f32> = labels.iter().map(|y| 1.0 - y).collect();
-    let rest = Tensor::from_slice(&rest, labels.len(), a.device())?;
-    let (a, b) = (a.neg()?.exp()?, b.neg()?.exp()?);
-    let other = ((&a + &b)? + a.mul(&b)?)?.log()?;
-    (both + other.mul(&rest)?)?.mean_all()?.neg()
+    let rest = Tensor::from_slice(&rest, labels.len(), log.device())?;
+    (log + other.log()?.mul(&rest)?)?.mean_all()?.neg()
 }
 
 struct Chained(Vec<f32>);
@@ -86,17 +107,18 @@ impl Op for Chained {
         grad: &Tensor,
         into: &mut Into<'_>,
     ) -> Result<()> {
-        let (a, b) = (
-            dense(inputs[0].data(), CHAINED)?,
-            dense(inputs[1].data(), CHAINED)?,
-        );
-        let (a, b, g) = (slice(&a)?, slice(&b)?, dense(grad, CHAINED)?);
-        let share = slice(&g)?.first().copied().unwrap_or_default() / self.0.len() as f32;
-        for (i, own) in [&a, &b].into_iter().enumerate() {
-            let rows = a.iter().zip(b.iter()).zip(own.iter()).zip(&self.0);
-            let found = rows.map(|(((a, b), own), label)| {
-                let slope = otherwise(f64::from(*a), f64::from(*b)).1[i] as f32;
-                share * ((1.0 - label) * slope - sigmoid(-own))
+        let rows = by_row(inputs.iter(), self.0.len())?;
+        let g = dense(grad, CHAINED)?;
+        let share = f64::from(slice(&g)?.first().copied().unwrap_or_default());
+        let share = share / self.0.len() as f64;
+        let others: Vec<f64> = rows.iter().map(|a| otherwise(a)).collect();
+        for i in 0..inputs.len() {
+            let cells = rows.iter().zip(&others).zip(&self.0);
+            let found = cells.map(|((a, other), label)| {
+                let rest: f64 = a.iter().map(|a| softplus(-a)).sum();
+                let slope = (-a[i] + rest - softplus(-a[i]) - other).exp();
+                let own = (-softplus(a[i])).exp();
+                (share * ((1.0 - f64::from(*label)) * slope - own)) as f32
             });
             into.give_values(i, found.collect())?;
         }

@@ -250,12 +250,24 @@ fn functions_of_gates() {
     });
     let labels = [0.0, 1.0, 0.0, 1.0];
     check("chained cross-entropy", &[&[4, 1], &[4, 1]], |v| {
-        chained_cross_entropy(&v[0], &v[1], &labels)
+        chained_cross_entropy(&[&v[0], &v[1]], &labels)
     });
+    check("chain of three", &[&[4, 1], &[4, 1], &[4, 1]], |v| {
+        chained_cross_entropy(&[&v[0], &v[1], &v[2]], &labels)
+    });
+    // One alone is the usual cross-entropy; three scores of 0 give an eighth.
+    let zero = leaf(&[0.0], &[1]);
+    let of = |n: usize, y: f32| {
+        let loss = chained_cross_entropy(&vec![&zero; n], &[y]).unwrap();
+        loss.number().unwrap()
+    };
+    assert!((of(1, 0.0) - 2f32.ln()).abs() < 1e-6);
+    assert!((of(3, 1.0) - 8f32.ln()).abs() < 1e-6);
+    assert!((of(3, 0.0) - (8f32 / 7.0).ln()).abs() < 1e-6);
     // 1/4 of two scores of 0; and scores that no number holds the probability of.
     let loss = |a: f32, b: f32, y: f32| {
         let (a, b) = (leaf(&[a], &[1]), leaf(&[b], &[1]));
-        let loss = chained_cross_entropy(&a, &b, &[y]).unwrap();
+        let loss = chained_cross_entropy(&[&a, &b], &[y]).unwrap();
         loss.number().unwrap()
     };
     assert!((loss(0.0, 0.0, 1.0) - 4f32.ln()).abs() < 1e-6);
@@ -265,7 +277,7 @@ fn functions_of_gates() {
     assert!(loss(-900.0, 800.0, 0.0).abs() < 1e-6);
     let x = leaf(&[0.0; 2], &[2]);
     let said = |r: Result<Value>| r.unwrap_err().to_string();
-    assert!(said(chained_cross_entropy(&x, &x, &[1.0])).contains("with 1 labels"));
+    assert!(said(chained_cross_entropy(&[&x, &x], &[1.0])).contains("with 1 labels"));
     assert!(said(smooth_step(&x, 0.0)).contains("a width of 0"));
 }
 

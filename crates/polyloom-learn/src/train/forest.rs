@@ -170,11 +170,14 @@ fn refuse_steps(t: &Train) -> Result<()> {
         ("mixing", t.mixing != usual.mixing),
         ("sampling", t.sampling != usual.sampling),
         ("fuse", t.fuse.is_some()),
+        ("chain", t.chain.is_some()),
     ];
     match said.iter().find(|(_, said)| *said) {
         None => Ok(()),
         Some((key, _)) => {
-            let what = format!("`train.{key}` is about steps of a network; trees have none");
+            let what = format!(
+                "`train.{key}` is about the steps and losses of a network; trees have none"
+            );
             Err(MergeError::plan("bad-recipe", what)
                 .hint("trees have train.new.rounds, lr, patience, subsample and growth")
                 .into())

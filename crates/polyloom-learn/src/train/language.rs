@@ -94,6 +94,7 @@ pub(super) fn learned<'a>(
             feature: usual_feature(model, false),
             heads: 0..0,
             search: None,
+            chain: None,
             soft: Vec::new(),
         });
     }

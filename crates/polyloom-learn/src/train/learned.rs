@@ -1,5 +1,7 @@
 //! The tasks of a run: rows, heads and what they begin with.
 
+mod goals;
+
 use std::path::PathBuf;
 
 use polyloom::MergeError;
@@ -10,6 +12,7 @@ use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::{TaskSpec, TaskType};
 use polyloom_core::rng::Stream;
 
+use super::chain::Chain;
 use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
 use super::probe::{self, Seen, Target};
@@ -17,8 +20,7 @@ use super::recipe::{Objective, Recipe, Start};
 use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
-use crate::models::open::{Model, Trunk};
-use crate::tasks::fit::of_group;
+use crate::models::open::Model;
 use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
@@ -58,6 +60,8 @@ pub struct Learned<'a> {
     pub heads: std::ops::Range<usize>,
     /// What the rows that are looked at are searched in, of a retrieval task.
     pub search: Option<Search>,
+    /// How its targets hang together, where the recipe asks for it.
+    pub chain: Option<Chain>,
     /// What other models say of the training rows, by head; nothing where none is asked.
     pub soft: Vec<Option<Soft>>,
 }
@@ -155,17 +159,7 @@ pub fn learned<'a>(
         if train.is_empty() {
             return Err(no_rows(id, &t.split));
         }
-        if let Some(groups) = model.table.as_ref().and_then(|t| t.groups())
-            && let Some(row) = train.shown.iter().position(|s| !s.has_goal())
-        {
-            let what = format!(
-                "training row `{}` of task `{id}` has nothing in `{}`, whose values have goals of their own",
-                train.ids[row], groups.column
-            );
-            return Err(MergeError::plan("bad-task", what)
-                .hint("fill the column, or remove such rows from the training file")
-                .into());
-        }
+        goals::grouped(id, &train, model)?;
         let looked_at = is_looked_at(recipe, spec)?;
         let limit = t.validation_limit;
         let looked = match looked_at && search {
@@ -187,20 +181,13 @@ pub fn learned<'a>(
                 false => blank(&name, asked, &train.wanted[place], feature, model.width())?,
             };
             if feature == Feature::Goal {
-                match model.table.as_ref().and_then(|t| t.groups()) {
-                    None => head.goal = goal(&name, model)?,
-                    Some(groups) => {
-                        // The goals of a target lie side by side, one a group.
-                        let first = groups.values.first().map_or("", String::as_str);
-                        let first = of_group(id, first, &asked.target);
-                        head.goal = goal(&first, model)? / groups.values.len().max(1);
-                        head.for_groups(groups.values.clone())?;
-                    }
-                }
+                goals::place(&mut head, id, &asked.target, model)?;
             }
             head.task_hash = Some(given.hash.clone());
             heads.push(head);
         }
+        let chain = t.chain.map(|c| Chain::of(c, spec, &heads[start..], &train));
+        let chain = chain.transpose()?;
         tasks.push(Learned {
             given,
             train,
@@ -209,6 +196,7 @@ pub fn learned<'a>(
             feature,
             heads: start..heads.len(),
             search: looked,
+            chain,
             soft: Vec::new(),
         });
     }
@@ -223,21 +211,6 @@ pub fn learned<'a>(
         )?;
     }
     Ok((tasks, heads))
-}
-
-/// The place of a goal among those of a model of tables.
-fn goal(name: &str, model: &Model) -> Result<usize> {
-    let goals = match &model.trunk {
-        Trunk::Table(table) => &table.config.goals[..],
-        Trunk::Forest(forest) => &forest.config.goals[..],
-        _ => &[],
-    };
-    goals.iter().position(|g| g == name).ok_or_else(|| {
-        MergeError::plan("no-goal", format!("has no goal `{name}`"))
-            .at(model.folder.display().to_string())
-            .hint(format!("its goals: {}", goals.join(", ")))
-            .into()
-    })
 }
 
 /// Whether a task is learned by the vectors of its texts.

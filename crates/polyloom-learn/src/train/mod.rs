@@ -4,6 +4,7 @@
 pub mod augment;
 mod balanced;
 mod begin;
+pub mod chain;
 pub mod contrast;
 pub mod curvature;
 mod forest;

@@ -306,15 +306,31 @@ pub(super) fn losses(
         Of::Training(done) => Form::of(t, done),
         Of::Validation => Form::Tokens,
     };
+    let seen = |place: usize| features.get(place).unwrap_or(&features[0]);
+    let said = heads.iter().enumerate();
+    let said = said.map(|(place, head)| head.forward(source, seen(place)));
+    let said: Vec<Value> = said.collect::<Result<_>>()?;
+    let right = |place: usize, i: usize| rows.wanted[place][drawn[i] as usize].clone();
     let one = |(place, head): (usize, &Head)| {
+        if let Some(chain) = task.chain.as_ref().filter(|c| c.is_product(place)) {
+            return chain.loss(place, &said, &right, drawn.len());
+        }
+        let more = match &task.chain {
+            Some(chain) => chain.more(place, &said)?,
+            None => None,
+        };
+        let said = &said[place];
         let wanted: Vec<_> = drawn
             .iter()
             .map(|&i| rows.wanted[place][i as usize].as_ref())
             .collect();
-        let said = head.forward(source, features.get(place).unwrap_or(&features[0]))?;
         let hard = match head.kind {
-            HeadKind::Embedding => contrast(&said, &wanted, t.similarity_temperature as f32)?,
-            _ => loss_by(head, &said, &wanted, t.smoothing as f32, form)?,
+            HeadKind::Embedding => contrast(said, &wanted, t.similarity_temperature as f32)?,
+            _ => loss_by(head, said, &wanted, t.smoothing as f32, form)?,
+        };
+        let hard = match (hard, more) {
+            (Some((value, n)), Some(more)) => Some((ops::add(&value, &more)?, n)),
+            (hard, _) => hard,
         };
         // What other models say is known of the training rows.
         let soft = task
@@ -323,7 +339,7 @@ pub(super) fn losses(
             .filter(|_| matches!(of, Of::Training(_)));
         Ok(match (soft, &t.fuse) {
             (Some(Some(soft)), Some(fuse)) => {
-                let value = soft.mixed(fuse, hard.map(|(v, _)| v), &said, drawn)?;
+                let value = soft.mixed(fuse, hard.map(|(v, _)| v), said, drawn)?;
                 Some((value, drawn.len()))
             }
             _ => hard,

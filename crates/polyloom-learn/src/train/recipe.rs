@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::chain::ChainRecipe;
 use super::curvature::SophiaRecipe;
 use super::fuse::Fuse;
 use super::mixing::{Mixing, Moments};
@@ -317,6 +318,9 @@ pub struct Train {
     /// Stages, one after the other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<StageRecipe>,
+    /// How targets in a chain are learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainRecipe>,
     /// How the losses or gradients of several tasks are balanced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<BalanceRecipe>,
@@ -375,6 +379,7 @@ impl Default for Train {
             fuse: None,
             pseudo: None,
             stage: Vec::new(),
+            chain: None,
             balance: None,
         }
     }

@@ -4,6 +4,7 @@ mod adapters;
 mod architectures;
 mod balance;
 mod case;
+mod chains;
 mod clip;
 mod compress;
 mod differences;

@@ -16,7 +16,7 @@ static SPEC: Spec = Spec {
     summary: "Adaptive information transfer along a chain of goals, such as impression, click, purchase",
     source: "Xi et al., KDD 2021; MTReclib models/aitm.py",
     formula: "`f_t = bottom_t(x)`; for `t >= 2`, with `p = W_t f_(t-1) + b_t` (the updated one) and `q = f_t`: `f_t <- sum over v in {p, q} of softmax((K v . Q v) / sqrt(d)) V v`. `h_t = tower_t(f_t)`. The goals are in the order of the chain.",
-    differs: "`V`, `K`, `Q` are shared over the chain with biases, as in MTReclib; torch-rechub has them by pair, without biases. The calibrator's loss is `models::table::loss::ordered`.",
+    differs: "`V`, `K`, `Q` are shared over the chain with biases, as in MTReclib; torch-rechub has them by pair, without biases. The calibrator's loss is `train.chain` with `loss = \"ordered\"`.",
     uses: LAYERS,
     params: &[],
     golden: Golden::Cases(&["aitm"]),

@@ -15,7 +15,8 @@ pub struct EntireSpace {
 
 /// The entire-space losses of Ma et al., SIGIR 2018 (ESMM), over all impressions: the cross-entropy of `p(click)`, and that of
 /// `p(click) p(conversion | click)` against "clicked and converted", each a mean over the rows. The conversion rate itself has
-/// no loss. `click` and `conversion` are scores (logits) `[rows, 1]`; ESMM is `shared_bottom` with two goals and their sum.
+/// no loss. `click` and `conversion` are scores (logits) `[rows, 1]`; ESMM is `shared_bottom` with two goals and their sum. Training
+/// takes chains of any length (`train.chain`).
 ///
 /// # Errors
 /// Shapes that do not fit together.
@@ -32,7 +33,7 @@ pub fn entire_space(
     let scores = ops::concat(&[&Value::constant(no), click], 1)?;
     Ok(EntireSpace {
         click: ops::cross_entropy(&scores, &labels, 0.0)?,
-        conversion: ops::chained_cross_entropy(click, conversion, &both)?,
+        conversion: ops::chained_cross_entropy(&[click, conversion], &both)?,
     })
 }
 

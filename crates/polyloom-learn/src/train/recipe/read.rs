@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use super::{HeadRecipe, Method, Objective, OptimiserName, Recipe, Sampling, Start, Train};
 use crate::tasks::language::Learn;
 use crate::train::optimiser::Tables;
+use crate::train::rowwise::Loss;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -213,6 +214,31 @@ impl Recipe {
                 );
             }
             fuse.check(t.language.is_some())?;
+        }
+        if let Some(chain) = &t.chain {
+            if !(chain.weight.is_finite() && chain.weight >= 0.0) {
+                return bad("`train.chain.weight` must be at least 0", "");
+            }
+            let others = [
+                ("balance", t.balance.is_some()),
+                ("fuse", t.fuse.is_some()),
+                ("language", t.language.is_some()),
+                ("smoothing", t.smoothing != 0.0),
+                ("objective", t.objective != Objective::Heads),
+                ("loss", t.loss != Loss::default()),
+                ("reweight", t.reweight.is_some()),
+                ("representation", t.representation.is_some()),
+                ("pseudo", t.pseudo.is_some()),
+                ("optimiser", t.optimiser == OptimiserName::SophiaG),
+            ];
+            if let Some((key, _)) = others.iter().find(|(_, said)| *said) {
+                return bad(
+                    &format!(
+                        "`train.chain` makes losses of its own, which `train.{key}` does not go with"
+                    ),
+                    "leave out one of them",
+                );
+            }
         }
         if let Some(balance) = &t.balance {
             crate::balance::Balance::new(&balance.method, &balance.parameters, 2)?;
