@@ -43,6 +43,7 @@ mod synth;
 mod table_chains;
 mod table_groups;
 mod tables;
+mod tables_odd;
 mod tasks;
 mod tasks_more;
 mod train;

@@ -296,6 +296,13 @@ fn blank(
                 })
             };
             let n = known.len() as f64;
+            let largest = numbers().fold(0f64, |most, x| most.max(x.abs()));
+            if largest > f64::from(f32::MAX) {
+                return refuse(
+                    format!("the largest number of the training rows is {largest:e}"),
+                    "32 bits hold numbers up to 3e38: drop such rows, or take logarithms",
+                );
+            }
             let mean = numbers().sum::<f64>() / n;
             let deviation = (numbers().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
             if !(deviation > 0.0 && deviation.is_finite()) {

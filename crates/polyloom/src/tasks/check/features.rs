@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::data::Table;
+use super::super::data::table::is_absent_number;
 use super::super::load::Loader;
 use super::super::predicate::Predicate;
 use super::{DISTINCT, Level, SplitSummary, State, digest};
@@ -74,7 +75,9 @@ impl State<'_> {
                         feature.most = feature.most.max(x);
                     }
                     Some(_) => {}
-                    None => feature.numbers &= cell.is_empty(),
+                    None => {
+                        feature.numbers &= cell.is_empty() || is_absent_number(&cell.to_text());
+                    }
                 }
             }
         }

@@ -124,6 +124,15 @@ impl Cell<'_> {
     }
 }
 
+/// Whether a text stands for a number that is missing, as R, pandas and SQL write it: `NA`, `NaN`, `N/A`, `#N/A`, `<NA>`, `null`,
+/// `None`, in any case. In a column of words these are words.
+#[must_use]
+pub fn is_absent_number(text: &str) -> bool {
+    const WORDS: [&str; 7] = ["na", "nan", "n/a", "#n/a", "<na>", "null", "none"];
+    let text = text.trim();
+    WORDS.iter().any(|w| w.eq_ignore_ascii_case(text))
+}
+
 /// A finite number in plain or scientific notation; `nan` and `inf` are words, not numbers.
 #[must_use]
 pub fn parse_number(text: &str) -> Option<f64> {

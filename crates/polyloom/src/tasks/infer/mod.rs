@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::data::table::is_absent_number;
 use super::data::{self, Cell, Limits, Table};
 use super::spec::{
     GroupAs, Metric, Source, SourceKind, Split, Table as Columns, Target, TaskSpec, TaskType,
@@ -96,7 +97,8 @@ pub struct Inferred {
 pub const DISTINCT: usize = 10_000;
 /// A target of numbers with at most so many whole values is a class.
 const CLASSES: usize = 20;
-/// A text column with at most so many values (and fewer than half the rows) is categorical.
+/// A text column with at most so many values (and fewer than half the rows) is categorical; one of single words also with more,
+/// if some come again.
 const WORDS: usize = 1_000;
 /// Mean number of words from which text counts as running text.
 const RUNNING: f64 = 4.0;
@@ -110,6 +112,8 @@ struct Seen {
     nested: u64,
     dates: u64,
     words: u64,
+    /// Texts that stand for a missing number, if the others are numbers.
+    absent: u64,
     values: BTreeSet<String>,
 }
 
@@ -129,10 +133,21 @@ impl Seen {
             self.whole += u64::from(x.fract() == 0.0);
         }
         let text = cell.to_text();
+        self.absent += u64::from(is_absent_number(&text));
         self.dates += u64::from(days(&text).is_some());
         self.words += text.split_whitespace().count() as u64;
         if self.values.len() < DISTINCT {
             self.values.insert(text);
+        }
+    }
+
+    /// Where all others are numbers, or all are dates, `NA` and the like are no values.
+    fn settle(&mut self) {
+        let known = self.present() - self.absent;
+        if known > 0 && (self.numbers == known || self.dates == known) {
+            self.missing += self.absent;
+            self.absent = 0;
+            self.values.retain(|v| !is_absent_number(v));
         }
     }
 
@@ -151,7 +166,7 @@ impl Seen {
 
 /// Reads a table once and writes a spec for it: seeded splits of 80, 10 and 10 percent of the one file.
 ///
-/// Rules: a column of numbers or of dates is numeric; text with few values is categorical, with many words running text; a column
+/// Rules: a column of numbers or of dates is numeric (`NA`, `NaN`, `null` and the like are missing there); text with few values is categorical, with many words running text; a column
 /// whose name is `id` or ends in `_id`, or text, is an id where every row differs; a target of text, truth values or at most
 /// 20 whole numbers is a class, any other number a regression. Ids and constants are no features. Memory: up to 10,000
 /// values per column.
@@ -181,6 +196,7 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
     for seen in seen.values_mut() {
         seen.missing += rows - seen.rows;
         seen.rows = rows;
+        seen.settle();
     }
     if rows == 0 {
         return Err(data::bad(path, "has no rows"));
@@ -389,7 +405,9 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
         (Role::Text, format!("{mean_words:.1} words on average"))
     } else if all_differ || (named && many) {
         (Role::Id, "every row differs".into())
-    } else if distinct <= WORDS && (distinct as u64) * 2 <= seen.rows.max(4) {
+    } else if distinct <= WORDS && (distinct as u64) * 2 <= seen.rows.max(4)
+        || mean_words <= 1.0 && !many && (distinct as u64) * 10 <= seen.rows * 9
+    {
         (Role::Categorical, format!("{distinct} different values"))
     } else {
         (Role::Text, format!("{distinct} different values"))

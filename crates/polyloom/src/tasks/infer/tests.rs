@@ -95,3 +95,39 @@ fn a_text_with_one_label_is_a_text_task() {
     assert!(spec.targets.is_empty() && spec.table.is_none());
     assert!(super::super::validate::task(&spec).is_empty());
 }
+
+#[test]
+fn what_stands_for_a_missing_number_is_none_and_words_stay_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.csv");
+    let mut text = String::from("age,born,kind,grade,score\n");
+    for i in 0..60 {
+        let or = |every: usize, word: &str, x: String| {
+            if i % every == 1 { word.to_owned() } else { x }
+        };
+        let age = or(7, "NA", format!("{}", 20 + i));
+        let born = or(9, "null", format!("20{:02}-02-03", 10 + i % 40));
+        let kind = or(5, "None", ["a", "b"][i % 2].to_owned());
+        let grade = or(11, "NaN", format!("{}", i % 3));
+        let score = or(13, "#N/A", format!("{i}.5"));
+        text += &format!("{age},{born},{kind},{grade},{score}\n");
+    }
+    std::fs::write(&path, text).unwrap();
+    let wishes = Wishes {
+        targets: vec!["grade".into(), "score".into()],
+        ..Wishes::default()
+    };
+    let (spec, columns) = infer(&path, &wishes, &Limits::default()).unwrap();
+    let found: Vec<(&str, u64, usize)> = columns
+        .iter()
+        .map(|c| (c.role.name(), c.missing, c.distinct))
+        .collect();
+    assert_eq!(found[0], ("numeric", 9, 51));
+    assert_eq!(found[1].0, "numeric");
+    assert_eq!(found[2], ("categorical", 0, 3));
+    assert_eq!(found[3], ("target", 6, 3));
+    assert_eq!(found[4], ("target", 5, 55));
+    let kinds: Vec<TaskType> = spec.targets.iter().map(|t| t.kind).collect();
+    assert_eq!(kinds, [TaskType::Classification, TaskType::Regression]);
+    assert!(spec.targets[0].labels.is_empty());
+}

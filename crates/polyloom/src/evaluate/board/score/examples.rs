@@ -146,6 +146,15 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
         false => None,
     };
     if f.input.is_empty() && fields.is_none() {
+        if spec.table.is_some() {
+            let what = format!(
+                "task `{}` has no column to learn from: ids, constants and running text are no features",
+                spec.id
+            );
+            return Err(MergeError::plan("no-model-task", what).hint(
+                "`table.numeric` and `table.categorical` of the spec name the features; a column of one value tells nothing",
+            ));
+        }
         return Err(bad(
             "names no column of inputs (`fields.input`), and no columns of a table (`table.numeric`, `table.categorical`)".into(),
         ));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::examples::Input;
 use crate::error::{MergeError, Result};
 use crate::tasks::data;
-use crate::tasks::data::table::Cell;
+use crate::tasks::data::table::{Cell, is_absent_number};
 use crate::tasks::spec::{GroupAs, TaskSpec};
 
 /// A column of features.
@@ -122,6 +122,7 @@ fn number(column: &str, cell: Cell) -> Result<Field> {
     let text = cell.to_text();
     match days(&text) {
         Some(days) => Ok(Field::Number(days)),
+        None if is_absent_number(&text) => Ok(Field::Missing),
         None => {
             let what = format!("column `{column}` holds `{text}`, which is no number and no date");
             Err(MergeError::plan("bad-table", what)

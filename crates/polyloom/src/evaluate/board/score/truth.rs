@@ -16,7 +16,7 @@ use crate::evaluate::metric::registry;
 use crate::evaluate::metric::span::Span;
 use crate::evaluate::metric::tool_graph::ToolGraph;
 use crate::tasks::data::Table;
-use crate::tasks::data::table::Cell;
+use crate::tasks::data::table::{Cell, is_absent_number, parse_number};
 use crate::tasks::hash::canonical;
 use crate::tasks::load::Loader;
 use crate::tasks::prompt::Renderer;
@@ -208,6 +208,13 @@ fn truth(
             | TaskType::Generation
     );
     if needs_target && (target.is_null() || target.as_str().is_some_and(|t| t.trim().is_empty())) {
+        return Ok(None);
+    }
+    // In a column of numbers, `NA` and the like are no label.
+    let of_numbers = matches!(goal.kind, TaskType::Regression | TaskType::Forecasting)
+        || goal.kind == TaskType::Classification
+            && goal.classes.iter().all(|c| parse_number(c).is_some());
+    if spec.table.is_some() && of_numbers && target.as_str().is_some_and(is_absent_number) {
         return Ok(None);
     }
     Ok(Some(match goal.kind {
