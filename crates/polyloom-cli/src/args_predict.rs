@@ -41,9 +41,9 @@ pub struct PredictArgs {
     /// Column of ids [default: the task's, else id, else rows are counted from 0]
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
-    /// Inputs of a batch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub batch: u32,
+    /// Inputs of a batch [default: 32, of rows of a table 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Option<u32>,
     /// Texts are cut to N tokens [default: as in training, where the folder says so, else what the model takes]
     #[arg(long, value_name = "N", value_parser = crate::args_eval::at_least_one)]
     pub max_length: Option<usize>,

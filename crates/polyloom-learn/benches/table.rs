@@ -1,14 +1,15 @@
 //! Steps of models over tables, on the work that bench/joint_pytorch.py of the peers does (protocol joint-tabular-v1): two
 //! binary goals, 26 categories of 10,000 codes, 13 numbers, batches of 4096, Adam. Prints one line of JSON.
 //!
-//! `table MODEL [dense|lazy] [threads] [steps]`, with `shared`, `mmoe` or `ple`.
+//! `table MODEL [dense|lazy|forward] [threads] [steps]`, with `shared`, `mmoe` or `ple`; `forward` answers rows (scores of both
+//! goals, no gradients, no optimiser) in place of training on them.
 
 #![allow(clippy::print_stdout, reason = "what it measured is its answer")]
 
 use std::error::Error;
 use std::time::Instant;
 
-use polyloom_learn::engine::{Parameters, Value, tensor};
+use polyloom_learn::engine::{Parameters, Value, slice, tensor};
 use polyloom_learn::models::fresh::fresh;
 use polyloom_learn::models::table::{Config, TableBatch, TableModel};
 use polyloom_learn::models::{Plain, Source, Trained};
@@ -119,6 +120,38 @@ fn loss(
     Ok(ops::scale(&total.ok_or("no goals")?, 0.5)?)
 }
 
+/// Median of times, and the shortest, in seconds.
+fn ranked(mut times: Vec<f64>) -> (f64, f64) {
+    times.sort_by(f64::total_cmp);
+    (times[times.len() / 2], times[0])
+}
+
+fn batch(data: &Data, first: usize) -> Any<TableBatch> {
+    let numbers = data.numbers[first * NUMBERS..][..BATCH * NUMBERS].to_vec();
+    Ok(TableBatch {
+        rows: BATCH,
+        numbers: Value::constant(tensor(numbers, (BATCH, NUMBERS))?),
+        codes: data.codes[first * FIELDS..][..BATCH * FIELDS].to_vec(),
+    })
+}
+
+/// Passes forward alone: scores of both goals, as `predict` asks for them.
+fn answer(model: &TableModel, weights: &Plain, data: &Data, steps: usize) -> Any<Vec<f64>> {
+    let mut times = Vec::new();
+    for step in 0..WARM + steps {
+        let start = Instant::now();
+        let batch = batch(data, step % (ROWS / BATCH) * BATCH)?;
+        for (g, feature) in model.forward(weights, &batch, 0..2)?.iter().enumerate() {
+            let scores = weights.linear(&format!("heads.{g}"), feature)?;
+            assert_eq!(slice(scores.data())?.len(), BATCH);
+        }
+        if step >= WARM {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(times)
+}
+
 fn main() -> Any<()> {
     polyloom_core::memory::keep_large_buffers();
     let args: Vec<String> = std::env::args().filter(|a| a != "--bench").collect();
@@ -140,6 +173,19 @@ fn main() -> Any<()> {
         tensors.push((format!("heads.{g}.weight"), weight));
         tensors.push((format!("heads.{g}.bias"), tensor(vec![0.0], 1)?));
     }
+    if tables == "forward" {
+        let times = answer(&model, &Plain::new(tensors), &data, steps)?;
+        let (median, best) = ranked(times);
+        println!(
+            "{}",
+            json!({
+                "protocol": "joint-tabular-v1", "model": name, "tables": tables, "threads": threads, "batch": BATCH,
+                "steps": steps, "samples_per_s": (BATCH as f64 / median).round(),
+                "samples_per_s_best": (BATCH as f64 / best).round(), "step_ms_median": median * 1e3,
+            })
+        );
+        return Ok(());
+    }
     let parameters = Parameters::new(tensors)?;
     let nothing = Plain::default();
     let mut optimiser = Optimiser::new(Rule::adamw(0.0), &parameters);
@@ -150,12 +196,7 @@ fn main() -> Any<()> {
     for step in 0..WARM + steps {
         let first = step % (ROWS / BATCH) * BATCH;
         let start = Instant::now();
-        let numbers = data.numbers[first * NUMBERS..][..BATCH * NUMBERS].to_vec();
-        let batch = TableBatch {
-            rows: BATCH,
-            numbers: Value::constant(tensor(numbers, (BATCH, NUMBERS))?),
-            codes: data.codes[first * FIELDS..][..BATCH * FIELDS].to_vec(),
-        };
+        let batch = batch(&data, first)?;
         let source = Trained {
             parameters: &parameters,
             frozen: &nothing,
@@ -184,14 +225,13 @@ fn main() -> Any<()> {
             }
         }
     }
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let (median, best) = ranked(times);
     println!(
         "{}",
         json!({
             "protocol": "joint-tabular-v1", "model": name, "tables": tables, "threads": threads, "batch": BATCH,
             "steps": steps, "samples_per_s": (BATCH as f64 / median).round(),
-            "samples_per_s_best": (BATCH as f64 / times[0]).round(), "step_ms_median": median * 1e3,
+            "samples_per_s_best": (BATCH as f64 / best).round(), "step_ms_median": median * 1e3,
             "forward_ms": parts[0] * 1e3, "backward_ms": parts[1] * 1e3, "optimiser_ms": parts[2] * 1e3,
             "first_loss": losses[0], "last_loss": losses[losses.len() - 1],
         })

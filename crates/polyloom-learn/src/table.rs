@@ -417,17 +417,10 @@ impl Preparation {
                 at => places.push(at),
             }
         }
-        let codes = |own: &'_ Prepared| match own {
-            Prepared::Number { .. } => HashMap::new(),
-            Prepared::Words { words, .. } => {
-                let code = |(i, w): (usize, &Option<String>)| (w.clone(), i as u32 + 1);
-                words.iter().enumerate().map(code).collect()
-            }
-        };
         Ok(RowReader {
             preparation: self,
             places,
-            codes: self.columns.iter().map(codes).collect(),
+            codes: self.columns.iter().map(Codes::of).collect(),
             finder: self
                 .groups
                 .as_ref()
@@ -505,8 +498,31 @@ impl Preparation {
 pub struct RowReader<'a> {
     preparation: &'a Preparation,
     places: Vec<Option<usize>>,
-    codes: Vec<HashMap<Option<String>, u32>>,
+    codes: Vec<Codes<'a>>,
     finder: Option<Finder>,
+}
+
+/// Codes of a field of words.
+#[derive(Default)]
+struct Codes<'a> {
+    of: HashMap<&'a str, u32>,
+    /// That of rows without a word.
+    missing: u32,
+}
+
+impl<'a> Codes<'a> {
+    fn of(column: &'a Prepared) -> Self {
+        let mut codes = Self::default();
+        if let Prepared::Words { words, .. } = column {
+            for (word, code) in words.iter().zip(1..) {
+                match word {
+                    Some(word) => _ = codes.of.insert(word, code),
+                    None => codes.missing = code,
+                }
+            }
+        }
+        codes
+    }
 }
 
 impl RowReader<'_> {
@@ -545,11 +561,10 @@ impl RowReader<'_> {
                     }
                 }
                 (Prepared::Words { .. }, field) => {
-                    let word = match field {
-                        Field::Word(word) => Some(word.to_string()),
-                        Field::Number(_) | Field::Missing => None,
-                    };
-                    row.codes.push(codes.get(&word).copied().unwrap_or(0));
+                    row.codes.push(match field {
+                        Field::Word(word) => codes.of.get(&**word).copied().unwrap_or(0),
+                        Field::Number(_) | Field::Missing => codes.missing,
+                    });
                 }
             }
         }

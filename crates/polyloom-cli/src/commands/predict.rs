@@ -11,7 +11,8 @@ use polyloom::tasks::spec::{SourceKind, TaskSpec};
 use polyloom_learn::table::Preparation;
 use polyloom_learn::tasks::answers::answers;
 use polyloom_learn::tasks::fit::fit;
-use polyloom_learn::tasks::system::no_head;
+use polyloom_learn::tasks::forward::Output;
+use polyloom_learn::tasks::system::{Ready, no_head};
 use polyloom_learn::tasks::{Base, Head, Reader, System};
 use serde_json::json;
 
@@ -20,6 +21,12 @@ use super::tasks::catalogue;
 use crate::args_predict::PredictArgs;
 use crate::hub::{self, Brought, Hub};
 use crate::ui::{Failure, Ui};
+
+/// Inputs of a batch: texts and pictures, whose values fill a cache soon.
+const INPUTS: u32 = 32;
+
+/// Inputs of a batch: rows of a table, of which a pass takes a few kilobytes each.
+const ROWS: u32 = 1024;
 
 /// Runs the command.
 pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
@@ -75,7 +82,7 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         (Some(spec), []) => vec![(&*spec.id, "")],
         (None, _) => tasks.iter().map(|t| (&**t, "")).collect(),
     };
-    let (mut heads, mut said) = (Vec::new(), Vec::new());
+    let mut heads = Vec::new();
     for (task, target) in &wanted {
         let Some((head, file)) = system.head(task, target)? else {
             return Err(no_head(&system, task, target).into());
@@ -86,11 +93,10 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             &ready,
             &file,
         )?;
-        let shown = base.reader.show(&inputs, head.feature)?;
-        let found = ready.outputs(&base.reader, &[&head], &shown, args.batch as usize)?;
-        said.extend(found);
         heads.push(head);
     }
+    let batch = args.batch.unwrap_or(if table { ROWS } else { INPUTS });
+    let said = said(&ready, &base.reader, &heads, &inputs, batch as usize)?;
     let several = wanted.len() > 1;
     let name = |(task, target): &(&'_ str, &'_ str)| match (several, *target) {
         // Without a spec the head's own name tells the answers apart: the part behind the task.
@@ -106,11 +112,36 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What every head says of the inputs. Heads that see the same feature share the pass of the trunk.
+fn said(
+    ready: &Ready<'_>,
+    reader: &Reader,
+    heads: &[Head],
+    inputs: &[Input],
+    batch: usize,
+) -> Result<Vec<Vec<Output>>, Failure> {
+    let mut said = vec![Vec::new(); heads.len()];
+    let mut left: Vec<usize> = (0..heads.len()).collect();
+    while let Some(first) = left.first() {
+        let feature = heads[*first].feature;
+        let (now, later): (Vec<usize>, Vec<usize>) =
+            left.into_iter().partition(|i| heads[*i].feature == feature);
+        let shown = reader.show(inputs, feature)?;
+        let asked: Vec<&Head> = now.iter().map(|i| &heads[*i]).collect();
+        let found = ready.outputs(reader, &asked, &shown, batch)?;
+        for (i, found) in now.into_iter().zip(found) {
+            said[i] = found;
+        }
+        left = later;
+    }
+    Ok(said)
+}
+
 /// The head in the words of the task, where the task is known.
 fn fitted(
     head: Head,
     asked: Option<&Asked>,
-    ready: &polyloom_learn::tasks::system::Ready<'_>,
+    ready: &Ready<'_>,
     file: &std::path::Path,
 ) -> Result<Head, Failure> {
     let Some(asked) = asked else { return Ok(head) };
@@ -174,12 +205,12 @@ fn table_rows(
         let Some(fields) = &mut fields else {
             return Ok(());
         };
+        let id = id.as_deref().map(|name| table.column(name));
         for row in 0..table.rows() {
-            let text = |name: &str| {
-                let column = table.column(name);
-                column.map_or_else(String::new, |c| c.cell(row).to_text())
-            };
-            ids.push(id.as_deref().map_or_else(|| ids.len().to_string(), text));
+            ids.push(match id {
+                Some(column) => column.map_or_else(String::new, |c| c.cell(row).to_text()),
+                None => ids.len().to_string(),
+            });
             let input = fields.input(&table, row);
             inputs.push(input.map_err(|e| e.at(format!("{place}, row {}", ids.len())))?);
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::forward::Output;
@@ -33,21 +34,23 @@ pub fn answers(
         }
     }
     let row = |i: usize| {
+        let mut names = columns.iter();
         let mut row = Map::new();
-        row.insert("id".into(), ids[i].clone().into());
+        let mut put = |value: Option<Value>| {
+            if let (Some(name), Some(value)) = (names.next(), value) {
+                row.insert(name.clone(), value);
+            }
+        };
+        put(Some(ids[i].clone().into()));
         for ((target, head), said) in heads.iter().zip(outputs) {
             let said = &said[i];
-            row.insert(column("prediction", target), prediction(head, said));
-            if head.kind.is_number() {
-                continue;
-            }
+            put(Some(prediction(head, said)));
             match *target {
-                "" => {
-                    row.insert("probabilities".into(), json!(said));
-                }
-                target => {
-                    for (label, p) in head.labels.iter().zip(said) {
-                        row.insert(format!("score_{target}_{label}"), json!(p));
+                _ if head.kind.is_number() => {}
+                "" => put(Some(json!(said))),
+                _ => {
+                    for at in 0..head.labels.len() {
+                        put(said.get(at).map(|p| json!(p)));
                     }
                 }
             }
@@ -57,7 +60,7 @@ pub fn answers(
     Answers {
         path: model.to_owned(),
         hash: hash.to_owned(),
-        rows: (0..ids.len()).map(row).collect(),
+        rows: (0..ids.len()).into_par_iter().map(row).collect(),
         columns,
         task: None,
         chosen: Columns {

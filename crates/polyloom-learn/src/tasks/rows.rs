@@ -3,17 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use polyloom::evaluate::board::score::examples::{self, Asked, Column, Input, Wanted};
+use polyloom::evaluate::board::score::examples::{self, Asked, Input, Wanted};
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
+use rayon::prelude::*;
 
 use super::head::Feature;
 use crate::error::{Error, Result};
 use crate::image::Preparation;
 use crate::models::Tokens;
 use crate::models::open::{Model, Trunk};
-use crate::table::{self, Row, RowReader};
+use crate::table::{self, Row};
 use crate::text::Text;
+
+/// Rows of a table that a thread prepares at least.
+const TOGETHER: usize = 256;
 
 /// What turns inputs into what a model takes.
 pub enum Reader {
@@ -242,19 +246,26 @@ impl Rows {
 
 /// Rows of a table as a model takes them.
 fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>> {
-    let mut reader: Option<(&Arc<[Column]>, RowReader<'_>)> = None;
+    let no = || {
+        let what = "texts or pictures, and the model is one of tables";
+        Error::shape("input", what)
+    };
+    let same = |a: &Input, b: &Input| match (a, b) {
+        (Input::Row { columns: a, .. }, Input::Row { columns: b, .. }) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
     let mut shown = Vec::with_capacity(inputs.len());
-    for input in inputs {
-        let Input::Row { columns, fields } = input else {
-            let what = "texts or pictures, and the model is one of tables";
-            return Err(Error::shape("input", what));
+    for part in inputs.chunk_by(same) {
+        let Some(Input::Row { columns, .. }) = part.first() else {
+            return Err(no());
         };
-        let of = match reader.take() {
-            Some((of, reader)) if Arc::ptr_eq(of, columns) => (of, reader),
-            _ => (columns, preparation.reader(columns)?),
+        let reader = preparation.reader(columns)?;
+        let one = |input: &Input| match input {
+            Input::Row { fields, .. } => Ok(Shown::Row(Box::new(reader.row(fields)))),
+            _ => Err(no()),
         };
-        shown.push(Shown::Row(Box::new(of.1.row(fields))));
-        reader = Some(of);
+        let made: Result<Vec<Shown>> = part.par_iter().with_min_len(TOGETHER).map(one).collect();
+        shown.append(&mut made?);
     }
     Ok(shown)
 }

@@ -300,6 +300,18 @@ impl Table {
         self.columns.get(name)
     }
 
+    /// A column by name with its place; `place`, where it may stand, is looked at first.
+    #[must_use]
+    pub fn column_from(&self, place: usize, name: &str) -> Option<(usize, &Column)> {
+        match self.columns.get_index(place) {
+            Some((there, column)) if there == name => Some((place, column)),
+            _ => {
+                let (place, _, column) = self.columns.get_full(name)?;
+                Some((place, column))
+            }
+        }
+    }
+
     /// Names and types, such as `label: number`.
     #[must_use]
     pub fn types(&self) -> Vec<(&str, &'static str)> {

@@ -1,7 +1,9 @@
 //! A file of predictions as rows of cells.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 pub(crate) use polyloom_core::hash::sha256_text as sha256;
@@ -10,6 +12,9 @@ use super::maps::hex;
 use crate::error::{MergeError, Result};
 use crate::tasks::data::table::Cell;
 use crate::tasks::data::{self, Limits};
+
+/// Rows that a thread writes at once.
+const BLOCK: usize = 4096;
 
 /// Which columns hold what. `None` looks for the usual names.
 #[derive(Debug, Clone, Default)]
@@ -126,24 +131,17 @@ impl Answers {
         let io = |e: std::io::Error| MergeError::from(polyloom_core::Error::io(path, "write", e));
         let bytes = match &*ending {
             "csv" => {
-                let mut writer = csv::Writer::from_writer(Vec::new());
-                let failed = |e: csv::Error| io(e.into());
-                writer.write_record(&self.columns).map_err(failed)?;
-                for row in &self.rows {
-                    let cells = self
-                        .columns
-                        .iter()
-                        .map(|c| row.get(c).map(plain).unwrap_or_default());
-                    writer.write_record(cells).map_err(failed)?;
-                }
-                writer.into_inner().map_err(|e| io(e.into_error()))?
+                let (head, rows) = (self.csv(&[], true), self.rows.par_chunks(BLOCK));
+                let blocks: std::io::Result<Vec<Vec<u8>>> =
+                    rows.map(|rows| self.csv(rows, false)).collect();
+                let mut bytes = head.map_err(io)?;
+                blocks.map_err(io)?.iter().for_each(|b| bytes.extend(b));
+                bytes
             }
             "jsonl" => {
-                let lines = self
-                    .rows
-                    .iter()
-                    .map(|row| Value::Object(row.clone()).to_string() + "\n");
-                lines.collect::<String>().into_bytes()
+                let line = |row: &Map<String, Value>| Value::Object(row.clone()).to_string() + "\n";
+                let lines: String = self.rows.par_iter().map(line).collect();
+                lines.into_bytes()
             }
             _ => {
                 let error = MergeError::plan("bad-flag", "is neither .csv nor .jsonl");
@@ -154,6 +152,27 @@ impl Answers {
         part.push(".part");
         std::fs::write(&part, bytes).map_err(io)?;
         std::fs::rename(&part, path).map_err(io)
+    }
+
+    /// Rows as CSV, behind a header where it is asked for.
+    fn csv(&self, rows: &[Map<String, Value>], header: bool) -> std::io::Result<Vec<u8>> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        if header {
+            writer.write_record(&self.columns)?;
+        }
+        for row in rows {
+            let cells = self.columns.iter();
+            let cells = cells.map(|c| match row.get(c) {
+                Some(Value::String(text)) => Cow::Borrowed(&**text),
+                Some(other) => Cow::Owned(plain(other)),
+                None => Cow::Borrowed(""),
+            });
+            for cell in cells {
+                writer.write_field(&*cell)?;
+            }
+            writer.write_record(None::<&[u8]>)?;
+        }
+        writer.into_inner().map_err(csv::IntoInnerError::into_error)
     }
 
     /// Whether the file has a column.
@@ -237,4 +256,55 @@ pub(crate) fn number(value: &Value, infinite: bool) -> Option<f64> {
         _ => return None,
     };
     (x.is_finite() || infinite && !x.is_nan()).then_some(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_are_written_in_their_order_over_blocks() {
+        let cell = |i: usize| match i % 3 {
+            0 => json!("a, \"b\""),
+            1 => json!([1, 2]),
+            _ => Value::Null,
+        };
+        let row = |i: usize| [("id".to_owned(), json!(i)), ("said".to_owned(), cell(i))];
+        let n = 2 * BLOCK + 3;
+        let made = Answers {
+            path: PathBuf::new(),
+            hash: String::new(),
+            rows: (0..n).map(|i| row(i).into_iter().collect()).collect(),
+            columns: vec!["id".into(), "said".into()],
+            task: None,
+            chosen: Columns::default(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let written = |ending: &str| {
+            let file = dir.path().join(format!("answers.{ending}"));
+            made.write(&file).unwrap();
+            std::fs::read_to_string(file).unwrap()
+        };
+        let csv = written("csv");
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines.len(), n + 1);
+        assert_eq!(
+            lines[..4],
+            ["id,said", "0,\"a, \"\"b\"\"\"", "1,\"[1,2]\"", "2,"]
+        );
+        let ids = |line: &&str| line.split(',').next().map(str::to_owned);
+        assert!(
+            (0..n).eq(lines[1..]
+                .iter()
+                .filter_map(|l| ids(l)?.parse::<usize>().ok()))
+        );
+        let jsonl = written("jsonl");
+        assert_eq!(
+            jsonl.lines().nth(BLOCK),
+            Some("{\"id\":4096,\"said\":[1,2]}")
+        );
+        assert_eq!(jsonl.lines().count(), n);
+    }
 }

@@ -1,6 +1,7 @@
 //! Rows of tables as a model meets them: the columns of features, and what a row has in them.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::examples::Input;
@@ -59,7 +60,9 @@ pub fn columns(spec: &TaskSpec) -> Vec<Column> {
 /// Reads rows of columns; equal words of a column share their bytes.
 pub struct Fields {
     columns: Arc<[Column]>,
-    words: HashMap<String, Arc<str>>,
+    /// Where they stood in the table of the last row.
+    places: Vec<usize>,
+    words: HashSet<Arc<str>>,
 }
 
 impl Fields {
@@ -67,8 +70,9 @@ impl Fields {
     #[must_use]
     pub fn new(columns: Vec<Column>) -> Option<Self> {
         (!columns.is_empty()).then(|| Self {
+            places: vec![0; columns.len()],
             columns: columns.into(),
-            words: HashMap::new(),
+            words: HashSet::new(),
         })
     }
 
@@ -78,28 +82,31 @@ impl Fields {
     /// A column that the batch lacks, a column of numbers that holds something else.
     pub fn input(&mut self, table: &data::Table, row: usize) -> Result<Input> {
         let mut fields = Vec::with_capacity(self.columns.len());
-        for column in self.columns.iter() {
-            let Some(values) = table.column(&column.name) else {
+        for (column, place) in self.columns.iter().zip(&mut self.places) {
+            let Some((at, values)) = table.column_from(*place, &column.name) else {
                 let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
                 let what = format!("has no column `{}`", column.name);
                 return Err(MergeError::plan("bad-table", what)
                     .hint(format!("its columns: {}", names.join(", "))));
             };
+            *place = at;
             let cell = values.cell(row);
             fields.push(match column.numeric {
                 _ if cell.is_empty() => Field::Missing,
                 true => number(&column.name, cell)?,
                 false => {
-                    let text = cell.to_text();
-                    let word = match self.words.get(&text) {
+                    let text = match cell {
+                        Cell::Text(text) => Cow::Borrowed(text),
+                        other => Cow::Owned(other.to_text()),
+                    };
+                    Field::Word(match self.words.get(&*text) {
                         Some(word) => word.clone(),
                         None => {
-                            let word: Arc<str> = text.as_str().into();
-                            self.words.insert(text, word.clone());
+                            let word: Arc<str> = (*text).into();
+                            self.words.insert(word.clone());
                             word
                         }
-                    };
-                    Field::Word(word)
+                    })
                 }
             });
         }
@@ -188,6 +195,46 @@ fn part_of_day(time: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_found_where_they_stand_and_words_are_shared() {
+        let text =
+            |words: &[&str]| data::Column::Text(words.iter().map(|w| Some((*w).into())).collect());
+        let column = |name: &str, numeric| Column {
+            name: name.into(),
+            numeric,
+        };
+        let mut fields = Fields::new(vec![column("age", true), column("job", false)]).unwrap();
+        let job = text(&["cook", "cook"]);
+        let tables = [
+            data::Table::of([("age", text(&["3", " "])), ("job", job.clone())]),
+            data::Table::of([
+                ("other", text(&["", ""])),
+                ("job", job),
+                ("age", text(&["4", "5"])),
+            ]),
+        ];
+        let mut seen = Vec::new();
+        for table in &tables {
+            for row in 0..2 {
+                let Input::Row { fields, .. } = fields.input(table, row).unwrap() else {
+                    panic!("no row")
+                };
+                seen.push(fields);
+            }
+        }
+        let ages: Vec<&Field> = seen.iter().map(|f| &f[0]).collect();
+        let [a, b, c] = [3.0, 4.0, 5.0].map(Field::Number);
+        assert_eq!(ages, [&a, &Field::Missing, &b, &c]);
+        let words = seen.iter().map(|f| match &f[1] {
+            Field::Word(word) => Arc::as_ptr(word),
+            other => panic!("{other:?}"),
+        });
+        let words: Vec<*const str> = words.collect();
+        assert!(words.iter().all(|w| std::ptr::addr_eq(*w, words[0])));
+        let lacks = data::Table::of([("age", text(&["3"]))]);
+        assert!(fields.input(&lacks, 0).is_err());
+    }
 
     #[test]
     fn dates_by_hand() {
