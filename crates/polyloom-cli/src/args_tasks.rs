@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use polyloom::evaluate::board::import::Source;
+use polyloom::tasks::spec::GroupAs;
 
 use crate::args_results::{ResultArgs, source};
 
@@ -185,6 +186,16 @@ pub enum GroupAsArg {
     Split,
     /// A group is one cluster in intervals.
     Cluster,
+}
+
+impl From<GroupAsArg> for GroupAs {
+    fn from(asked: GroupAsArg) -> Self {
+        match asked {
+            GroupAsArg::Task => Self::Task,
+            GroupAsArg::Split => Self::Split,
+            GroupAsArg::Cluster => Self::Cluster,
+        }
+    }
 }
 
 /// `polyloom tasks split`

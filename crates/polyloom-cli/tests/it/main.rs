@@ -67,6 +67,39 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// What a command says on stderr that has to go well.
+fn done(args: &[&str]) -> String {
+    let done = polyloom(args);
+    assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
+    text(&done.stderr)
+}
+
+/// What a command says on stderr that has to fail.
+fn failed(args: &[&str]) -> String {
+    let done = polyloom(args);
+    assert!(!done.status.success(), "{args:?}: {}", text(&done.stdout));
+    text(&done.stderr)
+}
+
+/// Numbers of a column of a CSV, with what stands in the first column.
+fn column(file: &Path, name: &str) -> Vec<(String, f64)> {
+    let all = std::fs::read_to_string(file).unwrap();
+    let mut lines = all.lines();
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let at = names
+        .iter()
+        .position(|n| *n == name)
+        .unwrap_or_else(|| panic!("{names:?}"));
+    lines
+        .map(|l| l.split(',').collect::<Vec<_>>())
+        .map(|f| (f[0].to_owned(), f[at].parse().unwrap()))
+        .collect()
+}
+
 fn letters() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/letters")
 }

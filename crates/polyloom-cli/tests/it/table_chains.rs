@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{polyloom, text};
+use super::{done, failed, shown};
 
 /// 1,200 impressions: a click depends on `a`, a purchase once clicked on `b`; one without a click cannot be seen.
 fn log(folder: &Path) -> PathBuf {
@@ -23,22 +23,6 @@ fn log(folder: &Path) -> PathBuf {
     file
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn done(args: &[&str]) -> String {
-    let done = polyloom(args);
-    assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
-    text(&done.stderr)
-}
-
-fn failed(args: &[&str]) -> String {
-    let done = polyloom(args);
-    assert!(!done.status.success(), "{args:?}: {}", text(&done.stdout));
-    text(&done.stderr)
-}
-
 fn score(model: &str, task: &str, name: &str, out: &Path) -> f64 {
     done(&["eval", model, "-t", task, "-o", &shown(out), "--force"]);
     let read = std::fs::read(out).unwrap();
@@ -50,16 +34,7 @@ fn score(model: &str, task: &str, name: &str, out: &Path) -> f64 {
 
 /// Numbers of a column of a CSV.
 fn column(file: &Path, name: &str) -> Vec<f64> {
-    let all = std::fs::read_to_string(file).unwrap();
-    let mut lines = all.lines();
-    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let at = names
-        .iter()
-        .position(|n| *n == name)
-        .unwrap_or_else(|| panic!("{names:?}"));
-    lines
-        .map(|l| l.split(',').nth(at).unwrap().parse().unwrap())
-        .collect()
+    super::column(file, name).into_iter().map(|c| c.1).collect()
 }
 
 #[test]

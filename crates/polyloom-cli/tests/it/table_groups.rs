@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{polyloom, text};
+use super::{column, done, failed, shown};
 
 const SCHOOLS: [&str; 4] = ["north", "south", "east", "west"];
 
@@ -23,43 +23,12 @@ fn pupils(folder: &Path) -> PathBuf {
     file
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn done(args: &[&str]) -> String {
-    let done = polyloom(args);
-    assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
-    text(&done.stderr)
-}
-
-fn failed(args: &[&str]) -> String {
-    let done = polyloom(args);
-    assert!(!done.status.success(), "{args:?}: {}", text(&done.stdout));
-    text(&done.stderr)
-}
-
 /// Scores of the test rows by task.
 fn scores(model: &str, task: &str, out: &Path) -> serde_json::Value {
     let file = shown(out);
     done(&["eval", model, "-t", task, "-o", &file, "--force"]);
     serde_json::from_slice::<serde_json::Value>(&std::fs::read(out).unwrap()).unwrap()["tasks"]
         .clone()
-}
-
-/// The column of a CSV of predictions, by id.
-fn column(file: &Path, name: &str) -> Vec<(String, f64)> {
-    let all = std::fs::read_to_string(file).unwrap();
-    let mut lines = all.lines();
-    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let at = names
-        .iter()
-        .position(|n| *n == name)
-        .unwrap_or_else(|| panic!("{names:?}"));
-    lines
-        .map(|l| l.split(',').collect::<Vec<_>>())
-        .map(|f| (f[0].to_owned(), f[at].parse().unwrap()))
-        .collect()
 }
 
 #[test]

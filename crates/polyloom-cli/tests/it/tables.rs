@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use polyloom_core::Checkpoint;
 
-use super::{polyloom, text};
+use super::{failed, polyloom, shown, text};
 
 /// 600 people: `rich` follows from age and job, `hours` from age alone; every tenth age is missing, `note` is running text.
 fn people(folder: &Path) -> PathBuf {
@@ -32,16 +32,6 @@ fn people(folder: &Path) -> PathBuf {
     let file = folder.join("people.csv");
     std::fs::write(&file, out).unwrap();
     file
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn failed(args: &[&str]) -> String {
-    let done = polyloom(args);
-    assert!(!done.status.success(), "{args:?}: {}", text(&done.stdout));
-    text(&done.stderr)
 }
 
 #[test]
@@ -87,6 +77,16 @@ fn from_a_csv_to_predictions() {
     assert!(spec.contains("numeric = [\"age\", \"born\"]"), "{spec}");
     let prepared = std::fs::read_to_string(Path::new(&out).join("table.json")).unwrap();
     assert!(prepared.contains("\"missing\": true"), "{prepared}");
+    // What the spec beside the table says otherwise than flags do is said, not passed over.
+    for (flags, want) in [
+        (&["--targets", "rich"][..], "with the targets rich, hours"),
+        (&["--group", "job"], "with the group none"),
+        (&["--time", "born"], "with the time none"),
+        (&["--drop", "age"], "with `age` among its features"),
+    ] {
+        let said = failed(&[&["train", &table, "-o", &out, "--force"][..], flags].concat());
+        assert!(said.contains(want), "{said}");
+    }
     // Held-out rows, by the board's own metrics.
     let results = shown(&dir.path().join("results.json"));
     let task = shown(&dir.path().join("people.task.toml"));

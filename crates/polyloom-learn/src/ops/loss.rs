@@ -4,6 +4,7 @@ use candle_core::D;
 pub use polyloom_core::nn::loss::IGNORED;
 use polyloom_core::nn::{loss as kernel, softmax};
 
+use super::weighed::Weighed;
 use super::{cpu, dense, mean, mul, sub, width};
 use crate::engine::{Device, Into, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, In, Result};
@@ -38,11 +39,12 @@ pub fn cross_entropy(scores: &Value, labels: &[u32], smoothing: f32) -> Result<V
     let data = dense(scores.data(), CROSS_ENTROPY)?;
     let (losses, p) = kernel::cross_entropy(&slice(&data)?, classes, labels, smoothing);
     let total: f64 = losses.iter().map(|x| f64::from(*x)).sum();
-    let op = CrossEntropy {
+    let op = Weighed {
+        name: CROSS_ENTROPY,
         p,
         labels: labels.to_vec(),
         smoothing,
-        share: 1.0 / count as f32,
+        slopes: vec![1.0 / count as f32; labels.len()],
     };
     Ok(Value::made(
         tensor(vec![(total / count as f64) as f32], ())?,
@@ -80,36 +82,10 @@ pub(super) fn composed(scores: &Tensor, q: &Tensor) -> candle_core::Result<Tenso
     logs.mul(q)?.sum_all()?.neg()
 }
 
-struct CrossEntropy {
-    p: Vec<f32>,
-    labels: Vec<u32>,
-    smoothing: f32,
-    share: f32,
-}
-
-impl Op for CrossEntropy {
-    fn name(&self) -> &'static str {
-        CROSS_ENTROPY
-    }
-
-    fn backward(
-        &self,
-        inputs: &[Value],
-        _: &Tensor,
-        grad: &Tensor,
-        into: &mut Into<'_>,
-    ) -> Result<()> {
-        let g: f32 = grad
-            .to_device(&Device::Cpu)
-            .and_then(|t| t.to_scalar())
-            .during(CROSS_ENTROPY)?;
-        let rows = vec![g * self.share; self.labels.len()];
-        let classes = width(&inputs[0], CROSS_ENTROPY)?;
-        into.give_values(
-            0,
-            kernel::cross_entropy_backward(&self.p, classes, &self.labels, self.smoothing, &rows),
-        )
-    }
+/// The gradient of a loss, which is one number.
+pub(super) fn slope(grad: &Tensor, op: &'static str) -> Result<f32> {
+    let one = grad.to_device(&Device::Cpu).and_then(|t| t.to_scalar());
+    one.during(op)
 }
 
 const SOFT: &str = "soft cross-entropy";
@@ -167,10 +143,7 @@ impl Op for Soft {
     }
 
     fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {
-        let g: f32 = grad
-            .to_device(&Device::Cpu)
-            .and_then(|t| t.to_scalar())
-            .during(SOFT)?;
+        let g = slope(grad, SOFT)?;
         into.give_values(0, self.gradient.iter().map(|x| g * x).collect())
     }
 }
@@ -219,10 +192,7 @@ impl Op for Entropy {
         grad: &Tensor,
         into: &mut Into<'_>,
     ) -> Result<()> {
-        let g: f32 = grad
-            .to_device(&Device::Cpu)
-            .and_then(|t| t.to_scalar())
-            .during(ENTROPY)?;
+        let g = slope(grad, ENTROPY)?;
         let n = self.entropies.len();
         let classes = width(&inputs[0], ENTROPY)?;
         let rows = vec![g / n as f32; n];
@@ -292,10 +262,7 @@ impl Op for Marginal {
 
     /// `g p_c / n (sum_k p_k ln m_k - ln m_c)`.
     fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {
-        let g: f32 = grad
-            .to_device(&Device::Cpu)
-            .and_then(|t| t.to_scalar())
-            .during(MARGINAL)?;
+        let g = slope(grad, MARGINAL)?;
         let classes = self.logs.len();
         let g = f64::from(g) / (self.p.len() / classes) as f64;
         let mut out = Vec::with_capacity(self.p.len());

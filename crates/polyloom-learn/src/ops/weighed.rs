@@ -2,7 +2,7 @@
 
 use polyloom_core::nn::loss::{self as kernel, cross_entropy_backward};
 
-use super::loss::labels_fit;
+use super::loss::{labels_fit, slope};
 use super::{cpu, dense, width};
 use crate::engine::{Device, Into, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{In, Result};
@@ -50,6 +50,7 @@ pub fn weighed_cross_entropy(
         });
     }
     let op = Weighed {
+        name: WEIGHED,
         p,
         labels: labels.to_vec(),
         smoothing,
@@ -58,16 +59,23 @@ pub fn weighed_cross_entropy(
     Ok(Value::made(tensor(vec![value as f32], ())?, op, &[scores]))
 }
 
-struct Weighed {
-    p: Vec<f32>,
-    labels: Vec<u32>,
-    smoothing: f32,
-    slopes: Vec<f32>,
+/// A loss of cross-entropies of rows.
+pub(super) struct Weighed {
+    /// Which.
+    pub name: &'static str,
+    /// Probabilities, row by row.
+    pub p: Vec<f32>,
+    /// Labels.
+    pub labels: Vec<u32>,
+    /// Share of a target that goes to all classes.
+    pub smoothing: f32,
+    /// Of the loss, by the cross-entropy of every row.
+    pub slopes: Vec<f32>,
 }
 
 impl Op for Weighed {
     fn name(&self) -> &'static str {
-        WEIGHED
+        self.name
     }
 
     fn backward(
@@ -77,11 +85,8 @@ impl Op for Weighed {
         grad: &Tensor,
         into: &mut Into<'_>,
     ) -> Result<()> {
-        let g: f32 = grad
-            .to_device(&Device::Cpu)
-            .and_then(|t| t.to_scalar())
-            .during(WEIGHED)?;
-        let classes = width(&inputs[0], WEIGHED)?;
+        let g = slope(grad, self.name)?;
+        let classes = width(&inputs[0], self.name)?;
         let rows: Vec<f32> = self.slopes.iter().map(|s| g * s).collect();
         let found = cross_entropy_backward(&self.p, classes, &self.labels, self.smoothing, &rows);
         into.give_values(0, found)

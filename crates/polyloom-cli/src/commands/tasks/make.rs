@@ -9,12 +9,11 @@ use polyloom::tasks::infer::{self, Role, Wishes};
 use polyloom::tasks::level_files::{self, Category};
 use polyloom::tasks::levels::Level;
 use polyloom::tasks::load::Loader;
-use polyloom::tasks::spec::GroupAs;
 use polyloom::tasks::split::{self, By};
 use serde_json::json;
 
 use super::columns;
-use crate::args_tasks::{GroupAsArg, NewArgs, SplitArgs};
+use crate::args_tasks::{NewArgs, SplitArgs};
 use crate::ui::{Failure, Ui};
 
 pub fn exists(file: &Path) -> Failure {
@@ -59,11 +58,7 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
         id: args.id.clone().unwrap_or_default(),
         targets: said.targets.clone(),
         group: said.group.clone(),
-        group_as: match said.group_as {
-            GroupAsArg::Task => GroupAs::Task,
-            GroupAsArg::Split => GroupAs::Split,
-            GroupAsArg::Cluster => GroupAs::Cluster,
-        },
+        group_as: said.group_as.into(),
         time: said.time.clone(),
         drop: said.drop.clone(),
         inputs: args.input.clone(),

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use polyloom::MergeError;
 use polyloom::tasks::catalogue::Catalogue;
 use polyloom::tasks::data;
+use polyloom::tasks::spec::{GroupAs, TaskSpec};
 use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::models::table::{Common, find};
 use polyloom_learn::train::Recipe;
 use polyloom_learn::train::recipe::Train;
 
 use super::super::tasks::make;
-use crate::args_tasks::NewArgs;
+use crate::args_tasks::{Columns, NewArgs};
 use crate::args_train::TrainArgs;
 use crate::ui::{Failure, Ui};
 
@@ -168,19 +169,11 @@ pub fn spec(table: &Path, args: &TrainArgs, ui: &Ui) -> Result<PathBuf, Failure>
     }
     let mut catalogue = Catalogue::default();
     let ids = catalogue.add_path(&file)?;
-    let targets: Vec<&str> = ids
-        .iter()
-        .filter_map(|id| catalogue.task(id).ok())
-        .flat_map(|t| &t.spec.targets)
-        .map(|t| &*t.column)
-        .collect();
-    let same =
-        said.targets.len() == targets.len() && said.targets.iter().all(|t| targets.contains(&&**t));
-    if !same && !said.targets.is_empty() {
-        let what = format!("is there already, with the targets {}", targets.join(", "));
-        return Err(MergeError::plan("spec-differs", what)
+    let specs = ids.iter().filter_map(|id| catalogue.task(id).ok());
+    if let Some(differs) = specs.map(|t| differs(said, &t.spec)).find_map(|d| d) {
+        return Err(MergeError::plan("spec-differs", format!("is there already, {differs}"))
             .at(file.display().to_string())
-            .hint("remove it, or change its targets; without --targets it is taken as it is")
+            .hint("remove it to have it written anew, or edit it; what is not said is taken as it is there")
             .into());
     }
     ui.note(&format!(
@@ -188,4 +181,35 @@ pub fn spec(table: &Path, args: &TrainArgs, ui: &Ui) -> Result<PathBuf, Failure>
         file.display()
     ));
     Ok(file)
+}
+
+/// What a spec says otherwise than the flags do.
+fn differs(said: &Columns, spec: &TaskSpec) -> Option<String> {
+    let targets: Vec<&str> = spec.targets.iter().map(|t| &*t.column).collect();
+    let same =
+        said.targets.len() == targets.len() && said.targets.iter().all(|t| targets.contains(&&**t));
+    if !same && !said.targets.is_empty() {
+        return Some(format!("with the targets {}", targets.join(", ")));
+    }
+    let table = spec.table.clone().unwrap_or_default();
+    let or = |name: &str| match name {
+        "" => "none".to_owned(),
+        name => format!("`{name}`"),
+    };
+    if let Some(group) = &said.group
+        && (*group != table.group || GroupAs::from(said.group_as) != table.group_as)
+    {
+        let how = if *group == table.group {
+            ", as another kind"
+        } else {
+            ""
+        };
+        return Some(format!("with the group {}{how}", or(&table.group)));
+    }
+    if said.time.as_ref().is_some_and(|t| *t != table.time) {
+        return Some(format!("with the time {}", or(&table.time)));
+    }
+    let feature = |d: &&String| table.numeric.contains(d) || table.categorical.contains(d);
+    let dropped = said.drop.iter().find(feature)?;
+    Some(format!("with `{dropped}` among its features"))
 }
