@@ -1,6 +1,7 @@
 //! Tables as a model takes them: numbers scaled, words as codes, fitted on training rows alone and kept with the model.
 
 mod groups;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{Column, Field};
 use polyloom::evaluate::statistics::replicates::quantile_of_sorted;
-use polyloom::evaluate::statistics::special::normal_quantile;
 use serde::{Deserialize, Serialize};
 
 use groups::Finder;
 pub use groups::Groups;
+use rows::Codes;
+pub use rows::RowReader;
 
 use crate::error::{Error, Result};
 
@@ -296,27 +298,6 @@ fn number(name: String, mut values: Vec<f64>, missing: bool, scaling: Scaling) -
     }
 }
 
-/// Where a number stands among quantiles at even steps, 0 to 1; the middle of its place where several are equal to it.
-fn rank(landmarks: &[f64], x: f64) -> f64 {
-    let steps = (landmarks.len() - 1) as f64;
-    // Places of the first landmark that is not below, and of the first above.
-    let (from, to) = (
-        landmarks.partition_point(|l| *l < x),
-        landmarks.partition_point(|l| *l <= x),
-    );
-    if from < to {
-        return (from + to - 1) as f64 / 2.0 / steps;
-    }
-    match from {
-        0 => 0.0,
-        n if n == landmarks.len() => 1.0,
-        n => {
-            let (below, above) = (landmarks[n - 1], landmarks[n]);
-            ((n - 1) as f64 + (x - below) / (above - below)) / steps
-        }
-    }
-}
-
 impl Preparation {
     /// The columns.
     #[must_use]
@@ -419,6 +400,7 @@ impl Preparation {
         }
         Ok(RowReader {
             preparation: self,
+            numbers: self.numeric(),
             places,
             codes: self.columns.iter().map(Codes::of).collect(),
             finder: self
@@ -491,86 +473,6 @@ impl Preparation {
             what: format!("{TABLE}: {e}"),
         })?;
         Ok(text + "\n")
-    }
-}
-
-/// Makes rows of one table.
-pub struct RowReader<'a> {
-    preparation: &'a Preparation,
-    places: Vec<Option<usize>>,
-    codes: Vec<Codes<'a>>,
-    finder: Option<Finder>,
-}
-
-/// Codes of a field of words.
-#[derive(Default)]
-struct Codes<'a> {
-    of: HashMap<&'a str, u32>,
-    /// That of rows without a word.
-    missing: u32,
-}
-
-impl<'a> Codes<'a> {
-    fn of(column: &'a Prepared) -> Self {
-        let mut codes = Self::default();
-        if let Prepared::Words { words, .. } = column {
-            for (word, code) in words.iter().zip(1..) {
-                match word {
-                    Some(word) => _ = codes.of.insert(word, code),
-                    None => codes.missing = code,
-                }
-            }
-        }
-        codes
-    }
-}
-
-impl RowReader<'_> {
-    /// A row of its fields.
-    #[must_use]
-    pub fn row(&self, fields: &[Field]) -> Row {
-        let clip = self.preparation.clip;
-        let (mut row, mut absent) = (Row::default(), Vec::new());
-        let columns = self.preparation.columns.iter();
-        for ((column, place), codes) in columns.zip(&self.places).zip(&self.codes) {
-            let field = place
-                .and_then(|at| fields.get(at))
-                .unwrap_or(&Field::Missing);
-            match (column, field) {
-                (
-                    Prepared::Number {
-                        mean,
-                        deviation,
-                        landmarks,
-                        missing,
-                        ..
-                    },
-                    field,
-                ) => {
-                    let scaled = match field {
-                        Field::Number(x) if landmarks.len() > 1 => {
-                            // At the ends a normal distribution has no end.
-                            normal_quantile(rank(landmarks, *x).clamp(1e-7, 1.0 - 1e-7)) as f32
-                        }
-                        Field::Number(x) => ((x - mean) / deviation) as f32,
-                        _ => 0.0,
-                    };
-                    row.numbers.push(scaled.clamp(-clip, clip));
-                    if *missing {
-                        absent.push(f32::from(u8::from(!matches!(field, Field::Number(_)))));
-                    }
-                }
-                (Prepared::Words { .. }, field) => {
-                    row.codes.push(match field {
-                        Field::Word(word) => codes.of.get(&**word).copied().unwrap_or(0),
-                        Field::Number(_) | Field::Missing => codes.missing,
-                    });
-                }
-            }
-        }
-        row.numbers.append(&mut absent);
-        row.group = self.finder.as_ref().and_then(|f| f.group(fields));
-        row
     }
 }
 

@@ -1,17 +1,21 @@
 //! `polyloom predict`
 
+mod table;
+
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples::{self, Asked, Fields, Input};
+use polyloom::evaluate::board::score::examples::{self, Asked, Input};
 use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits};
 use polyloom::tasks::spec::{SourceKind, TaskSpec};
-use polyloom_learn::table::Preparation;
 use polyloom_learn::tasks::answers::answers;
 use polyloom_learn::tasks::fit::fit;
 use polyloom_learn::tasks::forward::Output;
+use polyloom_learn::tasks::head::Feature;
+use polyloom_learn::tasks::rows::Shown;
 use polyloom_learn::tasks::system::{Ready, no_head};
 use polyloom_learn::tasks::{Base, Head, Reader, System};
 use serde_json::json;
@@ -72,10 +76,6 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         .and_then(|id| catalogue.task(id).ok())
         .map(|e| &e.spec);
     let asked = spec.map(examples::asked).transpose()?.unwrap_or_default();
-    let (ids, inputs) = match &base.reader {
-        Reader::Tables(preparation) => table_rows(args, preparation, spec)?,
-        reader => rows(args, spec, reader)?,
-    };
     // The task and target of every head.
     let wanted: Vec<(&str, &str)> = match (spec, &asked[..]) {
         (Some(spec), [_, ..]) => asked.iter().map(|a| (&*spec.id, &*a.target)).collect(),
@@ -95,8 +95,23 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         )?;
         heads.push(head);
     }
-    let batch = args.batch.unwrap_or(if table { ROWS } else { INPUTS });
-    let said = said(&ready, &base.reader, &heads, &inputs, batch as usize)?;
+    let speaker = Speaker {
+        ready: &ready,
+        reader: &base.reader,
+        heads: &heads,
+        batch: args.batch.unwrap_or(if table { ROWS } else { INPUTS }) as usize,
+    };
+    let Said { ids, outputs } = match &base.reader {
+        Reader::Tables(preparation) => table::said(args, preparation, spec, &speaker)?,
+        reader => {
+            let (ids, inputs) = rows(args, spec, reader)?;
+            let show = |feature| Ok(reader.show(&inputs, feature)?.into());
+            Said {
+                ids,
+                outputs: speaker.said(&show)?,
+            }
+        }
+    };
     let several = wanted.len() > 1;
     let name = |(task, target): &(&'_ str, &'_ str)| match (several, *target) {
         // Without a spec the head's own name tells the answers apart: the part behind the task.
@@ -106,35 +121,62 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let targets: Vec<String> = wanted.iter().map(name).collect();
     let targets = targets.iter().map(String::as_str);
     let named: Vec<(&str, &Head)> = targets.zip(&heads).collect();
-    answers(&system.folder, "", &ids, &named, &said).write(&output)?;
+    answers(&system.folder, "", &ids, &named, &outputs).write(&output)?;
     ui.answer(&output.display().to_string());
     ui.event(&json!({"type": "done", "output": output.display().to_string(), "rows": ids.len()}));
     Ok(ExitCode::SUCCESS)
 }
 
-/// What every head says of the inputs. Heads that see the same feature share the pass of the trunk.
-fn said(
-    ready: &Ready<'_>,
-    reader: &Reader,
-    heads: &[Head],
-    inputs: &[Input],
-    batch: usize,
-) -> Result<Vec<Vec<Output>>, Failure> {
-    let mut said = vec![Vec::new(); heads.len()];
-    let mut left: Vec<usize> = (0..heads.len()).collect();
-    while let Some(first) = left.first() {
-        let feature = heads[*first].feature;
-        let (now, later): (Vec<usize>, Vec<usize>) =
-            left.into_iter().partition(|i| heads[*i].feature == feature);
-        let shown = reader.show(inputs, feature)?;
-        let asked: Vec<&Head> = now.iter().map(|i| &heads[*i]).collect();
-        let found = ready.outputs(reader, &asked, &shown, batch)?;
-        for (i, found) in now.into_iter().zip(found) {
-            said[i] = found;
+/// Ids of rows, and what every head says of each.
+struct Said {
+    ids: Vec<String>,
+    outputs: Vec<Vec<Output>>,
+}
+
+impl Said {
+    /// Of no rows, by so many heads.
+    fn of(heads: usize) -> Self {
+        Self {
+            ids: Vec::new(),
+            outputs: vec![Vec::new(); heads],
         }
-        left = later;
     }
-    Ok(said)
+}
+
+/// The model with the heads that are asked.
+struct Speaker<'a> {
+    ready: &'a Ready<'a>,
+    reader: &'a Reader,
+    heads: &'a [Head],
+    /// Inputs of a pass.
+    batch: usize,
+}
+
+/// Inputs as a model takes them for a feature.
+type Show<'s> = &'s dyn Fn(Feature) -> polyloom_learn::Result<Cow<'s, [Shown]>>;
+
+impl Speaker<'_> {
+    /// What every head says of the inputs. Heads that see the same feature share the pass of the trunk.
+    fn said(&self, show: Show<'_>) -> Result<Vec<Vec<Output>>, Failure> {
+        let mut said = vec![Vec::new(); self.heads.len()];
+        let mut left: Vec<usize> = (0..self.heads.len()).collect();
+        while let Some(first) = left.first() {
+            let feature = self.heads[*first].feature;
+            let (now, later): (Vec<usize>, Vec<usize>) = left
+                .into_iter()
+                .partition(|i| self.heads[*i].feature == feature);
+            let shown = show(feature)?;
+            let asked: Vec<&Head> = now.iter().map(|i| &self.heads[*i]).collect();
+            let found = self
+                .ready
+                .outputs(self.reader, &asked, &shown, self.batch)?;
+            for (i, found) in now.into_iter().zip(found) {
+                said[i] = found;
+            }
+            left = later;
+        }
+        Ok(said)
+    }
 }
 
 /// The head in the words of the task, where the task is known.
@@ -174,59 +216,11 @@ fn lacks(args: &PredictArgs, column: &str, names: &[&str]) -> MergeError {
         .hint(format!("its columns: {}", names.join(", ")))
 }
 
-/// Ids and rows of the file for a model of tables.
-fn table_rows(
-    args: &PredictArgs,
-    preparation: &Preparation,
-    spec: Option<&TaskSpec>,
-) -> Result<Rows, Failure> {
-    let place = args.file.display().to_string();
-    let (mut ids, mut inputs) = (Vec::new(), Vec::new());
-    let mut fields: Option<Fields> = None;
-    data::read(&args.file, kind(args)?, &Limits::default(), &mut |table| {
-        let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
-        let there = |name: &str| names.contains(&name).then(|| name.to_owned());
-        if let Some(id) = args.id.as_deref().filter(|id| !names.contains(id)) {
-            return Err(lacks(args, id, &names));
-        }
-        let id = args
-            .id
-            .clone()
-            .or_else(|| spec.and_then(|s| there(&s.fields.id)))
-            .or_else(|| there("id"));
-        if fields.is_none() {
-            let mut columns = preparation.asked();
-            columns.retain(|c| names.contains(&&*c.name));
-            preparation
-                .reader(&columns)
-                .map_err(|e| MergeError::plan("bad-input", e.to_string()).at(place.clone()))?;
-            fields = Fields::new(columns);
-        }
-        let Some(fields) = &mut fields else {
-            return Ok(());
-        };
-        let id = id.as_deref().map(|name| table.column(name));
-        for row in 0..table.rows() {
-            ids.push(match id {
-                Some(column) => column.map_or_else(String::new, |c| c.cell(row).to_text()),
-                None => ids.len().to_string(),
-            });
-            let input = fields.input(&table, row);
-            inputs.push(input.map_err(|e| e.at(format!("{place}, row {}", ids.len())))?);
-        }
-        Ok(())
-    })?;
-    some(args, ids, inputs)
-}
-
-/// Rows, if there are any.
-fn some(args: &PredictArgs, ids: Vec<String>, inputs: Vec<Input>) -> Result<Rows, Failure> {
-    if inputs.is_empty() {
-        return Err(MergeError::plan("bad-input", "holds no rows")
-            .at(args.file.display().to_string())
-            .into());
-    }
-    Ok((ids, inputs))
+/// The error about a file without rows.
+fn none(args: &PredictArgs) -> Failure {
+    MergeError::plan("bad-input", "holds no rows")
+        .at(args.file.display().to_string())
+        .into()
 }
 
 /// Ids and inputs of the file.
@@ -273,5 +267,8 @@ fn rows(args: &PredictArgs, spec: Option<&TaskSpec>, reader: &Reader) -> Result<
     for input in &inputs {
         given.push(run::given(reader, input)?);
     }
-    some(args, ids, given)
+    match given.is_empty() {
+        true => Err(none(args)),
+        false => Ok((ids, given)),
+    }
 }

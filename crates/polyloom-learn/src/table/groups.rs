@@ -53,10 +53,10 @@ impl Groups {
 }
 
 /// What a field says as a group; `None` where it is empty.
-pub(super) fn word(field: &Field) -> Option<String> {
+pub(super) fn word<W: AsRef<str>>(field: &Field<W>) -> Option<String> {
     match field {
         Field::Number(x) => Some(x.to_string()),
-        Field::Word(word) => Some(word.to_string()),
+        Field::Word(word) => Some(word.as_ref().to_owned()),
         Field::Missing => None,
     }
 }
@@ -92,7 +92,7 @@ impl Finder {
     }
 
     /// The group of a row; `None` for one that training did not have.
-    pub fn group(&self, fields: &[Field]) -> Option<u32> {
+    pub fn group<W: AsRef<str>>(&self, fields: &[Field<W>]) -> Option<u32> {
         let word = word(fields.get(self.place)?)?;
         // 12.0 for 12, as tables with missing values have it.
         let whole = || self.groups.get(word.strip_suffix(".0")?);

@@ -1,3 +1,4 @@
+use super::rows::rank;
 use super::*;
 
 fn columns() -> Vec<Column> {

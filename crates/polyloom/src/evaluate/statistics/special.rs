@@ -10,6 +10,8 @@
 
 use std::f64::consts::{PI, SQRT_2};
 
+pub use super::normal_quantile::normal_quantile;
+
 const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 const SQRT_2PI: f64 = 2.506_628_274_631_000_7;
 /// Terms after which a series that has not settled is given up; reached at some 1e10 degrees of freedom.
@@ -23,33 +25,6 @@ pub fn normal_cdf(z: f64) -> f64 {
 /// Probability that a standard normal value exceeds `z`.
 pub fn normal_sf(z: f64) -> f64 {
     0.5 * erfc(z / SQRT_2)
-}
-
-/// The value that a standard normal value stays at or below with probability `p`; infinite at 0 and 1.
-pub fn normal_quantile(p: f64) -> f64 {
-    if !(0.0..=1.0).contains(&p) {
-        return f64::NAN;
-    }
-    if p > 0.5 {
-        return -normal_quantile(1.0 - p);
-    }
-    if p == 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    // A start good to three digits (Abramowitz and Stegun 26.2.23), then Halley's steps, each tripling the digits.
-    let t = (-2.0 * p.ln()).sqrt();
-    let top = 2.515_517 + t * (0.802_853 + t * 0.010_328);
-    let bottom = 1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308));
-    let mut z = top / bottom - t;
-    for _ in 0..3 {
-        let density = (-0.5 * z * z).exp() / SQRT_2PI;
-        if density == 0.0 {
-            break;
-        }
-        let step = (normal_cdf(z) - p) / density;
-        z -= step / (1.0 + 0.5 * z * step);
-    }
-    z
 }
 
 /// `2/sqrt(pi)` times the integral of `exp(-t^2)` from `x` to infinity.

@@ -6,7 +6,6 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-use super::table::Owned;
 use super::{Limits, Table, Visit, bad, bad_row};
 use crate::error::{MergeError, Result};
 
@@ -44,16 +43,21 @@ pub fn read(path: &Path, delimiter: u8, limits: &Limits, visit: Visit) -> Result
     }
     let fresh = || Table::with_columns(names.iter().map(String::as_str));
     let most = limits.rows(names.len());
-    let mut record = csv::ByteRecord::new();
+    let mut record = csv::StringRecord::new();
     let mut batch = fresh();
     let (mut row, mut given) = (0u64, false);
     loop {
         start.set(reader.position().byte());
         row += 1;
-        if !reader
-            .read_byte_record(&mut record)
-            .map_err(|e| failed(path, row, e))?
-        {
+        let more = reader.read_record(&mut record).map_err(|e| {
+            let csv::ErrorKind::Utf8 { err, .. } = e.kind() else {
+                return failed(path, row, e);
+            };
+            // A row with more fields than the header may have it in a field without a name.
+            let column = names.get(err.field()).map_or("", |n| n);
+            bad_row(path, row, format!("column `{column}` is not UTF-8 text"))
+        })?;
+        if !more {
             break;
         }
         if record.len() != names.len() {
@@ -65,14 +69,7 @@ pub fn read(path: &Path, delimiter: u8, limits: &Limits, visit: Visit) -> Result
             );
             return Err(bad_row(path, row, what));
         }
-        if let Some(i) = record.iter().position(|f| std::str::from_utf8(f).is_err()) {
-            let what = format!("column `{}` is not UTF-8 text", names[i]);
-            return Err(bad_row(path, row, what));
-        }
-        batch.push(record.iter().map(|field| match field {
-            [] => Owned::Null,
-            bytes => Owned::Text(String::from_utf8_lossy(bytes).into_owned()),
-        }));
+        batch.push_texts(record.iter());
         if batch.rows() >= most {
             given = true;
             visit(std::mem::replace(&mut batch, fresh()))?;

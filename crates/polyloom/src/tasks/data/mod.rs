@@ -9,6 +9,7 @@ pub mod images;
 pub mod json;
 pub mod parquet;
 pub mod table;
+pub mod texts;
 pub mod write;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use super::spec::SourceKind;
 use crate::error::{MergeError, Result};
 
 pub use table::{Cell, Column, Table};
+pub use texts::Texts;
 
 /// What a reader may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,18 +1,27 @@
-//! Parquet files through the row interface of the `parquet` crate (zstd, snappy and uncompressed pages).
+//! Parquet files (zstd, snappy and uncompressed pages): plain columns through the column readers of the `parquet` crate, lists,
+//! maps and groups through its rows.
 
-use std::fs::File;
+mod pages;
+
 use std::path::Path;
 
+use parquet::basic::{ConvertedType, LogicalType};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, Type};
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::table::{Owned, number};
-use super::{Limits, Table, Visit, bad, bad_row};
+use super::{Column, Limits, Table, Texts, Visit, bad, bad_row};
 use crate::error::Result;
+use pages::Pages;
 
-fn open(path: &Path, limits: &Limits) -> Result<SerializedFileReader<File>> {
-    let file = File::open(path).map_err(|e| polyloom_core::Error::io(path, "open", e))?;
+fn open(path: &Path, limits: &Limits) -> Result<SerializedFileReader<Pages>> {
+    let file = Pages::open(path)?;
     let reader = guarded(path, || SerializedFileReader::new(file))?
         .map_err(|e| bad(path, format!("is no readable Parquet file: {e}")))?;
     let metadata = reader.metadata();
@@ -48,57 +57,289 @@ pub fn rows(path: &Path, limits: &Limits) -> Result<u64> {
 }
 
 /// Reads a file row group by row group. Whole numbers, floats, text, truth values and bytes keep their type; dates,
-/// times and decimals become text; lists, maps and groups are nested values.
+/// times and decimals become text; lists, maps and groups are nested values. Plain columns are decoded on all threads.
 ///
 /// # Errors
 /// A damaged file, a codec that is not built in, a column that says it unpacks to more than `limits.unpacked_bytes`, a
 /// text or binary value above `limits.record_bytes`.
 pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
     let reader = open(path, limits)?;
-    let schema = reader.metadata().file_metadata().schema();
-    let names: Vec<String> = schema
-        .get_fields()
-        .iter()
-        .map(|f| f.name().to_owned())
-        .collect();
-    let fresh = || Table::with_columns(names.iter().map(String::as_str));
+    let fields = reader.metadata().file_metadata().schema().get_fields();
+    let names: Vec<&str> = fields.iter().map(|f| f.name()).collect();
+    let mut nested = Nested::of(path, &reader)?;
     let most = limits.rows(names.len());
-    let mut batch = fresh();
-    let (mut number, mut given) = (0u64, false);
-    let mut iterator = guarded(path, || reader.get_row_iter(None))?
-        .map_err(|e| bad(path, format!("cannot be read: {e}")))?;
-    while let Some(row) = guarded(path, || iterator.next())? {
-        number += 1;
-        let row: Row = row.map_err(|e| bad_row(path, number, e))?;
-        let mut long = None;
-        batch.push(row.into_columns().into_iter().map(|(name, field)| {
-            let value = owned(field);
-            let bytes = match &value {
-                Owned::Text(t) => t.len(),
-                Owned::Bytes(b) => b.len(),
-                _ => 0,
-            };
-            if bytes as u64 > limits.record_bytes {
-                long = Some((name, bytes));
-            }
-            value
-        }));
-        if let Some((name, bytes)) = long {
-            let what = format!(
-                "column `{name}` has {bytes} bytes, the limit is {}",
-                limits.record_bytes
-            );
-            return Err(bad_row(path, number, what));
+    let (mut before, mut given) = (0u64, false);
+    for g in 0..reader.num_row_groups() {
+        let unreadable = |e| bad(path, format!("row group {g} cannot be read: {e}"));
+        let group = guarded(path, || reader.get_row_group(g))?.map_err(unreadable)?;
+        let n = group.metadata().num_rows();
+        let mut left = usize::try_from(n)
+            .map_err(|_| bad(path, format!("says that row group {g} has {n} rows")))?;
+        let descr = reader.metadata().file_metadata().schema_descr();
+        let mut plain = Vec::new();
+        for leaf in (0..descr.num_columns()).filter(|i| is_plain(&descr.column(*i))) {
+            let column = guarded(path, || group.get_column_reader(leaf))?.map_err(unreadable)?;
+            plain.push(Plain {
+                place: descr.get_column_root_idx(leaf),
+                descr: descr.column(leaf),
+                column,
+            });
         }
-        if batch.rows() >= most {
+        while left > 0 {
+            let rows = left.min(most);
+            let mut columns: Vec<Option<Column>> = nested.take(rows, before)?;
+            let read = plain
+                .par_iter_mut()
+                .map(|p| {
+                    let column = guarded(path, || p.take(path, rows, before, limits))?;
+                    Ok((p.place, column?))
+                })
+                .collect::<Vec<Result<_>>>();
+            for one in read {
+                let (place, column) = one?;
+                columns[place] = Some(column);
+            }
+            let columns = names.iter().zip(columns);
+            let columns = columns.filter_map(|(n, c)| Some(((*n).to_owned(), c?)));
             given = true;
-            visit(std::mem::replace(&mut batch, fresh()))?;
+            visit(Table::of(columns))?;
+            before += rows as u64;
+            left -= rows;
         }
     }
-    if batch.rows() > 0 || !given {
-        visit(batch)?;
+    if !given {
+        visit(Table::with_columns(names))?;
     }
     Ok(())
+}
+
+/// Whether a leaf is a column of the table by itself: no part of a group, list or map.
+fn is_plain(leaf: &ColumnDescriptor) -> bool {
+    leaf.path().parts().len() == 1 && leaf.max_rep_level() == 0
+}
+
+/// A column of one value for each row, in a row group.
+struct Plain {
+    /// Its place among the columns of the table.
+    place: usize,
+    descr: ColumnDescPtr,
+    column: ColumnReader,
+}
+
+impl Plain {
+    /// The next rows; `before` is the number of those that came before.
+    fn take(&mut self, path: &Path, rows: usize, before: u64, limits: &Limits) -> Result<Column> {
+        let descr = self.descr.clone();
+        let name = descr.name();
+        let at = |row: usize| before + row as u64 + 1;
+        let wrong =
+            |row: usize, what: String| bad_row(path, at(row), format!("column `{name}` {what}"));
+        let long = |row: usize, n: usize| match n as u64 > limits.record_bytes {
+            true => Err(wrong(
+                row,
+                format!("has {n} bytes, the limit is {}", limits.record_bytes),
+            )),
+            false => Ok(()),
+        };
+        macro_rules! values {
+            ($reader:expr) => {
+                records(path, name, $reader, descr.max_def_level(), rows, before)?
+            };
+        }
+        // A type of values that is read as such: an annotation makes dates and decimals of numbers, texts of bytes.
+        let simple = matches!(
+            descr.converted_type(),
+            ConvertedType::NONE
+                | ConvertedType::INT_8
+                | ConvertedType::INT_16
+                | ConvertedType::INT_32
+        ) && descr
+            .logical_type_ref()
+            .is_none_or(|l| matches!(l, LogicalType::Integer(_)));
+        let is_text = matches!(
+            descr.converted_type(),
+            ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON
+        );
+        let mixed = |values: Vec<Option<Field>>| {
+            Column::of(values.into_iter().map(|v| v.map_or(Owned::Null, owned)))
+        };
+        Ok(match &mut self.column {
+            ColumnReader::FloatColumnReader(r) => {
+                Column::Number(values!(r).into_iter().map(|v| v.map(f64::from)).collect())
+            }
+            ColumnReader::DoubleColumnReader(r) => Column::Number(values!(r)),
+            ColumnReader::BoolColumnReader(r) => Column::Bool(values!(r)),
+            ColumnReader::Int32ColumnReader(r) if simple => {
+                Column::Number(values!(r).into_iter().map(|v| v.map(f64::from)).collect())
+            }
+            ColumnReader::ByteArrayColumnReader(r) if is_text => {
+                let mut texts = Texts::default();
+                for (row, value) in values!(r).iter().enumerate() {
+                    let Some(value) = value else {
+                        texts.push(None);
+                        continue;
+                    };
+                    long(row, value.len())?;
+                    let text = std::str::from_utf8(value.data());
+                    texts.push(Some(
+                        text.map_err(|_| wrong(row, "is not UTF-8 text".into()))?,
+                    ));
+                }
+                Column::Text(texts)
+            }
+            ColumnReader::ByteArrayColumnReader(r) => {
+                let mut found = Vec::with_capacity(rows);
+                for (row, value) in values!(r).into_iter().enumerate() {
+                    if let Some(value) = &value {
+                        long(row, value.len())?;
+                    }
+                    let field = value
+                        .map(|v| Field::convert_byte_array(&descr, v))
+                        .transpose();
+                    found.push(field.map_err(|e| wrong(row, format!("cannot be read: {e}")))?);
+                }
+                mixed(found)
+            }
+            ColumnReader::FixedLenByteArrayColumnReader(r) => {
+                let mut found = Vec::with_capacity(rows);
+                for (row, value) in values!(r).into_iter().enumerate() {
+                    let field = value
+                        .map(|v| Field::convert_byte_array(&descr, v.into()))
+                        .transpose();
+                    found.push(field.map_err(|e| wrong(row, format!("cannot be read: {e}")))?);
+                }
+                mixed(found)
+            }
+            ColumnReader::Int32ColumnReader(r) => {
+                let each = values!(r).into_iter();
+                mixed(
+                    each.map(|v| v.map(|x| Field::convert_int32(&descr, x)))
+                        .collect(),
+                )
+            }
+            ColumnReader::Int64ColumnReader(r) => {
+                let each = values!(r).into_iter();
+                mixed(
+                    each.map(|v| v.map(|x| Field::convert_int64(&descr, x)))
+                        .collect(),
+                )
+            }
+            ColumnReader::Int96ColumnReader(r) => {
+                let each = values!(r).into_iter();
+                mixed(
+                    each.map(|v| v.map(|x| Field::convert_int96(&descr, x)))
+                        .collect(),
+                )
+            }
+        })
+    }
+}
+
+/// The next values of a column, one for each row.
+fn records<T: DataType>(
+    path: &Path,
+    name: &str,
+    reader: &mut ColumnReaderImpl<T>,
+    most: i16,
+    rows: usize,
+    before: u64,
+) -> Result<Vec<Option<T::T>>> {
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    let mut seen = 0;
+    while seen < rows {
+        let read = reader.read_records(
+            rows - seen,
+            (most > 0).then_some(&mut levels),
+            None,
+            &mut values,
+        );
+        let (n, ..) = read.map_err(|e| {
+            bad_row(
+                path,
+                before + seen as u64 + 1,
+                format!("column `{name}`: {e}"),
+            )
+        })?;
+        if n == 0 {
+            let what = format!("column `{name}` ends before its row group");
+            return Err(bad_row(path, before + seen as u64 + 1, what));
+        }
+        seen += n;
+    }
+    if most == 0 {
+        return Ok(values.into_iter().map(Some).collect());
+    }
+    let mut values = values.into_iter();
+    let there = |level: i16| if level == most { values.next() } else { None };
+    Ok(levels.into_iter().map(there).collect())
+}
+
+/// Columns of groups, lists and maps, read row by row.
+struct Nested<'r> {
+    path: &'r Path,
+    columns: usize,
+    /// The places of these columns, and their rows; `None` where there are none.
+    rows: Option<(Vec<usize>, RowIter<'r>)>,
+}
+
+impl<'r> Nested<'r> {
+    fn of(path: &'r Path, reader: &'r SerializedFileReader<Pages>) -> Result<Self> {
+        let schema = reader.metadata().file_metadata().schema_descr();
+        let fields = schema.root_schema().get_fields();
+        let mut places: Vec<usize> = (0..schema.num_columns())
+            .filter(|leaf| !is_plain(&schema.column(*leaf)))
+            .map(|leaf| schema.get_column_root_idx(leaf))
+            .collect();
+        places.dedup();
+        let rows = match places.is_empty() {
+            true => None,
+            false => {
+                let asked = places.iter().map(|i| fields[*i].clone()).collect();
+                let unreadable = |e| bad(path, format!("cannot be read: {e}"));
+                let projection = Type::group_type_builder(schema.root_schema().name())
+                    .with_fields(asked)
+                    .build()
+                    .map_err(unreadable)?;
+                let rows = guarded(path, || reader.get_row_iter(Some(projection)))?;
+                Some((places, rows.map_err(unreadable)?))
+            }
+        };
+        Ok(Self {
+            path,
+            columns: fields.len(),
+            rows,
+        })
+    }
+
+    /// The next rows of these columns, each at its place among all columns of the table.
+    fn take(&mut self, rows: usize, before: u64) -> Result<Vec<Option<Column>>> {
+        let mut found: Vec<Option<Column>> = (0..self.columns).map(|_| None).collect();
+        let Some((places, iterator)) = &mut self.rows else {
+            return Ok(found);
+        };
+        let mut values: Vec<Vec<Owned>> = places.iter().map(|_| Vec::with_capacity(rows)).collect();
+        for row in 0..rows {
+            let number = before + row as u64 + 1;
+            let next = guarded(self.path, || iterator.next())?;
+            let ends = || {
+                bad_row(
+                    self.path,
+                    number,
+                    "a nested column ends before its row group",
+                )
+            };
+            let next: Row = next
+                .ok_or_else(ends)?
+                .map_err(|e| bad_row(self.path, number, e))?;
+            for (list, (_, field)) in values.iter_mut().zip(next.into_columns()) {
+                list.push(owned(field));
+            }
+        }
+        for (place, values) in places.iter().zip(values) {
+            found[*place] = Some(Column::of(values.into_iter()));
+        }
+        Ok(found)
+    }
 }
 
 fn owned(field: Field) -> Owned {

@@ -3,11 +3,13 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::texts::Texts;
+
 /// A column; every entry may be missing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
     /// Text.
-    Text(Vec<Option<String>>),
+    Text(Texts),
     /// Numbers; whole ones beyond 2^53 are kept as [`Column::Nested`] instead.
     Number(Vec<Option<f64>>),
     /// Truth values.
@@ -156,6 +158,13 @@ pub fn number(x: f64) -> Value {
 }
 
 impl Column {
+    /// A column of values of any types.
+    pub(crate) fn of(values: impl Iterator<Item = Owned>) -> Self {
+        let mut column = Self::Text(Texts::default());
+        values.for_each(|value| column.push(value));
+        column
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -181,7 +190,7 @@ impl Column {
             list.get(row).and_then(Option::as_ref)
         }
         match self {
-            Self::Text(v) => at(v, row).map_or(Cell::Null, |t| Cell::Text(t)),
+            Self::Text(v) => v.get(row).map_or(Cell::Null, Cell::Text),
             Self::Number(v) => at(v, row).map_or(Cell::Null, |x| Cell::Number(*x)),
             Self::Bool(v) => at(v, row).map_or(Cell::Null, |b| Cell::Bool(*b)),
             Self::Bytes(v) => at(v, row).map_or(Cell::Null, |b| Cell::Bytes(b)),
@@ -191,7 +200,7 @@ impl Column {
 
     fn push(&mut self, value: Owned) {
         match (&mut *self, value) {
-            (Self::Text(v), Owned::Text(t)) => v.push(Some(t)),
+            (Self::Text(v), Owned::Text(t)) => v.push(Some(&t)),
             (Self::Number(v), Owned::Number(x)) => v.push(Some(x)),
             (Self::Bool(v), Owned::Bool(b)) => v.push(Some(b)),
             (Self::Bytes(v), Owned::Bytes(b)) => v.push(Some(b)),
@@ -216,7 +225,7 @@ impl Column {
         let n = self.len();
         let none_yet = (0..n).all(|i| self.cell(i) == Cell::Null);
         let mut other = match (&value, none_yet) {
-            (Owned::Text(_), true) => Self::Text(vec![None; n]),
+            (Owned::Text(_), true) => Self::Text(Texts::missing(n)),
             (Owned::Number(_), true) => Self::Number(vec![None; n]),
             (Owned::Bool(_), true) => Self::Bool(vec![None; n]),
             (Owned::Bytes(_), true) => Self::Bytes(vec![None; n]),
@@ -262,7 +271,7 @@ impl Table {
     /// A table without rows and with these text columns.
     #[must_use]
     pub fn with_columns<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let empty = |n: &str| (n.to_owned(), Column::Text(Vec::new()));
+        let empty = |n: &str| (n.to_owned(), Column::Text(Texts::default()));
         Self {
             columns: names.into_iter().map(empty).collect(),
             rows: 0,
@@ -327,6 +336,20 @@ impl Table {
         self.rows += 1;
     }
 
+    /// Appends a row of texts by column position; an empty one is missing.
+    pub(crate) fn push_texts<'t>(&mut self, texts: impl Iterator<Item = &'t str>) {
+        let mut texts = texts;
+        for column in self.columns.values_mut() {
+            let text = texts.next().filter(|t| !t.is_empty());
+            match (&mut *column, text) {
+                (Column::Text(v), text) => v.push(text),
+                (column, Some(text)) => column.push(Owned::Text(text.to_owned())),
+                (column, None) => column.push_null(),
+            }
+        }
+        self.rows += 1;
+    }
+
     /// Appends a row by names; a new name is a new column, missing in the rows before.
     pub(crate) fn push_named(&mut self, values: impl Iterator<Item = (String, Owned)>) {
         for (name, value) in values {
@@ -334,7 +357,7 @@ impl Table {
             let column = self
                 .columns
                 .entry(name)
-                .or_insert_with(|| Column::Text(vec![None; rows]));
+                .or_insert_with(|| Column::Text(Texts::missing(rows)));
             if column.len() == rows {
                 column.push(value);
             }
@@ -349,10 +372,7 @@ impl Table {
 
     /// Adds or replaces a column; it must have a value for every row.
     pub(crate) fn put(&mut self, name: &str, values: Vec<Owned>) {
-        let mut column = Column::Text(Vec::new());
-        for value in values {
-            column.push(value);
-        }
+        let column = Column::of(values.into_iter());
         if column.len() == self.rows {
             self.columns.insert(name.to_owned(), column);
         }
@@ -366,7 +386,7 @@ impl Table {
         }
         let rows: Vec<usize> = (0..self.rows).filter(|i| keep(*i)).collect();
         let column = |c: &Column| match c {
-            Column::Text(v) => Column::Text(pick(v, &rows)),
+            Column::Text(v) => Column::Text(rows.iter().map(|i| v.get(*i)).collect()),
             Column::Number(v) => Column::Number(pick(v, &rows)),
             Column::Bool(v) => Column::Bool(pick(v, &rows)),
             Column::Bytes(v) => Column::Bytes(pick(v, &rows)),

@@ -151,9 +151,9 @@ fn put(
                 w.write_batch(&values, Some(&levels(list)), None)?;
             }
             (ColumnWriter::ByteArrayColumnWriter(w), Column::Text(list)) => {
-                let values = list.iter().flatten().map(|t| ByteArray::from(t.as_str()));
-                let values: Vec<ByteArray> = values.collect();
-                w.write_batch(&values, Some(&levels(list)), None)?;
+                let values: Vec<ByteArray> = list.iter().flatten().map(ByteArray::from).collect();
+                let levels: Vec<i16> = list.iter().map(|v| i16::from(v.is_some())).collect();
+                w.write_batch(&values, Some(&levels), None)?;
             }
             (ColumnWriter::ByteArrayColumnWriter(w), Column::Bytes(list)) => {
                 let values = list.iter().flatten().map(|b| ByteArray::from(b.clone()));
@@ -185,7 +185,7 @@ mod tests {
             ("x", Column::Number(vec![Some(0.5), Some(2.0), None])),
             (
                 "t",
-                Column::Text(vec![Some("a".into()), None, Some("ü".into())]),
+                Column::Text([Some("a"), None, Some("ü")].into_iter().collect()),
             ),
             (
                 "b",

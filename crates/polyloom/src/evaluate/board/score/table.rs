@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::examples::Input;
 use crate::error::{MergeError, Result};
 use crate::tasks::data;
@@ -19,13 +21,13 @@ pub struct Column {
     pub numeric: bool,
 }
 
-/// What a row has in a column.
+/// What a row has in a column; `W` is a word.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Field {
+pub enum Field<W = Arc<str>> {
     /// A number; of a date the days since 1970.
     Number(f64),
     /// A word.
-    Word(Arc<str>),
+    Word(W),
     /// Nothing.
     Missing,
 }
@@ -83,31 +85,19 @@ impl Fields {
     pub fn input(&mut self, table: &data::Table, row: usize) -> Result<Input> {
         let mut fields = Vec::with_capacity(self.columns.len());
         for (column, place) in self.columns.iter().zip(&mut self.places) {
-            let Some((at, values)) = table.column_from(*place, &column.name) else {
-                let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
-                let what = format!("has no column `{}`", column.name);
-                return Err(MergeError::plan("bad-table", what)
-                    .hint(format!("its columns: {}", names.join(", "))));
-            };
+            let (at, values) = found(table, *place, &column.name)?;
             *place = at;
-            let cell = values.cell(row);
-            fields.push(match column.numeric {
-                _ if cell.is_empty() => Field::Missing,
-                true => number(&column.name, cell)?,
-                false => {
-                    let text = match cell {
-                        Cell::Text(text) => Cow::Borrowed(text),
-                        other => Cow::Owned(other.to_text()),
-                    };
-                    Field::Word(match self.words.get(&*text) {
-                        Some(word) => word.clone(),
-                        None => {
-                            let word: Arc<str> = (*text).into();
-                            self.words.insert(word.clone());
-                            word
-                        }
-                    })
-                }
+            fields.push(match field(column, values.cell(row))? {
+                Field::Number(x) => Field::Number(x),
+                Field::Missing => Field::Missing,
+                Field::Word(text) => Field::Word(match self.words.get(&*text) {
+                    Some(word) => word.clone(),
+                    None => {
+                        let word: Arc<str> = (*text).into();
+                        self.words.insert(word.clone());
+                        word
+                    }
+                }),
             });
         }
         Ok(Input::Row {
@@ -115,10 +105,63 @@ impl Fields {
             fields,
         })
     }
+
+    /// What `make` makes of every row of a batch, on all threads, in the order of the rows; words are lent, not kept.
+    ///
+    /// # Errors
+    /// As [`Self::input`], with the place of the first such row.
+    pub fn each<T: Send>(
+        &self,
+        table: &data::Table,
+        make: impl Fn(&[Field<Cow<'_, str>>]) -> T + Sync,
+    ) -> std::result::Result<Vec<T>, (usize, MergeError)> {
+        let places = self.columns.iter().zip(&self.places);
+        let columns: Result<Vec<&data::Column>> = places
+            .map(|(c, place)| Ok(found(table, *place, &c.name)?.1))
+            .collect();
+        let columns = columns.map_err(|e| (0, e))?;
+        let one = |row: usize| {
+            let cells = self.columns.iter().zip(&columns);
+            let fields = cells.map(|(column, values)| field(column, values.cell(row)));
+            Ok(make(&fields.collect::<Result<Vec<_>>>()?))
+        };
+        let rows = (0..table.rows()).into_par_iter().with_min_len(TOGETHER);
+        let made: Vec<Result<T>> = rows.map(one).collect();
+        let placed = made.into_iter().enumerate();
+        placed.map(|(row, one)| one.map_err(|e| (row, e))).collect()
+    }
+}
+
+/// Rows that a thread takes at least.
+const TOGETHER: usize = 128;
+
+/// A column of a batch with its place; `place` is looked at first.
+fn found<'t>(
+    table: &'t data::Table,
+    place: usize,
+    name: &str,
+) -> Result<(usize, &'t data::Column)> {
+    table.column_from(place, name).ok_or_else(|| {
+        let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
+        MergeError::plan("bad-table", format!("has no column `{name}`"))
+            .hint(format!("its columns: {}", names.join(", ")))
+    })
+}
+
+/// What a cell holds for a column.
+fn field<'t>(column: &Column, cell: Cell<'t>) -> Result<Field<Cow<'t, str>>> {
+    Ok(match column.numeric {
+        _ if cell.is_empty() => Field::Missing,
+        true => number(&column.name, cell)?,
+        false => Field::Word(match cell {
+            Cell::Text(text) => Cow::Borrowed(text),
+            other => Cow::Owned(other.to_text()),
+        }),
+    })
 }
 
 /// The number of a cell that is there.
-fn number(column: &str, cell: Cell) -> Result<Field> {
+fn number<W>(column: &str, cell: Cell) -> Result<Field<W>> {
     if let Some(x) = cell.to_number() {
         // What is no number is not there: no model can learn from it.
         return Ok(match x.is_finite() {
@@ -198,8 +241,7 @@ mod tests {
 
     #[test]
     fn columns_are_found_where_they_stand_and_words_are_shared() {
-        let text =
-            |words: &[&str]| data::Column::Text(words.iter().map(|w| Some((*w).into())).collect());
+        let text = |words: &[&str]| data::Column::Text(words.iter().map(|w| Some(*w)).collect());
         let column = |name: &str, numeric| Column {
             name: name.into(),
             numeric,

@@ -113,7 +113,7 @@ impl Rows<'_> {
                     && !used(name)
                     && !KNOWN.contains(&plain.as_str())
                     && !VALUE.contains(&plain.as_str())
-                    && let Some(text) = column.get(row).and_then(Option::as_ref)
+                    && let Some(text) = column.get(row)
                     && text.len() <= 80
                     && data::table::parse_number(text).is_none()
                 {

@@ -1,0 +1,114 @@
+//! Rows of a table: read on a thread of their own while those before are prepared and answered.
+
+use std::borrow::Cow;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use polyloom::MergeError;
+use polyloom::evaluate::board::score::examples::Fields;
+use polyloom::tasks::data::{self, Limits, Table};
+use polyloom::tasks::spec::TaskSpec;
+use polyloom_learn::table::{Preparation, RowReader};
+use polyloom_learn::tasks::rows::Shown;
+
+use super::{Said, Speaker, kind, lacks, none};
+use crate::args_predict::PredictArgs;
+use crate::ui::Failure;
+
+/// Batches of the file that wait for an answer at most.
+const AHEAD: usize = 2;
+
+/// What every head says of the rows of the file.
+pub fn said(
+    args: &PredictArgs,
+    preparation: &Preparation,
+    spec: Option<&TaskSpec>,
+    speaker: &Speaker<'_>,
+) -> Result<Said, Failure> {
+    let kind = kind(args)?;
+    let mut rows = Rows {
+        args,
+        preparation,
+        spec,
+        speaker,
+        opened: None,
+        said: Said::of(speaker.heads.len()),
+    };
+    let (give, take) = sync_channel(AHEAD);
+    thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            data::read(&args.file, kind, &Limits::default(), &mut |table| {
+                // Nobody takes it: an error was met, which is told in place of this one.
+                let stopped = |_| MergeError::plan("bad-input", "nothing reads on");
+                give.send(table).map_err(stopped)
+            })
+        });
+        // The loop owns the receiver: it is gone, and the reader stops, when the loop ends.
+        for table in take {
+            rows.take(&table)?;
+        }
+        match reading.join() {
+            Ok(read) => Ok(read?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+    .map_err(|e: Failure| e)?;
+    if rows.said.ids.is_empty() {
+        return Err(none(args));
+    }
+    Ok(rows.said)
+}
+
+/// The rows so far.
+struct Rows<'a> {
+    args: &'a PredictArgs,
+    preparation: &'a Preparation,
+    spec: Option<&'a TaskSpec>,
+    speaker: &'a Speaker<'a>,
+    /// How rows are read, once the first batch has shown the columns.
+    opened: Option<(Fields, RowReader<'a>)>,
+    said: Said,
+}
+
+impl Rows<'_> {
+    /// Answers the rows of a batch.
+    fn take(&mut self, table: &Table) -> Result<(), Failure> {
+        let place = self.args.file.display().to_string();
+        let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
+        let there = |name: &str| names.contains(&name).then(|| name.to_owned());
+        if let Some(id) = self.args.id.as_deref().filter(|id| !names.contains(id)) {
+            return Err(lacks(self.args, id, &names).into());
+        }
+        if self.opened.is_none() {
+            let mut columns = self.preparation.asked();
+            columns.retain(|c| names.contains(&&*c.name));
+            let bad = |e: polyloom_learn::Error| {
+                MergeError::plan("bad-input", e.to_string()).at(place.clone())
+            };
+            let reader = self.preparation.reader(&columns).map_err(bad)?;
+            self.opened = Fields::new(columns).map(|fields| (fields, reader));
+        }
+        let Some((fields, reader)) = &self.opened else {
+            return Ok(());
+        };
+        let before = self.said.ids.len();
+        let shown = fields
+            .each(table, |fields| Shown::Row(Box::new(reader.row(fields))))
+            .map_err(|(row, e)| e.at(format!("{place}, row {}", before + row + 1)))?;
+        let id = self.args.id.clone();
+        let id = id
+            .or_else(|| self.spec.and_then(|s| there(&s.fields.id)))
+            .or_else(|| there("id"));
+        let id = id.as_deref().map(|name| table.column(name));
+        let ids = (0..table.rows()).map(|row| match id {
+            Some(column) => column.map_or_else(String::new, |c| c.cell(row).to_text()),
+            None => (before + row).to_string(),
+        });
+        self.said.ids.extend(ids);
+        let said = self.speaker.said(&|_| Ok(Cow::Borrowed(&shown)))?;
+        for (all, mut new) in self.said.outputs.iter_mut().zip(said) {
+            all.append(&mut new);
+        }
+        Ok(())
+    }
+}
