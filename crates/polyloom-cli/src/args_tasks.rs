@@ -171,6 +171,9 @@ pub struct Columns {
     /// Column that orders time-aware splits
     #[arg(long, value_name = "COLUMN")]
     pub time: Option<String>,
+    /// Column of row weights: what a row counts in the loss of training, at least 0 (scores count rows alike)
+    #[arg(long, value_name = "COLUMN")]
+    pub weight: Option<String>,
     /// Columns that are no features
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub drop: Vec<String>,

@@ -21,6 +21,7 @@ use crate::args_tasks::{Columns, Places};
   polyloom train loom.toml -o joint --set train.loss=case3 --set train.representation.method=graddrop
   polyloom train loom.toml -o experts/intent --resume          (after Ctrl-C, kill -9 or a power cut)
   polyloom train people.csv --targets income,never_married --model mmoe -o people
+  polyloom train people.csv --targets income --weight persons --class-weight balanced --model gbdt -o people
   polyloom train people.csv --targets income,never_married --model mmoe --twins -o people      (does it pay?)
   polyloom train school.csv --targets score --group school --goals groups --model mmoe -o school    (a goal for each school)
   polyloom train -t tabular/adult_census --model ple --balancer nash -o census
@@ -86,6 +87,10 @@ pub struct TrainArgs {
     /// How tasks are balanced: equal, uncertainty, famo, mgda, pcgrad, cagrad, nash, ... (docs/reference/balancers.md)
     #[arg(long, value_name = "NAME")]
     pub balancer: Option<String>,
+    /// What rows of a class count in the loss: balanced (all classes of a target alike), or numbers by class: yes=3,no=1; of
+    /// several targets TARGET=balanced (more: train.class_weight)
+    #[arg(long, value_name = "HOW")]
+    pub class_weight: Option<String>,
     /// Targets that happen one after the other (click, purchase): entire-space learns the second as the product of both
     /// over all rows (ESMM), ordered makes it cost where the second is likelier than the first (AITM)
     #[arg(long, value_name = "LOSS")]

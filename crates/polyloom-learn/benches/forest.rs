@@ -72,6 +72,7 @@ fn main() -> Any<()> {
                 labels: y.iter().map(|y| *y as u32).collect(),
             },
         },
+        weights: None,
     };
     println!("ready");
     for line in std::io::stdin().lock().lines() {

@@ -157,6 +157,13 @@ fn asked(args: &TrainArgs, ui: &Ui) -> Result<(Recipe, Option<Said>), Failure> {
         Chain::EntireSpace => "entire_space",
         Chain::Ordered => "ordered",
     });
+    put(
+        "train.class_weight",
+        args.class_weight
+            .as_deref()
+            .map(table::class_weight)
+            .transpose()?,
+    );
     put("train.chain.loss", chain.map(quoted));
     put("train.limit", args.limit.map(|x| x.to_string()));
     put("seed", args.seed.map(|x| x.to_string()));

@@ -42,6 +42,7 @@ mod stats;
 mod synth;
 mod table_chains;
 mod table_groups;
+mod table_weights;
 mod tables;
 mod tables_odd;
 mod tasks;

@@ -77,6 +77,14 @@ pub(super) struct Part {
     pub labels: Vec<f64>,
     /// First scores.
     pub start: Vec<f64>,
+    /// What the labels count, by row; without them 1.
+    pub weights: Option<Vec<f64>>,
+}
+
+impl Part {
+    fn weight(&self, row: usize) -> f64 {
+        self.weights.as_ref().map_or(1.0, |w| w[row])
+    }
 }
 
 /// Where a target begins.
@@ -109,6 +117,11 @@ impl Rows<'_> {
                 at,
                 labels: (0..sample.table.rows).map(label).collect(),
                 start: begin.scores.clone(),
+                weights: (sample.table.weights.is_some() || target.weights.is_some()).then(|| {
+                    (0..sample.table.rows)
+                        .map(|row| sample.weight(target, row))
+                        .collect()
+                }),
             };
             at += loss.width();
             part
@@ -130,10 +143,27 @@ impl Rows<'_> {
     fn labelled(&self) -> Option<Vec<u32>> {
         let known = |row: &u32| {
             let row = *row as usize;
-            self.table.weight(row) > 0.0 && self.parts.iter().any(|p| !p.labels[row].is_nan())
+            let counts = |p: &Part| p.weight(row) > 0.0 && !p.labels[row].is_nan();
+            self.parts.iter().any(counts)
         };
         let rows: Vec<u32> = (0..self.table.rows as u32).filter(known).collect();
         (rows.len() < self.table.rows).then_some(rows)
+    }
+
+    fn is_weighed(&self) -> bool {
+        self.parts.iter().any(|p| p.weights.is_some())
+    }
+
+    /// Whether the labels of a row count the same.
+    fn is_weighed_alike(&self) -> bool {
+        let first = self.parts.first().map(|p| &p.weights);
+        self.parts.iter().all(|p| Some(&p.weights) == first)
+    }
+
+    /// The mean over targets of what a row counts.
+    fn weight(&self, row: usize) -> f64 {
+        let sum: f64 = self.parts.iter().map(|p| p.weight(row)).sum();
+        sum / self.parts.len().max(1) as f64
     }
 
     /// What has to be kept of every row.
@@ -143,8 +173,9 @@ impl Rows<'_> {
         let squared = self.parts.iter().all(plain);
         // Of one target alone, rows without a label are left out.
         let curvature = match squared && (self.parts.len() == 1 || self.parts.iter().all(whole)) {
-            true if self.table.weights.is_none() => Curvature::Ones,
-            true => Curvature::Shared,
+            true if !self.is_weighed() => Curvature::Ones,
+            true if self.is_weighed_alike() => Curvature::Shared,
+            true => Curvature::Each,
             false => Curvature::Each,
         };
         Lanes::new(self.width(), curvature)
@@ -154,7 +185,7 @@ impl Rows<'_> {
     fn derive(&self, scores: &[f64], out: &mut Statistics) -> f64 {
         let (lanes, width) = (out.lanes, self.width());
         let alone = match &self.parts[..] {
-            [part] if width == 1 && self.table.weights.is_none() => Some(part),
+            [part] if width == 1 && part.weights.is_none() => Some(part),
             _ => None,
         };
         let block = |(b, out): (usize, &mut [f32])| {
@@ -174,9 +205,9 @@ impl Rows<'_> {
     }
 
     fn derive_row(&self, row: usize, scores: &[f64], lanes: Lanes, out: &mut [f32]) -> f64 {
-        let weight = f64::from(self.table.weight(row));
         let mut sum = 0.0;
         for part in &self.parts {
+            let weight = part.weight(row);
             let (label, n) = (part.labels[row], part.loss.width());
             let (g, rest) = out.split_at_mut(lanes.outputs);
             let g = &mut g[part.at..][..n];
@@ -208,7 +239,7 @@ impl Rows<'_> {
                 let (mut sum, mut all, mut unused) = (0.0, 0.0, vec![0f32; n]);
                 for (i, scores) in scores.chunks_exact(width).enumerate() {
                     let row = b * BLOCK + i;
-                    let (label, weight) = (part.labels[row], f64::from(self.table.weight(row)));
+                    let (label, weight) = (part.labels[row], part.weight(row));
                     if !label.is_nan() {
                         let scores = &scores[part.at..][..n];
                         sum += part.loss.derive(label, scores, weight, &mut unused, None);
@@ -413,7 +444,7 @@ impl Job<'_> {
 
     /// Weight of the rows that are learned from.
     fn weight(&self, rows: Option<&[u32]>) -> f64 {
-        let weight = |row: u32| f64::from(self.rows.table.weight(row as usize));
+        let weight = |row: u32| self.rows.weight(row as usize);
         let sum: f64 = match rows {
             Some(rows) => rows.iter().map(|r| weight(*r)).sum(),
             None => (0..self.rows.table.rows as u32).map(weight).sum(),

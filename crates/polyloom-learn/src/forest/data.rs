@@ -103,17 +103,21 @@ impl Table {
                 self.rows
             )));
         }
-        match weights.iter().position(|w| !(0.0..=MAX_WEIGHT).contains(w)) {
-            Some(row) => Err(wrong(format!(
-                "row {row} has the weight {}; weights are from 0 to {MAX_WEIGHT:e}",
-                weights[row]
-            ))),
-            None => Ok(()),
-        }
+        in_range(weights)
     }
 
     pub(super) fn weight(&self, row: usize) -> f32 {
         self.weights.as_ref().map_or(1.0, |w| w[row])
+    }
+}
+
+fn in_range(weights: &[f32]) -> Result<()> {
+    match weights.iter().position(|w| !(0.0..=MAX_WEIGHT).contains(w)) {
+        Some(row) => Err(wrong(format!(
+            "row {row} has the weight {}; weights are from 0 to {MAX_WEIGHT:e}",
+            weights[row]
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -138,6 +142,8 @@ pub struct Target {
     pub name: String,
     /// What is right.
     pub labels: Labels,
+    /// A weight for each label, from 0 to [`MAX_WEIGHT`], times that of its row; without them 1.
+    pub weights: Option<Vec<f32>>,
 }
 
 impl Target {
@@ -182,6 +188,15 @@ impl Target {
                 "target `{name}` has {n} labels for {rows} rows"
             )));
         }
+        if let Some(weights) = &self.weights {
+            if weights.len() != rows {
+                return Err(wrong(format!(
+                    "target `{name}` has {} weights for {rows} rows",
+                    weights.len()
+                )));
+            }
+            in_range(weights)?;
+        }
         match &self.labels {
             Labels::Regression(y) => match y.iter().position(|y| y.abs() > MAX_LABEL) {
                 Some(row) => Err(wrong(format!(
@@ -219,6 +234,17 @@ pub struct Sample<'a> {
 }
 
 impl Sample<'_> {
+    /// Whether rows or labels have weights.
+    pub(super) fn is_weighed(&self) -> bool {
+        self.table.weights.is_some() || self.targets.iter().any(|t| t.weights.is_some())
+    }
+
+    /// What the label of a row counts: the weight of the row times that of the label.
+    pub(super) fn weight(&self, target: &Target, row: usize) -> f64 {
+        let own = target.weights.as_ref().map_or(1.0, |w| f64::from(w[row]));
+        f64::from(self.table.weight(row)) * own
+    }
+
     /// Whether all lengths fit together and every label is one.
     ///
     /// # Errors

@@ -27,8 +27,8 @@ impl Labelled {
             starts: vec![0],
         };
         for row in 0..sample.table.rows {
-            let weight = f64::from(sample.table.weight(row));
             for (t, (target, (mean, scale))) in sample.targets.iter().zip(starts).enumerate() {
+                let weight = sample.weight(target, row);
                 if let Some(y) = target.label(row).filter(|_| weight > 0.0) {
                     all.row.push(row as u32);
                     all.task.push(t as u32);

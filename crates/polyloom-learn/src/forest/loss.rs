@@ -118,7 +118,7 @@ impl Start {
     /// Mean and standard deviation, or logs of shares (of two classes their difference), by weight.
     pub fn of(sample: &Sample<'_>, target: &Target) -> Self {
         let rows = (0..sample.table.rows).filter_map(|row| {
-            let weight = f64::from(sample.table.weight(row));
+            let weight = sample.weight(target, row);
             target.label(row).map(|y| (y, weight))
         });
         let rows = rows.filter(|(_, w)| *w > 0.0);
@@ -202,6 +202,7 @@ mod tests {
             let target = Target {
                 name: "y".into(),
                 labels,
+                weights: None,
             };
             let table = table(target.len());
             let sample = Sample {

@@ -127,6 +127,8 @@ fn any_table_is_answered_with_numbers_and_its_file_gives_it_back() {
         let target = |classes: &usize| Target {
             name: format!("y{classes}"),
             labels: draws.labels(*classes, rows),
+            weights: (draws.below(3) == 0)
+                .then(|| (0..rows).map(|_| draws.below(4) as f32).collect()),
         };
         let targets: Vec<Target> = kinds.iter().map(target).collect();
         let params = Params {

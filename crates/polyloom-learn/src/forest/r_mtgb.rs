@@ -295,7 +295,7 @@ impl Training<'_> {
     /// Lanes for trees over labels: a row counts as often as it has labels.
     fn statistics(&self) -> Statistics {
         let once = self.all.starts.windows(2).all(|w| w[1] - w[0] <= 1);
-        let plain = once && self.sample.table.weights.is_none();
+        let plain = once && !self.sample.is_weighed();
         let curvature = if plain {
             Curvature::Ones
         } else {
@@ -414,7 +414,7 @@ impl Training<'_> {
     fn task_block(&mut self, watch: &mut Watch<'_>) -> Result<Vec<Vec<Tree>>> {
         let (steps, width) = (self.method.task_steps, self.width);
         let mut grower = Grower::new(self.bins, self.method.growth());
-        let weighted = self.sample.table.weights.is_some();
+        let weighted = self.sample.is_weighed();
         let curvature = if weighted {
             Curvature::Shared
         } else {

@@ -5,6 +5,8 @@ use polyloom_core::rng::Stream;
 use super::*;
 use crate::error::Error;
 
+mod weights;
+
 fn numbers(name: &str, values: Vec<f32>) -> Column {
     Column {
         name: name.into(),
@@ -28,6 +30,7 @@ fn target(name: &str, labels: Labels) -> Target {
     Target {
         name: name.into(),
         labels,
+        weights: None,
     }
 }
 
@@ -339,31 +342,6 @@ fn training_ends_when_held_out_rows_say_so() {
         count < 3
     });
     assert!(matches!(stopped, Err(Error::Ended)) && count == 3);
-}
-
-#[test]
-fn a_weight_counts_a_row_that_often() {
-    let mut weighted = line(&[1.0, 2.0, 3.0, 4.0, 5.0]);
-    weighted.weights = Some(vec![1.0, 2.0, 1.0, 0.0, 1.0]);
-    let again = line(&[1.0, 2.0, 2.0, 3.0, 5.0]);
-    let y = [regression(&[0.0, 1.0, 4.0, 99.0, 2.0])];
-    let repeated = [regression(&[0.0, 1.0, 1.0, 4.0, 2.0])];
-    let groups = RMtgb {
-        max_depth: 2,
-        ..RMtgb::default()
-    };
-    for method in [
-        Method::Gbdt(fine(8, 0.3, 1.0)),
-        Method::GbdtShared(fine(8, 0.3, 1.0)),
-        Method::RMtgb(groups),
-    ] {
-        let one = train(&weighted, &y, method.clone()).unwrap();
-        let two = train(&again, &repeated, method).unwrap();
-        let (one, two) = (one.scores(&again).unwrap(), two.scores(&again).unwrap());
-        for (a, b) in one.iter().zip(&two) {
-            assert!((a - b).abs() < 1e-5, "{one:?} {two:?}");
-        }
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use super::family::Opened;
 use super::fit::{full, of_group};
 use super::language;
+use super::rows::none_counts;
 use crate::engine::tensor;
 use crate::error::Result;
 use crate::models::Plain;
@@ -127,11 +128,14 @@ fn prepared(
     let mut width = 1;
     for task in tasks {
         let id = &task.spec.id;
-        let read = examples::read(&task.spec, &task.loader(), &t.split)?;
+        let read = examples::read_weighed(&task.spec, &task.loader(), &t.split)?;
         let classes = read.asked.iter().map(|a| a.classes.len());
         width = classes.fold(width, usize::max);
         let rows = read.rows;
         let all = rows.len();
+        if all > 0 && rows.iter().all(|r| r.weight <= 0.0) {
+            return Err(none_counts(&task.spec, all));
+        }
         for (i, row) in rows.iter().enumerate() {
             let Input::Row { columns, fields } = &row.input else {
                 let what = format!("task `{id}` has no rows of a table");
@@ -139,7 +143,8 @@ fn prepared(
                     .hint("a model of tables learns tasks with `[table]`; images and texts have models of their own")
                     .into());
             };
-            if examples::is_taken(i, all, t.limit) {
+            // Rows that count nothing are as if they were not there.
+            if row.weight > 0.0 && examples::is_taken(i, all, t.limit) {
                 fitting.see(columns, fields)?;
             }
         }

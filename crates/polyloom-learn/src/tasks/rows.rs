@@ -70,6 +70,8 @@ pub struct Rows {
     pub shown: Vec<Shown>,
     /// What is right, for each thing that is asked.
     pub wanted: Vec<Vec<Option<Wanted>>>,
+    /// What every row counts in a loss; `None` where all count alike or weights were not asked for.
+    pub weights: Option<Vec<f32>>,
 }
 
 impl Reader {
@@ -176,6 +178,25 @@ impl Rows {
         Self::read_some(spec, loader, split, reader, feature, taken)
     }
 
+    /// The same with what rows count in a loss, where the task names a column of weights (`table.weight`).
+    ///
+    /// # Errors
+    /// As [`Self::read`] and [`examples::read_weighed`].
+    pub fn read_weighed(
+        spec: &TaskSpec,
+        loader: &Loader<'_>,
+        split: &str,
+        reader: &Reader,
+        feature: Feature,
+        limit: Option<usize>,
+    ) -> Result<Self> {
+        let all = examples::read_weighed(spec, loader, split)?;
+        let n = all.rows.len();
+        let taken = (0..n).map(|i| examples::is_taken(i, n, limit)).collect();
+        let weighed = spec.table.as_ref().is_some_and(|t| !t.weight.is_empty());
+        Self::of(spec, all, reader, feature, taken, weighed)
+    }
+
     /// Those rows of a split for which `taken`, given their number, says so; in the order of the split.
     ///
     /// # Errors
@@ -190,17 +211,33 @@ impl Rows {
     ) -> Result<Self> {
         let all = examples::read(spec, loader, split)?;
         let taken = taken(all.rows.len());
+        Self::of(spec, all, reader, feature, taken, false)
+    }
+
+    /// Of examples those that are taken.
+    fn of(
+        spec: &TaskSpec,
+        all: examples::Examples,
+        reader: &Reader,
+        feature: Feature,
+        taken: Vec<bool>,
+        weighed: bool,
+    ) -> Result<Self> {
         let mut rows = Self {
             wanted: vec![Vec::new(); all.asked.len()],
             asked: all.asked,
             ids: Vec::new(),
             shown: Vec::new(),
+            weights: weighed.then(Vec::new),
         };
         let mut inputs = Vec::new();
         for (row, taken) in all.rows.into_iter().zip(taken) {
             if taken {
                 rows.ids.push(row.id);
                 inputs.push(row.input);
+                if let Some(weights) = &mut rows.weights {
+                    weights.push(row.weight);
+                }
                 for (list, wanted) in rows.wanted.iter_mut().zip(row.wanted) {
                     list.push(wanted);
                 }
@@ -217,6 +254,26 @@ impl Rows {
         Ok(rows)
     }
 
+    /// Those that count something in a loss; no others are learned from, so that a weight of 0 is as if the row were not
+    /// there.
+    ///
+    /// # Errors
+    /// Rows of which none counts.
+    pub fn counted(self, spec: &TaskSpec) -> Result<Self> {
+        let Some(weights) = self.weights.as_ref().filter(|w| !w.is_empty()) else {
+            return Ok(self);
+        };
+        let counts = (0..weights.len()).filter(|i| weights[*i] > 0.0);
+        let keep: Vec<usize> = counts.collect();
+        if keep.is_empty() {
+            return Err(none_counts(spec, weights.len()));
+        }
+        Ok(match keep.len() == weights.len() {
+            true => self,
+            false => self.only(&keep),
+        })
+    }
+
     /// The rows of some numbers alone, in that order.
     #[must_use]
     pub fn only(self, keep: &[usize]) -> Self {
@@ -227,6 +284,7 @@ impl Rows {
             ids: picked(&self.ids, keep),
             shown: picked(&self.shown, keep),
             wanted: self.wanted.iter().map(|w| picked(w, keep)).collect(),
+            weights: self.weights.as_ref().map(|w| picked(w, keep)),
             asked: self.asked,
         }
     }
@@ -242,6 +300,18 @@ impl Rows {
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
+}
+
+/// The error about training rows that all weigh 0.
+pub(super) fn none_counts(spec: &TaskSpec, rows: usize) -> Error {
+    let column = spec.table.as_ref().map_or("", |t| &*t.weight);
+    let what = format!(
+        "task `{}`: all {rows} training rows weigh 0 in column `{column}`",
+        spec.id
+    );
+    polyloom::MergeError::plan("bad-weight", what)
+        .hint("`table.weight` names the column of row weights")
+        .into()
 }
 
 /// Rows of a table as a model takes them.

@@ -195,6 +195,7 @@ impl Rows {
             wanted: vec![vec![None; ids.len()]],
             ids,
             shown: reader.show(&texts(asked.into_iter()), Feature::Embedding)?,
+            weights: None,
         })
     }
 
@@ -247,6 +248,7 @@ impl Rows {
             ids: Vec::new(),
             shown: Vec::new(),
             wanted: vec![Vec::new()],
+            weights: None,
         };
         let mut inputs = Vec::new();
         for (i, (query, document, all)) in pairs.into_iter().enumerate() {

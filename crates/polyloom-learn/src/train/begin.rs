@@ -69,6 +69,9 @@ pub(super) fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> R
     if let (Some(chain), Some(facts)) = (&t.chain, facts.as_array_mut()) {
         facts.push(json!(chain));
     }
+    if let (Some(weight), Some(facts)) = (&t.class_weight, facts.as_array_mut()) {
+        facts.push(json!({ "class_weight": weight }));
+    }
     if let (true, Some(facts)) = (
         t.mixing != Mixing::Batch || t.mpts.is_some(),
         facts.as_array_mut(),

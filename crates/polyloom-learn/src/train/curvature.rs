@@ -280,8 +280,10 @@ fn of_heads(
     for (k, features) in seen(job, source, tasks, drawn)? {
         let (task, rows) = (&tasks[k], &drawn.rows[k]);
         let mut of_task = Vec::new();
+        let weights = task.given.target_weights();
         for (place, head) in task.heads.clone().zip(&heads[task.heads.clone()]) {
-            let wanted = &task.train.wanted[place - task.heads.start];
+            let target = place - task.heads.start;
+            let wanted = &task.train.wanted[target];
             let known: Vec<bool> = rows.iter().map(|i| wanted[*i as usize].is_some()).collect();
             let said = head.forward(source, &features)?;
             let answers = answers(head, &said, &known, labels(job, drawn, place))?;
@@ -291,11 +293,16 @@ fn of_heads(
                     HeadKind::Multilabel => head.outputs(),
                     _ => 1,
                 };
-                of_task.push((mean, (n * labels) as f64));
+                of_task.push((mean, (n * labels) as f64, weights[target]));
             }
         }
-        let weight = rows.len() as f64 / (total * of_task.len()) as f64;
-        parts.extend(of_task.into_iter().map(|(mean, n)| (mean, weight, n)));
+        let all: f64 = of_task.iter().map(|(_, _, w)| w).sum();
+        let share = rows.len() as f64 / total as f64;
+        parts.extend(
+            of_task
+                .into_iter()
+                .map(|(mean, n, w)| (mean, share * w / all, n)),
+        );
     }
     Ok(parts)
 }

@@ -43,8 +43,10 @@ pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<
     for head in &mut heads {
         pass_on(head, new.config.width)?;
     }
-    let (table, targets) = together(new, &tasks, &heads, |t| Some(&t.train))?;
-    let held = together(new, &tasks, &heads, |t| t.validation.as_ref())?;
+    let (table, targets) = together(new, &tasks, &heads, |t| Some((&t.train, &t.counts.train)))?;
+    let held = together(new, &tasks, &heads, |t| {
+        Some((t.validation.as_ref()?, &t.counts.validation))
+    })?;
     let rows: Vec<(String, usize)> = tasks
         .iter()
         .map(|t| (t.given.spec.id.clone(), t.train.len()))
@@ -211,13 +213,34 @@ fn pass_on(head: &mut Head, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Rows of all tasks one after the other, and their labels: a goal has none in rows of another task, or of another group
-/// than its own.
+/// What every head counts in trees that it shares, less a common factor: its target's weight (`targets[].weight`) times that
+/// of its task (`weights.train`). Where every goal has trees of its own there is nothing to weigh them against.
+fn shares(new: &ForestModel, tasks: &[Learned<'_>]) -> Vec<f64> {
+    let of = |task: &Learned<'_>| {
+        let own = task.given.target_weights().into_iter();
+        let of_task = task.given.spec.weights.train;
+        own.map(|w| w * of_task).collect::<Vec<f64>>()
+    };
+    let all: Vec<f64> = tasks.iter().flat_map(of).collect();
+    let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+    let alike = all.iter().all(|w| Some(w) == all.first());
+    match new.method {
+        forest::Method::Gbdt(_) => vec![1.0; all.len()],
+        _ if alike => vec![1.0; all.len()],
+        _ => all.iter().map(|w| w / mean).collect(),
+    }
+}
+
+/// What rows count, by target of a task.
+type Counted<'t> = (&'t Rows, &'t Vec<Option<Vec<f32>>>);
+
+/// Rows of all tasks one after the other, their labels and what these count: a goal has none in rows of another task, or of
+/// another group than its own.
 fn together<'t>(
     new: &ForestModel,
     tasks: &'t [Learned<'_>],
     heads: &[Head],
-    of: impl Fn(&'t Learned<'_>) -> Option<&'t Rows>,
+    of: impl Fn(&'t Learned<'_>) -> Option<Counted<'t>>,
 ) -> Result<(Table, Vec<Target>)> {
     let mut shown: Vec<&Row> = Vec::new();
     // The goals of a head lie side by side, one a group.
@@ -231,8 +254,12 @@ fn together<'t>(
         .flat_map(|h| vec![classes(h); goals(h)])
         .collect();
     let mut labels: Vec<Vec<Option<&Wanted>>> = vec![Vec::new(); kinds.len()];
+    let mut weights: Vec<Vec<f32>> = vec![Vec::new(); kinds.len()];
+    let shares = shares(new, tasks);
     for task in tasks {
-        let Some(rows) = of(task) else { continue };
+        let Some((rows, counts)) = of(task) else {
+            continue;
+        };
         let before = shown.len();
         for one in &rows.shown {
             let Shown::Row(row) = one else {
@@ -241,20 +268,26 @@ fn together<'t>(
             shown.push(row);
         }
         labels.iter_mut().for_each(|l| l.resize(shown.len(), None));
+        weights.iter_mut().for_each(|w| w.resize(shown.len(), 1.0));
         for (place, head) in task.heads.clone().enumerate() {
             let first: usize = heads[..head].iter().map(goals).sum();
+            let own = counts.get(place).and_then(Option::as_ref);
             for (i, wanted) in rows.wanted[place].iter().enumerate() {
                 let group = match heads[head].groups.is_empty() {
                     true => Some(0),
                     false => shown[before + i].group,
                 };
                 if let Some(group) = group {
-                    labels[first + group as usize][before + i] = wanted.as_ref();
+                    let goal = first + group as usize;
+                    labels[goal][before + i] = wanted.as_ref();
+                    let count = own.map_or(1.0, |w| f64::from(w[i]));
+                    weights[goal][before + i] = (count * shares[head]) as f32;
                 }
             }
         }
     }
-    let target = |((name, classes), labels): ((&String, &usize), Vec<Option<&Wanted>>)| {
+    type Labelled<'l> = (Vec<Option<&'l Wanted>>, Vec<f32>);
+    let target = |((name, classes), (labels, weights)): ((&String, &usize), Labelled<'_>)| {
         let bad = |w: &Wanted| {
             let what = format!("goal `{name}` has a label {w:?}, which trees do not learn");
             MergeError::plan("bad-task", what)
@@ -284,9 +317,11 @@ fn together<'t>(
         Ok(Target {
             name: name.clone(),
             labels,
+            weights: weights.iter().any(|w| *w != 1.0).then_some(weights),
         })
     };
     let names = new.config.goals.iter().zip(&kinds);
+    let labels = labels.into_iter().zip(weights);
     let targets = names.zip(labels).map(target).collect::<Result<_>>()?;
     Ok((new.table(&shown)?, targets))
 }

@@ -4,11 +4,13 @@ use polyloom::MergeError;
 
 use super::fuse::tokens::Soft;
 use super::learned::{Given, Learned, is_looked_at, no_rows};
-use super::pass::{Drawn, Part};
+use super::part::Part;
+use super::pass::Drawn;
 use super::recipe::{Language, Recipe};
 use super::rowwise::{Form, share};
 use super::run::Job;
 use super::trainee::Trainee;
+use super::weigh::Counts;
 use crate::engine::Value;
 use crate::error::{Error, Result};
 use crate::models::decoder::Decoder;
@@ -94,6 +96,7 @@ pub(super) fn learned<'a>(
             feature: usual_feature(model, false),
             heads: 0..0,
             search: None,
+            counts: Counts::default(),
             chain: None,
             soft: Vec::new(),
         });
@@ -206,6 +209,7 @@ pub(super) fn losses(
     let part = |(task, (loss, n))| Part {
         task,
         losses: vec![Some(loss)],
+        weights: vec![1.0],
         n,
         extra: None,
     };

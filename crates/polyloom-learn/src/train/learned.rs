@@ -17,6 +17,7 @@ use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
 use super::probe::{self, Seen, Target};
 use super::recipe::{Objective, Recipe, Start};
+use super::weigh::{self, Counts};
 use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
@@ -42,6 +43,15 @@ impl Given {
     pub fn loader(&self) -> Loader<'_> {
         Loader::new(&self.spec, self.folder.clone(), Limits::default())
     }
+
+    /// What its targets count in its loss: `targets[].weight`, 1 for a task without targets.
+    #[must_use]
+    pub fn target_weights(&self) -> Vec<f64> {
+        match &self.spec.targets[..] {
+            [] => vec![1.0],
+            targets => targets.iter().map(|t| t.weight).collect(),
+        }
+    }
 }
 
 /// A task with its rows read.
@@ -60,6 +70,8 @@ pub struct Learned<'a> {
     pub heads: std::ops::Range<usize>,
     /// What the rows that are looked at are searched in, of a retrieval task.
     pub search: Option<Search>,
+    /// What its rows count in the losses of its targets.
+    pub counts: Counts,
     /// How its targets hang together, where the recipe asks for it.
     pub chain: Option<Chain>,
     /// What other models say of the training rows, by head; nothing where none is asked.
@@ -133,6 +145,7 @@ pub fn learned<'a>(
     given: &'a [Given],
 ) -> Result<(Vec<Learned<'a>>, Vec<Head>)> {
     let t = &recipe.train;
+    weigh::check_tasks(t, given)?;
     if let Some(language) = &t.language {
         return Ok((
             language::learned(recipe, language, model, given)?,
@@ -151,10 +164,10 @@ pub fn learned<'a>(
             false => t.head.feature.unwrap_or_else(|| usual_feature(model, pair)),
         };
         let loader = given.loader();
-        let read = |split: &str, limit| Rows::read(spec, &loader, split, reader, feature, limit);
+        let read = |split, limit| Rows::read_weighed(spec, &loader, split, reader, feature, limit);
         let train = match search {
             true => Rows::pairs(spec, &loader, &t.split, reader, t.limit, recipe.seed)?,
-            false => read(&t.split, t.limit)?,
+            false => read(&t.split, t.limit)?.counted(spec)?,
         };
         if train.is_empty() {
             return Err(no_rows(id, &t.split));
@@ -178,7 +191,7 @@ pub fn learned<'a>(
             };
             let mut head = match vectors {
                 true => Head::embedding(&name),
-                false => blank(&name, asked, &train.wanted[place], feature, model.width())?,
+                false => blank(&name, place, &train, feature, model.width())?,
             };
             if feature == Feature::Goal {
                 goals::place(&mut head, id, &asked.target, model)?;
@@ -196,10 +209,12 @@ pub fn learned<'a>(
             feature,
             heads: start..heads.len(),
             search: looked,
+            counts: Counts::default(),
             chain,
             soft: Vec::new(),
         });
     }
+    weigh::counts(t, &mut tasks, &heads)?;
     for task in &tasks {
         begin(
             recipe,
@@ -243,15 +258,10 @@ pub(crate) fn by_vectors(spec: &TaskSpec, objective: Objective, model: &Model) -
 }
 
 /// A head of zeros for what is asked.
-fn blank(
-    name: &str,
-    asked: &Asked,
-    wanted: &[Option<Wanted>],
-    feature: Feature,
-    width: usize,
-) -> Result<Head> {
+fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, width: usize) -> Result<Head> {
+    let asked = &rows.asked[place];
     let kind = HeadKind::of(asked.kind);
-    let known: Vec<&Wanted> = wanted.iter().flatten().collect();
+    let known: Vec<&Wanted> = rows.wanted[place].iter().flatten().collect();
     let refuse = |what: String, hint: &str| {
         Err(
             MergeError::plan("bad-task", format!("task `{name}`: {what}"))
@@ -261,7 +271,7 @@ fn blank(
     };
     if known.is_empty() {
         return refuse(
-            "no training row says what is right".into(),
+            "no training row (of a weight above 0) says what is right".into(),
             "`polyloom tasks check` shows why",
         );
     }
@@ -289,22 +299,28 @@ fn blank(
         }
         HeadKind::Multilabel => {}
         HeadKind::Regression => {
+            // Numbers with what their rows count.
             let numbers = || {
-                known.iter().map(|w| match w {
-                    Wanted::Number(x) => *x,
-                    _ => f64::NAN,
+                let wanted = rows.wanted[place].iter().enumerate();
+                wanted.filter_map(|(row, w)| {
+                    let weight = rows.weights.as_ref().map_or(1.0, |w| f64::from(w[row]));
+                    match w.as_ref()? {
+                        Wanted::Number(x) => Some((*x, weight)),
+                        _ => Some((f64::NAN, weight)),
+                    }
                 })
             };
-            let n = known.len() as f64;
-            let largest = numbers().fold(0f64, |most, x| most.max(x.abs()));
+            let n: f64 = numbers().map(|(_, w)| w).sum();
+            let largest = numbers().fold(0f64, |most, (x, _)| most.max(x.abs()));
             if largest > f64::from(f32::MAX) {
                 return refuse(
                     format!("the largest number of the training rows is {largest:e}"),
                     "32 bits hold numbers up to 3e38: drop such rows, or take logarithms",
                 );
             }
-            let mean = numbers().sum::<f64>() / n;
-            let deviation = (numbers().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+            let mean = numbers().map(|(x, w)| w * x).sum::<f64>() / n;
+            let squares = numbers().map(|(x, w)| w * (x - mean).powi(2));
+            let deviation = (squares.sum::<f64>() / n).sqrt();
             if !(deviation > 0.0 && deviation.is_finite()) {
                 return refuse(
                     format!("all {} training rows have the number {mean}", known.len()),

@@ -17,6 +17,7 @@ pub mod mixing;
 pub mod mpts;
 pub mod objective;
 pub mod optimiser;
+mod part;
 mod pass;
 pub mod probe;
 pub mod pseudo;
@@ -32,6 +33,7 @@ pub mod state;
 mod step;
 mod told;
 pub mod trainee;
+pub mod weigh;
 pub(crate) mod work;
 pub mod write;
 

@@ -20,10 +20,12 @@ pub fn loss(
     wanted: &[Option<&Wanted>],
     smoothing: f32,
 ) -> Result<Option<(Value, usize)>> {
-    loss_by(head, outputs, wanted, smoothing, Form::Tokens)
+    loss_by(head, outputs, wanted, None, smoothing, Form::Tokens)
 }
 
 /// The same by a form: where it weighs rows or takes the focal factor, what it makes of their losses in place of the mean.
+/// Rows may have weights, at least 0: the mean is `sum w l / sum w` then, and `None` too where no row with a label weighs
+/// anything.
 ///
 /// # Errors
 /// As [`loss`].
@@ -31,13 +33,25 @@ pub(super) fn loss_by(
     head: &Head,
     outputs: &Value,
     wanted: &[Option<&Wanted>],
+    weights: Option<&[f32]>,
     smoothing: f32,
     form: Form,
 ) -> Result<Option<(Value, usize)>> {
-    let plain = matches!(form, Form::Tokens | Form::Rows);
+    let plain = weights.is_none() && matches!(form, Form::Tokens | Form::Rows);
     let Some((outputs, known)) = labelled(outputs, wanted)? else {
         return Ok(None);
     };
+    let weights = weights.map(|weights| {
+        let of = weights.iter().zip(wanted).filter(|(_, w)| w.is_some());
+        of.map(|(weight, _)| *weight).collect::<Vec<f32>>()
+    });
+    if weights
+        .as_ref()
+        .is_some_and(|w| w.iter().all(|x| *x <= 0.0))
+    {
+        return Ok(None);
+    }
+    let weights = weights.as_deref();
     let n = known.len();
     let wrong = || {
         Error::shape(
@@ -59,7 +73,7 @@ pub(super) fn loss_by(
             match plain {
                 true => ops::cross_entropy(&outputs, &classes, smoothing)?,
                 false => ops::weighed_cross_entropy(&outputs, &classes, smoothing, |losses| {
-                    form.loss(losses, &vec![1; n])
+                    form.weighed(losses, &vec![1; n], weights)
                 })?,
             }
         }
@@ -79,7 +93,7 @@ pub(super) fn loss_by(
             match plain {
                 true => ops::cross_entropy(&both, &labels, 0.0)?,
                 false => ops::weighed_cross_entropy(&both, &labels, 0.0, |losses| {
-                    form.loss(losses, &vec![width; n])
+                    form.weighed(losses, &vec![width; n], weights)
                 })?,
             }
         }
@@ -97,7 +111,7 @@ pub(super) fn loss_by(
                 false => {
                     let off = ops::sub(&outputs, &target)?;
                     let squares = ops::mul(&off, &off)?;
-                    let (_, slopes) = form.loss(&slice(squares.data())?, &vec![1; n]);
+                    let (_, slopes) = form.weighed(&slice(squares.data())?, &vec![1; n], weights);
                     let weights = Value::constant(tensor(slopes, squares.dims())?);
                     ops::sum(&ops::mul(&squares, &weights)?)?
                 }
@@ -147,7 +161,7 @@ mod tests {
         .unwrap();
         let wanted = Wanted::Class(0);
         let x = Value::leaf(tensor(vec![0.0, 0.0, 0.0, 3f32.ln()], (2, 2)).unwrap());
-        let (value, n) = loss_by(&two, &x, &[Some(&wanted); 2], 0.0, form)
+        let (value, n) = loss_by(&two, &x, &[Some(&wanted); 2], None, 0.0, form)
             .unwrap()
             .unwrap();
         let losses = [2f32.ln(), 4f32.ln()];
@@ -169,7 +183,7 @@ mod tests {
         two.kind = HeadKind::Regression;
         let wanted = Wanted::Number(0.0);
         let x = Value::leaf(tensor(vec![1.0, 3.0], (2, 1)).unwrap());
-        let (value, _) = loss_by(&two, &x, &[Some(&wanted); 2], 0.0, form)
+        let (value, _) = loss_by(&two, &x, &[Some(&wanted); 2], None, 0.0, form)
             .unwrap()
             .unwrap();
         assert!((value.number().unwrap() - (weights[0] + 9.0 * weights[1])).abs() < 1e-5);
@@ -187,10 +201,88 @@ mod tests {
         .unwrap();
         let x = Value::leaf(tensor(vec![0.0, 0.0, 3f32.ln(), 3f32.ln()], (2, 2)).unwrap());
         let none = Wanted::Set(Vec::new());
-        let (value, _) = loss_by(&labels, &x, &[Some(&none); 2], 0.0, form)
+        let (value, _) = loss_by(&labels, &x, &[Some(&none); 2], None, 0.0, form)
             .unwrap()
             .unwrap();
         assert!((value.number().unwrap() - sum).abs() < 1e-6);
+    }
+
+    /// Weights 3, 0 and 1 of three rows, and 9 of one that has no label.
+    #[test]
+    fn weights_of_rows() {
+        let head = |kind, labels: &[&str]| {
+            let labels = labels.iter().map(|l| (*l).to_owned()).collect();
+            Head::zeros("t", Feature::Cls, kind, labels, 1).unwrap()
+        };
+        let of = |values: &[f32], width: usize| {
+            Value::leaf(tensor(values.to_vec(), (values.len() / width, width)).unwrap())
+        };
+        let weights = [3.0, 0.0, 9.0, 1.0];
+        let found = |h: &Head, x: &Value, right: &Wanted, smoothing, form| {
+            let wanted = [Some(right), Some(right), None, Some(right)];
+            let made = loss_by(h, x, &wanted, Some(&weights), smoothing, form);
+            let (value, n) = made.unwrap().unwrap();
+            assert_eq!(n, 3);
+            let gradients = value.backward().unwrap();
+            let slopes = slice(gradients.get(x).unwrap()).unwrap().to_vec();
+            (value.number().unwrap(), slopes)
+        };
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+        let two = head(HeadKind::Classification, &["a", "b"]);
+        let right = Wanted::Class(1);
+        let x = of(&[0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 3f32.ln()], 2);
+        let (half, quarter) = (2f32.ln(), (4.0f32 / 3.0).ln());
+        for form in [Form::Tokens, Form::Rows] {
+            let (value, slopes) = found(&two, &x, &right, 0.0, form);
+            assert!((value - (3.0 * half + quarter) / 4.0).abs() < 1e-6);
+            // w / sum w (p - y): 3/4 of 1/2, 1/4 of 1/4.
+            let by_hand = [0.375, -0.375, 0.0, 0.0, 0.0, 0.0, 0.0625, -0.0625];
+            assert!(near(&slopes, &by_hand), "{slopes:?}");
+        }
+        // A fifth of the probability over both classes: a tenth to the wrong one, of probability 1/4.
+        let (value, _) = found(&two, &x, &right, 0.2, Form::Tokens);
+        let smooth = 0.9 * quarter + 0.1 * 4f32.ln();
+        assert!((value - (3.0 * half + smooth) / 4.0).abs() < 1e-6);
+        // (1 - p)^2 l of p = 1/2 and 3/4.
+        let (value, _) = found(&two, &x, &right, 0.0, Form::Focal(2.0));
+        assert!((value - (3.0 * half / 4.0 + quarter / 16.0) / 4.0).abs() < 1e-6);
+        let mut line = head(HeadKind::Regression, &[]);
+        line.scale = [10.0, 2.0];
+        let twelve = Wanted::Number(12.0);
+        // Twelve is 1 in units of the deviation: off by 1 and 2.
+        let x = of(&[2.0, 9.0, 9.0, 3.0], 1);
+        let (value, slopes) = found(&line, &x, &twelve, 0.0, Form::Tokens);
+        assert!((value - (3.0 + 4.0) / 4.0).abs() < 1e-6);
+        assert!(near(&slopes, &[1.5, 0.0, 0.0, 1.0]), "{slopes:?}");
+        let labels = head(HeadKind::Multilabel, &["a", "b"]);
+        let set = Wanted::Set(vec![0]);
+        let x = of(&[2.0, -1.0, 7.0, 7.0, 7.0, 7.0, 0.0, 0.0], 2);
+        let (value, _) = found(&labels, &x, &set, 0.0, Form::Tokens);
+        let by_hand = ((-2f32).exp().ln_1p() + (-1f32).exp().ln_1p()) / 2.0;
+        assert!((value - (3.0 * by_hand + half) / 4.0).abs() < 1e-6);
+        // A row of weight 2 is the row twice.
+        let once = loss_by(
+            &two,
+            &of(&[0.3, -0.2, 0.1, 0.9], 2),
+            &[Some(&right); 2],
+            Some(&[2.0, 1.0]),
+            0.1,
+            Form::Tokens,
+        );
+        let rows = of(&[0.3, -0.2, 0.3, -0.2, 0.1, 0.9], 2);
+        let twice = loss(&two, &rows, &[Some(&right); 3], 0.1);
+        let number =
+            |made: Result<Option<(Value, usize)>>| made.unwrap().unwrap().0.number().unwrap();
+        assert!((number(once) - number(twice)).abs() < 1e-6);
+        let none = loss_by(
+            &line,
+            &of(&[3.0], 1),
+            &[Some(&twelve)],
+            Some(&[0.0]),
+            0.0,
+            Form::Tokens,
+        );
+        assert!(none.unwrap().is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::contrast::contrast;
 use super::language;
 use super::learned::Learned;
 use super::objective::loss_by;
+use super::part::Part;
 use super::representation::regulariser;
 use super::rowwise::{Form, share};
 use super::run::{Evaluation, Job};
@@ -155,58 +156,6 @@ pub(super) fn seen(
     Ok(here.into_iter().zip(found).collect())
 }
 
-/// A task's part of a pass.
-pub(super) struct Part {
-    /// The task.
-    pub task: usize,
-    /// Losses of its goals; none where no row says what is right. Of language one.
-    pub losses: Vec<Option<Value>>,
-    /// What their mean counts in the loss of the pass.
-    pub n: f64,
-    /// What is added to their mean, beside the loss that is told.
-    pub extra: Option<Value>,
-}
-
-impl Part {
-    /// Adds the loss to what is told of a step.
-    ///
-    /// # Errors
-    /// A loss that is not finite.
-    pub(super) fn count(
-        &self,
-        job: &Job<'_>,
-        tasks: &[Learned<'_>],
-        drawn: &Drawn<'_>,
-        sums: &mut [(f64, f64)],
-    ) -> Result<()> {
-        let Some(mean) = self.mean()? else {
-            return Ok(());
-        };
-        let number = f64::from(mean.number()?);
-        if !number.is_finite() {
-            let (k, rows) = (self.task, &drawn.rows[self.task]);
-            let id = &tasks[k].given.spec.id;
-            return Err(unfinished(job, &tasks[k], id, number, rows));
-        }
-        sums[self.task].0 += number * self.n;
-        sums[self.task].1 += self.n;
-        Ok(())
-    }
-
-    /// The mean over the goals that have a loss.
-    fn mean(&self) -> Result<Option<Value>> {
-        let mut sum: Option<Value> = None;
-        for value in self.losses.iter().flatten() {
-            sum = Some(match sum {
-                Some(sum) => ops::add(&sum, value)?,
-                None => value.clone(),
-            });
-        }
-        let goals = self.losses.iter().flatten().count() as f32;
-        sum.map(|sum| ops::scale(&sum, 1.0 / goals)).transpose()
-    }
-}
-
 /// Losses of the goals of what the heads of tasks see ([`seen`], or a value for every head in its place).
 pub(super) fn goals(
     job: &Job<'_>,
@@ -227,6 +176,7 @@ pub(super) fn goals(
         let mut part = Part {
             task: *k,
             losses: losses.collect(),
+            weights: task.given.target_weights(),
             n: rows.len() as f64,
             extra: None,
         };
@@ -324,9 +274,19 @@ pub(super) fn losses(
             .iter()
             .map(|&i| rows.wanted[place][i as usize].as_ref())
             .collect();
+        let counts = match of {
+            Of::Training(_) => &task.counts.train,
+            Of::Validation => &task.counts.validation,
+        };
+        let counts = counts.get(place).and_then(Option::as_ref);
+        let counts: Option<Vec<f32>> =
+            counts.map(|all| drawn.iter().map(|&i| all[i as usize]).collect());
         let hard = match head.kind {
             HeadKind::Embedding => contrast(said, &wanted, t.similarity_temperature as f32)?,
-            _ => loss_by(head, said, &wanted, t.smoothing as f32, form)?,
+            _ => {
+                let smoothing = t.smoothing as f32;
+                loss_by(head, said, &wanted, counts.as_deref(), smoothing, form)?
+            }
         };
         let hard = match (hard, more) {
             (Some((value, n)), Some(more)) => Some((ops::add(&value, &more)?, n)),

@@ -19,6 +19,7 @@ use super::representation::Representation;
 use super::rowwise::{Loss, Reweight};
 use super::schedule::Shape;
 use super::stages::StageRecipe;
+use super::weigh::ClassWeight;
 use crate::tasks::Feature;
 use crate::tasks::language::Learn;
 
@@ -253,6 +254,9 @@ pub struct Train {
     /// Share of the probability that is spread over all classes.
     #[serde(alias = "label_smoothing_factor")]
     pub smoothing: f64,
+    /// What the rows of a class count in the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weight: Option<ClassWeight>,
     /// How tasks make a step.
     pub mixing: Mixing,
     /// Whose moments Adam keeps where a step is of one task; each task's with `mixing = "unmixed"` where nothing is said.
@@ -351,6 +355,7 @@ impl Default for Train {
             warmup: 0.1,
             clip: 1.0,
             smoothing: 0.0,
+            class_weight: None,
             mixing: Mixing::default(),
             moments: None,
             loss: Loss::default(),

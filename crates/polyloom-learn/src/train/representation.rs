@@ -186,10 +186,11 @@ pub(super) fn graddrop(
         let mut of_goals: Vec<Vec<f32>> = Vec::new();
         for ((part, (_, leaves)), start) in parts.iter().zip(&leaves).zip(&starts) {
             part.count(job, tasks, drawn, sums)?;
-            let here = part.losses.iter().flatten().count() as f64;
-            for (loss, leaf) in part.losses.iter().zip(leaves) {
-                let Some(loss) = loss else { continue };
-                let factor = share * part.n / total / here;
+            for ((loss, of_goal), leaf) in part.losses.iter().zip(part.shares()).zip(leaves) {
+                let (Some(loss), Some(of_goal)) = (loss, of_goal) else {
+                    continue;
+                };
+                let factor = share * part.n / total * of_goal;
                 ops::scale(loss, factor as f32)?.backward_into(gradients)?;
                 let mut own = vec![0f32; representation.len()];
                 if let Some(g) = gradients.get(leaf) {

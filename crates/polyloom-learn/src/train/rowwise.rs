@@ -173,9 +173,21 @@ impl Form {
     /// The loss of a task from the losses of its tokens, row after row, and its slope by each; `lengths` are the tokens of the
     /// rows.
     pub(super) fn loss(self, losses: &[f32], lengths: &[usize]) -> (f64, Vec<f32>) {
+        self.weighed(losses, lengths, None)
+    }
+
+    /// The same where rows have weights, of which one at least is above 0: they multiply what the form makes of the rows,
+    /// and all is divided so that the factors sum to what they did before. Of the mean over rows that is
+    /// `sum w l / sum w`.
+    pub(super) fn weighed(
+        self,
+        losses: &[f32],
+        lengths: &[usize],
+        weights: Option<&[f32]>,
+    ) -> (f64, Vec<f32>) {
         let losses: Vec<f64> = losses.iter().map(|l| f64::from(*l)).collect();
         let filled = lengths.iter().filter(|n| **n > 0).count() as f64;
-        let factors = match self {
+        let mut factors = match self {
             Self::Tokens => vec![1.0 / losses.len() as f64; losses.len()],
             Self::Rows | Self::Focal(_) => spread(lengths, |_, n| 1.0 / (filled * n)),
             Self::Weighed(rule, alpha, r) => {
@@ -190,6 +202,14 @@ impl Form {
                 spread(lengths, |row, n| weights[row] / n)
             }
         };
+        if let Some(weights) = weights {
+            let before: f64 = factors.iter().sum();
+            let of_tokens = spread(lengths, |row, _| f64::from(weights[row]));
+            let pairs = factors.iter_mut().zip(&of_tokens);
+            pairs.for_each(|(factor, weight)| *factor *= weight);
+            let after: f64 = factors.iter().sum();
+            factors.iter_mut().for_each(|f| *f *= before / after);
+        }
         let (mut value, mut slopes) = (0.0, Vec::with_capacity(losses.len()));
         for (loss, factor) in losses.iter().zip(&factors) {
             let (height, slope) = match self {

@@ -444,6 +444,7 @@ mod tests {
                     .map(|c| Some(examples::Wanted::Class(*c)))
                     .collect(),
             ],
+            weights: None,
         };
         let of = |seed| few(rows.clone(), 2, "t", seed).unwrap();
         let found = of(1);

@@ -71,6 +71,7 @@ impl Rows {
             .map(|t| Target {
                 name: format!("task{t}"),
                 labels: labels(t),
+                weights: None,
             })
             .collect()
     }
@@ -235,6 +236,7 @@ fn multitab(options: &Multitab) -> (Table, Vec<Target>) {
     let target = |t: usize| Target {
         name: format!("y{t}"),
         labels: Labels::Regression(rows.iter().map(|r| r.y[t]).collect()),
+        weights: None,
     };
     let table = Table {
         rows: rows.len(),

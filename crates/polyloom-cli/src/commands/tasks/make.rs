@@ -60,6 +60,7 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
         group: said.group.clone(),
         group_as: said.group_as.into(),
         time: said.time.clone(),
+        weight: said.weight.clone(),
         drop: said.drop.clone(),
         inputs: args.input.clone(),
         seed: args.seed,
@@ -70,6 +71,13 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
     }
     let limits = Limits::default();
     let images = args.table.is_dir();
+    if images && said.weight.is_some() {
+        let error = MergeError::plan(
+            "bad-flag",
+            "--weight names a column, and a folder of images has none",
+        );
+        return Err(error.hint("leave it out").into());
+    }
     let (mut spec, inferred) = if images {
         let (spec, n) = infer::images(&args.table, &wishes, &limits)?;
         let classes = spec.labels.names.len();

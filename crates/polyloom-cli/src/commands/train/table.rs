@@ -108,6 +108,7 @@ pub fn given(args: &TrainArgs) -> Result<Option<&Path>, Failure> {
     let columns = !said.targets.is_empty()
         || said.group.is_some()
         || said.time.is_some()
+        || said.weight.is_some()
         || !said.drop.is_empty();
     let bad = |what: String, hint: &str| {
         let error = MergeError::plan("bad-flag", what).hint(hint);
@@ -115,7 +116,7 @@ pub fn given(args: &TrainArgs) -> Result<Option<&Path>, Failure> {
     };
     match (table, file) {
         (None, _) if columns => bad(
-            "--targets, --group, --time and --drop say what the columns of a table are, and none is named".into(),
+            "--targets, --group, --time, --weight and --drop say what the columns of a table are, and none is named".into(),
             "polyloom train people.csv --targets income,never_married -o people",
         ),
         (Some(table), _) if !args.tasks.is_empty() => bad(
@@ -209,7 +210,46 @@ fn differs(said: &Columns, spec: &TaskSpec) -> Option<String> {
     if said.time.as_ref().is_some_and(|t| *t != table.time) {
         return Some(format!("with the time {}", or(&table.time)));
     }
+    if said.weight.as_ref().is_some_and(|w| *w != table.weight) {
+        return Some(format!("with the row weights {}", or(&table.weight)));
+    }
     let feature = |d: &&String| table.numeric.contains(d) || table.categorical.contains(d);
     let dropped = said.drop.iter().find(feature)?;
     Some(format!("with `{dropped}` among its features"))
+}
+
+/// `balanced`, `yes=3,no=1` or `rich=balanced`, as the recipe has it.
+///
+/// # Errors
+/// Something else.
+pub fn class_weight(said: &str) -> Result<String, Failure> {
+    if said == "balanced" {
+        return Ok(toml::Value::from(said).to_string());
+    }
+    let mut table = toml::Table::new();
+    for part in said.split(',') {
+        let value = part.rsplit_once('=').and_then(|(name, value)| {
+            let value = value.trim();
+            Some((
+                name.trim().to_owned(),
+                match value.parse::<f64>() {
+                    Ok(x) => x.into(),
+                    Err(_) if value == "balanced" => value.into(),
+                    Err(_) => return None,
+                },
+            ))
+        });
+        let Some((name, value)) = value else {
+            let what =
+                format!("--class-weight: `{part}` is neither CLASS=NUMBER nor TARGET=balanced");
+            return Err(MergeError::plan("bad-flag", what)
+                .hint("balanced, numbers by class (yes=3,no=1), or of several targets rich=balanced,job=balanced")
+                .into());
+        };
+        if table.insert(name.clone(), value).is_some() {
+            let what = format!("--class-weight names `{name}` twice");
+            return Err(MergeError::plan("bad-flag", what).into());
+        }
+    }
+    Ok(toml::Value::Table(table).to_string())
 }

@@ -137,6 +137,9 @@ fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<Strin
     if let Some(limit) = t.limit {
         set("train.limit", limit.to_string());
     }
+    if let Some(weight) = &t.class_weight {
+        set("train.class_weight", weight.toml().to_string());
+    }
     let new = t.new.clone().unwrap_or_default();
     if let Some(goals) = new.get("goals") {
         set("train.new.goals", goals.to_string());

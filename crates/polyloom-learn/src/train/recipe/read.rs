@@ -261,6 +261,7 @@ impl Recipe {
                 );
             }
         }
+        super::super::weigh::check(t)?;
         super::super::curvature::check(t)?;
         super::super::mixing::check(t)?;
         super::super::rowwise::check(t)?;

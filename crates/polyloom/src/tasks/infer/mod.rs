@@ -1,5 +1,7 @@
 //! A spec for a stranger's table: column types, ids, targets, all shown, none silently decided.
 
+mod texts;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -25,6 +27,8 @@ pub struct Wishes {
     pub group_as: GroupAs,
     /// Column that orders time-aware splits.
     pub time: Option<String>,
+    /// Column of row weights.
+    pub weight: Option<String>,
     /// Columns that are no features.
     pub drop: Vec<String>,
     /// The text column of a task of texts, or two of a task of pairs.
@@ -53,6 +57,8 @@ pub enum Role {
     Group,
     /// Orders the rows.
     Time,
+    /// What rows count in a loss.
+    Weight,
     /// Left out by the user.
     Dropped,
     /// Lists, objects or bytes.
@@ -72,6 +78,7 @@ impl Role {
             Self::Target => "target",
             Self::Group => "group",
             Self::Time => "time",
+            Self::Weight => "weight",
             Self::Dropped => "dropped",
             Self::Other => "other",
         }
@@ -207,6 +214,7 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         .iter()
         .chain(&wishes.group)
         .chain(&wishes.time)
+        .chain(&wishes.weight)
         .chain(&wishes.inputs)
         .chain(&wishes.drop);
     let mut absent = named.filter(|n| !seen.contains_key(*n));
@@ -216,6 +224,18 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("columns: {}", names.join(", "))),
         });
+    }
+    let other = wishes
+        .targets
+        .iter()
+        .chain(&wishes.group)
+        .chain(&wishes.time);
+    if let Some(name) = other
+        .chain(&wishes.inputs)
+        .find(|n| Some(*n) == wishes.weight.as_ref())
+    {
+        let what = format!("column `{name}` is named as the row weights and as something else");
+        return Err(data::bad(path, what).hint("row weights are a column of their own"));
     }
     if wishes.targets.is_empty() {
         return Err(MergeError::plan("no-target", "no target column is named")
@@ -234,49 +254,8 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         }
         spec.targets.push(target(name, seen));
     }
-    texts(&mut spec, &columns, wishes);
+    texts::texts(&mut spec, &columns, wishes);
     Ok((spec, columns))
-}
-
-/// One running text and no other feature, or texts that were asked for: a text task instead of a table.
-fn texts(spec: &mut TaskSpec, columns: &[Inferred], wishes: &Wishes) {
-    let found: Vec<&str> = columns
-        .iter()
-        .filter(|c| c.role == Role::Text)
-        .map(|c| &*c.name)
-        .collect();
-    let others = columns
-        .iter()
-        .any(|c| matches!(c.role, Role::Numeric | Role::Categorical));
-    let inputs = match (&wishes.inputs[..], &found[..], others) {
-        ([], [text], false) => vec![(*text).to_owned()],
-        ([], ..) => return,
-        (named, ..) => named.to_vec(),
-    };
-    spec.fields.input.clone_from(&inputs[0]);
-    spec.fields.input2 = inputs.get(1).cloned().unwrap_or_default();
-    spec.modality.input = vec!["text".into()];
-    let number = spec.targets.iter().all(|t| t.kind.is_number());
-    spec.modality.output = if number { "number" } else { "label" }.into();
-    if spec.targets.len() == 1 {
-        let target = spec.targets.remove(0);
-        spec.kind = Some(target.kind);
-        spec.fields.target = target.column;
-        spec.labels.names = target.labels;
-        spec.metrics = target.metrics;
-    }
-    if let Some(table) = &mut spec.table {
-        for list in [&mut table.drop, &mut table.categorical, &mut table.numeric] {
-            list.retain(|c| !inputs.contains(c));
-        }
-        // Of a task of texts the table says who belongs together alone.
-        let features = [&mut table.categorical, &mut table.numeric];
-        let features: Vec<String> = features.into_iter().flat_map(std::mem::take).collect();
-        table.drop.extend(features);
-        if table.group.is_empty() && table.time.is_empty() {
-            spec.table = None;
-        }
-    }
 }
 
 /// Writes a spec for a folder of images in folders by class: `<class>/<file>`, or `train/<class>/<file>` and the like.
@@ -382,6 +361,8 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
         (Role::Group, "named".into())
     } else if is(&wishes.time) {
         (Role::Time, "named".into())
+    } else if is(&wishes.weight) {
+        (Role::Weight, "named".into())
     } else if named_by(&wishes.inputs) {
         (Role::Text, "named".into())
     } else if named_by(&wishes.drop) {
@@ -502,7 +483,7 @@ fn write(
             .collect(),
         group: wishes.group.clone().unwrap_or_default(),
         group_as: wishes.group_as,
-        weight: String::new(),
+        weight: wishes.weight.clone().unwrap_or_default(),
         time: wishes.time.clone().unwrap_or_default(),
     });
 }

@@ -41,7 +41,7 @@ pub struct Table {
     /// What it does.
     #[serde(skip_serializing_if = "is_default")]
     pub group_as: GroupAs,
-    /// Row weights.
+    /// Column of row weights: what a row counts in the losses of `train`, at least 0. Scores count rows alike.
     #[serde(skip_serializing_if = "is_default")]
     pub weight: String,
     /// Column that orders time-aware splits.
@@ -66,7 +66,7 @@ pub struct Target {
     /// How it is scored.
     #[serde(default, skip_serializing_if = "is_default")]
     pub metrics: Vec<Metric>,
-    /// Loss weight.
+    /// What the target counts in the loss of its task in `train`, above 0: the mean over targets is by these weights.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub weight: f64,
     /// Predicate of the rows where this target exists (`clicked == 1`).

@@ -295,6 +295,9 @@ fn table(spec: &TaskSpec, found: &mut Found) {
         if table.features.contains(column) {
             found.bad("table.features", format!("`{column}` is the target"));
         }
+        if table.weight == *column && !column.is_empty() {
+            found.bad("table.weight", format!("`{column}` is the target"));
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::answers::plain;
 use super::goal::{Goal, goals};
-pub use super::table::{Column, Field, Fields, columns, days};
+use super::table::Weights;
+pub use super::table::{Column, Field, Fields, MAX_ROW_WEIGHT, columns, days};
 use super::truth::{self, Truth};
 use crate::error::{MergeError, Result};
 use crate::tasks::data::Table;
@@ -73,6 +74,8 @@ pub struct Example {
     pub input: Input,
     /// What is right, for each thing that is asked; none where the row does not say.
     pub wanted: Vec<Option<Wanted>>,
+    /// What it counts in a loss, from 0 to [`MAX_ROW_WEIGHT`]; 1 where weights are not read ([`read_weighed`]).
+    pub weight: f32,
 }
 
 /// The rows of a split.
@@ -129,6 +132,23 @@ impl From<Goal> for Asked {
 /// A task that asks for something else, a split that is not there, rows without input, images of an unknown size, and
 /// what the readers report.
 pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Examples> {
+    read_by(spec, loader, split, None)
+}
+
+/// The same with what every row counts in a loss: its number in the column `table.weight`, 1 where the task names none.
+///
+/// # Errors
+/// As [`read`]; a row whose weight is no number from 0 to [`MAX_ROW_WEIGHT`].
+pub fn read_weighed(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Examples> {
+    read_by(spec, loader, split, Weights::of(spec, loader, split))
+}
+
+fn read_by(
+    spec: &TaskSpec,
+    loader: &Loader<'_>,
+    split: &str,
+    mut weights: Option<Weights>,
+) -> Result<Examples> {
     let bad = |what: String| {
         MergeError::plan("no-model-task", format!("task `{}` {what}", spec.id))
             .hint("classification, pair classification, multilabel, regression and similarity of texts, images or tables; predictions of other programs are scored with `polyloom eval --predictions`")
@@ -162,10 +182,17 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
     let image = spec.modality.input.iter().any(|m| m == "image");
     let mut inputs = Vec::new();
     let questions = truth::read_with(spec, loader, split, &mut |table, row, truths| {
+        if let Some(weights) = &mut weights {
+            weights.next();
+        }
         if truths.iter().all(Option::is_none) {
             return Ok(false);
         }
-        inputs.push(match (&mut fields, image) {
+        let weight = match &weights {
+            Some(weights) => weights.weight(table, row)?,
+            None => 1.0,
+        };
+        let input = match (&mut fields, image) {
             (Some(fields), _) => fields.input(table, row)?,
             (None, true) => pixels(spec, table, row)?,
             (None, false) => {
@@ -173,12 +200,13 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
                 let second = (!f.input2.is_empty()).then(|| text(&f.input2));
                 Input::Text(text(&f.input), second)
             }
-        });
+        };
+        inputs.push((input, weight));
         Ok(true)
     })?;
     let asked = questions.goals.into_iter().map(Asked::from).collect();
     let rows = questions.examples.into_iter().zip(inputs);
-    let rows = rows.map(|(example, input)| {
+    let rows = rows.map(|(example, (input, weight))| {
         let wanted = |truth: Option<Truth>| {
             Some(match truth? {
                 Truth::Class(class) => Wanted::Class(class),
@@ -191,6 +219,7 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
             id: example.id,
             input,
             wanted: example.truths.into_iter().map(wanted).collect(),
+            weight,
         }
     });
     Ok(Examples {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::answers::plain;
 use super::examples::Input;
 use crate::error::{MergeError, Result};
 use crate::tasks::data;
 use crate::tasks::data::table::{Cell, is_absent_number};
+use crate::tasks::load::Loader;
 use crate::tasks::spec::{GroupAs, TaskSpec};
 
 /// A column of features.
@@ -158,6 +160,71 @@ fn field<'t>(column: &Column, cell: Cell<'t>) -> Result<Field<Cow<'t, str>>> {
             other => Cow::Owned(other.to_text()),
         }),
     })
+}
+
+/// Largest weight of a row.
+pub const MAX_ROW_WEIGHT: f64 = 1e12;
+
+/// Reads what the rows of a split count in a loss.
+pub(super) struct Weights {
+    column: String,
+    /// The column that rows are known by, and where that is empty how many were read.
+    id: String,
+    rows: u64,
+    split: String,
+    file: String,
+}
+
+impl Weights {
+    /// Of a task that names a column of weights.
+    pub fn of(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Option<Self> {
+        let column = &spec.table.as_ref()?.weight;
+        let name = spec.splits.named.get(split).map_or("", |s| &*s.file);
+        let file = loader.files().get(name).map(|p| p.display().to_string());
+        (!column.is_empty()).then(|| Self {
+            column: column.clone(),
+            id: spec.fields.id.clone(),
+            rows: 0,
+            split: split.to_owned(),
+            file: file.unwrap_or_else(|| format!("task `{}`", spec.id)),
+        })
+    }
+
+    /// Goes to the next row.
+    pub fn next(&mut self) {
+        self.rows += 1;
+    }
+
+    /// The weight of the row that it is at.
+    pub fn weight(&self, table: &data::Table, row: usize) -> Result<f32> {
+        let bad = |what: String| {
+            let what = format!("column `{}` (row weights) {what}", self.column);
+            MergeError::plan("bad-weight", what)
+                .at(self.file.clone())
+                .hint("every row that is learned has a number from 0 to 1e12 there; `table.weight` of the spec names the column")
+        };
+        let Some(values) = table.column(&self.column) else {
+            return Err(bad("is not there".into()));
+        };
+        let cell = values.cell(row);
+        match cell.to_number() {
+            Some(x) if (0.0..=MAX_ROW_WEIGHT).contains(&x) => Ok(x as f32),
+            _ => {
+                let id = match &*self.id {
+                    "" => (self.rows - 1).to_string(),
+                    id => plain(&table.at(row, id)),
+                };
+                let said = match cell.is_empty() {
+                    true => "nothing".to_owned(),
+                    false => format!("`{}`", cell.to_text()),
+                };
+                Err(bad(format!(
+                    "holds {said} in row `{id}` of split `{}`",
+                    self.split
+                )))
+            }
+        }
+    }
 }
 
 /// The number of a cell that is there.
