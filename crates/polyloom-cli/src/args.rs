@@ -118,6 +118,8 @@ pub enum Command {
     Board(Box<crate::args_board::BoardArgs>),
     /// Show results as one page: leaderboard, intervals, heat map, tests, what changes
     Report(Box<crate::args_report::ReportArgs>),
+    /// Say what a model rests on: the columns that matter for each target
+    Diag(Box<crate::args_diag::DiagArgs>),
     /// Compare experts with their base, or adapters with each other
     Diff(crate::args_diff::DiffArgs),
     /// Show what is inside a checkpoint, adapter, bundle or recipe

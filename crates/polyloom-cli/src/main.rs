@@ -4,6 +4,7 @@ mod args;
 mod args_adapt;
 mod args_board;
 mod args_compare;
+mod args_diag;
 mod args_diff;
 mod args_endpoint;
 mod args_eval;

@@ -1,6 +1,7 @@
 //! Tables as a model takes them: numbers scaled, words as codes, fitted on training rows alone and kept with the model.
 
 mod groups;
+mod places;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use groups::Finder;
 pub use groups::Groups;
+pub use places::Place;
 use rows::Codes;
 pub use rows::RowReader;
 

@@ -5,6 +5,7 @@ mod board;
 mod compare;
 mod compress;
 mod convert;
+mod diag;
 mod diff;
 mod eval;
 mod fuse;
@@ -75,6 +76,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Predict(args) => predict::run(&args, hub(false), ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, hub, ui),
+        Command::Diag(args) => diag::run(&args, ui),
         Command::Diff(args) => diff::run(&args, hub, ui),
         Command::Inspect(args) => look::inspect(&args, hub(false), ui),
         Command::Quickstart(args) => quickstart::run(&args, ui),

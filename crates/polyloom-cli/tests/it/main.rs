@@ -27,6 +27,7 @@ mod hub_server;
 mod environment;
 mod fuse;
 mod hostile;
+mod importance;
 mod joint_text;
 mod language;
 mod messages;

@@ -378,7 +378,7 @@ impl Run<'_> {
     }
 
     /// Heads fitted to a task, and its rows.
-    fn ask(
+    pub(super) fn ask(
         &self,
         spec: &TaskSpec,
         loader: &Loader<'_>,
@@ -414,7 +414,7 @@ impl Run<'_> {
     }
 
     /// What heads said, as the board reads it.
-    fn answers(&self, task: &ToAsk, found: &[Found], said: &[Vec<Output>]) -> Answers {
+    pub(super) fn answers(&self, task: &ToAsk, found: &[Found], said: &[Vec<Output>]) -> Answers {
         let named: Vec<(&str, &Head)> = found.iter().map(|f| &*f.target).zip(&task.heads).collect();
         let (path, hash) = self.model;
         let mut made = answers(path, hash, &task.ids, &named, said);
@@ -461,13 +461,13 @@ fn wrong_heads(made: &mut Answers, chosen: &[Option<usize>], expert: usize, wove
 
 /// A task on its way to a model.
 #[derive(Default)]
-struct ToAsk {
+pub(super) struct ToAsk {
     ids: Vec<String>,
     asked: Vec<Asked>,
-    heads: Vec<Head>,
+    pub heads: Vec<Head>,
     /// The rows of each head.
-    rows: Vec<Rc<Rows>>,
-    notes: Vec<String>,
+    pub rows: Vec<Rc<Rows>>,
+    pub notes: Vec<String>,
 }
 
 impl ToAsk {

@@ -12,6 +12,7 @@ pub mod fit;
 pub mod forward;
 mod fresh;
 pub mod head;
+pub mod importance;
 pub mod language;
 pub mod rows;
 pub mod search;

@@ -34,39 +34,79 @@ pub fn score(
     answers: &Answers,
     options: &Options,
 ) -> Result<Vec<Scored>> {
-    let questions = truth::read(spec, loader, &options.split)?;
-    if questions.examples.is_empty() {
-        let what = format!(
-            "task `{}` has no examples in split `{}`",
-            spec.id, options.split
-        );
-        return Err(MergeError::plan("empty", what));
-    }
-    let extract = match &options.extract {
-        Some(extract) => extract.clone(),
-        None => Extract::of_task(&spec.parse)?.unwrap_or_else(Extract::whole),
-    };
-    let mut scored = Vec::new();
-    for place in 0..questions.goals.len() {
-        let about = Task {
+    Exam::read(spec, loader, task_hash, options)?.score(answers)
+}
+
+/// The examples of a split with what is right, read once for any number of answers.
+pub struct Exam<'a> {
+    spec: &'a TaskSpec,
+    loader: &'a Loader<'a>,
+    hash: &'a str,
+    options: &'a Options,
+    extract: Extract,
+    questions: Questions,
+}
+
+impl<'a> Exam<'a> {
+    /// Reads the split.
+    ///
+    /// # Errors
+    /// What the readers report, a split without examples.
+    pub fn read(
+        spec: &'a TaskSpec,
+        loader: &'a Loader<'a>,
+        hash: &'a str,
+        options: &'a Options,
+    ) -> Result<Self> {
+        let questions = truth::read(spec, loader, &options.split)?;
+        if questions.examples.is_empty() {
+            let what = format!(
+                "task `{}` has no examples in split `{}`",
+                spec.id, options.split
+            );
+            return Err(MergeError::plan("empty", what));
+        }
+        let extract = match &options.extract {
+            Some(extract) => extract.clone(),
+            None => Extract::of_task(&spec.parse)?.unwrap_or_else(Extract::whole),
+        };
+        Ok(Self {
             spec,
             loader,
-            hash: task_hash,
-            answers,
+            hash,
             options,
-            extract: &extract,
-            questions: &questions,
-            place,
-        };
-        scored.extend(about.score()?);
+            extract,
+            questions,
+        })
     }
-    if scored.is_empty() {
-        return Err(answers.bad(
-            "no-shared-id",
-            format!("says nothing about task `{}`", spec.id),
-        ));
+
+    /// Scores answers, as [`score`] does.
+    ///
+    /// # Errors
+    /// As [`score`].
+    pub fn score(&self, answers: &Answers) -> Result<Vec<Scored>> {
+        let mut scored = Vec::new();
+        for place in 0..self.questions.goals.len() {
+            let about = Task {
+                spec: self.spec,
+                loader: self.loader,
+                hash: self.hash,
+                answers,
+                options: self.options,
+                extract: &self.extract,
+                questions: &self.questions,
+                place,
+            };
+            scored.extend(about.score()?);
+        }
+        if scored.is_empty() {
+            return Err(answers.bad(
+                "no-shared-id",
+                format!("says nothing about task `{}`", self.spec.id),
+            ));
+        }
+        Ok(scored)
     }
-    Ok(scored)
 }
 
 pub(super) struct Task<'a> {

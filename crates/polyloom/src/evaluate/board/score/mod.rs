@@ -35,7 +35,7 @@ mod table;
 mod truth;
 mod value;
 
-pub use join::score;
+pub use join::{Exam, score};
 pub use own::score_values;
 
 use extract::Extract;
