@@ -96,6 +96,8 @@ pub enum Command {
     Adapt(crate::args_adapt::AdaptArgs),
     /// Train one task, or several jointly: all weights, low-rank parts or heads
     Train(Box<crate::args_train::TrainArgs>),
+    /// Fit calibration, thresholds and intervals of a model of tables on validation rows
+    Calibrate(crate::args_calibrate::CalibrateArgs),
     /// Collect activation or Fisher statistics for data-aware merges
     Stats(Box<crate::args_stats::StatsArgs>),
     /// Learn how much of each expert goes into a merged model (AdaMerging, aTLAS)

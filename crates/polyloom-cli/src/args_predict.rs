@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use polyloom_learn::calibrate::Level;
 
 use crate::args_tasks::Places;
 
@@ -12,6 +13,7 @@ use crate::args_tasks::Places;
   polyloom predict out/ties new.csv --task banking77 -o new.predictions.csv
   polyloom predict adapters/msrp pairs.jsonl --task msrp --base models/minilm -o pairs.predictions.jsonl
   polyloom predict people new.csv -o new.predictions.csv               (a model of tables: all its targets)
+  polyloom predict people new.csv --interval 90% -o new.predictions.csv      (after polyloom calibrate people)
   polyloom eval --predictions new.predictions.csv --task banking77     (once the right answers are known)")]
 pub struct PredictArgs {
     /// A folder with heads, a PEFT adapter, MODEL+ADAPTER, or hf:org/name
@@ -26,6 +28,10 @@ pub struct PredictArgs {
     /// Predictions: .csv or .jsonl [default: FILE.predictions.csv beside the rows]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Add how far answers may be off: TARGET.low and TARGET.high of a number, TARGET.set of classes, which hold the truth
+    /// with this probability (`polyloom calibrate` first)
+    #[arg(long, value_name = "LEVEL", value_parser = Level::parse)]
+    pub interval: Option<Level>,
     /// Another folder of heads
     #[arg(long, value_name = "DIR")]
     pub heads: Option<PathBuf>,

@@ -3,6 +3,7 @@
 mod args;
 mod args_adapt;
 mod args_board;
+mod args_calibrate;
 mod args_compare;
 mod args_diag;
 mod args_diff;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod calibrate;
 pub mod compress;
 pub mod engine;
 pub mod error;

@@ -8,6 +8,7 @@ use polyloom::doctor::{self, Status, Subjects};
 use polyloom::inspect;
 use polyloom::plan::{self, Opened, reference::Places};
 use polyloom::recipe::{self, Dialect, ModelRef, show};
+use polyloom_learn::calibrate::Calibration;
 use polyloom_learn::weave;
 use serde_json::json;
 
@@ -96,14 +97,24 @@ fn a_model(
     let info = inspect::describe_model(&model);
     let against = base.map(|b| inspect::against(&model, b)).transpose()?;
     let tensors = args.tensors.then(|| inspect::tensors(&model));
-    ui.event(&json!({
+    let calibration = Calibration::beside(Path::new(item))?;
+    let mut event = json!({
         "type": "result",
         "kind": "checkpoint",
         "checkpoint": info,
         "against_base": against,
         "tensors": tensors,
-    }));
+    });
+    if let (Some(calibration), Some(event)) = (&calibration, event.as_object_mut()) {
+        event.insert("calibration".into(), json!(calibration));
+    }
+    ui.event(&event);
     let mut text = info.text();
+    for (name, head) in calibration.iter().flat_map(|c| &c.heads) {
+        let told = head.told();
+        let told = told.unwrap_or_else(|| format!("intervals by {} validation rows", head.rows));
+        text += &format!("  {name}: {told}\n");
+    }
     if let Some(against) = &against {
         text += &against.text();
     }

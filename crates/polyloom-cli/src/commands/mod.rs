@@ -2,6 +2,7 @@
 
 mod adapt;
 mod board;
+mod calibrate;
 mod compare;
 mod compress;
 mod convert;
@@ -74,6 +75,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Report(args) => report::run(&args, ui),
         Command::Run(args) => run::run(&args, hub, ui),
         Command::Predict(args) => predict::run(&args, hub(false), ui),
+        Command::Calibrate(args) => calibrate::run(&args, ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, hub, ui),
         Command::Diag(args) => diag::run(&args, ui),

@@ -11,7 +11,8 @@ use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits};
 use polyloom::tasks::spec::{SourceKind, TaskSpec};
-use polyloom_learn::tasks::answers::answers;
+use polyloom_learn::calibrate::told;
+use polyloom_learn::tasks::answers::{add_intervals, answers};
 use polyloom_learn::tasks::fit::fit;
 use polyloom_learn::tasks::forward::Output;
 use polyloom_learn::tasks::head::Feature;
@@ -121,7 +122,12 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     let targets: Vec<String> = wanted.iter().map(name).collect();
     let targets = targets.iter().map(String::as_str);
     let named: Vec<(&str, &Head)> = targets.zip(&heads).collect();
-    answers(&system.folder, "", &ids, &named, &outputs).write(&output)?;
+    heads.iter().filter_map(told).for_each(|n| ui.note(&n));
+    let mut made = answers(&system.folder, "", &ids, &named, &outputs);
+    if let Some(level) = args.interval {
+        add_intervals(&mut made, &named, &outputs, level)?;
+    }
+    made.write(&output)?;
     ui.answer(&output.display().to_string());
     ui.event(&json!({"type": "done", "output": output.display().to_string(), "rows": ids.len()}));
     Ok(ExitCode::SUCCESS)

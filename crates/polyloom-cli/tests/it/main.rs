@@ -41,6 +41,7 @@ mod run;
 mod same_order;
 mod stats;
 mod synth;
+mod table_calibration;
 mod table_chains;
 mod table_groups;
 mod table_weights;

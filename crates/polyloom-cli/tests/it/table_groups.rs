@@ -7,7 +7,7 @@ use super::{column, done, failed, shown};
 const SCHOOLS: [&str; 4] = ["north", "south", "east", "west"];
 
 /// 480 pupils of four schools; what hours of work do for a score is another thing in each.
-fn pupils(folder: &Path) -> PathBuf {
+pub(super) fn pupils(folder: &Path) -> PathBuf {
     let mut out = String::from("pupil,school,hours,passed,score\n");
     for i in 0..480usize {
         let school = (i * 5 + i / 7) % 4;

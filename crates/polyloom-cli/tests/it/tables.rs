@@ -7,7 +7,7 @@ use polyloom_core::Checkpoint;
 use super::{failed, polyloom, shown, text};
 
 /// 600 people: `rich` follows from age and job, `hours` from age alone; every tenth age is missing, `note` is running text.
-fn people(folder: &Path) -> PathBuf {
+pub(super) fn people(folder: &Path) -> PathBuf {
     let mut out = String::from("person_id,age,born,job,note,rich,hours\n");
     for i in 0..600u32 {
         let (age, job) = (

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::forward::Output;
 use super::head::{Head, HeadKind};
+use crate::calibrate::Level;
+use crate::error::Result;
 
 /// Predictions of a task's heads, one row an example. `heads` are those of the task's targets in their order (one without
 /// a name for a task without targets), `outputs` what each said of every id; `hash` says what they were made by.
@@ -70,6 +73,64 @@ pub fn answers(
     }
 }
 
+/// Adds to predictions how far they may be off: of a number the ends of an interval (`TARGET.low`, `TARGET.high`), of classes
+/// those whose probability is high enough (`TARGET.set`, a list; it may be empty), by what was fitted on validation rows.
+///
+/// Source of sets: Sadinle, Lei and Wasserman, JASA 2019 (the error is 1 less the probability of the right class).
+///
+/// # Errors
+/// A head that nothing was fitted for, answers that are sets already, too few rows for the level.
+pub fn add_intervals(
+    answers: &mut Answers,
+    heads: &[(&str, &Head)],
+    outputs: &[Vec<Output>],
+    level: Level,
+) -> Result<()> {
+    for ((target, head), said) in heads.iter().zip(outputs) {
+        let no = |what: &str| {
+            MergeError::plan("no-interval", format!("`{}` {what}", head.task)).hint(
+                "polyloom calibrate MODEL -t SPEC fits intervals on validation rows, of models of tables",
+            )
+        };
+        let of = head.calibration.as_ref();
+        let of = of.ok_or_else(|| no("has no intervals yet"))?;
+        let most = of.errors.quantile(level, &head.task)?;
+        let target = if target.is_empty() {
+            "prediction"
+        } else {
+            target
+        };
+        let column = |what: &str| format!("{target}.{what}");
+        match head.kind {
+            HeadKind::Regression => {
+                for (name, off) in [(column("low"), -most), (column("high"), most)] {
+                    for (row, said) in answers.rows.iter_mut().zip(said) {
+                        let end = said.first().map(|x| f64::from(*x) + off);
+                        row.insert(name.clone(), json!(end));
+                    }
+                    answers.columns.push(name);
+                }
+            }
+            HeadKind::Classification => {
+                let name = column("set");
+                for (row, said) in answers.rows.iter_mut().zip(said) {
+                    let classes = said.iter().zip(&head.labels);
+                    let set = classes.filter(|(p, _)| 1.0 - f64::from(**p) <= most);
+                    let set: Vec<&String> = set.map(|(_, label)| label).collect();
+                    row.insert(name.clone(), json!(set));
+                }
+                answers.columns.push(name);
+            }
+            HeadKind::Multilabel | HeadKind::Embedding => {
+                return Err(
+                    no("answers with sets of labels or vectors, which have no interval").into(),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Brings lists of probabilities to the classes that the rows of a split have, where these are other ones than the head's:
 /// by name where the head knows them all, else the lists go.
 pub fn scores_by_name(answers: &mut Answers, head: &Head, classes: &[String]) {
@@ -96,7 +157,8 @@ pub fn scores_by_name(answers: &mut Answers, head: &Head, classes: &[String]) {
     }
 }
 
-/// What a head said, in words: the likeliest class (of equals the first), the classes above one half, or the number.
+/// What a head said, in words: the likeliest class (of equals the first) or the one that a cut says, the classes above one
+/// half, or the number.
 #[must_use]
 pub fn prediction(head: &Head, said: &[f32]) -> Value {
     let name = |i: usize| {
@@ -104,7 +166,10 @@ pub fn prediction(head: &Head, said: &[f32]) -> Value {
         label.map_or_else(|| i.to_string(), Clone::clone)
     };
     match head.kind {
-        HeadKind::Classification => name(largest(said)).into(),
+        HeadKind::Classification => {
+            let cut = head.calibration.as_ref().and_then(|c| c.answer(said));
+            name(cut.unwrap_or_else(|| largest(said))).into()
+        }
         HeadKind::Multilabel => {
             let over = said.iter().enumerate().filter(|(_, p)| **p > 0.5);
             over.map(|(i, _)| Value::from(name(i))).collect()

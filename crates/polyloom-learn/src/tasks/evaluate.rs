@@ -1,25 +1,26 @@
 //! A system on a task: heads found and fitted, rows read once, predictions as the board scores them.
 
 use std::path::Path;
-use std::rc::Rc;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::Answers;
 use polyloom::evaluate::board::score::ask;
-use polyloom::evaluate::board::score::examples::{self, Asked};
+use polyloom::evaluate::board::score::examples;
 use polyloom::evaluate::board::score::search::is_search;
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::{TaskSpec, TaskType};
 use polyloom_core::nn::softmax;
 
 use super::answers::{answers, scores_by_name};
+use super::asked::ToAsk;
 use super::fit::{fit, full};
 use super::forward::Output;
-use super::head::{Feature, Head, HeadKind};
-use super::rows::{Reader, Rows, Shown};
+use super::head::{Head, HeadKind};
+use super::rows::{Reader, Shown};
 pub use super::shelf::Shelf;
 use super::speak::{Speaker, Spoken};
 use super::system::{Ready, System, no_head};
+use crate::calibrate::told;
 use crate::error::Result;
 use crate::models::fusion::Fusion;
 use crate::models::open::Model;
@@ -239,6 +240,8 @@ impl Run<'_> {
         let said =
             asked.each(|heads, shown| self.ready.outputs(self.reader, heads, shown, self.batch))?;
         let made = self.answers(&asked, found, &said);
+        let told = asked.coverage(found, &said);
+        asked.notes.extend(told);
         Ok((made, std::mem::take(&mut asked.notes)))
     }
 
@@ -406,6 +409,7 @@ impl Run<'_> {
             if let Some(of) = of {
                 let (fitted, note) = fit(head, of, self.ready.model(), &found.place, found.own)?;
                 out.notes.extend(note);
+                out.notes.extend(told(&fitted));
                 out.heads.push(fitted);
                 out.rows.push(rows);
             }
@@ -457,51 +461,4 @@ fn wrong_heads(made: &mut Answers, chosen: &[Option<usize>], expert: usize, wove
         row.insert(said.into(), answer);
     }
     made.columns = vec!["id".into(), said.into()];
-}
-
-/// A task on its way to a model.
-#[derive(Default)]
-pub(super) struct ToAsk {
-    ids: Vec<String>,
-    asked: Vec<Asked>,
-    pub heads: Vec<Head>,
-    /// The rows of each head.
-    pub rows: Vec<Rc<Rows>>,
-    pub notes: Vec<String>,
-}
-
-impl ToAsk {
-    /// Places of heads, those of one feature together.
-    fn groups(&self) -> Vec<Vec<usize>> {
-        let mut groups: Vec<(Feature, Vec<usize>)> = Vec::new();
-        for (i, head) in self.heads.iter().enumerate() {
-            match groups.iter_mut().find(|(f, _)| *f == head.feature) {
-                Some((_, list)) => list.push(i),
-                None => groups.push((head.feature, vec![i])),
-            }
-        }
-        groups.into_iter().map(|(_, list)| list).collect()
-    }
-
-    /// Runs heads of one feature after the other, so that they share the pass of the trunk; gives what each head said.
-    fn each(
-        &self,
-        mut run: impl FnMut(&[&Head], &[Shown]) -> Result<Vec<Vec<Output>>>,
-    ) -> Result<Vec<Vec<Output>>> {
-        let mut all = Vec::new();
-        for group in self.groups() {
-            let heads: Vec<&Head> = group.iter().map(|&i| &self.heads[i]).collect();
-            all.extend(run(&heads, &self.rows[group[0]].shown)?);
-        }
-        Ok(self.in_order(all))
-    }
-
-    /// What came out group by group, in the order of the heads.
-    fn in_order(&self, all: Vec<Vec<Output>>) -> Vec<Vec<Output>> {
-        let mut out = vec![Vec::new(); self.heads.len()];
-        for (i, said) in self.groups().concat().into_iter().zip(all) {
-            out[i] = said;
-        }
-        out
-    }
 }

@@ -123,7 +123,7 @@ pub fn heads(folder: &Path) -> Result<Vec<Head>> {
 }
 
 /// What `polyloom.json` of a folder says; nothing where there is none.
-pub(super) fn provenance(folder: &Path) -> Result<serde_json::Value> {
+pub(crate) fn provenance(folder: &Path) -> Result<serde_json::Value> {
     let file = folder.join("polyloom.json");
     Ok(match file.exists() {
         true => polyloom_core::checkpoint::read_json(&file)?,

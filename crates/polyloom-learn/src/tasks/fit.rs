@@ -1,5 +1,7 @@
 //! Which head answers which task, and in which order of classes.
 
+use std::sync::Arc;
+
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::Asked;
 use serde_json::Value as Json;
@@ -86,6 +88,7 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
         layers: names.iter().map(layer).collect::<Result<_>>()?,
         activation: Activation::Tanh,
         scale: [0.0, 1.0],
+        calibration: None,
     };
     match &model.trunk {
         Trunk::Bert(b) if b.config.model_type == "distilbert" => head.activation = Activation::Relu,
@@ -226,6 +229,9 @@ fn listed(names: &[String]) -> String {
 
 /// Outputs of the last layer in another order.
 fn reorder(head: &mut Head, order: &[usize]) -> Result<()> {
+    if let Some(calibration) = &mut head.calibration {
+        Arc::make_mut(calibration).reorder(order);
+    }
     let Some((weight, bias)) = head.layers.last_mut() else {
         return Ok(());
     };

@@ -314,6 +314,27 @@ pub fn outputs(
         let found = outputs(model, source, reader, heads, &all, batch)?;
         return Ok(found.iter().map(|f| means(f, &of, shown.len())).collect());
     }
+    let mut found = scores(model, source, reader, heads, shown, batch)?;
+    for (head, rows) in heads.iter().zip(&mut found) {
+        for row in rows {
+            *row = said(head, std::mem::take(row));
+        }
+    }
+    Ok(found)
+}
+
+/// The same before probabilities are made: what the last layer of each head gives.
+///
+/// # Errors
+/// As [`features`]; where groups have goals of their own a row of another group.
+pub fn scores(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    heads: &[&Head],
+    shown: &[Shown],
+    batch: usize,
+) -> Result<Vec<Vec<Output>>> {
     let mut order: Vec<usize> = (0..shown.len()).collect();
     order.sort_by_key(|&i| (shown[i].length(), i));
     let mut found = vec![vec![Output::new(); shown.len()]; heads.len()];
@@ -328,18 +349,22 @@ pub fn outputs(
             let values = slice(scores.data())?;
             let width = scores.dims().last().copied().unwrap_or(0).max(1);
             for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
-                found[i] = said(head, row.to_vec());
+                found[i] = row.to_vec();
             }
         }
     }
     Ok(found)
 }
 
-/// Probabilities, the number in its own unit, or the cosine of two vectors, of a head's raw output.
+/// Probabilities (calibrated where the head is), the number in its own unit, or the cosine of two vectors, of a head's raw output.
 #[must_use]
 pub fn said(head: &Head, mut row: Output) -> Output {
     match head.kind {
         HeadKind::Classification => {
+            let calibrated = head.calibration.as_ref();
+            if let Some(p) = calibrated.and_then(|c| c.probabilities(&row)) {
+                return p;
+            }
             let width = row.len().max(1);
             softmax::forward(&mut row, width);
         }

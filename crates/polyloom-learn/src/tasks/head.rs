@@ -4,11 +4,13 @@ mod groups;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polyloom::tasks::spec::TaskType;
 use polyloom_core::writer::{OutTensor, safetensors_bytes};
 use polyloom_core::{Checkpoint, DType, dtype};
 
+use crate::calibrate::OfHead;
 use crate::engine::{Tensor, Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
@@ -152,6 +154,8 @@ pub struct Head {
     /// Mean and deviation of the numbers it answers: its output times the deviation, and the mean. Files hold heads
     /// with both put into the last layer.
     pub scale: [f64; 2],
+    /// What was fitted for it after training. It lies beside the model, not in the head's file.
+    pub calibration: Option<Arc<OfHead>>,
 }
 
 impl Head {
@@ -185,6 +189,7 @@ impl Head {
             )],
             activation: Activation::Relu,
             scale: [0.0, 1.0],
+            calibration: None,
         })
     }
 
@@ -202,6 +207,7 @@ impl Head {
             layers: Vec::new(),
             activation: Activation::Relu,
             scale: [0.0, 1.0],
+            calibration: None,
         }
     }
 
@@ -415,6 +421,7 @@ impl Head {
             layers,
             activation,
             scale: [0.0, 1.0],
+            calibration: None,
         })
     }
 

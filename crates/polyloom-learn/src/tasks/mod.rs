@@ -5,6 +5,7 @@
 //! [`answers`]; none has a way of its own.
 
 pub mod answers;
+mod asked;
 pub mod content;
 pub mod evaluate;
 pub mod family;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polyloom::MergeError;
 use polyloom::plan::reference::{Places, locate};
@@ -15,6 +16,7 @@ use super::fit;
 use super::forward::{self, Output};
 use super::head::Head;
 use super::rows::{Reader, Shown};
+use crate::calibrate::Calibration;
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
 use crate::models::lora::{Lora, LowRank};
@@ -37,6 +39,8 @@ pub struct System {
     pub heads: Vec<PathBuf>,
     /// It is a woven model: [`Self::folder`] holds shared vector, parts and router.
     pub woven: bool,
+    /// What was fitted for its own heads after training; of models of tables.
+    pub calibration: Option<Arc<Calibration>>,
 }
 
 impl System {
@@ -96,6 +100,7 @@ impl System {
         };
         let own = [folder.join("heads"), base.join("heads")];
         Ok(Self {
+            calibration: Calibration::beside(&folder)?.map(Arc::new),
             reference: reference.to_owned(),
             heads: match heads {
                 Some(folder) => vec![folder.to_owned()],
@@ -153,7 +158,13 @@ impl System {
             let of = of.or_else(|| names.iter().find(|n| fit::is_for(n, task, target)));
             if let Some(name) = of {
                 let file = Head::path(root, name);
-                return Ok(Some((Head::read(&file, name)?, file)));
+                let mut head = Head::read(&file, name)?;
+                // Heads of another folder are not those that it was fitted for.
+                let own = *root == self.folder.join("heads");
+                if let Some(calibration) = self.calibration.as_ref().filter(|_| own) {
+                    head.calibration = calibration.of(name, &head.labels, &self.folder)?;
+                }
+                return Ok(Some((head, file)));
             }
         }
         Ok(None)
@@ -392,6 +403,22 @@ impl Ready<'_> {
         }
         self.with(heads, |model, source| {
             forward::outputs(model, source, reader, heads, shown, batch)
+        })
+    }
+
+    /// The same before probabilities are made ([`forward::scores`]); not of a woven model.
+    ///
+    /// # Errors
+    /// As [`forward::scores`] and [`Self::with`].
+    pub fn scores(
+        &self,
+        reader: &Reader,
+        heads: &[&Head],
+        shown: &[Shown],
+        batch: usize,
+    ) -> Result<Vec<Vec<Output>>> {
+        self.with(heads, |model, source| {
+            forward::scores(model, source, reader, heads, shown, batch)
         })
     }
 
