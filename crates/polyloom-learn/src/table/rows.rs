@@ -23,9 +23,19 @@ pub struct RowReader<'a> {
 /// Codes of a field of words.
 #[derive(Default)]
 pub(super) struct Codes<'a> {
-    of: HashMap<&'a str, u32, RandomState>,
+    /// Words of up to fifteen bytes, whose bytes are the key: nothing else has to be looked at.
+    short: HashMap<[u8; 16], u32, RandomState>,
+    long: HashMap<&'a str, u32, RandomState>,
     /// That of rows without a word.
     missing: u32,
+}
+
+/// A word of up to fifteen bytes with its length.
+fn packed(word: &str) -> Option<[u8; 16]> {
+    let mut key = [0; 16];
+    key.get_mut(..word.len())?.copy_from_slice(word.as_bytes());
+    key[15] = u8::try_from(word.len()).ok().filter(|n| *n < 16)?;
+    Some(key)
 }
 
 impl<'a> Codes<'a> {
@@ -34,12 +44,24 @@ impl<'a> Codes<'a> {
         if let Prepared::Words { words, .. } = column {
             for (word, code) in words.iter().zip(1..) {
                 match word {
-                    Some(word) => _ = codes.of.insert(word, code),
                     None => codes.missing = code,
+                    Some(word) => match packed(word) {
+                        Some(key) => _ = codes.short.insert(key, code),
+                        None => _ = codes.long.insert(word, code),
+                    },
                 }
             }
         }
         codes
+    }
+
+    /// The code of a word, 0 for one that training rows did not have often enough.
+    fn code(&self, word: &str) -> u32 {
+        let code = match packed(word) {
+            Some(key) => self.short.get(&key),
+            None => self.long.get(word),
+        };
+        code.copied().unwrap_or(0)
     }
 }
 
@@ -85,7 +107,7 @@ impl RowReader<'_> {
                 }
                 (Prepared::Words { .. }, field) => {
                     row.codes.push(match field {
-                        Field::Word(word) => codes.of.get(word.as_ref()).copied().unwrap_or(0),
+                        Field::Word(word) => codes.code(word.as_ref()),
                         Field::Number(_) | Field::Missing => codes.missing,
                     });
                 }

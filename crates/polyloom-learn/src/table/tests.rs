@@ -164,3 +164,37 @@ fn the_file_gives_it_back() {
         assert!(Preparation::read(dir.path()).is_err(), "{to}");
     }
 }
+
+#[test]
+fn words_of_any_length_have_codes_of_their_own() {
+    let columns = [Column {
+        name: "word".into(),
+        numeric: false,
+    }];
+    let field = |word: &str| vec![Field::Word(word.into())];
+    let long = "x".repeat(40);
+    let words = ["", "a", "a\0", "fifteen bytes..", "sixteen bytes...", &long];
+    let mut fitting = Fitting::default();
+    for word in words {
+        fitting.see(&columns, &field(word)).unwrap();
+    }
+    let made = fitting
+        .finish(Settings {
+            rare: 1,
+            ..Settings::default()
+        })
+        .unwrap();
+    let reader = made.reader(&columns).unwrap();
+    let mut codes: Vec<u32> = words.map(|w| reader.row(&field(w)).codes[0]).to_vec();
+    codes.sort_unstable();
+    assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
+    for unknown in [
+        "b",
+        "a\0\0",
+        "fifteen bytes.",
+        "sixteen bytes..!",
+        &long[1..],
+    ] {
+        assert_eq!(reader.row(&field(unknown)).codes, [0], "{unknown:?}");
+    }
+}

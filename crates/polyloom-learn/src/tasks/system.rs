@@ -9,6 +9,7 @@ use polyloom::plan::reference::{Places, locate};
 use polyloom::recipe::Dialect;
 use polyloom_core::Checkpoint;
 use polyloom_core::peft::AdapterFolder;
+use rayon::prelude::*;
 
 use super::content::{self, Hashes};
 use super::family::{self, Opened, heads_below, listed};
@@ -401,6 +402,9 @@ impl Ready<'_> {
             let said = woven.run(self.model(), reader, heads, shown, batch, Choice::Router)?;
             return Ok(said.outputs);
         }
+        if let (Reader::Tables(_), Change::None | Change::Folded(_)) = (reader, &self.change) {
+            return self.of_table(reader, heads, shown, batch);
+        }
         self.with(heads, |model, source| {
             forward::outputs(model, source, reader, heads, shown, batch)
         })
@@ -420,6 +424,29 @@ impl Ready<'_> {
         self.with(heads, |model, source| {
             forward::scores(model, source, reader, heads, shown, batch)
         })
+    }
+
+    /// Outputs of heads over rows of a table. A pass over these is small: passes go side by side.
+    fn of_table(
+        &self,
+        reader: &Reader,
+        heads: &[&Head],
+        shown: &[Shown],
+        batch: usize,
+    ) -> Result<Vec<Vec<Output>>> {
+        let model = self.model();
+        let plain = model.weights.with(heads.iter().flat_map(|h| h.tensors()));
+        let parts = shown.par_chunks(batch.max(1));
+        let said: Vec<Result<Vec<Vec<Output>>>> = parts
+            .map(|part| forward::outputs(model, &plain, reader, heads, part, batch))
+            .collect();
+        let mut all = vec![Vec::with_capacity(shown.len()); heads.len()];
+        for part in said {
+            for (all, mut part) in all.iter_mut().zip(part?) {
+                all.append(&mut part);
+            }
+        }
+        Ok(all)
     }
 
     /// Runs with its weights and those of heads.
