@@ -24,18 +24,18 @@ pub struct RowReader<'a> {
 #[derive(Default)]
 pub(super) struct Codes<'a> {
     /// Words of up to fifteen bytes, whose bytes are the key: nothing else has to be looked at.
-    short: HashMap<[u8; 16], u32, RandomState>,
+    short: HashMap<u128, u32, RandomState>,
     long: HashMap<&'a str, u32, RandomState>,
     /// That of rows without a word.
     missing: u32,
 }
 
 /// A word of up to fifteen bytes with its length.
-fn packed(word: &str) -> Option<[u8; 16]> {
+fn packed(word: &str) -> Option<u128> {
     let mut key = [0; 16];
     key.get_mut(..word.len())?.copy_from_slice(word.as_bytes());
     key[15] = u8::try_from(word.len()).ok().filter(|n| *n < 16)?;
-    Some(key)
+    Some(u128::from_le_bytes(key))
 }
 
 impl<'a> Codes<'a> {
