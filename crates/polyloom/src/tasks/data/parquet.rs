@@ -69,6 +69,8 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
     let mut nested = Nested::of(path, &reader)?;
     let most = limits.rows(names.len());
     let (mut before, mut given) = (0u64, false);
+    // Rows of small row groups wait here until they fill a batch.
+    let mut batch = Table::default();
     for g in 0..reader.num_row_groups() {
         let unreadable = |e| bad(path, format!("row group {g} cannot be read: {e}"));
         let group = guarded(path, || reader.get_row_group(g))?.map_err(unreadable)?;
@@ -86,7 +88,7 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
             });
         }
         while left > 0 {
-            let rows = left.min(most);
+            let rows = left.min(most - batch.rows());
             let mut columns: Vec<Option<Column>> = nested.take(rows, before)?;
             let read = plain
                 .par_iter_mut()
@@ -101,16 +103,20 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
             }
             let columns = names.iter().zip(columns);
             let columns = columns.filter_map(|(n, c)| Some(((*n).to_owned(), c?)));
-            given = true;
-            visit(Table::of(columns))?;
+            batch.append(Table::of(columns));
             before += rows as u64;
             left -= rows;
+            if batch.rows() >= most {
+                given = true;
+                visit(std::mem::take(&mut batch))?;
+            }
         }
     }
-    if !given {
-        visit(Table::with_columns(names))?;
+    match (batch.rows(), given) {
+        (0, true) => Ok(()),
+        (0, false) => visit(Table::with_columns(names)),
+        _ => visit(batch),
     }
-    Ok(())
 }
 
 /// Whether a leaf is a column of the table by itself: no part of a group, list or map.

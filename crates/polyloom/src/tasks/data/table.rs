@@ -73,6 +73,19 @@ impl From<Value> for Owned {
     }
 }
 
+impl From<Cell<'_>> for Owned {
+    fn from(cell: Cell<'_>) -> Self {
+        match cell {
+            Cell::Null => Self::Null,
+            Cell::Text(t) => Self::Text(t.to_owned()),
+            Cell::Number(x) => Self::Number(x),
+            Cell::Bool(b) => Self::Bool(b),
+            Cell::Bytes(b) => Self::Bytes(b.to_vec()),
+            Cell::Nested(v) => Self::Nested(v.clone()),
+        }
+    }
+}
+
 impl Cell<'_> {
     /// Whether it is missing, or text of white space alone.
     #[must_use]
@@ -210,6 +223,18 @@ impl Column {
         }
     }
 
+    /// Appends the values of another column.
+    fn append(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Text(v), Self::Text(more)) => more.iter().for_each(|t| v.push(t)),
+            (Self::Number(v), Self::Number(mut more)) => v.append(&mut more),
+            (Self::Bool(v), Self::Bool(mut more)) => v.append(&mut more),
+            (Self::Bytes(v), Self::Bytes(mut more)) => v.append(&mut more),
+            (Self::Nested(v), Self::Nested(mut more)) => v.append(&mut more),
+            (column, more) => (0..more.len()).for_each(|i| column.push(more.cell(i).into())),
+        }
+    }
+
     fn push_null(&mut self) {
         match self {
             Self::Text(v) => v.push(None),
@@ -334,6 +359,18 @@ impl Table {
             column.push(values.next().unwrap_or(Owned::Null));
         }
         self.rows += 1;
+    }
+
+    /// Appends the rows of a table with the same columns in the same order.
+    pub(crate) fn append(&mut self, other: Self) {
+        if self.columns.is_empty() {
+            *self = other;
+            return;
+        }
+        for (column, (_, more)) in self.columns.values_mut().zip(other.columns) {
+            column.append(more);
+        }
+        self.rows += other.rows;
     }
 
     /// Appends a row of texts by column position; an empty one is missing.
