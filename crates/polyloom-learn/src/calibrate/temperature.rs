@@ -18,7 +18,7 @@ pub struct Temperature {
 /// The temperature under which the mean log loss of rows is least.
 ///
 /// `logits` holds rows of `classes`, finite; `truth` the class of each. With b = 1/T the loss is convex, and its derivative is
-/// the mean over rows of E_p[z] - z_y, with p = softmax(b z): its root is found by Newton's steps kept in a bracket, in f64,
+/// the mean over rows of `E_p[z] - z_y`, with p = softmax(b z): its root is found by Newton's steps kept in a bracket, in f64,
 /// until a step changes b by less than 1e-12 of itself. Cost: rows x classes a step, about ten of them.
 /// Of two classes the order of rows stays, but for probabilities that f32 rounds to 1.
 /// Source: Guo et al. 2017, section 4.2. Differs: solved to the tolerance, where their code takes 50 steps of L-BFGS.

@@ -13,7 +13,7 @@ impl Ready<'_> {
     /// Outputs of heads that see the same feature, for each head and input. A woven model chooses its parts by input.
     ///
     /// # Errors
-    /// As [`forward::outputs`] and [`Woven::run`].
+    /// As [`forward::outputs`] and [`crate::weave::Woven::run`].
     pub fn outputs(
         &self,
         reader: &Reader,
