@@ -35,7 +35,7 @@ pub fn said(
         said: Said::of(speaker.heads.len()),
     };
     let (give, take) = sync_channel(AHEAD);
-    thread::scope(|scope| {
+    thread::scope(|scope| -> Result<(), Failure> {
         let reading = scope.spawn(move || {
             data::read(&args.file, kind, &Limits::default(), &mut |table| {
                 // Nobody takes it: an error was met, which is told in place of this one.
@@ -51,8 +51,7 @@ pub fn said(
             Ok(read) => Ok(read?),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })
-    .map_err(|e: Failure| e)?;
+    })?;
     if rows.said.ids.is_empty() {
         return Err(none(args));
     }

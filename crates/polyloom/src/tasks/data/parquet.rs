@@ -7,7 +7,7 @@ use std::path::Path;
 
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::DataType;
+use parquet::data_type::{ByteArray, DataType};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
@@ -66,6 +66,16 @@ pub fn read(path: &Path, limits: &Limits, visit: Visit) -> Result<()> {
     let reader = open(path, limits)?;
     let fields = reader.metadata().file_metadata().schema().get_fields();
     let names: Vec<&str> = fields.iter().map(|f| f.name()).collect();
+    if reader
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .num_columns()
+        == 0
+    {
+        // However many rows it says it has, there is nothing in them.
+        return visit(Table::with_columns(names));
+    }
     let mut nested = Nested::of(path, &reader)?;
     let most = limits.rows(names.len());
     let (mut before, mut given) = (0u64, false);
@@ -169,6 +179,16 @@ impl Plain {
         let mixed = |values: Vec<Option<Field>>| {
             Column::of(values.into_iter().map(|v| v.map_or(Owned::Null, owned)))
         };
+        let bytes = |values: Vec<Option<ByteArray>>| -> Result<Column> {
+            let mut found = Vec::with_capacity(values.len());
+            for (row, value) in values.into_iter().enumerate() {
+                long(row, value.as_ref().map_or(0, ByteArray::len))?;
+                let field = value.map(|v| Field::convert_byte_array(&descr, v));
+                let field = field.transpose();
+                found.push(field.map_err(|e| wrong(row, format!("cannot be read: {e}")))?);
+            }
+            Ok(mixed(found))
+        };
         Ok(match &mut self.column {
             ColumnReader::FloatColumnReader(r) => {
                 Column::Number(values!(r).into_iter().map(|v| v.map(f64::from)).collect())
@@ -193,28 +213,10 @@ impl Plain {
                 }
                 Column::Text(texts)
             }
-            ColumnReader::ByteArrayColumnReader(r) => {
-                let mut found = Vec::with_capacity(rows);
-                for (row, value) in values!(r).into_iter().enumerate() {
-                    if let Some(value) = &value {
-                        long(row, value.len())?;
-                    }
-                    let field = value
-                        .map(|v| Field::convert_byte_array(&descr, v))
-                        .transpose();
-                    found.push(field.map_err(|e| wrong(row, format!("cannot be read: {e}")))?);
-                }
-                mixed(found)
-            }
+            ColumnReader::ByteArrayColumnReader(r) => bytes(values!(r))?,
             ColumnReader::FixedLenByteArrayColumnReader(r) => {
-                let mut found = Vec::with_capacity(rows);
-                for (row, value) in values!(r).into_iter().enumerate() {
-                    let field = value
-                        .map(|v| Field::convert_byte_array(&descr, v.into()))
-                        .transpose();
-                    found.push(field.map_err(|e| wrong(row, format!("cannot be read: {e}")))?);
-                }
-                mixed(found)
+                let each = values!(r).into_iter();
+                bytes(each.map(|v| v.map(ByteArray::from)).collect())?
             }
             ColumnReader::Int32ColumnReader(r) => {
                 let each = values!(r).into_iter();
