@@ -106,6 +106,8 @@ pub enum Command {
     Compress(Box<CompressArgs>),
     /// Change dtype or sharding, .bin to safetensors
     Convert(ConvertArgs),
+    /// Write a model of tables as one ONNX file that reads raw cells
+    Export(crate::args_export::ExportArgs),
     /// Ask a model: a vector, a class, more text
     Run(Box<crate::args_run::RunArgs>),
     /// Write what the heads of a model say of the rows of a file

@@ -9,6 +9,7 @@ mod args_diag;
 mod args_diff;
 mod args_endpoint;
 mod args_eval;
+mod args_export;
 mod args_fuse;
 mod args_predict;
 mod args_quickstart;

@@ -10,6 +10,7 @@ pub mod calibrate;
 pub mod compress;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod forest;
 pub mod image;
 pub mod models;

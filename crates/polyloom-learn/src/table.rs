@@ -17,6 +17,7 @@ use groups::Finder;
 pub use groups::Groups;
 pub use places::Place;
 use rows::Codes;
+pub(crate) use rows::EDGE;
 pub use rows::RowReader;
 
 use crate::error::{Error, Result};
@@ -305,6 +306,12 @@ impl Preparation {
     #[must_use]
     pub fn columns(&self) -> &[Prepared] {
         &self.columns
+    }
+
+    /// What scaled numbers are cut to, above and below 0.
+    #[must_use]
+    pub(crate) fn clip(&self) -> f32 {
+        self.clip
     }
 
     /// The groups that have goals of their own, where groups have.

@@ -9,6 +9,7 @@ mod convert;
 mod diag;
 mod diff;
 mod eval;
+mod export;
 mod fuse;
 mod look;
 mod merge;
@@ -76,6 +77,7 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(&args, hub, ui),
         Command::Predict(args) => predict::run(&args, hub(false), ui),
         Command::Calibrate(args) => calibrate::run(&args, ui),
+        Command::Export(args) => export::run(&args, ui),
         Command::Compare(args) => compare::run(&args, ui),
         Command::Eval(args) => eval::run(&args, hub, ui),
         Command::Diag(args) => diag::run(&args, ui),

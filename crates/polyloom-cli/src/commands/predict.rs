@@ -114,14 +114,15 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         }
     };
     let several = wanted.len() > 1;
-    let name = |(task, target): &(&'_ str, &'_ str)| match (several, *target) {
-        // Without a spec the head's own name tells the answers apart: the part behind the task.
-        (true, "") => task.rsplit('/').next().unwrap_or(task).to_owned(),
-        (_, target) => target.to_owned(),
-    };
-    let targets: Vec<String> = wanted.iter().map(name).collect();
-    let targets = targets.iter().map(String::as_str);
-    let named: Vec<(&str, &Head)> = targets.zip(&heads).collect();
+    let named = wanted
+        .iter()
+        .zip(&heads)
+        .map(|((_, target), head)| match *target {
+            // Without a spec the head's own name tells the answers apart.
+            "" => (head.target(several), head),
+            target => (target, head),
+        });
+    let named: Vec<(&str, &Head)> = named.collect();
     heads.iter().filter_map(told).for_each(|n| ui.note(&n));
     let mut made = answers(&system.folder, "", &ids, &named, &outputs);
     if let Some(level) = args.interval {

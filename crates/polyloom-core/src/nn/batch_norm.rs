@@ -23,6 +23,14 @@ pub struct Scale {
     rstd: Vec<f32>,
 }
 
+impl Scale {
+    /// Means, and what their differences are multiplied by.
+    #[must_use]
+    pub fn parts(&self) -> (&[f32], &[f32]) {
+        (&self.mean, &self.rstd)
+    }
+}
+
 impl Moments {
     /// Of the rows of `x`, which have `width` columns; the variance is taken around the mean in a second pass.
     ///

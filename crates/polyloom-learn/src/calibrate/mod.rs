@@ -92,6 +92,11 @@ fn second() -> usize {
 }
 
 impl OfHead {
+    /// Place of the last class of the file among the outputs.
+    pub(crate) fn positive(&self) -> usize {
+        self.positive
+    }
+
     /// Probabilities of raw outputs; `None` where the head's own are meant.
     pub(crate) fn probabilities(&self, logits: &[f32]) -> Option<Vec<f32>> {
         let mut p: Vec<f64> = logits.iter().map(|z| f64::from(*z)).collect();

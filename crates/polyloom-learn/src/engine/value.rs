@@ -8,12 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::Tensor;
 
 use super::gradients::{Gradients, Into};
+use super::meaning::Meaning;
 use crate::error::{Error, In, Result};
 
 /// What made a value, and how gradients pass it.
 pub trait Op: Send + Sync {
     /// Its name, for messages.
     fn name(&self) -> &'static str;
+
+    /// What it computes, where others can write it down; `None` where nobody has to.
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        None
+    }
 
     /// Hands the gradients of the inputs to `into`, from the gradient of the output.
     ///
@@ -124,8 +130,15 @@ impl Value {
         self.0.wants
     }
 
-    pub(super) fn id(&self) -> u64 {
+    /// Later values have larger ones.
+    pub(crate) fn id(&self) -> u64 {
         self.0.id
+    }
+
+    /// What made it, and of which values; `None` of a leaf and where no graph is kept.
+    pub fn origin(&self) -> Option<(&dyn Op, &[Self])> {
+        let origin = self.0.origin.as_ref()?;
+        Some((&*origin.op, &origin.inputs))
     }
 
     /// The same numbers without a graph.

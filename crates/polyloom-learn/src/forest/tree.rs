@@ -99,6 +99,6 @@ impl Tree {
 }
 
 /// Whether a set holds a bin.
-pub(super) fn contains(set: &[u64; SET], bin: usize) -> bool {
+pub(crate) fn contains(set: &[u64; SET], bin: usize) -> bool {
     set.get(bin / 64).is_some_and(|w| w >> (bin % 64) & 1 == 1)
 }

@@ -5,7 +5,7 @@ use polyloom_core::nn::activation::Activation;
 use polyloom_core::nn::elementwise::map2;
 
 use super::{cpu, dense};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, Result};
 
 const ACTIVATE: &str = "activation";
@@ -42,6 +42,10 @@ struct Activate(Activation);
 impl Op for Activate {
     fn name(&self) -> &'static str {
         ACTIVATE
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Activation(self.0))
     }
 
     fn backward(

@@ -5,7 +5,7 @@ use polyloom_core::nn::elementwise::{map, map2};
 use polyloom_core::rng::Stream;
 
 use super::{cpu, dense};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, In, Result};
 
 fn same(op: &'static str, a: &Value, b: &Value) -> Result<()> {
@@ -67,6 +67,10 @@ impl Op for Sum {
         "sum"
     }
 
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Sum(self.0))
+    }
+
     fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {
         into.share(0, grad)?;
         if self.0 == 1.0 {
@@ -114,6 +118,10 @@ struct Mul;
 impl Op for Mul {
     fn name(&self) -> &'static str {
         "element product"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Mul)
     }
 
     fn backward(
@@ -182,6 +190,10 @@ struct Scale(f32);
 impl Op for Scale {
     fn name(&self) -> &'static str {
         "scale"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Scale(self.0))
     }
 
     fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {

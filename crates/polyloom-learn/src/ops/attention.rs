@@ -4,7 +4,7 @@ use candle_core::{D, Tensor as T};
 use polyloom_core::nn::attention::{Attention, Inputs};
 
 use super::{cpu, dense};
-use crate::engine::{Into, Op, Slice, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Slice, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, In, Result};
 
 const ATTENTION: &str = "attention";
@@ -184,6 +184,15 @@ struct Attended {
 impl Op for Attended {
     fn name(&self) -> &'static str {
         ATTENTION
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        let s = &self.sizes;
+        let plain = s.groups == s.heads && s.cap == 0.0 && !s.causal && s.dropout == 0.0;
+        (plain && self.hidden.is_none()).then_some(Meaning::Attention {
+            heads: s.heads,
+            scale: s.scale,
+        })
     }
 
     fn backward(

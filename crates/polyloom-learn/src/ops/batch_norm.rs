@@ -3,7 +3,7 @@
 use polyloom_core::nn::batch_norm::{self as kernel, Moments, Scale};
 
 use super::{cpu, dense, width};
-use crate::engine::{Device, Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Device, Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, In, Result};
 
 const BATCH_NORM: &str = "batch norm";
@@ -96,6 +96,10 @@ struct BatchNorm {
 impl Op for BatchNorm {
     fn name(&self) -> &'static str {
         BATCH_NORM
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        (!self.own).then_some(Meaning::BatchNorm(&self.scale))
     }
 
     fn backward(

@@ -4,7 +4,7 @@ use polyloom_core::nn::blend::{self as kernel, Part, Place};
 use polyloom_core::nn::softmax as rule;
 
 use super::{cpu, dense, width};
-use crate::engine::{Into, Op, Slice, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Slice, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, Result};
 
 const SOFTMAX: &str = "softmax";
@@ -36,6 +36,10 @@ struct Softmax;
 impl Op for Softmax {
     fn name(&self) -> &'static str {
         SOFTMAX
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Softmax)
     }
 
     fn backward(
@@ -140,6 +144,10 @@ struct Blend(Shape);
 impl Op for Blend {
     fn name(&self) -> &'static str {
         BLEND
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Blend)
     }
 
     fn backward(

@@ -3,7 +3,7 @@
 use polyloom_core::nn::elementwise::{add_column_sums, add_row};
 
 use super::{cpu, dense, width};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, Result};
 
 fn fits(op: &'static str, x: &Value, row: &Value) -> Result<usize> {
@@ -38,6 +38,10 @@ struct Plus;
 impl Op for Plus {
     fn name(&self) -> &'static str {
         "row sum"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::PlusRow)
     }
 
     fn backward(
@@ -88,6 +92,10 @@ struct Times;
 impl Op for Times {
     fn name(&self) -> &'static str {
         "row product"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::TimesRow)
     }
 
     fn backward(

@@ -3,7 +3,7 @@
 use polyloom_core::nn::embedding as kernel;
 
 use super::{cpu, dense};
-use crate::engine::{Device, Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Device, Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, In, Result};
 
 const EMBEDDING: &str = "embedding";
@@ -55,6 +55,10 @@ struct Rows(Vec<u32>);
 impl Op for Rows {
     fn name(&self) -> &'static str {
         EMBEDDING
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Rows(&self.0))
     }
 
     fn backward(&self, _: &[Value], _: &Tensor, grad: &Tensor, into: &mut Into<'_>) -> Result<()> {

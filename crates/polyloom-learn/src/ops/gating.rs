@@ -4,7 +4,7 @@ use candle_core::Tensor as T;
 use polyloom_core::nn::elementwise::{map, map2};
 
 use super::{cpu, dense};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, Result};
 
 /// A function with its slope.
@@ -76,6 +76,13 @@ struct Map(Kind);
 impl Op for Map {
     fn name(&self) -> &'static str {
         self.0.name()
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        match self.0 {
+            Kind::SmoothStep(width) => Some(Meaning::SmoothStep(width)),
+            Kind::Entropy(_) | Kind::Reciprocal(_) => None,
+        }
     }
 
     fn backward(

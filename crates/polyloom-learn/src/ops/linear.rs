@@ -4,7 +4,7 @@ use polyloom_core::nn::elementwise::{add_column_sums, repeated};
 use polyloom_core::nn::matmul::{self, Threads, View, ViewMut, matmul};
 
 use super::{cpu, dense, width};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, Result};
 
 const LINEAR: &str = "linear";
@@ -78,6 +78,10 @@ struct Linear;
 impl Op for Linear {
     fn name(&self) -> &'static str {
         LINEAR
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Linear)
     }
 
     fn backward(
@@ -219,6 +223,10 @@ impl Op for Grouped {
         GROUPED
     }
 
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::GroupedLinear(self.groups))
+    }
+
     fn backward(
         &self,
         inputs: &[Value],
@@ -293,6 +301,10 @@ struct Product;
 impl Op for Product {
     fn name(&self) -> &'static str {
         PRODUCT
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Product)
     }
 
     fn backward(

@@ -3,7 +3,7 @@
 use polyloom_core::nn::norm::{self as kernel, Moments, Scale};
 
 use super::{cpu, dense, width};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice, tensor};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice, tensor};
 use crate::error::{Error, Result};
 
 const NORM: &str = "norm";
@@ -106,6 +106,10 @@ struct Normed {
 impl Op for Normed {
     fn name(&self) -> &'static str {
         NORM
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        (self.rule == Norm::layer(self.rule.eps)).then_some(Meaning::LayerNorm(self.rule.eps))
     }
 
     fn backward(

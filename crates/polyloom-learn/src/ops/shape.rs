@@ -3,7 +3,7 @@
 use candle_core::Tensor as T;
 
 use super::{cpu, dense};
-use crate::engine::{Into, Op, Tensor, Value, compose, slice};
+use crate::engine::{Into, Meaning, Op, Tensor, Value, compose, slice};
 use crate::error::{Error, In, Result};
 
 /// The same elements in another shape.
@@ -29,6 +29,10 @@ struct Reshape;
 impl Op for Reshape {
     fn name(&self) -> &'static str {
         "reshape"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Reshape)
     }
 
     fn backward(
@@ -68,6 +72,13 @@ struct Narrow {
 impl Op for Narrow {
     fn name(&self) -> &'static str {
         "narrow"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Narrow {
+            axis: self.axis,
+            start: self.start,
+        })
     }
 
     fn backward(
@@ -140,6 +151,10 @@ struct Concat(usize);
 impl Op for Concat {
     fn name(&self) -> &'static str {
         "concat"
+    }
+
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        Some(Meaning::Concat(self.0))
     }
 
     fn backward(

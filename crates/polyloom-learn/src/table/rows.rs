@@ -9,6 +9,9 @@ use polyloom::evaluate::statistics::special::normal_quantile;
 use super::groups::Finder;
 use super::{Preparation, Prepared, Row};
 
+/// How near to 0 and 1 ranks come: at the ends a normal distribution has no end.
+pub(crate) const EDGE: f64 = 1e-7;
+
 /// Makes rows of one table.
 pub struct RowReader<'a> {
     pub(super) preparation: &'a Preparation,
@@ -94,8 +97,8 @@ impl RowReader<'_> {
                 ) => {
                     let scaled = match field {
                         Field::Number(x) if landmarks.len() > 1 => {
-                            // At the ends a normal distribution has no end.
-                            normal_quantile(rank(landmarks, *x).clamp(1e-7, 1.0 - 1e-7)) as f32
+                            let rank = rank(landmarks, *x).clamp(EDGE, 1.0 - EDGE);
+                            normal_quantile(rank) as f32
                         }
                         Field::Number(x) => ((x - mean) / deviation) as f32,
                         _ => 0.0,

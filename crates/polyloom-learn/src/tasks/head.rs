@@ -211,6 +211,15 @@ impl Head {
         }
     }
 
+    /// Its name among the answers of a model: the part of its task behind the last `/` where the model has `several`, else none.
+    #[must_use]
+    pub fn target(&self, several: bool) -> &str {
+        match several {
+            true => self.task.rsplit('/').next().unwrap_or(&self.task),
+            false => "",
+        }
+    }
+
     /// Whether it has numbers of its own, and so a file.
     #[must_use]
     pub fn has_layers(&self) -> bool {

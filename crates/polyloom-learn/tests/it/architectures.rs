@@ -18,7 +18,7 @@ mod learning;
 mod mtreclib;
 mod multitab;
 mod parts;
-mod properties;
+pub(crate) mod properties;
 
 /// Cases that are computed here, by method.
 fn solver(method: &str) -> Option<fn(&Case)> {

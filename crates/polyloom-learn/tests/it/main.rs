@@ -9,6 +9,7 @@ mod clip;
 mod compress;
 mod differences;
 mod dropout;
+mod export;
 mod forest;
 mod fresh;
 mod hostile;

@@ -159,6 +159,11 @@ impl TableModel {
         &self.tensors
     }
 
+    /// The first row of every categorical field in the table of all.
+    pub(crate) fn first_rows(&self) -> &[u32] {
+        &self.offsets
+    }
+
     /// The features `[rows, width]` of the goals of a range. Parts that only other goals use are not computed.
     ///
     /// # Errors

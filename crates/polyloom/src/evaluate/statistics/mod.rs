@@ -11,7 +11,7 @@ pub mod friedman;
 pub mod mcnemar;
 pub mod mean;
 pub mod multiplicity;
-mod normal_quantile;
+pub mod normal_quantile;
 pub mod paired;
 pub mod pairwise;
 pub mod power;

@@ -7,7 +7,8 @@
 )]
 
 /// Coefficients of a ratio of polynomials, those of the highest power first.
-struct Ratio([f64; 8], [f64; 8]);
+#[derive(Debug)]
+pub struct Ratio(pub [f64; 8], pub [f64; 8]);
 
 impl Ratio {
     fn at(&self, x: f64) -> f64 {
@@ -16,8 +17,11 @@ impl Ratio {
     }
 }
 
-/// Within 0.425 of one half, by `0.425^2 - (p - 0.5)^2`.
-const MIDDLE: Ratio = Ratio(
+/// How far from one half [`MIDDLE`] reaches.
+pub const NEAR: f64 = 0.425;
+
+/// Within [`NEAR`] of one half: `p - 0.5` times the ratio at `NEAR^2 - (p - 0.5)^2`.
+pub const MIDDLE: Ratio = Ratio(
     [
         2.509_080_928_730_122_672_7e3,
         3.343_057_558_358_812_810_5e4,
@@ -40,8 +44,12 @@ const MIDDLE: Ratio = Ratio(
     ],
 );
 
-/// Up to five, by `sqrt(-ln p) - 1.6`.
-const TAIL: Ratio = Ratio(
+/// Taken off of `sqrt(-ln p)` for [`TAIL`].
+pub const TAIL_FROM: f64 = 1.6;
+
+/// Nearer to 0, while `sqrt(-ln p)` is up to five: minus the ratio at `sqrt(-ln p)` less [`TAIL_FROM`]. Near 1 the same of `1 - p`,
+/// without the minus.
+pub const TAIL: Ratio = Ratio(
     [
         7.745_450_142_783_414_076_4e-4,
         2.272_384_498_926_918_458_33e-2,
@@ -95,8 +103,8 @@ pub fn normal_quantile(p: f64) -> f64 {
         return f64::NAN;
     }
     let away = p - 0.5;
-    if away.abs() <= 0.425 {
-        return away * MIDDLE.at(0.425 * 0.425 - away * away);
+    if away.abs() <= NEAR {
+        return away * MIDDLE.at(NEAR * NEAR - away * away);
     }
     let tail = if away < 0.0 { p } else { 1.0 - p };
     if tail == 0.0 {
@@ -104,7 +112,7 @@ pub fn normal_quantile(p: f64) -> f64 {
     }
     let root = (-tail.ln()).sqrt();
     let z = match root <= 5.0 {
-        true => TAIL.at(root - 1.6),
+        true => TAIL.at(root - TAIL_FROM),
         false => FAR.at(root - 5.0),
     };
     z.copysign(away)

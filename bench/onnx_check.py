@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Answers of an exported model beside those of `polyloom predict`, on the same cells.
+
+    python3 bench/onnx_check.py MODEL ROWS [--work DIR] [--limit 2000] [--binary PROGRAM]
+
+MODEL is a folder of `polyloom train` (tables), ROWS a CSV or Parquet file with its columns. Rows are taken from the begin of the
+file; to them come odd ones: for each column a row with nothing in it, one with a word or number that training never met, and a row
+with nothing at all. Then `polyloom export`, onnx.checker (with shape inference), `polyloom predict`, and onnxruntime on the
+processor. Reported for each output: the greatest difference of numbers, as a share of the number where that is above 1, and how
+many classes are others. Ends with 1 above 1e-5, or where a class is another. Needs onnx, onnxruntime, numpy, pyarrow. Builds
+polyloom in release, or takes PROGRAM.
+"""
+import argparse
+import csv
+import datetime
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ap = argparse.ArgumentParser(usage=__doc__)
+ap.add_argument("model", type=pathlib.Path)
+ap.add_argument("rows", type=pathlib.Path)
+ap.add_argument("--work", type=pathlib.Path)
+ap.add_argument("--limit", type=int, default=2000)
+ap.add_argument("--binary")
+a = ap.parse_args()
+root = pathlib.Path(__file__).resolve().parents[1]
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pyarrow.csv
+import pyarrow.parquet
+
+MOST = 1e-5
+ABSENT = {"na", "nan", "n/a", "#n/a", "<na>", "null", "none"}
+if not a.binary:
+    subprocess.run(["cargo", "build", "--release", "-p", "polyloom-cli"], cwd=root, check=True)
+    a.binary = str(root / "target" / "release" / "polyloom")
+work = a.work or pathlib.Path(tempfile.mkdtemp())
+work.mkdir(parents=True, exist_ok=True)
+
+
+def polyloom(*args):
+    done = subprocess.run([a.binary, "--json", *map(str, args)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"polyloom {args[0]}: {done.stdout}{done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def table():
+    """Rows as texts, by column."""
+    if a.rows.suffix == ".parquet":
+        found = pyarrow.parquet.read_table(a.rows)
+        copy = work / "rows.csv"
+        pyarrow.csv.write_csv(found.slice(0, a.limit), copy)
+    else:
+        copy = a.rows
+    with open(copy, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return rows[: a.limit]
+
+
+def number(text):
+    text = text.strip()
+    if not text or text.lower() in ABSENT:
+        return float("nan")
+    try:
+        return float(text)
+    except ValueError:
+        day = datetime.datetime.fromisoformat(text.replace("Z", ""))
+        return (day - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1)
+
+
+made = work / "model.onnx"
+said = polyloom("export", a.model, "-o", made, "--force")[-1]
+ports = {p["name"]: p for p in said["inputs"]}
+words = {n for n, p in ports.items() if p["type"].startswith("string")}
+checked = onnx.load(made)
+onnx.checker.check_model(checked, full_check=True)
+
+rows = table()
+plain = len(rows)
+for name in ports:
+    for cell in ["", "  "] if name not in words else [""]:
+        rows.append({**rows[len(rows) % plain], name: cell})
+    for cell in ["never met", "NA", "never met, and longer than fifteen bytes"] if name in words else ["0", "-12345678.25", "1e30"]:
+        rows.append({**rows[len(rows) % plain], name: cell})
+rows.append(dict.fromkeys(rows[0], ""))
+given = work / "given.csv"
+with open(given, "w", newline="") as file:
+    out = csv.DictWriter(file, [n for n in rows[0] if n in ports])
+    out.writeheader()
+    out.writerows({n: row[n] for n in row if n in ports} for row in rows)
+predicted = work / "predicted.csv"
+polyloom("predict", a.model, given, "-o", predicted, "--force")
+with open(predicted, newline="") as file:
+    predicted = list(csv.DictReader(file))
+
+
+def column(name):
+    cells = [row[name] for row in rows]
+    if name in words:
+        return np.array(cells, dtype=object).reshape(-1, 1)
+    return np.array([number(c) for c in cells]).reshape(-1, 1)
+
+
+session = ort.InferenceSession(str(made), providers=["CPUExecutionProvider"])
+names = [o.name for o in session.get_outputs()]
+assert [o["name"] for o in said["outputs"]] == names and len(predicted) == len(rows)
+feeds = {name: column(name) for name in ports}
+found = dict(zip(names, session.run(names, feeds)))
+# One row alone, and none.
+for n in (1, 0):
+    part = session.run(names, {k: v[:n] for k, v in feeds.items()})
+    assert all(len(p) == n for p in part), f"{n} rows"
+classes = {p.key: json.loads(p.value) for p in checked.metadata_props}
+worst, others = 0.0, 0
+for name in names:
+    own = found[name]
+    stem, _, target = name.partition("_")
+    if own.dtype == object:
+        ours = np.array([row[name] for row in predicted], dtype=object)
+        n = int((ours != own).sum())
+        others += n
+        print(f"  {name}: {n} of {len(rows)} classes are others")
+        continue
+    if stem == "probabilities":
+        labels = classes[f"classes.{name}"]
+        if target:
+            ours = np.array([[float(row[f"score_{target}_{c}"]) for c in labels] for row in predicted])
+        else:
+            ours = np.array([json.loads(row["probabilities"]) for row in predicted])
+    else:
+        ours = np.array([float(row[name]) for row in predicted]).reshape(-1, 1)
+    assert own.shape == ours.shape, (name, own.shape, ours.shape)
+    apart = np.abs(own - ours) / np.maximum(1, np.abs(ours))
+    apart = float(np.where(np.isfinite(own), apart, np.inf).max())
+    worst = max(worst, apart)
+    print(f"  {name}: at most {apart:.2e} apart")
+size = made.stat().st_size
+print(f"{a.model.name}: {len(rows)} rows, {len(checked.graph.node)} nodes, {size} bytes; greatest difference {worst:.2e}, {others} other classes")
+sys.exit(int(worst > MOST or others > 0))
