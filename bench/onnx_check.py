@@ -5,7 +5,7 @@
 
 MODEL is a folder of `polyloom train` (tables), ROWS a CSV or Parquet file with its columns. Rows are taken from the begin of the
 file; to them come odd ones: for each column a row with nothing in it, one with a word or number that training never met, and a row
-with nothing at all. Then `polyloom export`, onnx.checker (with shape inference), `polyloom predict`, and onnxruntime on the
+with nothing at all; of trees 300 rows whose numbers lie on thresholds or the nearest f32 beside them. Then `polyloom export`, onnx.checker (with shape inference), `polyloom predict`, and onnxruntime on the
 processor. Reported for each output: the greatest difference of numbers, as a share of the number where that is above 1, and how
 many classes are others. Ends with 1 above 1e-5, or where a class is another. Needs onnx, onnxruntime, numpy, pyarrow. Builds
 polyloom in release, or takes PROGRAM.
@@ -89,6 +89,24 @@ for name in ports:
     for cell in ["never met", "NA", "never met, and longer than fifteen bytes"] if name in words else ["0", "-12345678.25", "1e30"]:
         rows.append({**rows[len(rows) % plain], name: cell})
 rows.append(dict.fromkeys(rows[0], ""))
+for node in checked.graph.node:
+    if node.op_type != "TreeEnsembleRegressor":
+        continue
+    said_of = {x.name: x for x in node.attribute}
+    places, modes = said_of["nodes_featureids"].ints, said_of["nodes_modes"].strings
+    limits = onnx.numpy_helper.to_array(said_of["nodes_values_as_tensor"].t)
+    prepared = json.loads((a.model / "table.json").read_text())["columns"]
+    numbers = [c for c in prepared if c["kind"] == "number"]
+    of = [[t for f, m, t in zip(places, modes, limits) if f == i and m != b"LEAF" and np.isfinite(t)] for i in range(len(numbers))]
+    random = np.random.default_rng(0)
+    for i in range(300):
+        row = dict(rows[i % plain])
+        for column_, ts in zip(numbers, of):
+            if ts:
+                t = np.float32(ts[random.integers(len(ts))])
+                t = [t, np.nextafter(t, np.float32(-np.inf)), np.nextafter(t, np.float32(np.inf))][i % 3]
+                row[column_["name"]] = repr(float(t) * column_["deviation"] + column_["mean"])
+        rows.append(row)
 given = work / "given.csv"
 with open(given, "w", newline="") as file:
     out = csv.DictWriter(file, [n for n in rows[0] if n in ports])

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 The file takes raw cells, a column an input: words as string [N, 1] (empty where missing), numbers as double [N, 1] (NaN where
 missing; of a date the days since 1970-01-01). It gives prediction_TARGET and, of classes, probabilities_TARGET, with what
-calibration.json says. Operators: ai.onnx 17, ai.onnx.ml 3 (onnxruntime 1.12 and later).")]
+calibration.json says. Operators: ai.onnx 17 and ai.onnx.ml 3, those of ONNX 1.12.")]
 pub struct ExportArgs {
     /// A model of tables, networks or trees, that `polyloom train` wrote
     #[arg(value_name = "MODEL")]

@@ -25,6 +25,7 @@ mod eval_speak;
 mod hub_server;
 
 mod environment;
+mod export;
 mod fuse;
 mod hostile;
 mod importance;

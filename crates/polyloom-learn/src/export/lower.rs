@@ -2,6 +2,7 @@
 
 use super::graph::Graph;
 use super::proto::Attribute;
+use super::refused;
 use super::trace::{From, Length, MORE, Step, Trace, odd};
 use crate::engine::Meaning;
 use crate::error::Result;
@@ -72,6 +73,9 @@ fn shape(dims: &[Length]) -> Result<Vec<i64>> {
 impl Lowering<'_> {
     /// A tensor of the model, or a constant: repeated where it is one for each row.
     fn tensor(&mut self, step: &Step, name: &str) -> Result<String> {
+        if !name.is_empty() {
+            return self.graph.weight(name, step.value.data());
+        }
         let weight = self.graph.weight(name, &step.constant()?)?;
         match step.dims.first() {
             Some(Length::Rows(_)) => self.repeated(&weight, &step.dims),
@@ -293,7 +297,10 @@ impl Lowering<'_> {
         scale: f32,
     ) -> Result<String> {
         let &[Length::Rows(1), Length::Fixed(length), Length::Fixed(width)] = &step.dims[..] else {
-            return Err(odd("attention over the rows of a batch (`attention = \"row_col\"`): a row's answer depends on the rows beside it").into());
+            let what = "a row's answer depends on the rows beside it (`attention = \"row_col\"`), which no graph of rows can say";
+            return Err(refused(what)
+                .hint("train with attention = \"col\", the default")
+                .into());
         };
         let (heads, dim, length) = (heads as i64, (width / heads) as i64, length as i64);
         let mut split = |x: &str, order: &[i64]| {

@@ -28,7 +28,7 @@ use graph::{Graph, ML_DOMAIN};
 pub use proto::Element;
 use proto::Message;
 
-/// Version of the file format: ONNX 1.12 and later read it.
+/// Version of the file format: that of ONNX 1.12.
 const IR: i64 = 8;
 /// Version of the operators of `ai.onnx`.
 pub const OPSET: i64 = 17;
@@ -143,29 +143,41 @@ pub fn onnx(parts: &Parts<'_>) -> Result<Onnx> {
     distinct(&inputs, &outputs)?;
     let mut graph = Graph::new(inputs, outputs);
     let rows = prepare::rows(&mut graph, preparation);
-    let features = match trunk {
+    let (numbers, categories) = (preparation.numeric(), preparation.categories());
+    let fits = |has: (usize, &[usize])| match has == (numbers, &categories[..]) {
+        true => Ok(()),
+        false => Err(refused("its rows are prepared for another model")),
+    };
+    let (features, width) = match trunk {
         Trunk::Table(model) => {
+            fits((model.config.numeric, &model.config.categories[..]))?;
             let trace = trace::trace(model, weights)?;
-            lower::network(&mut graph, &trace, rows.numbers.as_deref(), &rows.codes)?
+            let numbers = rows.numbers.as_deref();
+            let features = lower::network(&mut graph, &trace, numbers, &rows.codes)?;
+            (features, model.width())
         }
-        Trunk::Forest(model) => forest::forest(&mut graph, model, &rows)?,
+        Trunk::Forest(model) => {
+            fits((model.config.numbers.len(), &model.config.categories[..]))?;
+            let features = forest::forest(&mut graph, model, &rows)?;
+            (features, model.config.width)
+        }
         _ => {
             return Err(refused("it is no model of tables, and only those are")
                 .hint("models of texts and pictures: `optimum-cli export onnx` of Hugging Face writes the trunk")
                 .into());
         }
     };
-    let each = groups.unwrap_or(1);
+    let each = groups.unwrap_or(1).max(1);
     let group = rows
         .group
         .as_deref()
         .map(|place| head::Group { place, count: each });
     for (own, to) in heads.iter().zip(&wanted) {
-        let goals = features.get(own.goal * each..(own.goal + 1) * each);
-        let fits = own.groups.len() == groups.unwrap_or(0);
+        let goals = features.chunks_exact(each).nth(own.goal);
+        let fits = own.groups.len() == groups.unwrap_or(0) && own.inputs() == width;
         let Some(goals) = goals.filter(|_| fits) else {
             let what = format!(
-                "head `{}` is of a goal that the model does not have",
+                "head `{}` is of a goal, groups or a width that the model does not have",
                 own.task
             );
             return Err(refused(what).into());

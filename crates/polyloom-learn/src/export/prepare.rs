@@ -1,5 +1,7 @@
 //! Cells to numbers and codes, as [`crate::table::RowReader`] makes them: in `f64` up to the last step, as there.
 
+use std::collections::HashMap;
+
 use polyloom::evaluate::statistics::normal_quantile::{MIDDLE, NEAR, Ratio, TAIL, TAIL_FROM};
 
 use super::graph::Graph;
@@ -72,11 +74,11 @@ pub(super) fn rows(graph: &mut Graph, preparation: &Preparation) -> Rows {
 
 /// Words with their codes as keys and values of an encoder; the last of equal ones counts.
 fn encoder(graph: &mut Graph, input: &str, pairs: Vec<(String, i64)>, other: i64) -> String {
-    let mut at = std::collections::HashMap::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
     let mut kept: Vec<(String, i64)> = Vec::with_capacity(pairs.len());
     for (word, code) in pairs {
         match at.get(&word) {
-            Some(place) => kept[*place as usize].1 = code,
+            Some(place) => kept[*place].1 = code,
             None => {
                 at.insert(word.clone(), kept.len());
                 kept.push((word, code));

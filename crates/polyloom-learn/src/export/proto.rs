@@ -143,6 +143,7 @@ impl Message {
         }
         self.begin(field, head.0.len() + elements.raw().unwrap_or(0));
         self.0.append(&mut head.0);
+        self.0.reserve(elements.raw().unwrap_or(0));
         match elements {
             Elements::Floats(x) => self.0.extend(x.iter().flat_map(|x| x.to_le_bytes())),
             Elements::Doubles(x) => self.0.extend(x.iter().flat_map(|x| x.to_le_bytes())),

@@ -258,9 +258,24 @@ fn what_has_no_form_is_refused_with_its_name() {
     other[0].goal = 7;
     let said = file(&parts(&trunk, &other)).unwrap_err();
     assert!(
-        said.contains("head `t/a` is of a goal that the model does not have"),
+        said.contains("head `t/a` is of a goal, groups or a width that the model does not have"),
         "{said}"
     );
+    let mut other = heads.clone();
+    other[0]
+        .for_groups(vec!["north".into(), "south".into()])
+        .unwrap();
+    assert!(
+        file(&parts(&trunk, &other))
+            .unwrap_err()
+            .contains("groups or a width")
+    );
+    let narrow = prepared(1, &[3], Scaling::Quantile, false);
+    let said = file(&Parts {
+        preparation: &narrow,
+        ..parts(&trunk, &heads)
+    });
+    assert!(said.unwrap_err().contains("prepared for another model"));
     // A model of pictures.
     let config = json!({"model_type": "polyloom-mlp", "image_size": 2, "num_channels": 1, "hidden_sizes": [2]});
     let mlp =
