@@ -2,12 +2,14 @@
 """Answers of an exported model beside those of `polyloom predict`, on the same cells.
 
     python3 bench/onnx_check.py MODEL ROWS [--work DIR] [--limit 2000] [--binary PROGRAM]
+    python3 bench/onnx_check.py --make ROWS.csv
 
 MODEL is a folder of `polyloom train` (tables), ROWS a CSV or Parquet file with its columns. Rows are taken from the begin of the
 file; to them come odd ones: for each column a row with nothing in it, one with a word or number that training never met, and a row
 with nothing at all; of trees 300 rows whose numbers lie on thresholds or the nearest f32 beside them. Then `polyloom export`, onnx.checker (with shape inference), `polyloom predict`, and onnxruntime on the
 processor. Reported for each output: the greatest difference of numbers, as a share of the number where that is above 1, and how
-many classes are others. Ends with 1 above 1e-5, or where a class is another. Needs onnx, onnxruntime, numpy, pyarrow. Builds
+many classes are others. Ends with 1 above 1e-5, or where a class is another. `--make` writes a table with what is hard to get
+right: dates with and without times, missing cells, equal numbers, words with quotes and commas, rare ones, `N/A`. Needs onnx, onnxruntime, numpy, pyarrow. Builds
 polyloom in release, or takes PROGRAM.
 """
 import argparse
@@ -15,17 +17,46 @@ import csv
 import datetime
 import json
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
 
 ap = argparse.ArgumentParser(usage=__doc__)
-ap.add_argument("model", type=pathlib.Path)
-ap.add_argument("rows", type=pathlib.Path)
+ap.add_argument("model", type=pathlib.Path, nargs="?")
+ap.add_argument("rows", type=pathlib.Path, nargs="?")
+ap.add_argument("--make", type=pathlib.Path)
 ap.add_argument("--work", type=pathlib.Path)
 ap.add_argument("--limit", type=int, default=2000)
 ap.add_argument("--binary")
 a = ap.parse_args()
+
+
+def odd_table():
+    """1,500 people; `rich`, `kind`, `hours` and `tags` follow from date, age and job, with noise."""
+    draw = random.Random(3)
+    jobs = ["cook", "clerk", "judge", "judge, senior", 'say "hi"', "Ärztin", "N/A"]
+    yield ["person id", "signed", "age", "in come", "Job title", "flat", "city", "rich", "kind", "hours", "tags"]
+    for i in range(1500):
+        day = datetime.date(2015, 1, 1) + datetime.timedelta(days=draw.randrange(3000))
+        signed = day.isoformat() + (f"T{draw.randrange(24):02}:{draw.randrange(60):02}" if i % 3 == 0 else "")
+        often = draw.choice([0.1, 0.1, 0.1, 20, 33.3, 47, 52, 61.7])
+        age = often if draw.random() < 0.5 else round(draw.uniform(18, 80), 1)
+        income, job = round(draw.lognormvariate(9, 1.5), 2), draw.choice(jobs)
+        city = draw.choice("abc") if draw.random() < 0.98 else f"c{i}"
+        z = age / 20 + jobs.index(job) + draw.gauss(0, 1)
+        tags = [t for t, least in [("x", 2), ("y", 4), ("w", 6)] if z > least]
+        cells = ["" if draw.random() < share else x for x, share in [(signed, 0.1), (age, 0.1), (income, 0), (job, 0.05)]]
+        answers = ["yes" if z > 5 else "no", ["low", "mid", "high"][min(2, int(max(0, z) / 3))], f"{40 + z * 3 + day.year - 2015:.3f}"]
+        yield [f"p{i}", *cells, "yes" if i % 7 else "no", city, *answers, "|".join(tags)]
+
+
+if a.make:
+    with open(a.make, "w", newline="") as file:
+        csv.writer(file).writerows(odd_table())
+    sys.exit()
+if not a.rows:
+    ap.error("MODEL and ROWS, or --make")
 root = pathlib.Path(__file__).resolve().parents[1]
 
 import numpy as np
@@ -98,12 +129,12 @@ for node in checked.graph.node:
     prepared = json.loads((a.model / "table.json").read_text())["columns"]
     numbers = [c for c in prepared if c["kind"] == "number"]
     of = [[t for f, m, t in zip(places, modes, limits) if f == i and m != b"LEAF" and np.isfinite(t)] for i in range(len(numbers))]
-    random = np.random.default_rng(0)
+    draw = np.random.default_rng(0)
     for i in range(300):
         row = dict(rows[i % plain])
         for column_, ts in zip(numbers, of):
             if ts:
-                t = np.float32(ts[random.integers(len(ts))])
+                t = np.float32(ts[draw.integers(len(ts))])
                 t = [t, np.nextafter(t, np.float32(-np.inf)), np.nextafter(t, np.float32(np.inf))][i % 3]
                 row[column_["name"]] = repr(float(t) * column_["deviation"] + column_["mean"])
         rows.append(row)
@@ -151,6 +182,9 @@ for name in names:
             ours = np.array([[float(row[f"score_{target}_{c}"]) for c in labels] for row in predicted])
         else:
             ours = np.array([json.loads(row["probabilities"]) for row in predicted])
+    elif own.dtype == np.int64:
+        labels = classes[f"classes.probabilities{name.removeprefix('prediction')}"]
+        ours = np.array([[c in json.loads(row[name]) for c in labels] for row in predicted], dtype=np.int64)
     else:
         ours = np.array([float(row[name]) for row in predicted]).reshape(-1, 1)
     assert own.shape == ours.shape, (name, own.shape, ours.shape)
