@@ -12,11 +12,13 @@ use clap::{Args, ValueEnum};
   polyloom compare old.jsonl new.jsonl --score rouge_l --metric median
   polyloom compare a.csv b.csv c.csv                   (ranks, every pair, groups)
   polyloom compare old.csv new.csv --fail-if-worse 0.01 --allow intents=0.02 -q || echo regression
+  polyloom compare mmoe.folds gbdt.folds               (train --folds: the same folds, fold by fold)
   polyloom compare --plan --baseline 0.8 --difference 0.02 --n 1000
 
 Exit code 1: --fail-if-worse or --max-flips was given and a task does not pass.")]
 pub struct CompareArgs {
-    /// Predictions of two or more systems for the same examples: .csv, .tsv, .jsonl, one example a row; OLD NEW
+    /// Predictions of two or more systems for the same examples: .csv, .tsv, .jsonl, one example a row; results; folders of
+    /// folds; OLD NEW
     #[arg(value_name = "FILE", required_unless_present = "plan")]
     pub files: Vec<PathBuf>,
     /// Column that names an example [default: id, doc_id, example_id, else the row's number]

@@ -23,6 +23,7 @@ use crate::args_tasks::{Columns, Places};
   polyloom train people.csv --targets income,never_married --model mmoe -o people
   polyloom train people.csv --targets income --weight persons --class-weight balanced --model gbdt -o people
   polyloom train people.csv --targets income,never_married --model mmoe --twins -o people      (does it pay?)
+  polyloom train people.csv --targets income --model gbdt --folds 5 --repeats 3 -o people       (scores of a small table)
   polyloom train school.csv --targets score --group school --goals groups --model mmoe -o school    (a goal for each school)
   polyloom train -t tabular/adult_census --model ple --balancer nash -o census
 
@@ -55,11 +56,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "WHAT", conflicts_with = "base")]
     pub goals: Option<Goals>,
     /// Of a new model of tables: train a network for each target and boosted trees on the same rows too, score all on the
-    /// test rows, and say whether learning together pays (OUTPUT.twins)
+    /// test rows (with --folds: on the same folds), and say whether learning together pays (OUTPUT.twins)
     #[arg(long)]
     pub twins: bool,
     #[command(flatten)]
     pub columns: Columns,
+    /// Of a new model of tables: score it by cross-validation too. The rows of all splits are put into N folds, a model for
+    /// each is trained on the others, and scores, intervals and every row's answer go to OUTPUT.folds
+    #[arg(long, value_name = "N", conflicts_with_all = ["base", "each"])]
+    pub folds: Option<u32>,
+    /// Times that folds are drawn [default: 1]
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<u32>,
     /// One expert per task (DIR/<task>), instead of one model for all
     #[arg(long)]
     pub each: bool,

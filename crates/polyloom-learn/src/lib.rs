@@ -11,6 +11,7 @@ pub mod compress;
 pub mod engine;
 pub mod error;
 pub mod export;
+pub mod folds;
 pub mod forest;
 pub mod image;
 pub mod models;

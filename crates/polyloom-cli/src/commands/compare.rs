@@ -1,6 +1,7 @@
 //! `polyloom compare`
 
 mod event;
+mod folds;
 mod many;
 mod plan;
 mod scores;
@@ -14,6 +15,7 @@ use polyloom::evaluate::board::compare::gate::{self, Fault, Gate, Reason};
 use polyloom::evaluate::board::compare::{
     Bounds, Choice, Comparison, Metric, Settings, Slices, Verdict, compare_with,
 };
+use polyloom::evaluate::board::folds::is as is_folds;
 use polyloom::evaluate::board::predictions::{Columns, Predictions};
 use polyloom::evaluate::statistics::Interval;
 use serde_json::json;
@@ -30,6 +32,9 @@ pub fn run(args: &CompareArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         [_] => {
             let error = MergeError::plan("arguments", "one file; comparing needs two");
             Err(error.hint("polyloom compare OLD NEW").into())
+        }
+        [first, second] if is_folds(first) && is_folds(second) => {
+            folds::run(first, second, args, ui)
         }
         [first, second] if scores::is(first) && scores::is(second) => {
             scores::run(first, second, args, ui)

@@ -1,10 +1,12 @@
 //! `polyloom train`
 
+mod folds;
 mod table;
 mod twins;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -65,6 +67,9 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     opened.warnings.iter().for_each(|w| ui.warning(w));
     if args.dry_run {
         planned(&recipe, &given, &opened, args, ui);
+        if recipe.train.folds.is_some() {
+            folds::planned(args, &recipe, &given, ui)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let stop = super::stop_flag()?;
@@ -73,6 +78,10 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
         force: args.force,
         no_sync: args.no_sync,
     };
+    if recipe.train.folds.is_some() {
+        // What cannot work is said before anything runs.
+        folds::check(args, options, &recipe, &given)?;
+    }
     let mut line = Line::new(ui, recipe.train.each);
     let done = train(
         &recipe,
@@ -97,6 +106,9 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     };
     for one in &done {
         finished(one, ui);
+    }
+    if recipe.train.folds.is_some() {
+        folds::run(args, options, &recipe, &given, ui)?;
     }
     if args.twins {
         twins::run(args, &recipe, ui)?;
@@ -166,6 +178,8 @@ fn asked(args: &TrainArgs, ui: &Ui) -> Result<(Recipe, Option<Said>), Failure> {
     );
     put("train.chain.loss", chain.map(quoted));
     put("train.limit", args.limit.map(|x| x.to_string()));
+    put("train.folds", args.folds.map(|x| x.to_string()));
+    put("train.repeats", args.repeats.map(|x| x.to_string()));
     put("seed", args.seed.map(|x| x.to_string()));
     if let Some(table) = table {
         let spec = table::spec(table, args, ui)?;
@@ -207,6 +221,7 @@ pub(super) fn given(
             spec: task.spec.clone(),
             folder,
             hash,
+            parts: Arc::default(),
         });
     }
     Ok(found)

@@ -44,6 +44,7 @@ mod stats;
 mod synth;
 mod table_calibration;
 mod table_chains;
+mod table_folds;
 mod table_groups;
 mod table_weights;
 mod tables;

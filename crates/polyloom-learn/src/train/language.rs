@@ -2,8 +2,9 @@
 
 use polyloom::MergeError;
 
+use super::Given;
 use super::fuse::tokens::Soft;
-use super::learned::{Given, Learned, is_looked_at, no_rows};
+use super::learned::{Learned, is_looked_at, no_rows};
 use super::part::Part;
 use super::pass::Drawn;
 use super::recipe::{Language, Recipe};

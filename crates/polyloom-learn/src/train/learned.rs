@@ -2,16 +2,14 @@
 
 mod goals;
 
-use std::path::PathBuf;
-
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{Asked, Wanted};
 use polyloom::evaluate::board::score::search::is_search;
-use polyloom::tasks::data::Limits;
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::{TaskSpec, TaskType};
 use polyloom_core::rng::Stream;
 
+use super::Given;
 use super::chain::Chain;
 use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
@@ -25,34 +23,6 @@ use crate::models::open::Model;
 use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
 use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
-
-/// A task that is to be learned.
-#[derive(Debug, Clone)]
-pub struct Given {
-    /// Its spec.
-    pub spec: TaskSpec,
-    /// Folder of its data.
-    pub folder: PathBuf,
-    /// Hash of spec and data.
-    pub hash: String,
-}
-
-impl Given {
-    /// The task's loader.
-    #[must_use]
-    pub fn loader(&self) -> Loader<'_> {
-        Loader::new(&self.spec, self.folder.clone(), Limits::default())
-    }
-
-    /// What its targets count in its loss: `targets[].weight`, 1 for a task without targets.
-    #[must_use]
-    pub fn target_weights(&self) -> Vec<f64> {
-        match &self.spec.targets[..] {
-            [] => vec![1.0],
-            targets => targets.iter().map(|t| t.weight).collect(),
-        }
-    }
-}
 
 /// A task with its rows read.
 pub struct Learned<'a> {

@@ -9,6 +9,7 @@ pub mod contrast;
 pub mod curvature;
 mod forest;
 mod fuse;
+mod given;
 mod language;
 pub mod learned;
 pub mod log;
@@ -37,7 +38,7 @@ pub mod weigh;
 pub(crate) mod work;
 pub mod write;
 
-pub use learned::Given;
+pub use given::Given;
 pub use optimiser::{Optimiser, Rule};
 pub use recipe::Recipe;
 pub use run::{Job, Outcome, Told, run};

@@ -288,6 +288,15 @@ pub struct Train {
     pub split: String,
     /// Split that is looked at; empty for none.
     pub validation: String,
+    /// Folds of a cross-validation beside the model ([`crate::folds`]); none where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u32>,
+    /// Times that folds are drawn; 1 where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u32>,
+    /// Splits whose rows are put into folds; [`Self::split`], [`Self::validation`] and "test" where none is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fold_splits: Vec<String>,
     /// Steps between evaluations; an epoch where nothing is said, 0 for none but the last.
     #[serde(alias = "eval_steps")]
     pub evaluate_every: Option<u32>,
@@ -370,6 +379,9 @@ impl Default for Train {
             validation_limit: None,
             split: "train".into(),
             validation: "validation".into(),
+            folds: None,
+            repeats: None,
+            fold_splits: Vec::new(),
             evaluate_every: None,
             patience: 0,
             keep: Keep::default(),

@@ -7,9 +7,10 @@ use indexmap::IndexMap;
 use polyloom::MergeError;
 use serde_json::json;
 
+use super::Given;
 use super::balanced::Balanced;
 use super::begin::{fingerprint, rule};
-use super::learned::{Given, Learned, learned};
+use super::learned::{Learned, learned};
 use super::log::Log;
 use super::mixing::Mixer;
 use super::mpts::Mpts;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use polyloom_core::writer::FolderOptions;
 
+use super::Given;
 use super::forest;
 use super::language;
-use super::learned::Given;
 use super::recipe::Recipe;
 use super::run::{Evaluation, Job, Told, run};
 use super::state::State;

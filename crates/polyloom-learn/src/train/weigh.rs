@@ -9,7 +9,8 @@ use polyloom::evaluate::board::score::search::is_search;
 use polyloom::suggest;
 use serde::{Deserialize, Serialize};
 
-use super::learned::{Given, Learned};
+use super::Given;
+use super::learned::Learned;
 use super::recipe::{Objective, OptimiserName, Start, Train};
 use super::representation::Representation;
 use crate::error::Result;

@@ -10,6 +10,7 @@ mod compress;
 mod differences;
 mod dropout;
 mod export;
+mod folds;
 mod forest;
 mod fresh;
 mod hostile;

@@ -10,6 +10,7 @@ pub mod contamination;
 pub mod corrupt;
 pub mod data;
 pub mod fewshot;
+pub mod folds;
 pub mod hash;
 pub mod import;
 pub mod infer;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use polyloom::MergeError;
+use polyloom::evaluate::board::folds::is as is_folds;
+use polyloom_learn::folds::{self, run::RESULTS};
 use polyloom_learn::models::table::Common;
 use polyloom_learn::train::Recipe;
 use serde_json::json;
@@ -71,16 +73,62 @@ pub fn run(args: &TrainArgs, recipe: &Recipe, ui: &Ui) -> Result<(), Failure> {
         .and_then(toml::Value::as_str);
     let own = own.unwrap_or("shared_bottom").to_owned();
     let mut models = vec![(own.clone(), args.output.clone())];
+    let folds = recipe.train.folds.is_some();
     for twin in [APART, TREES].into_iter().filter(|t| *t != own) {
         let out = place.join(twin);
-        if !out.exists() {
+        let scored = !folds || is_folds(&folds::folder(&out));
+        if !out.exists() || !scored {
             ui.say(&format!("the same rows by {twin}"));
             quiet(&words(twin, &out, args, recipe), ui)?;
         }
         models.push((twin.to_owned(), out));
     }
+    let results = match folds {
+        // Every row is answered by a model that did not see it: there is nothing to run.
+        true => models
+            .iter()
+            .map(|(_, model)| folds::folder(model).join(RESULTS).display().to_string())
+            .collect(),
+        false => scored(&models, &place, args, recipe, ui)?,
+    };
+    let title = match folds {
+        true => {
+            "Does it pay to learn these targets together? Every row by models that did not see it"
+        }
+        false => "Does it pay to learn these targets together?",
+    };
+    let report = place.join("report.html").display().to_string();
+    let mut page = vec!["report".to_owned()];
+    page.extend(results.iter().cloned());
+    page.extend(["-o", &report, "--force", "--title", title].map(str::to_owned));
+    if models.iter().any(|m| m.0 == APART) {
+        page.extend(["--baseline".to_owned(), APART.to_owned()]);
+    }
+    quiet(&page, ui)?;
+    for (other, file) in models.iter().zip(&results).skip(1) {
+        ui.say(&format!("\n{} less {}:", own, other.0));
+        let pair = match folds {
+            true => [&other.1, &args.output].map(|m| folds::folder(m).display().to_string()),
+            false => [file.clone(), results[0].clone()],
+        };
+        let [old, new] = pair;
+        command(parsed(&["compare".to_owned(), old, new])?, ui)?;
+    }
+    ui.answer(&report);
+    ui.event(&json!({"type": "twins", "models": models.iter().map(|m| &m.0).collect::<Vec<_>>(), "results": results, "report": report}));
+    Ok(())
+}
+
+/// Results of all models on the test rows.
+fn scored(
+    models: &[(String, PathBuf)],
+    place: &Path,
+    args: &TrainArgs,
+    recipe: &Recipe,
+    ui: &Ui,
+) -> Result<Vec<String>, Failure> {
     let mut results = Vec::new();
-    for (name, model) in &models {
+    for (name, model) in models {
         let file = place.join(format!("{name}.json"));
         let (model, shown) = (model.display().to_string(), file.display().to_string());
         let mut eval: Vec<String> = ["eval", &model, "--name", name, "-o", &shown]
@@ -93,31 +141,7 @@ pub fn run(args: &TrainArgs, recipe: &Recipe, ui: &Ui) -> Result<(), Failure> {
         }
         results.push(shown);
     }
-    let report = place.join("report.html").display().to_string();
-    let mut page = vec!["report".to_owned()];
-    page.extend(results.iter().cloned());
-    page.extend(
-        [
-            "-o",
-            &report,
-            "--force",
-            "--title",
-            "Does it pay to learn these targets together?",
-        ]
-        .map(str::to_owned),
-    );
-    if models.iter().any(|m| m.0 == APART) {
-        page.extend(["--baseline".to_owned(), APART.to_owned()]);
-    }
-    quiet(&page, ui)?;
-    for (other, file) in models.iter().zip(&results).skip(1) {
-        ui.say(&format!("\n{} less {}:", own, other.0));
-        let compare = ["compare", file, &results[0]].map(str::to_owned);
-        command(parsed(&compare)?, ui)?;
-    }
-    ui.answer(&report);
-    ui.event(&json!({"type": "twins", "models": models.iter().map(|m| &m.0).collect::<Vec<_>>(), "results": results, "report": report}));
-    Ok(())
+    Ok(results)
 }
 
 /// The command that trains a twin: the same rows, seed and steps; of the network's keys those that both read.
@@ -129,11 +153,24 @@ fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<Strin
         .to_vec();
     words.extend(tasks(recipe));
     words.extend(places(args));
+    words.extend(args.resume.then(|| "--resume".to_owned()));
     let mut set = |key: &str, value: String| {
         words.push("--set".to_owned());
         words.push(format!("{key}={value}"));
     };
     set("seed", recipe.seed.to_string());
+    if let Some(folds) = t.folds {
+        set("train.folds", folds.to_string());
+    }
+    if let Some(repeats) = t.repeats {
+        set("train.repeats", repeats.to_string());
+    }
+    if !t.fold_splits.is_empty() {
+        set(
+            "train.fold_splits",
+            toml::Value::from(t.fold_splits.clone()).to_string(),
+        );
+    }
     if let Some(limit) = t.limit {
         set("train.limit", limit.to_string());
     }

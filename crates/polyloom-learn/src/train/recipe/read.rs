@@ -270,6 +270,7 @@ impl Recipe {
             pseudo.check(t.language.is_some())?;
         }
         super::super::representation::check(t)?;
+        crate::folds::check(t)?;
         self.policy()?;
         self.dtype()?;
         Ok(())

@@ -4,6 +4,7 @@ mod answer_strengths;
 pub mod compare;
 pub mod condition;
 pub mod counting;
+pub mod folds;
 pub mod import;
 pub mod linear;
 pub mod order;

@@ -18,6 +18,7 @@ pub mod power;
 pub mod proportion;
 pub mod ranks;
 pub mod replicates;
+pub mod resampled;
 pub mod special;
 pub mod wilcoxon;
 

@@ -1,11 +1,13 @@
 //! The rows of a task: its files found, cut into splits, filtered.
 
 mod cut;
+mod parts;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polyloom_core::hash::xxh3;
 use serde_json::Value;
@@ -13,6 +15,7 @@ use serde_json::Value;
 pub use cut::matching;
 pub(crate) use cut::{by_group, by_time};
 use cut::{flags, part_of};
+pub use parts::{Part, Parts};
 
 use super::data::table::Owned;
 use super::data::{self, Limits, Table, Visit};
@@ -30,6 +33,7 @@ pub struct Loader<'s> {
     spec: &'s TaskSpec,
     folder: PathBuf,
     limits: Limits,
+    parts: Arc<Parts>,
 }
 
 impl<'s> Loader<'s> {
@@ -40,7 +44,15 @@ impl<'s> Loader<'s> {
             spec,
             folder,
             limits,
+            parts: Arc::default(),
         }
+    }
+
+    /// The same with parts of splits, each read by its name; one with the name of a split stands in its place.
+    #[must_use]
+    pub fn with_parts(mut self, parts: Arc<Parts>) -> Self {
+        self.parts = parts;
+        self
     }
 
     /// The folder.
@@ -124,30 +136,41 @@ impl<'s> Loader<'s> {
     /// What the reader of the file reports, a template over a column that a row lacks (unless `drop_if_missing` has the
     /// field), and what `visit` returns.
     pub fn rows(&self, name: &str, visit: Visit) -> Result<()> {
+        if let Some(part) = self.parts.get(name) {
+            return self.part(part, visit);
+        }
         let split = self.split(name)?;
         let keep = self.selection(name, split)?;
+        self.kept((name, split), keep.as_deref(), &mut HashSet::new(), visit)
+    }
+
+    /// The rows of a split's file that `keep` says (`None`: all), after `filter`; `seen` holds hashes of those before, for
+    /// `filter.dedupe_on`.
+    fn kept(
+        &self,
+        (name, split): (&str, &Split),
+        keep: Option<&[bool]>,
+        seen: &mut HashSet<u64>,
+        visit: Visit,
+    ) -> Result<()> {
         let mut at = 0usize;
         let templates = self.templates();
         let renderer = Renderer::new();
-        let mut seen = HashSet::new();
         self.raw(name, split, &mut |mut table| {
             let (start, rows) = (at, table.rows());
             at += rows;
-            let fits = |i: usize| {
-                keep.as_ref()
-                    .is_none_or(|k| k.get(start + i) == Some(&true))
-            };
+            let fits = |i: usize| keep.is_none_or(|k| k.get(start + i) == Some(&true));
             if keep.is_some() && !templates.is_empty() {
                 // Templates of rows that belong to another split are not rendered.
                 let cut = table.filtered(fits);
                 table = self.computed(cut, &templates, &renderer, name, start)?;
-                let first = |i: usize| self.passes(&table, i) && self.is_new(&table, i, &mut seen);
+                let first = |i: usize| self.passes(&table, i) && self.is_new(&table, i, seen);
                 let keep: Vec<bool> = (0..table.rows()).map(first).collect();
                 return visit(table.filtered(|i| keep[i]));
             }
             let table = self.computed(table, &templates, &renderer, name, start)?;
             let first =
-                |i: usize| fits(i) && self.passes(&table, i) && self.is_new(&table, i, &mut seen);
+                |i: usize| fits(i) && self.passes(&table, i) && self.is_new(&table, i, seen);
             let keep: Vec<bool> = (0..table.rows()).map(first).collect();
             visit(table.filtered(|i| keep[i]))
         })

@@ -135,3 +135,51 @@ fn the_rows_of_a_target() {
     loader.rows_of("test", &target, &mut count).unwrap();
     assert_eq!(rows, 1);
 }
+
+#[test]
+fn parts_of_splits_are_read_in_the_order_of_the_file() {
+    let mut task = spec("input = \"body\"\ntarget = \"head\"", "", FOUR);
+    let shuffled = |slice: &str| Split {
+        slice: slice.into(),
+        seed: Some(1),
+        ..Split::default()
+    };
+    for (name, slice) in [("some", "[:50%]"), ("others", "[50%:]")] {
+        task.splits.named.insert(name.into(), shuffled(slice));
+    }
+    let of: std::sync::Arc<[String]> = ["others".to_owned(), "some".to_owned()].into();
+    let read = |keep: Option<&[bool]>| {
+        let part = Part {
+            of: of.clone(),
+            keep: keep.map(Into::into),
+        };
+        let parts = Parts::from([("some".to_owned(), part)]);
+        let loader = Loader::new(&task, PathBuf::new(), Limits::default()).with_parts(parts.into());
+        let mut found = Vec::new();
+        loader
+            .rows("some", &mut |table| {
+                found.extend((0..table.rows()).map(|i| table.at(i, "y")));
+                Ok(())
+            })
+            .unwrap();
+        found
+    };
+    // A part stands in the place of the split of its name, which it may be made of.
+    assert_eq!(read(None), ["a", "b", "b", "a"]);
+    assert_eq!(read(Some(&[true, true, false, false])), ["a", "b"]);
+    // Rows beyond those that were numbered are left out.
+    assert_eq!(read(Some(&[false, false, true])), ["b"]);
+    // A row that stands twice is read once, whatever the split.
+    task.filter.dedupe_on = vec!["body".into()];
+    let part = Part { of, keep: None };
+    let loader = Loader::new(&task, PathBuf::new(), Limits::default())
+        .with_parts(std::sync::Arc::new(Parts::from([("all".to_owned(), part)])));
+    let mut rows = 0;
+    loader
+        .rows("all", &mut |table| {
+            rows += table.rows();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rows, 3);
+}

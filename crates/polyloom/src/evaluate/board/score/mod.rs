@@ -31,6 +31,7 @@ pub mod pool;
 pub mod records;
 pub mod search;
 mod shown;
+pub mod strata;
 mod table;
 mod truth;
 mod value;
