@@ -9,7 +9,7 @@ use polyloom::evaluate::board::folds::Drawn;
 use polyloom::evaluate::board::score::strata::{Strata, strata};
 use polyloom::tasks::folds::{By, draw};
 use polyloom::tasks::load::{Part, Parts};
-use polyloom::tasks::spec::{GroupAs, Split, TaskType};
+use polyloom::tasks::spec::{GroupAs, TaskType};
 use polyloom_core::hash::sha256_text;
 use serde_json::json;
 
@@ -349,8 +349,7 @@ impl<'a> Pool<'a> {
     fn with(&self, parts: Parts) -> Given {
         let mut spec = self.given.spec.clone();
         for name in parts.keys() {
-            let named = spec.splits.named.entry(name.clone());
-            named.or_insert_with(Split::default);
+            spec.splits.named.entry(name.clone()).or_default();
         }
         Given {
             spec,

@@ -1,6 +1,6 @@
 //! Cross-validation of trainings over tables: who sees which row, and that a run that was stopped goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use polyloom::evaluate::board::folds::Folds;
@@ -19,7 +19,11 @@ fn rows() -> Vec<Row> {
     let row = |i: usize| {
         let x = ((i * 37) % 41) as f64;
         let word = ["a", "b", "c"][i % 3].to_owned();
-        let class = if i % 10 == 0 { "rare" } else { "usual" };
+        let class = if i.is_multiple_of(10) {
+            "rare"
+        } else {
+            "usual"
+        };
         (x, word, class, 2.0 * x + (i % 3) as f64, i % 8)
     };
     (0..ROWS).map(row).collect()
@@ -133,7 +137,7 @@ fn groups_stay_whole_where_the_task_splits_by_them() {
     let plan = Plan::of(&recipe, &given).unwrap();
     assert_eq!(plan.drawn(0).by, "groups");
     let of = |given: &Given, split: &str| {
-        let mut groups = std::collections::BTreeSet::new();
+        let mut groups = BTreeSet::new();
         given
             .loader()
             .rows(split, &mut |table| {
@@ -146,7 +150,7 @@ fn groups_stay_whole_where_the_task_splits_by_them() {
     for fold in 0..4 {
         let made = plan.fold(0, fold).unwrap();
         let sets = ["train", "validation", "held out"].map(|s| of(&made.tasks[0], s));
-        assert_eq!(sets.iter().map(|s| s.len()).sum::<usize>(), 8);
+        assert_eq!(sets.iter().map(BTreeSet::len).sum::<usize>(), 8);
         assert!(sets.iter().all(|s| !s.is_empty()));
         assert!(sets[0].is_disjoint(&sets[1]) && sets[0].is_disjoint(&sets[2]));
     }

@@ -103,7 +103,7 @@ impl Scores {
     /// What [`resampled`] reports.
     pub fn summed(mut self, ratio: f64) -> Result<Self> {
         if let Some(values) = self.all() {
-            let found = resampled(&values, ratio, LEVEL).map_err(untold)?;
+            let found = resampled(&values, ratio, LEVEL).map_err(|e| untold(&e))?;
             self.mean = Some(found.mean);
             self.deviation = Some(found.deviation);
             self.stderr = Some(found.stderr);
@@ -114,7 +114,7 @@ impl Scores {
 }
 
 /// Scores of a file that nothing can be said of.
-fn untold(error: EvalError) -> MergeError {
+fn untold(error: &EvalError) -> MergeError {
     MergeError::plan("bad-folds", error.to_string())
 }
 
@@ -282,7 +282,7 @@ pub fn compare(old: &Folds, new: &Folds, alpha: f64) -> Result<Vec<Difference>> 
             return Ok(None);
         };
         let differences: Vec<f64> = x.iter().zip(&y).map(|(x, y)| y - x).collect();
-        let test = resampled(&differences, ratio, 1.0 - alpha).map_err(untold)?;
+        let test = resampled(&differences, ratio, 1.0 - alpha).map_err(|e| untold(&e))?;
         let Interval { low, high } = test.interval;
         let better = |d: &&f64| **d != 0.0 && (**d > 0.0) == a.higher_is_better;
         let wins = differences.iter().filter(better).count();
@@ -309,7 +309,9 @@ pub fn compare(old: &Folds, new: &Folds, alpha: f64) -> Result<Vec<Difference>> 
     }
     let p: Vec<f64> = found.iter().filter_map(|d| d.p).collect();
     if !p.is_empty() {
-        let mut adjusted = adjust(&p, Correction::Holm).map_err(untold)?.into_iter();
+        let mut adjusted = adjust(&p, Correction::Holm)
+            .map_err(|e| untold(&e))?
+            .into_iter();
         for one in found.iter_mut().filter(|d| d.p.is_some()) {
             one.p = adjusted.next();
         }
