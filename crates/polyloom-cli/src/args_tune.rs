@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use polyloom_learn::tune::search::Axis;
 
-use crate::args_tasks::Places;
+use crate::args_tasks::{Columns, Places};
 use crate::args_train::pair;
 
 /// `polyloom tune`
@@ -19,12 +19,15 @@ use crate::args_train::pair;
   polyloom tune woven.toml -o out/woven                           (a recipe with [weave]: a router, parts and heads)
   polyloom tune --base models/base experts/* -t digits,fashion --method twin --set weave.rank=16 -o out/twin
   polyloom tune merge.toml --over merge.shared.lambda=0.1..1.5/8 -t digits,fashion -o out/best    (trials of a merge)
+  polyloom tune people.csv --targets income --model gbdt --over train.new.lr=log:0.02..0.3 --over train.new.growth.max_leaves=7,15,31 -o best
+  polyloom tune -t tabular/oes10 --model mmoe --over train.rate=log:3e-4..1e-2 --over 'train.new.hidden=[64],[128,64]' --folds 5 -o best
   polyloom tune merge.yml --over merge.each.weight@experts=0..1 --search cma-es --trials 100 -t digits -o out/best
 
 Keys of [tune] with their defaults: docs/reference/tuning.md; of [weave]: docs/reference/woven.md")]
 pub struct TuneArgs {
-    /// A loom.toml with [base], [[expert]] and [tune] or [weave], or experts: folders, MODEL+ADAPTER
-    #[arg(value_name = "RECIPE|EXPERT", required = true)]
+    /// A loom.toml with [base], [[expert]] and [tune] or [weave], or experts: folders, MODEL+ADAPTER; with --over also a
+    /// recipe of a merge or a training, or a table (.csv, .tsv, .jsonl, .parquet) with --targets
+    #[arg(value_name = "RECIPE|EXPERT|TABLE", required_unless_present = "model")]
     pub inputs: Vec<String>,
     /// Folder to write: the merged model, heads/, coefficients.json, the log; or the woven model
     #[arg(short, long, value_name = "DIR")]
@@ -86,6 +89,11 @@ pub struct TuneArgs {
     /// Skip fsync of the output
     #[arg(long)]
     pub no_sync: bool,
+    /// Trials of new models of tables, from the defaults of `polyloom train`: mmoe, ple, ..., gbdt, gbdt_shared, r_mtgb
+    #[arg(long, value_name = "NAME", conflicts_with = "base")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub columns: Columns,
     #[command(flatten)]
     pub trials: TrialArgs,
     #[command(flatten)]
@@ -113,6 +121,13 @@ pub struct TrialArgs {
     /// 0 tries all [default: 1]
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
+    /// Of trainings over tables: score a point by cross-validation over training and validation rows, in place of the
+    /// validation rows
+    #[arg(long, value_name = "N")]
+    pub folds: Option<u32>,
+    /// Times that folds are drawn [default: 1]
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<u32>,
     /// Points of a round [default: 8 random, 4 + 3 ln n cma-es]
     #[arg(long, value_name = "N")]
     pub population: Option<u32>,

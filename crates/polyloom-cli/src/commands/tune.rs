@@ -1,5 +1,7 @@
 //! `polyloom tune`
 
+mod tables;
+mod told;
 mod trials;
 
 use std::path::Path;
@@ -25,7 +27,7 @@ use crate::ui::{Failure, Running, Ui};
 /// Runs the command.
 pub fn run(args: &TuneArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
-    if let Some(asked) = trials::asked(args)? {
+    if let Some(asked) = trials::asked(args, ui)? {
         return trials::run(&asked, args, hub, ui);
     }
     if weave::is_asked(args) {

@@ -54,6 +54,7 @@ mod tasks_more;
 mod train;
 mod trials;
 mod tune;
+mod tune_tables;
 mod weave;
 
 use std::path::{Path, PathBuf};

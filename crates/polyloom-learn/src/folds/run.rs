@@ -7,7 +7,7 @@ use polyloom::MergeError;
 use polyloom::evaluate::board::folds::{FILE, Folds, SCHEMA, Scores};
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
 use polyloom::evaluate::board::score::output::Output;
-use polyloom::evaluate::board::score::{Measured, Options, score};
+use polyloom::evaluate::board::score::{Measured, Options, Scored, score};
 use polyloom::tasks::spec::{GroupAs, TaskSpec};
 
 use super::plan::{ALL, Fold, HELD, Plan};
@@ -57,7 +57,7 @@ pub fn check(place: &Path, there: There) -> Result<()> {
 
 /// Trains the recipe once for each fold, scores every model on its held-out rows and writes to `place`: the scores
 /// (`folds.json`), for every task the answers of all repeats (`predictions.csv`, below a folder of the task where there are
-/// several), and those of the first repeat scored as one set (`results.json` with its records). A fold's run has the seed of
+/// several), and results with the means over folds, whose records are the answers of the first repeat (`results.json`). A fold's run has the seed of
 /// the recipe plus the number of its repeat. A fold that is done is kept until all are; with `there.resume` it is not run
 /// again, and the bytes are the same.
 ///
@@ -330,7 +330,22 @@ fn summary(
     })
 }
 
-/// Writes the answers of all repeats, and those of the first scored as one set.
+/// The metrics of a target by its folds: means over all of them, in place of values over all rows.
+fn means(scored: &mut Scored, folds: &Folds) {
+    for metric in &mut scored.metrics {
+        let same = |s: &&Scores| s.name == scored.task && s.metric == metric.name;
+        let Some(found) = folds.scores.iter().find(same) else {
+            continue;
+        };
+        metric.value = found.mean.unwrap_or(f64::NAN);
+        metric.stderr = found.stderr.unwrap_or(f64::NAN);
+        metric.interval = found.interval.map(|[low, high]| (low, high));
+        metric.method = "folds";
+        metric.reason.clone_from(&found.reason);
+    }
+}
+
+/// Writes the answers of all repeats; as results the means over folds, with the answers of the first repeat as records.
 fn answered(
     plan: &Plan<'_>,
     given: &[Given],
@@ -372,13 +387,14 @@ fn answered(
             ..Options::default()
         };
         let answers = all(place.to_owned(), first, columns.clone());
-        let scored = score(
+        let mut scored = score(
             &as_scored(&whole.spec),
             &whole.loader(),
             &task.hash,
             &answers,
             &options,
         )?;
+        scored.iter_mut().for_each(|s| means(s, folds));
         output.add(id, &folds.key, &scored)?;
         let file = match given {
             [_] => place.join(PREDICTIONS),

@@ -13,7 +13,7 @@ use super::fit::{full, of_group};
 use super::language;
 use super::rows::none_counts;
 use crate::engine::tensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::Plain;
 use crate::models::fresh::fresh;
 use crate::models::open::Model;
@@ -83,13 +83,14 @@ impl Opened {
         let (mut tensors, mut stored) = (Vec::new(), Vec::new());
         let begun = match trees {
             true => Vec::new(),
-            false => fresh(&config, recipe.seed)?,
+            false => fresh(&config, recipe.seed).map_err(said)?,
         };
         for (name, shape, values) in begun {
             stored.push((name.clone(), DType::F32, shape.clone()));
             tensors.push((name, tensor(values, shape)?));
         }
-        let mut model = Model::of(&folder, &config, Plain::new(tensors))?;
+        let model = Model::of(&folder, &config, Plain::new(tensors));
+        let mut model = model.map_err(said)?;
         model.tokenizer = made;
         model.table = table;
         Ok(Self {
@@ -100,6 +101,16 @@ impl Opened {
             warnings,
         })
     }
+}
+
+/// What is wrong with the configuration of a new model is wrong with the recipe.
+fn said(error: Error) -> Error {
+    let what = match error {
+        Error::Config { what } => what,
+        Error::File { file, what, .. } if file.ends_with("config.json") => what,
+        other => return other,
+    };
+    MergeError::plan("bad-recipe", format!("`train.new`: {what}")).into()
 }
 
 /// What prepares rows of tables, fitted on the tasks' training rows; puts goals, numbers and vocabularies into the

@@ -13,7 +13,6 @@ use polyloom_learn::train::recipe::Train;
 
 use super::super::tasks::make;
 use crate::args_tasks::{Columns, NewArgs};
-use crate::args_train::TrainArgs;
 use crate::ui::{Failure, Ui};
 
 /// The recipe of tables, where no file says another: what flags and `--set` change.
@@ -97,14 +96,29 @@ patience = 10
 model_type = "polyloom-table"
 "#;
 
+/// What was typed of a table.
+#[derive(Clone, Copy)]
+pub struct Named<'a> {
+    /// The file in the place of a recipe.
+    pub file: Option<&'a Path>,
+    /// Tasks.
+    pub tasks: &'a [String],
+    /// What its columns are.
+    pub columns: &'a Columns,
+    /// Seed of its splits.
+    pub seed: Option<u64>,
+    /// Nothing is to be left behind.
+    pub dry_run: bool,
+}
+
 /// The table, where one is named in place of a recipe.
 ///
 /// # Errors
 /// Columns without a table, a table without targets.
-pub fn given(args: &TrainArgs) -> Result<Option<&Path>, Failure> {
-    let file = args.recipe.as_deref();
+pub fn given<'a>(args: &Named<'a>) -> Result<Option<&'a Path>, Failure> {
+    let file = args.file;
     let table = file.filter(|f| data::kind_of(f).is_some());
-    let said = &args.columns;
+    let said = args.columns;
     let columns = !said.targets.is_empty()
         || said.group.is_some()
         || said.time.is_some()
@@ -140,9 +154,9 @@ pub fn draft() -> PathBuf {
 ///
 /// # Errors
 /// A spec that is there and has other targets, what writing one reports.
-pub fn spec(table: &Path, args: &TrainArgs, ui: &Ui) -> Result<PathBuf, Failure> {
+pub fn spec(table: &Path, args: &Named<'_>, ui: &Ui) -> Result<PathBuf, Failure> {
     let file = make::spec_file(table);
-    let said = &args.columns;
+    let said = args.columns;
     if !file.exists() {
         let new = NewArgs {
             table: table.to_owned(),

@@ -12,23 +12,27 @@ use polyloom::plan::reference::{Places, locate};
 use polyloom::recipe;
 use polyloom_core::writer::FolderOptions;
 use polyloom_learn::Error;
+use polyloom_learn::folds::cross;
 use polyloom_learn::tasks::Opened;
 use polyloom_learn::train::session::Options;
 use polyloom_learn::train::{self, train};
 use polyloom_learn::tune::recipe::Tune;
 use polyloom_learn::tune::scoring::{Scoring, SearchKind};
 use polyloom_learn::tune::search::{Axis, CmaEs, Grid, Halving, Random, Search, dimensions};
-use polyloom_learn::tune::trials::{self, Ended, Outcome, Study, Told, Values};
+use polyloom_learn::tune::trials::{self, Study, Values};
 use polyloom_learn::tune::{Recipe, tune};
 use polyloom_learn::weave::make::weave;
 use polyloom_learn::weave::recipe as woven;
 use serde_json::json;
 
+use super::tables::{New, folded, folds};
+use super::told::{shown, tell};
 use crate::args_tune::{How, TuneArgs};
 use crate::commands::merge::bring;
-use crate::commands::train::given;
+use crate::commands::train::table::draft;
+use crate::commands::train::{given, rows};
 use crate::hub::{Brought, Hub};
-use crate::ui::{Failure, Progress, Ui};
+use crate::ui::{Failure, Ui};
 
 /// Trials where nothing says how many.
 const TRIALS: usize = 24;
@@ -36,10 +40,6 @@ const TRIALS: usize = 24;
 const ROUND: usize = 8;
 /// Deviation of the first generation, as a share of each range (mergekit-evolve's).
 const SIGMA: f64 = 1.0 / 6.0;
-/// Trials that are shown.
-const SHOWN: usize = 10;
-/// Characters of their values.
-const WIDE: usize = 58;
 
 /// A search that was asked for.
 pub(super) struct Asked {
@@ -53,14 +53,16 @@ pub(super) struct Asked {
 /// What a recipe makes.
 enum Kind {
     Merge(Box<recipe::Recipe>),
-    Train,
+    /// From a recipe, or from the defaults of tables.
+    Train(Option<New>),
     Tune,
     Weave,
 }
 
 /// What trials are asked for; `None` where the flags and the recipe ask for none.
-pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
+pub(super) fn asked(args: &TuneArgs, ui: &Ui) -> Result<Option<Asked>, Failure> {
     let flags = &args.trials;
+    let new = New::asked(args, ui)?;
     let file = match &args.inputs[..] {
         [one] => Path::new(one),
         _ => Path::new(""),
@@ -97,6 +99,16 @@ pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
         }
         return Ok(None);
     }
+    if let Some(new) = new {
+        scoring.tasks.clone_from(&new.tasks);
+        fixed(&axes)?;
+        return Ok(Some(Asked {
+            file: PathBuf::new(),
+            scoring,
+            axes,
+            kind: Kind::Train(Some(new)),
+        }));
+    }
     if !(yaml || ending == "toml") {
         let what = "trials need a recipe: its keys are what varies";
         return Err(MergeError::plan("arguments", what)
@@ -119,7 +131,7 @@ pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
         };
         Kind::Merge(Box::new(one))
     } else if has("train") && !has("expert") {
-        Kind::Train
+        Kind::Train(None)
     } else if woven::is_woven(&text) {
         Kind::Weave
     } else {
@@ -132,20 +144,13 @@ pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
         }
         _ => 0,
     };
-    let fixed = ["tune.tasks", "train.tasks"];
-    if let Some(axis) = axes.iter().find(|a| fixed.contains(&&*a.key)) {
-        let what = format!(
-            "`{}` cannot vary: points on other tasks cannot be compared",
-            axis.key
-        );
-        return Err(MergeError::plan("arguments", what).into());
-    }
+    fixed(&axes)?;
     for axis in axes.iter_mut().filter(|a| a.experts > 0) {
         axis.experts = experts;
     }
     if !args.tasks.is_empty() {
         scoring.tasks.clone_from(&args.tasks);
-    } else if let Kind::Train = kind {
+    } else if let Kind::Train(_) = kind {
         let recipe = train::Recipe::open(file, &args.set)?;
         scoring.tasks.clone_from(&recipe.train.tasks);
     }
@@ -162,6 +167,27 @@ pub(super) fn asked(args: &TuneArgs) -> Result<Option<Asked>, Failure> {
         axes,
         kind,
     }))
+}
+
+/// Refuses keys that say what points are scored on.
+fn fixed(axes: &[Axis]) -> Result<(), Failure> {
+    let keys = [
+        "tune.tasks",
+        "train.tasks",
+        "train.folds",
+        "train.repeats",
+        "train.fold_splits",
+    ];
+    match axes.iter().find(|a| keys.contains(&&*a.key)) {
+        None => Ok(()),
+        Some(axis) => {
+            let what = format!(
+                "`{}` cannot vary: points on other tasks or rows cannot be compared",
+                axis.key
+            );
+            Err(MergeError::plan("arguments", what).into())
+        }
+    }
 }
 
 /// An axis as it stands in `[tune.trials.over]`: the text of a flag, or a list of values.
@@ -187,7 +213,12 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let flags = &args.trials;
     let own = &asked.scoring.tune;
-    let tasks = given(&asked.scoring.tasks, &args.places)?;
+    let tasks = given(&asked.scoring.tasks, &args.places);
+    if args.dry_run {
+        // The spec of a table is not left behind.
+        let _ = std::fs::remove_file(draft());
+    }
+    let tasks = tasks?;
     let word = flags.objective.as_ref().or(own.trials.objective.as_ref());
     let objective: Aggregate = match word {
         Some(word) => word
@@ -253,20 +284,29 @@ pub(super) fn run(
         std::fs::remove_dir_all(&work).map_err(|e| polyloom_core::Error::io(&work, "remove", e))?;
     }
     let stop = super::super::stop_flag()?;
-    let learned = match asked.kind {
+    let learned = match &asked.kind {
         Kind::Merge(_) => Vec::new(),
         Kind::Tune => Recipe::open(&asked.file, &args.set)?.tasks(),
         Kind::Weave => woven::Recipe::open(&asked.file, &args.set)?.tasks(),
-        Kind::Train => train::Recipe::open(&asked.file, &args.set)?.train.tasks,
+        Kind::Train(Some(new)) => new.tasks.clone(),
+        Kind::Train(None) => train::Recipe::open(&asked.file, &args.set)?.train.tasks,
+    };
+    let learned = match learned.is_empty() {
+        true => Vec::new(),
+        false => given(&learned, &args.places)?,
     };
     let mut maker = Maker {
         asked,
         args,
         stop: &stop,
-        learned: match learned.is_empty() {
-            true => Vec::new(),
-            false => given(&learned, &args.places)?,
+        rows: match &asked.kind {
+            Kind::Train(Some(new)) => rows(
+                &new.recipe(&[&args.set[..], &folds(args)].concat(), None)?,
+                &learned,
+            )?,
+            _ => 0,
         },
+        learned,
     };
     let mut line = ui.steps("trials", at_most as u64);
     let mut said = 0u64;
@@ -328,9 +368,18 @@ fn heads_of_experts(asked: &Asked) -> Vec<PathBuf> {
 /// What results depend on beside values, tasks and rows: the recipe as text and what was set.
 fn identity(asked: &Asked, args: &TuneArgs) -> Result<String, Failure> {
     let file = &asked.file;
-    let text =
-        std::fs::read_to_string(file).map_err(|e| polyloom_core::Error::io(file, "read", e))?;
-    Ok(json!([text, args.set, args.seed]).to_string())
+    let text = match &asked.kind {
+        Kind::Train(Some(new)) => new.identity(),
+        _ => {
+            std::fs::read_to_string(file).map_err(|e| polyloom_core::Error::io(file, "read", e))?
+        }
+    };
+    let folds = (args.trials.folds, args.trials.repeats);
+    Ok(match folds {
+        (None, None) => json!([text, args.set, args.seed]),
+        folds => json!([text, args.set, args.seed, folds]),
+    }
+    .to_string())
 }
 
 /// The search, its name, and how many trials it makes at most.
@@ -354,6 +403,8 @@ fn chosen(
         How::Halving => SearchKind::Halving,
         How::CmaEs => SearchKind::CmaEs,
     });
+    let by_folds = flags.folds.is_some()
+        || matches!(&asked.kind, Kind::Train(None) if train::Recipe::open(&asked.file, &args.set)?.train.folds.is_some());
     let how = how
         .or(own.search)
         .unwrap_or(match grid.is_some_and(|g| fits(&g)) {
@@ -380,6 +431,12 @@ fn chosen(
         SearchKind::Random => {
             let search = Random::new(n, most, round.unwrap_or(ROUND), seed);
             (Box::new(search), "random", most)
+        }
+        SearchKind::Halving if by_folds => {
+            let what = "halving scores points on few rows, and folds are all rows";
+            return Err(MergeError::plan("arguments", what)
+                .hint("--search random, or leave out the folds")
+                .into());
         }
         SearchKind::Halving => {
             // Below a tenth of the rows an order says little.
@@ -424,6 +481,8 @@ struct Maker<'a> {
     stop: &'a AtomicBool,
     /// Tasks that the models are learned on.
     learned: Vec<train::Given>,
+    /// Their training rows, where sizes follow from them.
+    rows: usize,
 }
 
 impl Maker<'_> {
@@ -434,6 +493,7 @@ impl Maker<'_> {
         if let Some(seed) = args.seed {
             set.push(("seed".into(), seed.to_string()));
         }
+        set.extend(folds(args));
         set.extend(values.iter().cloned());
         let (force, no_sync) = (last && args.force, !last || args.no_sync);
         match &self.asked.kind {
@@ -483,141 +543,35 @@ impl Maker<'_> {
                 let go = &mut |_: &_| !self.stop.load(Ordering::SeqCst);
                 weave(&recipe, &self.learned, folder, options, go).map(|_| ())
             }
-            Kind::Train => {
-                let recipe = train::Recipe::open(&self.asked.file, &set)?;
+            Kind::Train(new) => {
+                let mut recipe = match new {
+                    Some(new) => new.recipe(&set, Some(self.rows))?,
+                    None => train::Recipe::open(&self.asked.file, &set)?,
+                };
                 if recipe.train.each {
                     let what = "`train.each` makes a folder of models; a trial is one model";
                     return Err(MergeError::plan("bad-recipe", what).into());
                 }
-                let opened = match &recipe.base {
-                    Some(base) => Opened::open(base)?,
-                    None => Opened::fresh(&recipe, &self.learned)?,
-                };
                 let options = Options {
                     resume: false,
                     force,
                     no_sync,
+                };
+                if recipe.train.folds.is_some() && !last {
+                    folded(&mut recipe, &self.asked.scoring.tasks)?;
+                    let stop = self.stop;
+                    let done = cross(&recipe, &self.learned, folder, options, &mut |_| {
+                        !stop.load(Ordering::SeqCst)
+                    });
+                    return done.map(|_| ());
+                }
+                let opened = match &recipe.base {
+                    Some(base) => Opened::open(base)?,
+                    None => Opened::fresh(&recipe, &self.learned)?,
                 };
                 let go = &mut |_: &Path, _: &_| !self.stop.load(Ordering::SeqCst);
                 train(&recipe, &opened, &self.learned, folder, options, go).map(|_| ())
             }
         }
     }
-}
-
-fn tell(told: &Told<'_>, at: &mut u64, line: &Progress<'_>, ui: &Ui) {
-    match told {
-        Told::Begins(number, values) => {
-            line.at(*at, &format!("trial {number}: {}", text(values)));
-            *at += 1;
-        }
-        Told::Trial(trial, found) => {
-            if let Some(why) = &trial.refused {
-                let first = why.lines().next().unwrap_or_default();
-                ui.note(&format!(
-                    "trial {} ({}) is refused: {first}",
-                    trial.number,
-                    text(&trial.values)
-                ));
-            }
-            let values: serde_json::Map<_, _> = trial
-                .values
-                .iter()
-                .map(|(k, v)| (k.clone(), json!(v)))
-                .collect();
-            ui.event(&json!({"type": "trial", "trial": trial.number, "values": values, "share": trial.share, "file": trial.file, "refused": trial.refused, "reused": found}));
-        }
-        Told::Round(number, best, apart) => {
-            ui.event(&json!({"type": "round", "round": number, "best": best, "told_apart": apart}));
-            ui.detail(&format!(
-                "round {number}: best {best:.4}{}",
-                match apart {
-                    Some(true) => ", told apart from the best before",
-                    Some(false) => ", not told apart from the best before",
-                    None => "",
-                }
-            ));
-        }
-    }
-}
-
-fn text(values: &Values) -> String {
-    if values.is_empty() {
-        return "as it stands".into();
-    }
-    let one = |(key, value): &(String, String)| format!("{key}={value}");
-    values.iter().map(one).collect::<Vec<_>>().join(" ")
-}
-
-/// What fits into a line; the list on disk has the whole.
-fn short(text: &str) -> String {
-    match text.char_indices().nth(WIDE) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// The table of trials and what it means.
-fn shown(found: &Outcome, study: &Study<'_>, ui: &Ui) {
-    let mut order: Vec<usize> = (0..found.trials.len())
-        .filter(|t| found.scores[*t].is_some())
-        .collect();
-    let score = |t: usize| found.scores[t].unwrap_or(f64::NAN);
-    let up = score(found.best)
-        >= order
-            .iter()
-            .map(|t| score(*t))
-            .fold(f64::NEG_INFINITY, f64::max);
-    order.sort_by(|a, b| match up {
-        true => score(*b).total_cmp(&score(*a)),
-        false => score(*a).total_cmp(&score(*b)),
-    });
-    let heading = study.objective.heading();
-    let mut lines = vec![format!("trial  {heading:<8}  values")];
-    let digits = study.objective.digits();
-    for t in order.iter().take(SHOWN) {
-        lines.push(format!(
-            "{t:>5}  {:<8}  {}",
-            format!("{:.digits$}", score(*t)),
-            short(&text(&found.trials[*t].values))
-        ));
-    }
-    if order.len() > SHOWN {
-        lines.push(format!("       ... and {} more", order.len() - SHOWN));
-    }
-    let best = &found.trials[found.best];
-    let n = found.trials.len();
-    lines.push(match &found.gain {
-        Some(gain) => format!(
-            "best of {n}: {}; {:+.digits$} to the recipe as it stands, 95 % {:+.digits$} to {:+.digits$}{}: {}",
-            text(&best.values),
-            gain.value,
-            gain.interval.low,
-            gain.interval.high,
-            if gain.paired { "" } else { " (not paired)" },
-            if gain.resolved { "resolved" } else { "not resolved" },
-        ),
-        None if best.values.is_empty() => format!("best of {n}: the recipe as it stands"),
-        None => format!("best of {n}: {}; the recipe as it stands cannot be made", text(&best.values)),
-    });
-    if let Ended::NotResolved(rounds) = found.ended {
-        lines.push(format!(
-            "ended early: {rounds} round{} without a point that is told apart from the best before (--patience 0 tries all)",
-            if rounds == 1 { "" } else { "s" }
-        ));
-    }
-    if study.split == "test" {
-        lines.push("chosen on the test rows: their scores are no scores on new rows".into());
-    }
-    ui.say(&lines.join("\n"));
-    let values: serde_json::Map<_, _> = best
-        .values
-        .iter()
-        .map(|(k, v)| (k.clone(), json!(v)))
-        .collect();
-    ui.event(&json!({
-        "type": "done", "best": found.best, "values": values, "score": score(found.best), "trials": n,
-        "gain": found.gain.map(|g| json!({"value": g.value, "interval": [g.interval.low, g.interval.high], "resolved": g.resolved, "paired": g.paired})),
-        "ended": match found.ended { Ended::Tried => "tried", Ended::NotResolved(_) => "not-resolved" },
-    }));
 }

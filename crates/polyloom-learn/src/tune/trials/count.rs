@@ -8,6 +8,7 @@ use polyloom::evaluate::aggregate::mean::Missing;
 use polyloom::evaluate::board::compare::stored::stored;
 use polyloom::evaluate::board::compare::{Options as Choices, Overall, Settings as Pairing};
 use polyloom::evaluate::board::counting::Aggregate;
+use polyloom::evaluate::board::folds::{self, Folds};
 use polyloom::evaluate::board::import::{Imported, Options, Source, import};
 use polyloom::evaluate::board::ranking::{Ranked, rank};
 use polyloom::evaluate::board::results::Results;
@@ -99,7 +100,14 @@ impl Counted {
 
     /// Two trials, by examples drawn again within each task, the same ones for both; where scores are no means of
     /// examples, the mean over tasks by its own errors of pairs.
+    ///
+    /// Trials that folds scored: fold by fold.
     pub(super) fn against(&self, files: [&Path; 2], level: f64, seed: u64) -> Result<Difference> {
+        if self.by == Aggregate::Mean
+            && let Some(found) = by_folds(files, 1.0 - level)?
+        {
+            return Ok(found);
+        }
         let found = read(&[("first", files[0]), ("second", files[1])])?;
         let matrix = found.results.matrix()?;
         let ranked = rank(self.by, &matrix, Missing::Strict, &[])?;
@@ -151,6 +159,26 @@ impl Counted {
             paired: true,
         })
     }
+}
+
+/// Two trials by their folds; `None` where they have none, or targets of several metrics.
+fn by_folds(files: [&Path; 2], alpha: f64) -> Result<Option<Difference>> {
+    let [Some(old), Some(new)] = files.map(|f| f.parent().filter(|p| folds::is(p))) else {
+        return Ok(None);
+    };
+    let found = folds::compare(&Folds::read(old)?, &Folds::read(new)?, alpha)?;
+    let overall = match &found[..] {
+        [one] => one,
+        [.., last] if last.name == "mean" => last,
+        _ => return Ok(None),
+    };
+    let [low, high] = overall.interval;
+    Ok(Some(Difference {
+        value: overall.difference,
+        interval: Interval::new(low, high),
+        resolved: overall.better(alpha) == Some(true),
+        paired: true,
+    }))
 }
 
 fn read(files: &[(&str, &Path)]) -> Result<Imported> {

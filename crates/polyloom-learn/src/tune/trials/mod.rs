@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::counting::Aggregate;
+use polyloom::evaluate::board::folds;
 use polyloom::evaluate::statistics::Interval;
 
 use super::search::{Axis, Search, values};
 use crate::error::{Error, Result};
+use crate::folds::run::RESULTS;
 use crate::train::Given;
 use count::Counted;
 use jury::Jury;
@@ -57,7 +59,7 @@ pub struct Study<'a> {
     pub recipe: String,
 }
 
-/// Makes the model of some values in a folder.
+/// Makes the model of some values in a folder, or the scores of its folds ([`crate::folds::cross`]).
 pub type Build<'a> = dyn FnMut(&Values, &Path) -> Result<()> + 'a;
 
 /// What happens.
@@ -270,6 +272,16 @@ impl Table<'_> {
                 return Ok(trial);
             }
             Err(other) => return Err(other),
+        }
+        if folds::is(&folder) {
+            // Scored already: what was built are scores of folds, not a model.
+            let name = format!("{number:03}.folds");
+            let place = self.record.place(&name);
+            gone(&place)?;
+            std::fs::rename(&folder, &place)
+                .map_err(|e| polyloom_core::Error::io(&place, "write", e))?;
+            trial.file = Some(format!("{name}/{RESULTS}"));
+            return Ok(trial);
         }
         let file = format!("{number:03}.json");
         let scored = self.jury.score(&folder, &self.record.place(&file), &trial);
