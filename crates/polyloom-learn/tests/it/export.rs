@@ -35,7 +35,7 @@ fn column(name: String, numeric: bool) -> Column {
     Column { name, numeric }
 }
 
-/// A preparation of some numbers and of words with so many codes each, by rank or not; some numbers are missing where it is by rank.
+/// A preparation of some numbers, scaled in this way, and of words with so many codes each; of groups too.
 fn prepared(numeric: usize, categories: &[usize], scaling: Scaling, group: bool) -> Preparation {
     let numbers = (0..numeric).map(|i| column(format!("n {i}"), true));
     let words = (0..categories.len()).map(|i| column(format!("w {i}"), false));
