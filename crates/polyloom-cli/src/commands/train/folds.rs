@@ -31,7 +31,7 @@ pub fn planned(args: &TrainArgs, recipe: &Recipe, given: &[Given], ui: &Ui) -> R
             plan.folds * plan.repeats,
             folds::folder(&args.output).display(),
         ));
-        ui.event(&json!({"type": "folds", "task": task.spec.id, "folds": plan.folds, "repeats": plan.repeats, "drawn": drawn}));
+        ui.event(&json!({"type": "folds-plan", "task": task.spec.id, "folds": plan.folds, "repeats": plan.repeats, "drawn": drawn}));
     }
     Ok(())
 }
