@@ -25,7 +25,7 @@ pub struct PredictArgs {
     /// Task whose head answers; of a task of the catalogue all targets [default: of a model of tables all that it learned]
     #[arg(long, value_name = "TASK")]
     pub task: Option<String>,
-    /// Predictions: .csv or .jsonl [default: FILE.predictions.csv beside the rows]
+    /// Predictions: .csv, .tsv, .jsonl or .parquet [default: FILE.predictions.csv beside the rows]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Add how far answers may be off: TARGET.low and TARGET.high of a number, TARGET.set of classes, which hold the truth

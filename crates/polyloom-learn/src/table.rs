@@ -3,13 +3,14 @@
 mod groups;
 mod places;
 mod rows;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples::{Column, Field};
+use polyloom::evaluate::board::score::examples::{Column, ColumnKind, Field};
 use polyloom::evaluate::statistics::replicates::quantile_of_sorted;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub scaling: Scaling,
     /// Scaled numbers are cut to plus and minus this; above 0.
     pub clip: f32,
+    /// Numbers that a column of running text becomes, 1 to 65,536.
+    pub text: usize,
 }
 
 impl Settings {
@@ -56,6 +59,7 @@ impl Settings {
             rare: 1,
             scaling: Scaling::Standard,
             clip: f32::MAX,
+            text: texts::SIZE,
         }
     }
 }
@@ -66,6 +70,7 @@ impl Default for Settings {
             rare: 3,
             scaling: Scaling::default(),
             clip: 10.0,
+            text: texts::SIZE,
         }
     }
 }
@@ -95,6 +100,13 @@ pub enum Prepared {
         /// Words, the most frequent first.
         words: Vec<Option<String>>,
     },
+    /// Running text: its words are hashed to places, a number each ([`texts`]); what is missing is zeros.
+    Text {
+        /// Name in the file.
+        name: String,
+        /// Weights of the places.
+        weights: Vec<f32>,
+    },
 }
 
 impl Prepared {
@@ -102,7 +114,17 @@ impl Prepared {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Number { name, .. } | Self::Words { name, .. } => name,
+            Self::Number { name, .. } | Self::Words { name, .. } | Self::Text { name, .. } => name,
+        }
+    }
+
+    /// What a file has in it.
+    #[must_use]
+    pub fn kind(&self) -> ColumnKind {
+        match self {
+            Self::Number { .. } => ColumnKind::Number,
+            Self::Words { .. } => ColumnKind::Word,
+            Self::Text { .. } => ColumnKind::Text,
         }
     }
 
@@ -111,6 +133,7 @@ impl Prepared {
         match self {
             Self::Number { missing, .. } => *missing,
             Self::Words { words, .. } => words.contains(&None),
+            Self::Text { .. } => false,
         }
     }
 }
@@ -133,7 +156,7 @@ pub struct Preparation {
 /// A row as a model takes it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Row {
-    /// Scaled numbers, then a 0 or 1 for every column that training rows lacked.
+    /// Scaled numbers, then those of texts, then a 0 or 1 for every column that training rows lacked.
     pub numbers: Vec<f32>,
     /// Codes of words, a field after the other.
     pub codes: Vec<u32>,
@@ -145,11 +168,13 @@ pub struct Row {
 enum Seen {
     Number { values: Vec<f64>, missing: bool },
     Words(HashMap<Option<Arc<str>>, usize>),
+    Text(texts::Counts),
 }
 
 /// Sees training rows, and gives what prepares them.
 #[derive(Default)]
 pub struct Fitting {
+    settings: Settings,
     seen: BTreeMap<usize, Seen>,
     places: HashMap<String, usize>,
     columns: Vec<Column>,
@@ -160,19 +185,38 @@ pub struct Fitting {
 }
 
 impl Fitting {
+    /// With these settings.
+    ///
+    /// # Errors
+    /// Settings outside of their ranges.
+    pub fn new(settings: Settings) -> Result<Self> {
+        let Settings {
+            rare, clip, text, ..
+        } = settings;
+        let fine = rare > 0 && clip > 0.0 && clip.is_finite() && (1..=texts::MOST).contains(&text);
+        if !fine {
+            let what = "`rare` is at least 1, `clip` above 0, `text` 1 to 65536";
+            return Err(MergeError::plan("bad-table", what).into());
+        }
+        Ok(Self {
+            settings,
+            ..Self::default()
+        })
+    }
+
     /// For a model with goals for each group that a column says; the column is no feature then.
     #[must_use]
-    pub fn by_group(column: String) -> Self {
+    pub fn by_group(self, column: String) -> Self {
         Self {
             groups: Some((column, BTreeSet::new())),
-            ..Self::default()
+            ..self
         }
     }
 
     /// Sees a row. Rows of several tables may come one after the other: a column that a table does not have is missing there.
     ///
     /// # Errors
-    /// A column that holds numbers in one table and words in another.
+    /// A column that holds numbers in one table and words or text in another.
     pub fn see(&mut self, columns: &[Column], fields: &[Field]) -> Result<()> {
         self.total += 1;
         for (column, field) in columns.iter().zip(fields) {
@@ -189,12 +233,13 @@ impl Fitting {
                     self.places.insert(column.name.clone(), at);
                     self.columns.push(column.clone());
                     self.rows.push(0);
-                    let seen = match column.numeric {
-                        true => Seen::Number {
+                    let seen = match column.kind {
+                        ColumnKind::Number => Seen::Number {
                             values: Vec::new(),
                             missing: false,
                         },
-                        false => Seen::Words(HashMap::new()),
+                        ColumnKind::Word => Seen::Words(HashMap::new()),
+                        ColumnKind::Text => Seen::Text(texts::Counts::new(self.settings.text)),
                     };
                     self.seen.insert(at, seen);
                     at
@@ -210,9 +255,11 @@ impl Fitting {
                 (Some(Seen::Words(counts)), Field::Missing) => {
                     *counts.entry(None).or_default() += 1;
                 }
+                (Some(Seen::Text(counts)), Field::Word(text)) => counts.see(text),
+                (Some(Seen::Text(counts)), Field::Missing) => counts.see(""),
                 _ => {
                     let what = format!(
-                        "column `{}` holds numbers in one table and words in another",
+                        "column `{}` holds numbers in one table and words or text in another",
                         column.name
                     );
                     return Err(MergeError::plan("bad-table", what)
@@ -229,14 +276,12 @@ impl Fitting {
     /// What prepares rows like those that were seen.
     ///
     /// # Errors
-    /// No rows, or no columns.
-    pub fn finish(self, settings: Settings) -> Result<Preparation> {
-        let no = |what: &str| Err(MergeError::plan("bad-table", what.to_owned()).into());
-        if settings.rare == 0 || !(settings.clip > 0.0 && settings.clip.is_finite()) {
-            return no("`rare` is at least 1, `clip` above 0");
-        }
+    /// No columns.
+    pub fn finish(self) -> Result<Preparation> {
+        let settings = self.settings;
         if self.columns.is_empty() {
-            return no("no training row has a column of features");
+            let what = "no training row has a column of features";
+            return Err(MergeError::plan("bad-table", what).into());
         }
         let groups = self.groups.map(|(column, seen)| Groups::of(column, seen));
         let rows = self.rows;
@@ -263,6 +308,10 @@ impl Fitting {
                         .collect();
                     Prepared::Words { name, words }
                 }
+                Seen::Text(counts) => Prepared::Text {
+                    name,
+                    weights: counts.weights(),
+                },
             }
         };
         Ok(Preparation {
@@ -325,11 +374,11 @@ impl Preparation {
     pub fn asked(&self) -> Vec<Column> {
         let one = |c: &Prepared| Column {
             name: c.name().to_owned(),
-            numeric: matches!(c, Prepared::Number { .. }),
+            kind: c.kind(),
         };
         let group = self.groups.iter().map(|g| Column {
             name: g.column.clone(),
-            numeric: false,
+            kind: ColumnKind::Word,
         });
         self.columns.iter().map(one).chain(group).collect()
     }
@@ -340,6 +389,7 @@ impl Preparation {
         let of = |c: &Prepared| match c {
             Prepared::Number { missing, .. } => 1 + usize::from(*missing),
             Prepared::Words { .. } => 0,
+            Prepared::Text { weights, .. } => weights.len(),
         };
         self.columns.iter().map(of).sum()
     }
@@ -348,6 +398,7 @@ impl Preparation {
     #[must_use]
     pub fn names(&self) -> (Vec<String>, Vec<String>) {
         let (mut numbers, mut absent, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        let mut texts = Vec::new();
         for column in &self.columns {
             match column {
                 Prepared::Number { name, missing, .. } => {
@@ -357,8 +408,12 @@ impl Preparation {
                     }
                 }
                 Prepared::Words { name, .. } => words.push(name.clone()),
+                Prepared::Text { name, weights } => {
+                    texts.extend((0..weights.len()).map(|at| format!("{name}, place {at}")));
+                }
             }
         }
+        numbers.append(&mut texts);
         numbers.append(&mut absent);
         (numbers, words)
     }
@@ -367,7 +422,7 @@ impl Preparation {
     #[must_use]
     pub fn categories(&self) -> Vec<usize> {
         let of = |c: &Prepared| match c {
-            Prepared::Number { .. } => None,
+            Prepared::Number { .. } | Prepared::Text { .. } => None,
             Prepared::Words { words, .. } => Some(words.len() + 1),
         };
         self.columns.iter().filter_map(of).collect()
@@ -382,7 +437,6 @@ impl Preparation {
         let mut places = Vec::with_capacity(self.columns.len());
         for own in &self.columns {
             let at = columns.iter().position(|c| c.name == own.name());
-            let numeric = matches!(own, Prepared::Number { .. });
             match at {
                 None if !own.may_lack() => {
                     let names: Vec<&str> = columns.iter().map(|c| &*c.name).collect();
@@ -394,13 +448,12 @@ impl Preparation {
                         .hint(format!("columns: {}", names.join(", ")))
                         .into());
                 }
-                Some(at) if columns[at].numeric != numeric => {
-                    let words = ["words", "numbers"];
+                Some(at) if columns[at].kind != own.kind() => {
                     let what = format!(
                         "column `{}` holds {}; the model learned it as {}",
                         own.name(),
-                        words[usize::from(columns[at].numeric)],
-                        words[usize::from(numeric)]
+                        columns[at].kind.plural(),
+                        own.kind().plural()
                     );
                     return Err(MergeError::plan("bad-table", what).into());
                 }
@@ -453,6 +506,12 @@ impl Preparation {
             return bad(format!("has the column `{}` twice", twice[0]));
         }
         for column in &found.columns {
+            if let Prepared::Text { name, weights } = column
+                && !((1..=texts::MOST).contains(&weights.len())
+                    && weights.iter().all(|w| *w > 0.0 && w.is_finite()))
+            {
+                return bad(format!("column `{name}` has weights that are none"));
+            }
             if let Prepared::Number {
                 name,
                 mean,

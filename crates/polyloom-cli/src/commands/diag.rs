@@ -1,4 +1,6 @@
-//! `polyloom diag importance`: which columns a model of tables rests on.
+//! `polyloom diag`: which columns a model of tables rests on, and what its experts are used for.
+
+mod experts;
 
 use std::process::ExitCode;
 
@@ -6,8 +8,9 @@ use polyloom::MergeError;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::hash::task_hash;
 use polyloom::tasks::load::Loader;
+use polyloom::tasks::spec::TaskSpec;
 use polyloom_learn::tasks::content::Hashes;
-use polyloom_learn::tasks::evaluate::{self, Run, Shelf};
+use polyloom_learn::tasks::evaluate::{self, Found, Run, Shelf};
 use polyloom_learn::tasks::importance::{Importance, Settings};
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::{Base, System};
@@ -15,7 +18,7 @@ use serde_json::json;
 
 use super::eval::lists;
 use super::tasks::{catalogue, roots};
-use crate::args_diag::{Diag, DiagArgs, ImportanceArgs};
+use crate::args_diag::{Diag, DiagArgs, ImportanceArgs, OnArgs};
 use crate::ui::{Failure, Ui};
 
 /// Characters of a column's name that are shown.
@@ -25,10 +28,27 @@ const NAME: usize = 48;
 pub fn run(args: &DiagArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     match &args.what {
         Diag::Importance(args) => importance(args, ui),
+        Diag::Experts(args) => experts::run(args, ui),
     }
 }
 
-fn importance(args: &ImportanceArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+/// What a diagnosis is made of.
+struct On<'a> {
+    run: Run<'a>,
+    spec: &'a TaskSpec,
+    loader: Loader<'a>,
+    /// The hash of the task with its data.
+    hash: String,
+    found: Vec<Found>,
+    shelf: Shelf,
+}
+
+/// Opens a model and the one task that it is looked at with.
+fn on<T>(
+    args: &OnArgs,
+    ui: &Ui,
+    look: impl FnOnce(On<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let system = System::find(&args.model, None, None)?;
     let given: Vec<String> = args.task.iter().cloned().collect();
     let (catalogue, ids) = catalogue(&args.places, &given)?;
@@ -36,14 +56,14 @@ fn importance(args: &ImportanceArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let [id] = &ids[..] else {
         let what = format!("{} tasks: {}", ids.len(), ids.join(", "));
         return Err(MergeError::plan("bad-flag", what)
-            .hint("importances are of one task at a time: -t TASK")
+            .hint("a model is looked at with one task at a time: -t TASK")
             .into());
     };
     let entry = catalogue.task(id)?;
     let spec = &entry.spec;
     let loader = Loader::new(spec, roots(&args.places).folder(entry)?, Limits::default());
     loader.split(&args.split)?;
-    let task = task_hash(spec, &loader.hashes()?);
+    let hash = task_hash(spec, &loader.hashes()?);
     let Some(found) = evaluate::files(&system, spec)? else {
         let first = spec.targets.first().map_or("", |t| &*t.name);
         return Err(no_head(&system, &spec.id, first).into());
@@ -52,14 +72,23 @@ fn importance(args: &ImportanceArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     evaluate::check(&found, spec, &base.opened.model)?;
     let ready = base.ready(&system)?;
     ready.warnings.iter().for_each(|w| ui.warning(w));
-    let hash = system.hash(&mut Hashes::new())?;
-    let run = Run {
-        ready: &ready,
-        reader: &base.reader,
-        model: (&system.folder, &hash),
-        batch: args.batch as usize,
-    };
-    let mut shelf = Shelf::new(&args.split, args.limit);
+    let of_model = system.hash(&mut Hashes::new())?;
+    look(On {
+        run: Run {
+            ready: &ready,
+            reader: &base.reader,
+            model: (&system.folder, &of_model),
+            batch: args.batch as usize,
+        },
+        spec,
+        loader,
+        hash,
+        found,
+        shelf: Shelf::new(&args.split, args.limit),
+    })
+}
+
+fn importance(args: &ImportanceArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let settings = Settings {
         repeats: args.repeats as usize,
         seed: args.seed,
@@ -69,8 +98,13 @@ fn importance(args: &ImportanceArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         let line = progress.get_or_insert_with(|| ui.steps("permuting", all as u64));
         line.at(done as u64, column);
     };
-    let of = (&found[..], &mut shelf);
-    let made = run.importance(spec, &loader, &task, of, settings, &mut watch);
+    let made = on(&args.on, ui, |mut on| {
+        let of = (&on.found[..], &mut on.shelf);
+        let made = on
+            .run
+            .importance(on.spec, &on.loader, &on.hash, of, settings, &mut watch)?;
+        Ok(made)
+    });
     if let Some(progress) = progress {
         progress.end();
     }
@@ -92,7 +126,7 @@ fn tell((whole, list): &Importance, args: &ImportanceArgs, ui: &Ui) {
         ui.event(&json!({
             "type": "importance",
             "task": whole.task,
-            "split": args.split,
+            "split": args.on.split,
             "metric": whole.metric,
             "higher_is_better": whole.higher_is_better,
             "value": whole.value,
@@ -109,7 +143,7 @@ fn tell((whole, list): &Importance, args: &ImportanceArgs, ui: &Ui) {
     };
     ui.answer(&format!(
         "{}   {} {:.4}, {} rows of split {}; it {way} by",
-        whole.task, whole.metric, whole.value, whole.n, args.split
+        whole.task, whole.metric, whole.value, whole.n, args.on.split
     ));
     let names: Vec<String> = list.iter().map(|w| short(&w.column)).collect();
     let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);

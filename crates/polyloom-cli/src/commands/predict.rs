@@ -9,10 +9,11 @@ use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{self, Asked, Input};
 use polyloom::plan::reference::Places;
 use polyloom::recipe;
+use polyloom::tasks::data::save::{can_save, save};
 use polyloom::tasks::data::{self, Limits};
 use polyloom::tasks::spec::{SourceKind, TaskSpec};
 use polyloom_learn::calibrate::told;
-use polyloom_learn::tasks::answers::{add_intervals, answers};
+use polyloom_learn::tasks::answers;
 use polyloom_learn::tasks::fit::fit;
 use polyloom_learn::tasks::forward::Output;
 use polyloom_learn::tasks::head::Feature;
@@ -38,6 +39,7 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     polyloom_core::memory::keep_large_buffers();
     let beside = || args.file.with_extension("predictions.csv");
     let output = args.output.clone().unwrap_or_else(beside);
+    can_save(&output)?;
     if output.exists() && !args.force {
         return Err(MergeError::plan("output-exists", "exists already")
             .at(output.display().to_string())
@@ -124,11 +126,11 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         });
     let named: Vec<(&str, &Head)> = named.collect();
     heads.iter().filter_map(told).for_each(|n| ui.note(&n));
-    let mut made = answers(&system.folder, "", &ids, &named, &outputs);
+    let mut made = answers::table(&ids, &named, &outputs);
     if let Some(level) = args.interval {
-        add_intervals(&mut made, &named, &outputs, level)?;
+        made = answers::with_intervals(made, &named, &outputs, level)?;
     }
-    made.write(&output)?;
+    save(&made, &output)?;
     ui.answer(&output.display().to_string());
     ui.event(&json!({"type": "done", "output": output.display().to_string(), "rows": ids.len()}));
     Ok(ExitCode::SUCCESS)

@@ -251,6 +251,7 @@ fn told(entry: &Entry, roots: &Roots) -> String {
     if let Some(table) = &spec.table {
         line("numeric", table.numeric.join(", "));
         line("categorical", table.categorical.join(", "));
+        line("text", table.text.join(", "));
         if !table.group.is_empty() {
             let word = serde_json::to_value(table.group_as).unwrap_or_default();
             line(

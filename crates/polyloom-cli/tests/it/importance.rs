@@ -1,4 +1,4 @@
-//! `polyloom diag importance`: which columns a model of tables rests on.
+//! `polyloom diag`: which columns a model of tables rests on, and what its experts are used for.
 
 use std::fmt::Write as _;
 
@@ -29,6 +29,82 @@ fn table(folder: &std::path::Path) -> String {
     let file = folder.join("rows.csv");
     std::fs::write(&file, out).unwrap();
     shown(&file)
+}
+
+/// Gates and experts of a model of tables, in words and in JSON; a tree has none.
+#[test]
+fn experts_are_shown_with_what_gates_give_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (table(dir.path()), shown(&dir.path().join("model")));
+    let task = shown(&dir.path().join("rows.task.toml"));
+    let train = |model: &str, more: &[&str]| {
+        let args = ["train", &file, "--model", model, "-o", &out, "--force"];
+        done(&[&args[..], more].concat());
+    };
+    let few = ["--targets", "who,much", "--drop", "row", "--epochs", "2"];
+    let experts = [
+        "--set",
+        "train.new.shared_experts=3",
+        "--set",
+        "train.new.task_experts=1",
+    ];
+    train("ple", &[&few[..], &experts].concat());
+    let ask = |more: &[&str]| {
+        let all = [&["diag", "experts", &out, "-t", &task][..], more].concat();
+        let said = polyloom(&all);
+        assert!(said.status.success(), "{}", text(&said.stderr));
+        text(&said.stdout)
+    };
+    let lines = ask(&["--json"]);
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let of = |kind: &str| {
+        lines
+            .iter()
+            .filter(|l| l["type"] == kind)
+            .collect::<Vec<_>>()
+    };
+    // Two levels: gates of both goals, and the shared one between them.
+    assert_eq!((of("gate").len(), of("expert").len()), (5, 10), "{lines:?}");
+    for gate in of("gate") {
+        let weights = of("expert")
+            .into_iter()
+            .filter_map(|e| e["weights"][gate["gate"].as_str()?].as_f64());
+        assert!((weights.sum::<f64>() - 1.0).abs() < 1e-4, "{gate}");
+        for key in ["entropy", "spread"] {
+            assert!(
+                (0.0..=1.0001).contains(&gate[key].as_f64().unwrap()),
+                "{gate}"
+            );
+        }
+    }
+    for expert in of("expert") {
+        assert_eq!(
+            expert["shared"],
+            expert["block"].as_str().unwrap().ends_with("shared"),
+            "{expert}"
+        );
+    }
+    let words = ask(&[]);
+    for part in [
+        "80 rows of split test",
+        "levels.1.shared, shared",
+        "  expert  zeros  size",
+        "who",
+        "much",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(words.lines().all(|l| l.chars().count() <= 100), "{words}");
+    for threads in ["1", "2"] {
+        assert_eq!(ask(&["--threads", threads]), words);
+    }
+    train("shared_bottom", &["--epochs", "1"]);
+    assert!(failed(&["diag", "experts", &out, "-t", &task]).contains("has no gates over experts"));
+    train("gbdt", &["--set", "train.new.rounds=2"]);
+    assert!(failed(&["diag", "experts", &out, "-t", &task]).contains("its trees are not weighed"));
 }
 
 #[test]

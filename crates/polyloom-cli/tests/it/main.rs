@@ -46,6 +46,7 @@ mod table_calibration;
 mod table_chains;
 mod table_folds;
 mod table_groups;
+mod table_texts;
 mod table_weights;
 mod tables;
 mod tables_odd;

@@ -33,9 +33,27 @@ fn rows_get_predictions_that_eval_reads() {
         text(&out.stderr)
     };
     assert!(refused(&[]).contains("--force replaces it"));
-    assert!(refused(&["-o", "x.txt"]).contains("neither .csv nor .jsonl"));
+    assert!(refused(&["-o", "x.txt"]).contains(".tsv, .jsonl or .parquet"));
     assert!(refused(&["-o", "x.csv", "--column", "words"]).contains("its columns: id, input"));
     assert!(!Path::new("x.csv").exists());
+    // Other formats hold the same.
+    for (ending, begin) in [
+        ("tsv", &b"id\tprediction"[..]),
+        (
+            "jsonl",
+            b"{\"id\":\"a\",\"prediction\":\"bright\",\"probabilities\":[0.25",
+        ),
+        ("parquet", b"PAR1"),
+    ] {
+        let other = dir.path().join(format!("other.{ending}"));
+        let other = other.display().to_string();
+        let out = polyloom(&[&args[..], &["-o", &*other]].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        assert!(
+            std::fs::read(&other).unwrap().starts_with(begin),
+            "{ending}"
+        );
+    }
     // Predictions of a task are scored as any others are.
     let scores = dir.path().join("truth.task.toml");
     let spec = "schema = \"polyloom.task/1\"\nid = \"light/level\"\ntype = \"classification\"\n[source]\nkind = \"csv\"\n\
@@ -48,12 +66,9 @@ fn rows_get_predictions_that_eval_reads() {
     )
     .unwrap();
     let scores = scores.display().to_string();
-    let out = polyloom(&[
-        "eval",
-        "--predictions",
-        &file.display().to_string(),
-        "--task",
-        &scores,
-    ]);
-    assert!(text(&out.stdout).contains("0.500"), "{}", text(&out.stderr));
+    for file in [&file, &dir.path().join("other.parquet")] {
+        let file = file.display().to_string();
+        let out = polyloom(&["eval", "--predictions", &*file, "--task", &*scores]);
+        assert!(text(&out.stdout).contains("0.500"), "{}", text(&out.stderr));
+    }
 }

@@ -75,6 +75,7 @@ fn from_a_csv_to_predictions() {
     let spec = std::fs::read_to_string(dir.path().join("people.task.toml")).unwrap();
     assert!(spec.contains("categorical = [\"job\"]"), "{spec}");
     assert!(spec.contains("numeric = [\"age\", \"born\"]"), "{spec}");
+    assert!(spec.contains("text = [\"note\"]"), "{spec}");
     let prepared = std::fs::read_to_string(Path::new(&out).join("table.json")).unwrap();
     assert!(prepared.contains("\"missing\": true"), "{prepared}");
     // What the spec beside the table says otherwise than flags do is said, not passed over.
@@ -102,7 +103,7 @@ fn from_a_csv_to_predictions() {
     let new = dir.path().join("new.jsonl");
     std::fs::write(
         &new,
-        "{\"id\": \"a\", \"job\": \"judge\", \"age\": 64, \"born\": \"1956-01-11\"}\n{\"id\": \"b\", \"job\": \"pilot\", \"age\": null, \"born\": \"1999-01-11\"}\n",
+        "{\"id\": \"a\", \"job\": \"judge\", \"age\": 64, \"born\": \"1956-01-11\", \"note\": \"a note\"}\n{\"id\": \"b\", \"job\": \"pilot\", \"age\": null, \"born\": \"1999-01-11\"}\n",
     )
     .unwrap();
     let file = shown(&dir.path().join("new.predictions.jsonl"));

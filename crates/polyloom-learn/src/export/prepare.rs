@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use polyloom::evaluate::board::score::examples::ColumnKind;
 use polyloom::evaluate::statistics::normal_quantile::{MIDDLE, NEAR, Ratio, TAIL, TAIL_FROM};
 
 use super::graph::Graph;
@@ -24,7 +25,7 @@ pub(super) struct Rows {
 /// The inputs of a graph: a column each, in the order of the preparation, that of the groups last.
 ///
 /// # Errors
-/// A column without a name.
+/// A column without a name, or of running text.
 pub(super) fn inputs(preparation: &Preparation) -> Result<Vec<Port>> {
     let mut ports = Vec::new();
     for column in preparation.asked() {
@@ -36,13 +37,21 @@ pub(super) fn inputs(preparation: &Preparation) -> Result<Vec<Port>> {
         let group = preparation
             .groups()
             .is_some_and(|g| g.column == column.name);
-        let (element, meaning) = match (column.numeric, group) {
-            (true, _) => (
+        let (element, meaning) = match (column.kind, group) {
+            (ColumnKind::Text, _) => {
+                let what = format!(
+                    "column `{}` is running text, whose words no standard operator of ONNX hashes",
+                    column.name
+                );
+                let hint = format!("train again with --drop {}", column.name);
+                return Err(refused(&what).hint(hint).into());
+            }
+            (ColumnKind::Number, _) => (
                 Element::Double,
                 "a number; of a date the days since 1970-01-01; NaN where it is missing",
             ),
-            (false, false) => (Element::Text, "a word; empty where it is missing"),
-            (false, true) => (
+            (ColumnKind::Word, false) => (Element::Text, "a word; empty where it is missing"),
+            (ColumnKind::Word, true) => (
                 Element::Text,
                 "the group of the row; empty where it is missing",
             ),
@@ -62,7 +71,7 @@ pub(super) fn rows(graph: &mut Graph, preparation: &Preparation) -> Rows {
     let columns = preparation.columns();
     let codes = columns.iter().filter_map(|column| match column {
         Prepared::Words { name, words } => Some(code(graph, name, words)),
-        Prepared::Number { .. } => None,
+        Prepared::Number { .. } | Prepared::Text { .. } => None,
     });
     let codes = codes.collect();
     Rows {
@@ -178,7 +187,7 @@ fn number(column: &Prepared) -> Option<Number<'_>> {
             landmarks,
             marked: *missing,
         }),
-        Prepared::Words { .. } => None,
+        Prepared::Words { .. } | Prepared::Text { .. } => None,
     }
 }
 

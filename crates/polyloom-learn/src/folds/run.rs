@@ -8,6 +8,7 @@ use polyloom::evaluate::board::folds::{FILE, Folds, SCHEMA, Scores};
 use polyloom::evaluate::board::score::answers::{Answers, Columns};
 use polyloom::evaluate::board::score::output::Output;
 use polyloom::evaluate::board::score::{Measured, Options, Scored, score};
+use polyloom::tasks::data::save::save;
 use polyloom::tasks::spec::{GroupAs, TaskSpec};
 
 use super::plan::{ALL, Fold, HELD, Plan};
@@ -412,7 +413,7 @@ fn answered(
             row.insert("fold".into(), (record.fold + 1).into());
             row
         });
-        all(file.clone(), rows.collect(), columns).write(&file)?;
+        save(&all(file.clone(), rows.collect(), columns).table(), &file)?;
     }
     Ok(output.write()?)
 }

@@ -63,7 +63,8 @@ pub(super) fn word<W: AsRef<str>>(field: &Field<W>) -> Option<String> {
 
 /// Finds the group of rows of one table.
 pub(super) struct Finder {
-    place: usize,
+    /// Where the column stands.
+    pub place: usize,
     groups: HashMap<String, u32>,
 }
 
@@ -91,9 +92,9 @@ impl Finder {
         })
     }
 
-    /// The group of a row; `None` for one that training did not have.
-    pub fn group<W: AsRef<str>>(&self, fields: &[Field<W>]) -> Option<u32> {
-        let word = word(fields.get(self.place)?)?;
+    /// The group of a row by its field at the place; `None` for one that training did not have.
+    pub fn group<W: AsRef<str>>(&self, field: &Field<W>) -> Option<u32> {
+        let word = word(field)?;
         // 12.0 for 12, as tables with missing values have it.
         let whole = || self.groups.get(word.strip_suffix(".0")?);
         self.groups.get(&word).or_else(whole).copied()

@@ -9,6 +9,8 @@ pub enum Place {
     Number(usize, Option<usize>),
     /// Place of the code.
     Word(usize),
+    /// First of the numbers of a text, and how many.
+    Text(usize, usize),
     /// The group that has goals of its own.
     Group,
 }
@@ -30,20 +32,37 @@ impl Place {
                     *to = *from;
                 }
             }
+            Self::Text(at, size) => {
+                let range = at..at + size;
+                if let (Some(to), Some(from)) =
+                    (to.numbers.get_mut(range.clone()), from.numbers.get(range))
+                {
+                    to.copy_from_slice(from);
+                }
+            }
             Self::Group => to.group = from.group,
         }
     }
 }
 
 impl Preparation {
+    /// Where numbers, those of texts and the marks of what is missing begin among the numbers of a row.
+    pub(super) fn starts(&self) -> [usize; 3] {
+        let of = |c: &Prepared| match c {
+            Prepared::Number { .. } => (1, 0),
+            Prepared::Words { .. } => (0, 0),
+            Prepared::Text { weights, .. } => (0, weights.len()),
+        };
+        let sizes = self.columns.iter().map(of);
+        let (numbers, texts) = sizes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        [0, numbers, numbers + texts]
+    }
+
     /// Columns that a model reads, by name, with what they are in its rows; that of the groups at the end.
     #[must_use]
     pub fn places(&self) -> Vec<(String, Place)> {
-        let numbers = self
-            .columns
-            .iter()
-            .filter(|c| matches!(c, Prepared::Number { .. }));
-        let (mut number, mut absent, mut word) = (0, numbers.count(), 0);
+        let [mut number, mut text, mut absent] = self.starts();
+        let mut word = 0;
         let mut found = Vec::with_capacity(self.columns.len() + 1);
         for column in &self.columns {
             let place = match column {
@@ -57,6 +76,10 @@ impl Preparation {
                     word += 1;
                     Place::Word(word - 1)
                 }
+                Prepared::Text { weights, .. } => {
+                    text += weights.len();
+                    Place::Text(text - weights.len(), weights.len())
+                }
             };
             found.push((column.name().to_owned(), place));
         }
@@ -68,29 +91,31 @@ impl Preparation {
 
 #[cfg(test)]
 mod tests {
-    use polyloom::evaluate::board::score::examples::{Column, Field};
+    use polyloom::evaluate::board::score::examples::{Column, ColumnKind, Field};
 
-    use super::super::{Fitting, Settings};
+    use super::super::Fitting;
 
-    /// Taking a column over is preparing the row with the other one's cell, for numbers, marks, words and groups.
+    /// Taking a column over is preparing the row with the other one's cell, for numbers, marks, words, texts and groups.
     #[test]
     fn a_column_taken_over_is_the_cell_taken_over() {
-        let column = |name: &str, numeric| Column {
+        let column = |name: &str, kind| Column {
             name: name.into(),
-            numeric,
+            kind,
         };
         let columns = [
-            column("job", false),
-            column("age", true),
-            column("born", true),
-            column("city", false),
-            column("school", false),
+            column("job", ColumnKind::Word),
+            column("age", ColumnKind::Number),
+            column("note", ColumnKind::Text),
+            column("born", ColumnKind::Number),
+            column("city", ColumnKind::Word),
+            column("school", ColumnKind::Word),
         ];
         let word = |w: &str| -> Field { Field::Word(w.into()) };
         let rows = [
             [
                 word("cook"),
                 Field::Number(3.0),
+                word("likes soup"),
                 Field::Missing,
                 word("a"),
                 word("x"),
@@ -98,6 +123,7 @@ mod tests {
             [
                 Field::Missing,
                 Field::Number(5.0),
+                Field::Missing,
                 Field::Number(9.0),
                 word("b"),
                 word("y"),
@@ -105,21 +131,22 @@ mod tests {
             [
                 word("clerk"),
                 Field::Missing,
+                word("soup, mostly cold soup"),
                 Field::Number(1.0),
                 word("a"),
                 word("z"),
             ],
         ];
-        let mut fitting = Fitting::by_group("school".into());
+        let mut fitting = Fitting::default().by_group("school".into());
         for row in rows.iter().cycle().take(12) {
             fitting.see(&columns, row).unwrap();
         }
-        let made = fitting.finish(Settings::default()).unwrap();
+        let made = fitting.finish().unwrap();
         let reader = made.reader(&columns).unwrap();
         let places = made.places();
         let mut names: Vec<&str> = places.iter().map(|(n, _)| &**n).collect();
         names.sort_unstable();
-        assert_eq!(names, ["age", "born", "city", "job", "school"]);
+        assert_eq!(names, ["age", "born", "city", "job", "note", "school"]);
         for (name, place) in &places {
             let at = columns.iter().position(|c| c.name == *name).unwrap();
             for from in &rows {

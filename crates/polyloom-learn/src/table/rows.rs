@@ -1,13 +1,14 @@
 //! Rows as a model takes them, of fields as files have them.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use foldhash::fast::RandomState;
 use polyloom::evaluate::board::score::examples::Field;
 use polyloom::evaluate::statistics::special::normal_quantile;
 
 use super::groups::Finder;
-use super::{Preparation, Prepared, Row};
+use super::{Preparation, Prepared, Row, texts};
 
 /// How near to 0 and 1 ranks come: at the ends a normal distribution has no end.
 pub(crate) const EDGE: f64 = 1e-7;
@@ -23,22 +24,43 @@ pub struct RowReader<'a> {
     pub(super) finder: Option<Finder>,
 }
 
-/// Codes of a field of words.
+/// Codes of a field of words. Short words are looked up by their bytes as a number: nothing else has to be fetched from memory,
+/// and the tables of many fields stay small.
 #[derive(Default)]
 pub(super) struct Codes<'a> {
-    /// Words of up to fifteen bytes, whose bytes are the key: nothing else has to be looked at.
+    /// Words of up to eight bytes.
+    tiny: HashMap<u64, u32, RandomState>,
+    /// Of up to fifteen.
     short: HashMap<u128, u32, RandomState>,
     long: HashMap<&'a str, u32, RandomState>,
     /// That of rows without a word.
     missing: u32,
 }
 
-/// A word of up to fifteen bytes with its length.
-fn packed(word: &str) -> Option<u128> {
-    let mut key = [0; 16];
-    key.get_mut(..word.len())?.copy_from_slice(word.as_bytes());
-    key[15] = u8::try_from(word.len()).ok().filter(|n| *n < 16)?;
-    Some(u128::from_le_bytes(key))
+/// A word as a number.
+enum Packed {
+    Tiny(u64),
+    Short(u128),
+    Long,
+}
+
+fn packed(word: &str) -> Packed {
+    let bytes = word.as_bytes();
+    match bytes.len() {
+        // Zeros fill up: a word that ends with one is told by its length.
+        0..=8 if bytes.last() != Some(&0) => {
+            let mut key = [0; 8];
+            key[..bytes.len()].copy_from_slice(bytes);
+            Packed::Tiny(u64::from_le_bytes(key))
+        }
+        n @ 0..=15 => {
+            let mut key = [0; 16];
+            key[..n].copy_from_slice(bytes);
+            key[15] = n as u8;
+            Packed::Short(u128::from_le_bytes(key))
+        }
+        _ => Packed::Long,
+    }
 }
 
 impl<'a> Codes<'a> {
@@ -46,12 +68,14 @@ impl<'a> Codes<'a> {
         let mut codes = Self::default();
         if let Prepared::Words { words, .. } = column {
             for (word, code) in words.iter().zip(1..) {
-                match word {
-                    None => codes.missing = code,
-                    Some(word) => match packed(word) {
-                        Some(key) => _ = codes.short.insert(key, code),
-                        None => _ = codes.long.insert(word, code),
-                    },
+                let Some(word) = word else {
+                    codes.missing = code;
+                    continue;
+                };
+                match packed(word) {
+                    Packed::Tiny(key) => _ = codes.tiny.insert(key, code),
+                    Packed::Short(key) => _ = codes.short.insert(key, code),
+                    Packed::Long => _ = codes.long.insert(word, code),
                 }
             }
         }
@@ -61,8 +85,9 @@ impl<'a> Codes<'a> {
     /// The code of a word, 0 for one that training rows did not have often enough.
     fn code(&self, word: &str) -> u32 {
         let code = match packed(word) {
-            Some(key) => self.short.get(&key),
-            None => self.long.get(word),
+            Packed::Tiny(key) => self.tiny.get(&key),
+            Packed::Short(key) => self.short.get(&key),
+            Packed::Long => self.long.get(word),
         };
         code.copied().unwrap_or(0)
     }
@@ -72,53 +97,125 @@ impl RowReader<'_> {
     /// A row of its fields.
     #[must_use]
     pub fn row<W: AsRef<str>>(&self, fields: &[Field<W>]) -> Row {
-        let clip = self.preparation.clip;
-        let mut row = Row {
-            numbers: Vec::with_capacity(self.numbers),
-            codes: Vec::with_capacity(self.places.len()),
+        let field = |place: usize, _| {
+            let field = fields.get(place).map_or(Field::Missing, Field::lent);
+            Ok::<_, Infallible>(field)
+        };
+        let Ok(mut rows) = self.rows(1, field);
+        rows.pop().unwrap_or_default()
+    }
+
+    /// Rows, of what `field` says that stands at a place of the columns and in a row. It is asked column by column: what a
+    /// column is looked up in stays at hand.
+    ///
+    /// # Errors
+    /// What `field` says of the first row of which it says an error.
+    pub fn rows<W: AsRef<str>, E>(
+        &self,
+        count: usize,
+        field: impl Fn(usize, usize) -> Result<Field<W>, E>,
+    ) -> Result<Vec<Row>, E> {
+        let preparation = self.preparation;
+        let words = |c: &&Prepared| matches!(c, Prepared::Words { .. });
+        let blank = Row {
+            numbers: vec![0.0; self.numbers],
+            codes: vec![0; preparation.columns.iter().filter(words).count()],
             group: None,
         };
-        let mut absent = Vec::new();
-        let columns = self.preparation.columns.iter();
-        for ((column, place), codes) in columns.zip(&self.places).zip(&self.codes) {
-            let field = place
-                .and_then(|at| fields.get(at))
-                .unwrap_or(&Field::Missing);
-            match (column, field) {
-                (
-                    Prepared::Number {
-                        mean,
-                        deviation,
-                        landmarks,
-                        missing,
-                        ..
-                    },
-                    field,
-                ) => {
-                    let scaled = match field {
-                        Field::Number(x) if landmarks.len() > 1 => {
-                            let rank = rank(landmarks, *x).clamp(EDGE, 1.0 - EDGE);
-                            normal_quantile(rank) as f32
-                        }
-                        Field::Number(x) => ((x - mean) / deviation) as f32,
-                        _ => 0.0,
-                    };
-                    row.numbers.push(scaled.clamp(-clip, clip));
-                    if *missing {
-                        absent.push(f32::from(u8::from(!matches!(field, Field::Number(_)))));
+        let mut rows = vec![blank; count];
+        let mut failed = None;
+        // Rows behind the first error are not looked at.
+        let mut each = |place: Option<usize>, put: &mut dyn FnMut(&mut Row, &Field<W>)| {
+            let upto = rows.len();
+            for at in 0..upto {
+                let found = match place {
+                    Some(place) => field(place, at),
+                    None => Ok(Field::Missing),
+                };
+                match found {
+                    Ok(found) => put(&mut rows[at], &found),
+                    Err(error) => {
+                        failed = Some(error);
+                        rows.truncate(at);
+                        break;
                     }
                 }
-                (Prepared::Words { .. }, field) => {
-                    row.codes.push(match field {
-                        Field::Word(word) => codes.code(word.as_ref()),
-                        Field::Number(_) | Field::Missing => codes.missing,
+            }
+        };
+        let [mut number, mut text, mut absent] = preparation.starts();
+        let mut code = 0;
+        let columns = preparation.columns.iter();
+        for ((column, place), codes) in columns.zip(&self.places).zip(&self.codes) {
+            match column {
+                Prepared::Number {
+                    mean,
+                    deviation,
+                    landmarks,
+                    missing,
+                    ..
+                } => {
+                    let scale = Scale {
+                        mean: *mean,
+                        deviation: *deviation,
+                        landmarks,
+                        clip: preparation.clip,
+                    };
+                    let told = missing.then_some(absent);
+                    each(*place, &mut |row, field| match (field, told) {
+                        (Field::Number(x), _) => row.numbers[number] = scale.scaled(*x),
+                        (_, Some(told)) => row.numbers[told] = 1.0,
+                        (_, None) => {}
                     });
+                    number += 1;
+                    absent += usize::from(*missing);
+                }
+                Prepared::Words { .. } => {
+                    each(*place, &mut |row, field| {
+                        row.codes[code] = match field {
+                            Field::Word(word) => codes.code(word.as_ref()),
+                            Field::Number(_) | Field::Missing => codes.missing,
+                        };
+                    });
+                    code += 1;
+                }
+                Prepared::Text { weights, .. } => {
+                    let range = text..text + weights.len();
+                    each(*place, &mut |row, field| {
+                        if let Field::Word(said) = field {
+                            texts::put(said.as_ref(), weights, &mut row.numbers[range.clone()]);
+                        }
+                    });
+                    text += weights.len();
                 }
             }
         }
-        row.numbers.append(&mut absent);
-        row.group = self.finder.as_ref().and_then(|f| f.group(fields));
-        row
+        if let Some(finder) = &self.finder {
+            each(Some(finder.place), &mut |row, field| {
+                row.group = finder.group(field);
+            });
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(rows),
+        }
+    }
+}
+
+/// How a column of numbers is scaled.
+struct Scale<'a> {
+    mean: f64,
+    deviation: f64,
+    landmarks: &'a [f64],
+    clip: f32,
+}
+
+impl Scale<'_> {
+    fn scaled(&self, x: f64) -> f32 {
+        let scaled = match self.landmarks {
+            [_, _, ..] => normal_quantile(rank(self.landmarks, x).clamp(EDGE, 1.0 - EDGE)),
+            _ => (x - self.mean) / self.deviation,
+        };
+        (scaled as f32).clamp(-self.clip, self.clip)
     }
 }
 

@@ -2,14 +2,14 @@ use super::rows::rank;
 use super::*;
 
 fn columns() -> Vec<Column> {
-    let column = |name: &str, numeric| Column {
+    let column = |name: &str, kind| Column {
         name: name.into(),
-        numeric,
+        kind,
     };
     vec![
-        column("age", true),
-        column("job", false),
-        column("pay", true),
+        column("age", ColumnKind::Number),
+        column("job", ColumnKind::Word),
+        column("pay", ColumnKind::Number),
     ]
 }
 
@@ -22,7 +22,13 @@ fn row(age: f64, job: Option<&str>, pay: Option<f64>) -> Vec<Field> {
 }
 
 fn fitted(scaling: Scaling) -> Preparation {
-    let mut fitting = Fitting::default();
+    let settings = Settings {
+        rare: 2,
+        scaling,
+        clip: 1.5,
+        ..Settings::default()
+    };
+    let mut fitting = Fitting::new(settings).unwrap();
     for (age, job, pay) in [
         (10.0, Some("cook"), Some(1.0)),
         (20.0, Some("cook"), None),
@@ -32,13 +38,7 @@ fn fitted(scaling: Scaling) -> Preparation {
     ] {
         fitting.see(&columns(), &row(age, job, pay)).unwrap();
     }
-    fitting
-        .finish(Settings {
-            rare: 2,
-            scaling,
-            clip: 1.5,
-        })
-        .unwrap()
+    fitting.finish().unwrap()
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn other_tables_are_refused_where_training_rows_had_the_column() {
     // Pay was missing in training: it may be missing again.
     assert!(made.reader(&all[..2]).is_ok());
     let mut words = columns();
-    words[0].numeric = false;
+    words[0].kind = ColumnKind::Word;
     assert!(made.reader(&words).is_err());
     let mut fitting = Fitting::default();
     fitting.see(&columns(), &row(1.0, None, None)).unwrap();
@@ -103,19 +103,19 @@ fn groups_have_places_and_are_no_features() {
     let mut all = columns();
     all.push(Column {
         name: "school".into(),
-        numeric: true,
+        kind: ColumnKind::Number,
     });
     let of = |school: Field| {
         let mut fields = row(1.0, None, None);
         fields.push(school);
         fields
     };
-    let mut fitting = Fitting::by_group("school".into());
+    let mut fitting = Fitting::default().by_group("school".into());
     for school in [10.0, 9.0, 10.0] {
         fitting.see(&all, &of(Field::Number(school))).unwrap();
     }
     fitting.see(&all, &of(Field::Missing)).unwrap();
-    let made = fitting.finish(Settings::default()).unwrap();
+    let made = fitting.finish().unwrap();
     // Numbers by value, whatever their text's order.
     assert_eq!(made.groups().unwrap().values, ["9", "10"]);
     assert_eq!(made.columns().len(), 3);
@@ -125,7 +125,7 @@ fn groups_have_places_and_are_no_features() {
     assert_eq!(group(&all, Field::Number(11.0)), None);
     assert_eq!(group(&all, Field::Missing), None);
     // As another file has it.
-    all[3].numeric = false;
+    all[3].kind = ColumnKind::Word;
     assert_eq!(group(&all, Field::Word("9.0".into())), Some(0));
     let error = made.reader(&all[..3]).err().unwrap().to_string();
     assert!(error.contains("a goal for each `school`"), "{error}");
@@ -169,32 +169,102 @@ fn the_file_gives_it_back() {
 fn words_of_any_length_have_codes_of_their_own() {
     let columns = [Column {
         name: "word".into(),
-        numeric: false,
+        kind: ColumnKind::Word,
     }];
     let field = |word: &str| vec![Field::Word(word.into())];
     let long = "x".repeat(40);
-    let words = ["", "a", "a\0", "fifteen bytes..", "sixteen bytes...", &long];
-    let mut fitting = Fitting::default();
+    let words = [
+        "",
+        "\0",
+        "a",
+        "a\0",
+        "8 bytes.",
+        "nine byte",
+        "fifteen bytes..",
+        "sixteen bytes...",
+        &long,
+    ];
+    let settings = Settings {
+        rare: 1,
+        ..Settings::default()
+    };
+    let mut fitting = Fitting::new(settings).unwrap();
     for word in words {
         fitting.see(&columns, &field(word)).unwrap();
     }
-    let made = fitting
-        .finish(Settings {
-            rare: 1,
-            ..Settings::default()
-        })
-        .unwrap();
+    let made = fitting.finish().unwrap();
     let reader = made.reader(&columns).unwrap();
     let mut codes: Vec<u32> = words.map(|w| reader.row(&field(w)).codes[0]).to_vec();
     codes.sort_unstable();
-    assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
+    assert!(codes.iter().copied().eq(1..=9), "{codes:?}");
     for unknown in [
         "b",
         "a\0\0",
+        "8 bytes",
+        "nine bytes",
         "fifteen bytes.",
         "sixteen bytes..!",
         &long[1..],
     ] {
         assert_eq!(reader.row(&field(unknown)).codes, [0], "{unknown:?}");
+    }
+}
+
+/// Numbers, the places of texts, marks of what is missing: in this order, whatever the columns' order.
+#[test]
+fn texts_stand_between_numbers_and_marks() {
+    let mut all = columns();
+    all.insert(
+        1,
+        Column {
+            name: "note".into(),
+            kind: ColumnKind::Text,
+        },
+    );
+    let row = |note: Option<&str>, pay: Option<f64>| {
+        let mut fields = row(1.0, None, pay);
+        fields.insert(1, note.map_or(Field::Missing, |t| Field::Word(t.into())));
+        fields
+    };
+    let settings = Settings {
+        text: 16,
+        ..Settings::default()
+    };
+    let mut fitting = Fitting::new(settings).unwrap();
+    for (note, pay) in [(Some("warm soup"), None), (None, Some(2.0))] {
+        fitting.see(&all, &row(note, pay)).unwrap();
+    }
+    let made = fitting.finish().unwrap();
+    assert_eq!(made.numeric(), 2 + 16 + 1);
+    let (names, _) = made.names();
+    assert_eq!(
+        [&names[1], &names[2], &names[17], &names[18]],
+        ["pay", "note, place 0", "note, place 15", "pay is missing"]
+    );
+    let reader = made.reader(&all).unwrap();
+    let found = reader.row(&row(Some("Soup!"), None)).numbers;
+    let said: Vec<f32> = found.iter().copied().filter(|x| *x != 0.0).collect();
+    // One word is the whole text: its place has all of its length.
+    assert!(
+        said.len() == 2 && said[0].abs() == 4.0 && said[1] == 1.0,
+        "{found:?}"
+    );
+    assert_eq!(found[18], 1.0);
+    let none = reader.row(&row(None, Some(2.0))).numbers;
+    assert!(none[2..].iter().all(|x| *x == 0.0));
+    let dir = tempfile::tempdir().unwrap();
+    let text = made.text().unwrap();
+    std::fs::write(dir.path().join(TABLE), &text).unwrap();
+    assert_eq!(Preparation::read(dir.path()).unwrap(), made);
+    let negative = text.replacen("        1.0", "        -1.0", 1);
+    assert_ne!(negative, text);
+    std::fs::write(dir.path().join(TABLE), negative).unwrap();
+    assert!(Preparation::read(dir.path()).is_err());
+    for text in [0, 1 << 20] {
+        let settings = Settings {
+            text,
+            ..Settings::default()
+        };
+        assert!(Fitting::new(settings).is_err());
     }
 }

@@ -1,19 +1,47 @@
 //! Outputs of heads as the predictions that the board scores.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::answers::{Answers, Columns};
-use rayon::prelude::*;
-use serde_json::{Map, Value, json};
+use polyloom::evaluate::board::score::answers::Answers;
+use polyloom::tasks::data::{Column, Table};
+use serde_json::{Value, json};
 
 use super::forward::Output;
 use super::head::{Head, HeadKind};
 use crate::calibrate::Level;
 use crate::error::Result;
 
-/// Predictions of a task's heads, one row an example. `heads` are those of the task's targets in their order (one without
-/// a name for a task without targets), `outputs` what each said of every id; `hash` says what they were made by.
+/// Predictions of a task's heads as a table, one row an example: its id, and of every head what it predicts and, of classes, a
+/// probability of each. `heads` are those of the task's targets in their order (one without a name for a task without
+/// targets), `outputs` what each said of every id. A number that is not finite is missing.
+#[must_use]
+pub fn table(ids: &[String], heads: &[(&str, &Head)], outputs: &[Vec<Output>]) -> Table {
+    let column = |stem: &str, target: &str| match target {
+        "" => stem.to_owned(),
+        target => format!("{stem}_{target}"),
+    };
+    let ids = ids.iter().map(Some).collect();
+    let mut columns = vec![("id".to_owned(), Column::Text(ids))];
+    for ((target, head), said) in heads.iter().zip(outputs) {
+        columns.push((column("prediction", target), predictions(head, said)));
+        match *target {
+            _ if head.kind.is_number() => {}
+            "" => {
+                let all = said.iter().map(|said| Some(json!(said))).collect();
+                columns.push(("probabilities".to_owned(), Column::Nested(all)));
+            }
+            _ => columns.extend(head.labels.iter().enumerate().map(|(at, label)| {
+                let name = format!("score_{target}_{label}");
+                (name, numbers(said, |said| said.get(at).copied()))
+            })),
+        }
+    }
+    Table::of(columns)
+}
+
+/// The same as answers that the board scores; `hash` says what they were made by.
 #[must_use]
 pub fn answers(
     model: &Path,
@@ -22,55 +50,14 @@ pub fn answers(
     heads: &[(&str, &Head)],
     outputs: &[Vec<Output>],
 ) -> Answers {
-    let column = |stem: &str, target: &str| match target {
-        "" => stem.to_owned(),
-        target => format!("{stem}_{target}"),
-    };
-    let mut columns = vec!["id".to_owned()];
-    for (target, head) in heads {
-        columns.push(column("prediction", target));
-        if !head.kind.is_number() {
-            match *target {
-                "" => columns.push("probabilities".to_owned()),
-                target => columns.extend(head.labels.iter().map(|l| format!("score_{target}_{l}"))),
-            }
-        }
-    }
-    let row = |i: usize| {
-        let mut names = columns.iter();
-        let mut row = Map::new();
-        let mut put = |value: Option<Value>| {
-            if let (Some(name), Some(value)) = (names.next(), value) {
-                row.insert(name.clone(), value);
-            }
-        };
-        put(Some(ids[i].clone().into()));
-        for ((target, head), said) in heads.iter().zip(outputs) {
-            let said = &said[i];
-            put(Some(prediction(head, said)));
-            match *target {
-                _ if head.kind.is_number() => {}
-                "" => put(Some(json!(said))),
-                _ => {
-                    for at in 0..head.labels.len() {
-                        put(said.get(at).map(|p| json!(p)));
-                    }
-                }
-            }
-        }
-        row
-    };
-    Answers {
-        path: model.to_owned(),
-        hash: hash.to_owned(),
-        rows: (0..ids.len()).into_par_iter().map(row).collect(),
-        columns,
-        task: None,
-        chosen: Columns {
-            id: Some("id".into()),
-            ..Columns::default()
-        },
-    }
+    let table = table(ids, heads, outputs);
+    Answers::of_table(model.to_owned(), hash.to_owned(), &table)
+}
+
+/// A column of numbers.
+fn numbers(said: &[Output], of: impl Fn(&Output) -> Option<f32>) -> Column {
+    let one = |said| of(said).filter(|x| x.is_finite()).map(f64::from);
+    Column::Number(said.iter().map(one).collect())
 }
 
 /// Adds to predictions how far they may be off: of a number the ends of an interval (`TARGET.low`, `TARGET.high`), of classes
@@ -80,12 +67,13 @@ pub fn answers(
 ///
 /// # Errors
 /// A head that nothing was fitted for, answers that are sets already, too few rows for the level.
-pub fn add_intervals(
-    answers: &mut Answers,
+pub fn with_intervals(
+    answers: Table,
     heads: &[(&str, &Head)],
     outputs: &[Vec<Output>],
     level: Level,
-) -> Result<()> {
+) -> Result<Table> {
+    let mut columns = Vec::new();
     for ((target, head), said) in heads.iter().zip(outputs) {
         let no = |what: &str| {
             MergeError::plan("no-interval", format!("`{}` {what}", head.task)).hint(
@@ -100,26 +88,24 @@ pub fn add_intervals(
         } else {
             target
         };
-        let column = |what: &str| format!("{target}.{what}");
+        let name = |what: &str| format!("{target}.{what}");
         match head.kind {
             HeadKind::Regression => {
-                for (name, off) in [(column("low"), -most), (column("high"), most)] {
-                    for (row, said) in answers.rows.iter_mut().zip(said) {
-                        let end = said.first().map(|x| f64::from(*x) + off);
-                        row.insert(name.clone(), json!(end));
-                    }
-                    answers.columns.push(name);
+                for (name, off) in [(name("low"), -most), (name("high"), most)] {
+                    let end = |said: &Output| said.first().map(|x| f64::from(*x) + off);
+                    let ends = said.iter().map(|s| end(s).filter(|x| x.is_finite()));
+                    columns.push((name, Column::Number(ends.collect())));
                 }
             }
             HeadKind::Classification => {
-                let name = column("set");
-                for (row, said) in answers.rows.iter_mut().zip(said) {
+                let set = |said: &Output| {
                     let classes = said.iter().zip(&head.labels);
                     let set = classes.filter(|(p, _)| 1.0 - f64::from(**p) <= most);
                     let set: Vec<&String> = set.map(|(_, label)| label).collect();
-                    row.insert(name.clone(), json!(set));
-                }
-                answers.columns.push(name);
+                    Some(json!(set))
+                };
+                let sets = said.iter().map(set).collect();
+                columns.push((name("set"), Column::Nested(sets)));
             }
             HeadKind::Multilabel | HeadKind::Embedding => {
                 return Err(
@@ -128,7 +114,7 @@ pub fn add_intervals(
             }
         }
     }
-    Ok(())
+    Ok(answers.with(columns))
 }
 
 /// Brings lists of probabilities to the classes that the rows of a split have, where these are other ones than the head's:
@@ -157,26 +143,30 @@ pub fn scores_by_name(answers: &mut Answers, head: &Head, classes: &[String]) {
     }
 }
 
-/// What a head said, in words: the likeliest class (of equals the first) or the one that a cut says, the classes above one
+/// What a head predicts, in words: the likeliest class (of equals the first) or the one that a cut says, the classes above one
 /// half, or the number.
-#[must_use]
-pub fn prediction(head: &Head, said: &[f32]) -> Value {
-    let name = |i: usize| {
-        let label = head.labels.get(i);
-        label.map_or_else(|| i.to_string(), Clone::clone)
+fn predictions(head: &Head, said: &[Output]) -> Column {
+    let name = |i: usize| match head.labels.get(i) {
+        Some(label) => Cow::Borrowed(&**label),
+        None => Cow::Owned(i.to_string()),
     };
     match head.kind {
         HeadKind::Classification => {
-            let cut = head.calibration.as_ref().and_then(|c| c.answer(said));
-            name(cut.unwrap_or_else(|| largest(said))).into()
+            let calibration = head.calibration.as_ref();
+            let class = |said: &Output| {
+                let cut = calibration.and_then(|c| c.answer(said));
+                Some(name(cut.unwrap_or_else(|| largest(said))))
+            };
+            Column::Text(said.iter().map(class).collect())
         }
         HeadKind::Multilabel => {
-            let over = said.iter().enumerate().filter(|(_, p)| **p > 0.5);
-            over.map(|(i, _)| Value::from(name(i))).collect()
+            let classes = |said: &Output| {
+                let over = said.iter().enumerate().filter(|(_, p)| **p > 0.5);
+                Some(over.map(|(i, _)| Value::from(&*name(i))).collect())
+            };
+            Column::Nested(said.iter().map(classes).collect())
         }
-        HeadKind::Regression | HeadKind::Embedding => {
-            said.first().map_or(Value::Null, |x| json!(x))
-        }
+        HeadKind::Regression | HeadKind::Embedding => numbers(said, |said| said.first().copied()),
     }
 }
 

@@ -132,10 +132,10 @@ fn prepared(
         }
     };
     let grouped = by_group(config, tasks)?;
-    let mut fitting = match grouped {
-        Some(column) => Fitting::by_group(column),
-        None => Fitting::default(),
-    };
+    let mut fitting = Fitting::new(settings)?;
+    if let Some(column) = grouped {
+        fitting = fitting.by_group(column);
+    }
     let mut width = 1;
     for task in tasks {
         let id = &task.spec.id;
@@ -160,7 +160,7 @@ fn prepared(
             }
         }
     }
-    let made = fitting.finish(settings)?;
+    let made = fitting.finish()?;
     let goals = goals(tasks, made.groups())?;
     if let Some(map) = config.as_object_mut() {
         let mut known = vec![

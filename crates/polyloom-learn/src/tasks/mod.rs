@@ -8,6 +8,7 @@ pub mod answers;
 mod asked;
 pub mod content;
 pub mod evaluate;
+pub mod experts;
 pub mod family;
 pub mod fit;
 pub mod forward;

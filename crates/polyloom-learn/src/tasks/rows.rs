@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use polyloom::evaluate::board::score::examples::{self, Asked, Input, Wanted};
+use polyloom::evaluate::board::score::examples::{self, Asked, Field, Input, Wanted};
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 use rayon::prelude::*;
@@ -46,6 +46,14 @@ impl Shown {
     /// Whether it is no row of a group that training did not have; only where groups have goals of their own.
     pub(crate) fn has_goal(&self) -> bool {
         !matches!(self, Self::Row(row) if row.group.is_none())
+    }
+
+    /// The group of a row of a table, where groups have goals of their own.
+    pub(crate) fn group(&self) -> Option<u32> {
+        match self {
+            Self::Row(row) => row.group,
+            _ => None,
+        }
     }
 
     /// Tokens of its longest sequence.
@@ -330,12 +338,20 @@ fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>
             return Err(no());
         };
         let reader = preparation.reader(columns)?;
-        let one = |input: &Input| match input {
-            Input::Row { fields, .. } => Ok(Shown::Row(Box::new(reader.row(fields)))),
-            _ => Err(no()),
+        let block = |inputs: &[Input]| {
+            let field = |place: usize, row: usize| match &inputs[row] {
+                Input::Row { fields, .. } => {
+                    Ok(fields.get(place).map_or(Field::Missing, Field::lent))
+                }
+                _ => Err(no()),
+            };
+            let rows = reader.rows(inputs.len(), field)?;
+            Ok(rows.into_iter().map(|r| Shown::Row(Box::new(r))).collect())
         };
-        let made: Result<Vec<Shown>> = part.par_iter().with_min_len(TOGETHER).map(one).collect();
-        shown.append(&mut made?);
+        let made: Vec<Result<Vec<Shown>>> = part.par_chunks(TOGETHER).map(block).collect();
+        for block in made {
+            shown.append(&mut block?);
+        }
     }
     Ok(shown)
 }

@@ -33,12 +33,8 @@ const EVALUATED: usize = 64;
 /// The first row; where groups have goals of their own, the first of each.
 fn one_of_each(rows: &Rows) -> Vec<&Shown> {
     let mut seen = HashSet::new();
-    let group = |shown: &Shown| match shown {
-        Shown::Row(row) => row.group,
-        _ => None,
-    };
     let known = rows.shown.iter().filter(|s| s.has_goal());
-    let first: Vec<&Shown> = known.filter(|s| seen.insert(group(s))).collect();
+    let first: Vec<&Shown> = known.filter(|s| seen.insert(s.group())).collect();
     match first.is_empty() {
         true => rows.shown.iter().take(1).collect(),
         false => first,

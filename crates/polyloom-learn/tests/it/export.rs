@@ -4,7 +4,7 @@
 #[path = "export/read.rs"]
 mod read;
 
-use polyloom::evaluate::board::score::examples::{Column, Field};
+use polyloom::evaluate::board::score::examples::{Column, ColumnKind, Field};
 use polyloom_learn::engine::tensor;
 use polyloom_learn::export::{Parts, onnx};
 use polyloom_learn::forest::tree::{Node, Test, Tree};
@@ -31,19 +31,24 @@ fn file(parts: &Parts<'_>) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn column(name: String, numeric: bool) -> Column {
-    Column { name, numeric }
+fn column(name: String, kind: ColumnKind) -> Column {
+    Column { name, kind }
 }
 
 /// A preparation of some numbers, scaled in this way, and of words with so many codes each; of groups too.
 fn prepared(numeric: usize, categories: &[usize], scaling: Scaling, group: bool) -> Preparation {
-    let numbers = (0..numeric).map(|i| column(format!("n {i}"), true));
-    let words = (0..categories.len()).map(|i| column(format!("w {i}"), false));
+    let numbers = (0..numeric).map(|i| column(format!("n {i}"), ColumnKind::Number));
+    let words = (0..categories.len()).map(|i| column(format!("w {i}"), ColumnKind::Word));
     let mut columns: Vec<Column> = numbers.chain(words).collect();
-    let mut fitting = Fitting::default();
+    let settings = Settings {
+        rare: 2,
+        scaling,
+        ..Settings::default()
+    };
+    let mut fitting = Fitting::new(settings).unwrap();
     if group {
-        columns.push(column("school".into(), false));
-        fitting = Fitting::by_group("school".into());
+        columns.push(column("school".into(), ColumnKind::Word));
+        fitting = fitting.by_group("school".into());
     }
     for row in 0..24usize {
         let fields: Vec<Field> = columns
@@ -63,12 +68,7 @@ fn prepared(numeric: usize, categories: &[usize], scaling: Scaling, group: bool)
             .collect();
         fitting.see(&columns, &fields).unwrap();
     }
-    let settings = Settings {
-        rare: 2,
-        scaling,
-        ..Settings::default()
-    };
-    fitting.finish(settings).unwrap()
+    fitting.finish().unwrap()
 }
 
 /// Heads for goals of a width: a class, a number, a class of three.
@@ -282,16 +282,24 @@ fn what_has_no_form_is_refused_with_its_name() {
         polyloom_learn::models::mlp::Mlp::new(serde_json::from_value(config).unwrap()).unwrap();
     let said = file(&parts(&Trunk::Mlp(mlp), &heads)).unwrap_err();
     assert!(said.contains("no model of tables"), "{said}");
-    // A column of the name of an output, and one without a name.
-    for (name, want) in [
+    // A column of the name of an output, one without a name, and one of running text.
+    use ColumnKind::{Number, Text, Word};
+    for (name, kind, want) in [
         (
             "prediction",
+            Word,
             "`prediction` is the name of a column and of an output",
         ),
-        ("", "has no name"),
+        ("", Word, "has no name"),
+        ("note", Text, "`note` is running text"),
     ] {
-        let mut fitting = Fitting::default();
-        let columns = ["x", "y", name].map(|n| column(n.into(), n.len() == 1));
+        let settings = Settings {
+            rare: 1,
+            ..Settings::default()
+        };
+        let mut fitting = Fitting::new(settings).unwrap();
+        let columns = [("x", Number), ("y", Number), (name, kind)];
+        let columns = columns.map(|(n, kind)| column(n.into(), kind));
         for i in 0..4 {
             let fields = [
                 Field::Number(f64::from(i)),
@@ -300,12 +308,7 @@ fn what_has_no_form_is_refused_with_its_name() {
             ];
             fitting.see(&columns, &fields).unwrap();
         }
-        let preparation = fitting
-            .finish(Settings {
-                rare: 1,
-                ..Settings::default()
-            })
-            .unwrap();
+        let preparation = fitting.finish().unwrap();
         let said = file(&Parts {
             trunk: &trunk,
             weights: &weights,

@@ -1,11 +1,12 @@
 //! Seeded splits of one table: plain, stratified, by group, by time.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::data::lines::Lines;
 use super::data::{self, Limits, Table};
 use super::levels;
 use super::load;
@@ -177,7 +178,7 @@ fn copy(
         let file = folder.join(format!("{name}.{extension}"));
         let part = folder.join(format!("{name}.{extension}.part"));
         let sink = BufWriter::new(std::fs::File::create(&part).map_err(io)?);
-        out.push((Sink::new(sink, delimiter), part, Part { file, rows: 0 }));
+        out.push((Lines::new(sink, delimiter), part, Part { file, rows: 0 }));
     }
     let mut at = 0;
     let copied = data::read(path, kind, limits, &mut |table: Table| {
@@ -187,26 +188,30 @@ fn copy(
                 break;
             };
             let (sink, _, done) = &mut out[*part];
+            if done.rows == 0 {
+                sink.header(&table).map_err(io)?;
+            }
             sink.row(&table, row).map_err(io)?;
             done.rows += 1;
         }
         at += table.rows();
         Ok(())
     });
+    let names: Vec<PathBuf> = out.iter().map(|(_, part, _)| part.clone()).collect();
     let finished = copied.and_then(|()| {
-        for (sink, part, done) in &mut out {
-            sink.end().map_err(io)?;
+        let end = |(sink, part, done): (Lines<_>, PathBuf, Part)| {
+            sink.finish().map_err(io)?;
             std::fs::rename(&part, &done.file).map_err(io)?;
-        }
-        Ok(())
+            Ok(done)
+        };
+        out.into_iter().map(end).collect()
     });
-    if let Err(error) = finished {
-        for (_, part, _) in &out {
+    if finished.is_err() {
+        for part in &names {
             let _ = std::fs::remove_file(part);
         }
-        return Err(error);
     }
-    Ok(out.into_iter().map(|(_, _, part)| part).collect())
+    finished
 }
 
 /// Splits a file with a category column and a task column into `train` and three held-out levels
@@ -266,50 +271,6 @@ fn no_column(path: &Path, name: &str, table: &Table) -> MergeError {
     match crate::suggest::nearest(name, &names, 1).first() {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("columns: {}", names.join(", "))),
-    }
-}
-
-/// Writes rows as CSV or JSON lines.
-enum Sink {
-    Csv(Box<csv::Writer<BufWriter<std::fs::File>>>, bool),
-    Lines(BufWriter<std::fs::File>),
-}
-
-impl Sink {
-    fn new(out: BufWriter<std::fs::File>, delimiter: Option<u8>) -> Self {
-        match delimiter {
-            Some(delimiter) => {
-                let writer = csv::WriterBuilder::new()
-                    .delimiter(delimiter)
-                    .from_writer(out);
-                Self::Csv(Box::new(writer), false)
-            }
-            None => Self::Lines(out),
-        }
-    }
-
-    fn row(&mut self, table: &Table, row: usize) -> std::io::Result<()> {
-        match self {
-            Self::Csv(writer, begun) => {
-                if !std::mem::replace(begun, true) {
-                    writer.write_record(table.columns().map(|(n, _)| n))?;
-                }
-                let cells = table.columns().map(|(_, c)| c.cell(row).to_text());
-                writer.write_record(cells).map_err(Into::into)
-            }
-            Self::Lines(out) => {
-                let line = Value::Object(table.row(row)).to_string();
-                out.write_all(line.as_bytes())?;
-                out.write_all(b"\n")
-            }
-        }
-    }
-
-    fn end(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Csv(writer, _) => writer.flush(),
-            Self::Lines(out) => out.flush(),
-        }
     }
 }
 

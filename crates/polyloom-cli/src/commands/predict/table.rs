@@ -92,7 +92,10 @@ impl Rows<'_> {
         };
         let before = self.said.ids.len();
         let shown = fields
-            .each(table, |fields| Shown::Row(Box::new(reader.row(fields))))
+            .blocks(table, |block| {
+                let rows = reader.rows(block.rows(), |place, row| block.field(place, row))?;
+                Ok(rows.into_iter().map(|r| Shown::Row(Box::new(r))).collect())
+            })
             .map_err(|(row, e)| e.at(format!("{place}, row {}", before + row + 1)))?;
         let id = self.args.id.clone();
         let id = id

@@ -147,8 +147,8 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
         .filter(|c| c.role == Role::Text && !used.contains(&c.name))
     {
         ui.note(&format!(
-            "`{}` is running text and no feature of the table",
-            c.name
+            "`{}` is running text: models of tables hash its words (--drop {} leaves it out)",
+            c.name, c.name
         ));
     }
     for target in &spec.targets {

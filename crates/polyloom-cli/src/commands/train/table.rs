@@ -227,7 +227,8 @@ fn differs(said: &Columns, spec: &TaskSpec) -> Option<String> {
     if said.weight.as_ref().is_some_and(|w| *w != table.weight) {
         return Some(format!("with the row weights {}", or(&table.weight)));
     }
-    let feature = |d: &&String| table.numeric.contains(d) || table.categorical.contains(d);
+    let lists = [&table.numeric, &table.categorical, &table.text];
+    let feature = |d: &&String| lists.iter().any(|list| list.contains(d));
     let dropped = said.drop.iter().find(feature)?;
     Some(format!("with `{dropped}` among its features"))
 }

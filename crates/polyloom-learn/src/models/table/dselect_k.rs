@@ -133,7 +133,8 @@ impl Architecture for DSelectK {
             .iter()
             .map(|&goal| {
                 let gate = gate(pass, goal, &pass.own(goal, &x)?)?;
-                ops::blend(&gate, &[&pass.own(goal, &experts)?])
+                let experts = pass.own(goal, &experts)?;
+                pass.mix(&format!("goals.{goal}.gate"), &gate, &[("experts", &experts)])
             })
             .collect::<Result<_>>()?;
         pass.towers(goals, &mixed)

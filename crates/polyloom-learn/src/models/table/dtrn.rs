@@ -125,8 +125,8 @@ impl Architecture for Dtrn {
                 };
                 let layers = model.config.hidden.len();
                 let experts = pass.experts("experts", model.count("experts"), &x, layers)?;
-                let gate = pass.gate(&format!("goals.{goal}.gate"), &x)?;
-                ops::blend(&gate, &[&experts])
+                let name = format!("goals.{goal}.gate");
+                pass.mix(&name, &pass.gate(&name, &x)?, &[("experts", &experts)])
             })
             .collect::<Result<_>>()?;
         pass.towers(goals, &mixed)

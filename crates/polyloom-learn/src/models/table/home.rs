@@ -137,12 +137,12 @@ fn node(pass: &Pass<'_>, name: &str, v: &Value, layers: usize) -> Result<Value> 
 }
 
 /// A gate over a node's own experts: softmax, or sigmoid where there is one.
-fn own_gate(pass: &Pass<'_>, name: &str, x: &Value, own: &Value) -> Result<Value> {
+fn own_gate(pass: &Pass<'_>, name: &str, x: &Value, own: (&str, &Value)) -> Result<Value> {
     let weights = match pass.model.count("experts") {
         1 => ops::activate(&pass.linear(name, x)?, Activation::Sigmoid)?,
         _ => pass.gate(name, x)?,
     };
-    ops::blend(&weights, &[own])
+    pass.mix(name, &weights, &[own])
 }
 
 impl Architecture for Home {
@@ -203,20 +203,25 @@ impl Architecture for Home {
         let own: Vec<Value> = (0..groups.count)
             .map(|group| node(pass, &meta(group), &x, layers))
             .collect::<Result<_>>()?;
-        let parts: Vec<&Value> = [&shared].into_iter().chain(&own).collect();
+        let names: Vec<String> = (0..groups.count).map(meta).collect();
+        let of_groups = names.iter().map(String::as_str).zip(&own);
+        let parts: Vec<(&str, &Value)> = [("meta.shared", &shared)].into_iter().chain(of_groups).collect();
+        let at = "meta.shared.gate";
         let common = ops::add(
-            &ops::blend(&pass.gate("meta.shared.gate", &x)?, &parts)?,
-            &own_gate(pass, "meta.shared.self", &x, &shared)?,
+            &pass.mix(at, &pass.gate(at, &x)?, &parts)?,
+            &own_gate(pass, "meta.shared.self", &x, parts[0])?,
         )?;
         let wide = node(pass, "shared", &common, layers)?;
         let mut found: Vec<Option<Value>> = vec![None; goals.len()];
         for group in groups.of_goals(goals) {
-            let gate = pass.gate(&groups.name(group, "meta.gate"), &x)?;
+            let at = groups.name(group, "meta.gate");
+            let here = [parts[0], parts[1 + group]];
             let z = ops::add(
-                &ops::blend(&gate, &[&shared, &own[group]])?,
-                &own_gate(pass, &groups.name(group, "meta.self"), &x, &own[group])?,
+                &pass.mix(&at, &pass.gate(&at, &x)?, &here)?,
+                &own_gate(pass, &groups.name(group, "meta.self"), &x, here[1])?,
             )?;
-            let middle = node(pass, &groups.name(group, "group"), &z, layers)?;
+            let name = groups.name(group, "group");
+            let middle = node(pass, &name, &z, layers)?;
             let both = ops::concat(&[&z, &common], 1)?;
             for (place, &goal) in goals.iter().enumerate() {
                 if groups.of[goal] != group {
@@ -224,11 +229,13 @@ impl Architecture for Home {
                 }
                 let rows = |x: &Value| pass.own(goal, x);
                 let (both, wide, middle) = (rows(&both)?, rows(&wide)?, rows(&middle)?);
-                let own = node(pass, &format!("goals.{goal}.own"), &rows(&z)?, layers)?;
-                let gate = pass.gate(&format!("goals.{goal}.gate"), &both)?;
+                let its = format!("goals.{goal}.own");
+                let own = node(pass, &its, &rows(&z)?, layers)?;
+                let at = format!("goals.{goal}.gate");
+                let parts = [("shared", &wide), (&*name, &middle), (&*its, &own)];
                 found[place] = Some(ops::add(
-                    &ops::blend(&gate, &[&wide, &middle, &own])?,
-                    &own_gate(pass, &format!("goals.{goal}.self"), &both, &own)?,
+                    &pass.mix(&at, &pass.gate(&at, &both)?, &parts)?,
+                    &own_gate(pass, &format!("goals.{goal}.self"), &both, parts[2])?,
                 )?);
             }
         }

@@ -4,7 +4,6 @@ use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset
 use super::{Pass, TableModel, Tensors};
 use crate::engine::Value;
 use crate::error::{Error, Result};
-use crate::ops;
 
 /// The entries of this file.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&Mmoe, &Omoe];
@@ -72,8 +71,9 @@ impl Architecture for Mmoe {
         let mixed: Vec<Value> = goals
             .iter()
             .map(|&goal| {
-                let gate = pass.gate(&format!("goals.{goal}.gate"), &pass.own(goal, &x)?)?;
-                ops::blend(&gate, &[&pass.own(goal, &experts)?])
+                let name = format!("goals.{goal}.gate");
+                let gate = pass.gate(&name, &pass.own(goal, &x)?)?;
+                pass.mix(&name, &gate, &[("experts", &pass.own(goal, &experts)?)])
             })
             .collect::<Result<_>>()?;
         pass.towers(goals, &mixed)
@@ -114,7 +114,7 @@ impl Architecture for Omoe {
         let x = pass.features("")?;
         let layers = pass.model.config.hidden.len();
         let experts = pass.experts("experts", pass.model.count("experts"), &x, layers)?;
-        let mixed = ops::blend(&pass.gate("gate", &x)?, &[&experts])?;
+        let mixed = pass.mix("gate", &pass.gate("gate", &x)?, &[("experts", &experts)])?;
         let own = goals.iter().map(|goal| pass.own(*goal, &mixed));
         pass.towers(goals, &own.collect::<Result<Vec<_>>>()?)
     }

@@ -18,7 +18,7 @@ use std::ops::Range;
 
 pub use architecture::{Architecture, Golden, Kind, Param, Spec, Unset, Values};
 pub use config::{Common, Config, Front, MODEL_TYPE, NormKind};
-pub use pass::Pass;
+pub use pass::{Pass, Watch};
 pub use tensors::{Declared, Init, Tensors};
 
 use super::Source;
@@ -187,8 +187,40 @@ impl TableModel {
             weights,
             batch,
             groups: None,
+            watch: None,
         };
         self.architecture.forward(&pass, &goals.collect::<Vec<_>>())
+    }
+
+    /// Shows the mixtures of experts of a pass for all goals; with `own`, each row's group and how many there are, for the
+    /// goals of its group ([`Self::forward_own`]).
+    ///
+    /// # Errors
+    /// As [`Self::forward`] and [`Self::forward_own`], and what `watch` refuses.
+    pub fn watched(
+        &self,
+        weights: &dyn Source,
+        batch: &TableBatch,
+        own: Option<(&[u32], usize)>,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        self.fits(batch)?;
+        let rows = own.map(|(of, groups)| self.by_group(batch, of, groups));
+        let rows = rows.transpose()?;
+        let asked = |goal: &usize| match &rows {
+            Some(rows) => !rows[goal % rows.len()].is_empty(),
+            None => true,
+        };
+        let goals: Vec<usize> = (0..self.goals()).filter(asked).collect();
+        let pass = Pass {
+            model: self,
+            weights,
+            batch,
+            groups: rows.as_deref(),
+            watch: Some(watch),
+        };
+        self.architecture.forward(&pass, &goals)?;
+        Ok(())
     }
 
     /// The features `[rows, width]` of every target where each group of rows has goals of its own: those of goal `target *
@@ -206,27 +238,14 @@ impl TableModel {
         groups: usize,
     ) -> Result<Vec<Value>> {
         self.fits(batch)?;
-        let mut rows = vec![Vec::new(); groups];
-        for (row, group) in (0u32..).zip(of) {
-            if let Some(rows) = rows.get_mut(*group as usize) {
-                rows.push(row);
-            }
-        }
-        let all = self.config.goals.len();
-        let order: Vec<u32> = rows.concat();
-        if order.len() != batch.rows || groups == 0 || !all.is_multiple_of(groups) {
-            let what = format!(
-                "{} of {} rows are of one of {groups} groups, with {all} goals",
-                order.len(),
-                batch.rows
-            );
-            return Err(Error::shape("table", what));
-        }
+        let rows = self.by_group(batch, of, groups)?;
+        let (all, order) = (self.goals(), rows.concat());
         let pass = Pass {
             model: self,
             weights,
             batch,
             groups: Some(&rows),
+            watch: None,
         };
         let goals: Vec<usize> = (0..all).filter(|g| !rows[g % groups].is_empty()).collect();
         let found = self.architecture.forward(&pass, &goals)?;
@@ -245,6 +264,25 @@ impl TableModel {
                 ops::rows(&grouped, &place)
             })
             .collect()
+    }
+
+    /// The rows of every group, of which `of` says that of each row.
+    fn by_group(&self, batch: &TableBatch, of: &[u32], groups: usize) -> Result<Vec<Vec<u32>>> {
+        let mut rows = vec![Vec::new(); groups];
+        for (row, group) in (0u32..).zip(of) {
+            if let Some(rows) = rows.get_mut(*group as usize) {
+                rows.push(row);
+            }
+        }
+        let (all, placed) = (self.goals(), rows.iter().map(Vec::len).sum::<usize>());
+        if placed != batch.rows || groups == 0 || !all.is_multiple_of(groups) {
+            let what = format!(
+                "{placed} of {} rows are of one of {groups} groups, with {all} goals",
+                batch.rows
+            );
+            return Err(Error::shape("table", what));
+        }
+        Ok(rows)
     }
 
     fn fits(&self, batch: &TableBatch) -> Result<()> {

@@ -18,6 +18,18 @@ pub struct Pass<'a> {
     pub(super) batch: &'a TableBatch,
     /// Where a row is of one group of goals alone: the rows of every group. Goals of a target lie side by side, one a group.
     pub(super) groups: Option<&'a [Vec<u32>]>,
+    /// Sees every mixture of experts.
+    pub(super) watch: Option<&'a dyn Watch>,
+}
+
+/// Sees the mixtures of experts of a pass.
+pub trait Watch {
+    /// A gate, its weights `[rows, experts]`, and what it weighs: experts side by side `[rows, experts * width]`, by the name
+    /// of their tensors, in the order of the weights.
+    ///
+    /// # Errors
+    /// What the watcher refuses.
+    fn mixed(&self, gate: &str, weights: &Value, parts: &[(&str, &Value)]) -> Result<()>;
 }
 
 impl Pass<'_> {
@@ -234,6 +246,18 @@ impl Pass<'_> {
     /// As [`Pass::tensor`].
     pub fn gate(&self, name: &str, x: &Value) -> Result<Value> {
         ops::softmax(&self.linear(name, x)?)
+    }
+
+    /// Experts weighed by a gate `[rows, width]`: those of several parts side by side.
+    ///
+    /// # Errors
+    /// As [`ops::blend`], and what who watches refuses.
+    pub fn mix(&self, gate: &str, weights: &Value, parts: &[(&str, &Value)]) -> Result<Value> {
+        if let Some(watch) = self.watch {
+            watch.mixed(gate, weights, parts)?;
+        }
+        let values: Vec<&Value> = parts.iter().map(|(_, x)| *x).collect();
+        ops::blend(weights, &values)
     }
 
     /// The towers of some goals, each on its input, of the goal's own rows.

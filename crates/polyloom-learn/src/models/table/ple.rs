@@ -5,7 +5,6 @@ use super::architecture::{Architecture, Golden, Kind, LAYERS, Param, Spec, Unset
 use super::{Pass, TableModel, Tensors, mmoe};
 use crate::engine::Value;
 use crate::error::{Error, Result};
-use crate::ops;
 
 /// The entries of this file.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&Ple];
@@ -156,14 +155,19 @@ impl Architecture for Ple {
                         true => &pass.own(goal, &shared)?,
                         false => &shared,
                     };
-                    let gate = pass.gate(&s.gate(level, goal), &inputs[goal])?;
-                    inputs[goal] = ops::blend(&gate, &[own, shared])?;
+                    let at = s.gate(level, goal);
+                    let gate = pass.gate(&at, &inputs[goal])?;
+                    let parts = [(&*s.experts(level, goal), own), (&*name, shared)];
+                    inputs[goal] = pass.mix(&at, &gate, &parts)?;
                 }
             }
             if !s.last(level) {
-                let gate = pass.gate(&format!("{name}.gate"), &common)?;
-                let parts: Vec<&Value> = own.iter().flatten().chain([&shared]).collect();
-                common = ops::blend(&gate, &parts)?;
+                let at = format!("{name}.gate");
+                let gate = pass.gate(&at, &common)?;
+                let names: Vec<String> = every.iter().map(|goal| s.experts(level, *goal)).collect();
+                let names = names.iter().chain([&name]).map(String::as_str);
+                let parts = own.iter().flatten().chain([&shared]);
+                common = pass.mix(&at, &gate, &names.zip(parts).collect::<Vec<_>>())?;
             }
         }
         let found: Vec<Value> = goals.iter().map(|g| inputs[*g].clone()).collect();

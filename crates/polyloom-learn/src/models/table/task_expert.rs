@@ -98,6 +98,12 @@ impl Architecture for TaskExpert {
             for (&goal, memory) in goals.iter().zip(&mut memories) {
                 let (x, experts) = (pass.own(goal, &x)?, pass.own(goal, &experts)?);
                 let scores = pass.linear(&format!("goals.{goal}.gates.{i}"), &x)?;
+                if let Some(watch) = pass.watch {
+                    let (layer, its) = (format!("experts.{i}"), format!("goals.{goal}.memory"));
+                    let parts = [(&*layer, &experts), (&*its, &*memory)];
+                    let at = format!("goals.{goal}.gates.{i}");
+                    watch.mixed(&at, &ops::softmax(&scores)?, &parts)?;
+                }
                 let found = feature(&scores, &experts, memory)?;
                 *memory = if i + 1 == layers {
                     found

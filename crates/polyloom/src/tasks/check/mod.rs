@@ -174,6 +174,7 @@ pub(crate) fn inputs(spec: &TaskSpec) -> Vec<String> {
         .categorical
         .iter()
         .chain(&table.numeric)
+        .chain(&table.text)
         .cloned()
         .collect()
 }

@@ -99,6 +99,7 @@ impl State<'_> {
                 ("features", &t.features),
                 ("categorical", &t.categorical),
                 ("numeric", &t.numeric),
+                ("text", &t.text),
                 ("drop", &t.drop),
             ];
             let single = [

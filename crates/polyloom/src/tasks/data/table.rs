@@ -1,5 +1,7 @@
 //! A few thousand rows, column by column.
 
+use std::fmt::Write as _;
+
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -116,13 +118,18 @@ impl Cell<'_> {
     /// As plain text: no quotes around text, whole numbers without a point.
     #[must_use]
     pub fn to_text(self) -> String {
+        let mut text = String::new();
+        self.push_text(&mut text);
+        text
+    }
+
+    /// Appends it as plain text.
+    pub fn push_text(self, text: &mut String) {
         match self {
-            Self::Null => String::new(),
-            Self::Text(t) => t.to_owned(),
-            other => match other.to_json() {
-                Value::String(s) => s,
-                value => value.to_string(),
-            },
+            Self::Null => {}
+            Self::Text(t) => text.push_str(t),
+            Self::Nested(v) => push_plain(v, text),
+            other => push_plain(&other.to_json(), text),
         }
     }
 
@@ -136,6 +143,15 @@ impl Cell<'_> {
             Self::Nested(v) => v.as_f64(),
             Self::Null | Self::Bytes(_) => None,
         }
+    }
+}
+
+/// Appends a value: text without quotes, anything else as JSON.
+fn push_plain(value: &Value, text: &mut String) {
+    match value {
+        Value::String(s) => text.push_str(s),
+        // A string takes whatever is written to it.
+        value => _ = write!(text, "{value}"),
     }
 }
 
@@ -306,15 +322,21 @@ impl Table {
     /// A table of columns; those that are shorter than the longest one are missing at their end.
     #[must_use]
     pub fn of<N: Into<String>>(columns: impl IntoIterator<Item = (N, Column)>) -> Self {
+        Self::default().with(columns)
+    }
+
+    /// Adds columns, or replaces those of the same names; shorter ones are missing at their end.
+    #[must_use]
+    pub fn with<N: Into<String>>(mut self, columns: impl IntoIterator<Item = (N, Column)>) -> Self {
         let columns = columns.into_iter().map(|(n, c)| (n.into(), c));
-        let mut columns: IndexMap<String, Column> = columns.collect();
-        let rows = columns.values().map(Column::len).max().unwrap_or(0);
-        for column in columns.values_mut() {
-            while column.len() < rows {
+        self.columns.extend(columns);
+        self.rows = self.columns.values().map(Column::len).max().unwrap_or(0);
+        for column in self.columns.values_mut() {
+            while column.len() < self.rows {
                 column.push_null();
             }
         }
-        Self { columns, rows }
+        self
     }
 
     /// Number of rows.

@@ -173,7 +173,7 @@ impl Seen {
 
 /// Reads a table once and writes a spec for it: seeded splits of 80, 10 and 10 percent of the one file.
 ///
-/// Rules: a column of numbers or of dates is numeric (`NA`, `NaN`, `null` and the like are missing there); text with few values is categorical, with many words running text; a column
+/// Rules: a column of numbers or of dates is numeric (`NA`, `NaN`, `null` and the like are missing there); text with few values is categorical, with many words or values running text; a column
 /// whose name is `id` or ends in `_id`, or text, is an id where every row differs; a target of text, truth values or at most
 /// 20 whole numbers is a class, any other number a regression. Ids and constants are no features. Memory: up to 10,000
 /// values per column.
@@ -471,15 +471,11 @@ fn write(
         features: Vec::new(),
         categorical: of(&[Role::Categorical]),
         numeric: of(&[Role::Numeric]),
+        text: of(&[Role::Text]),
         drop: ids
             .into_iter()
             .skip(1)
-            .chain(of(&[
-                Role::Constant,
-                Role::Dropped,
-                Role::Text,
-                Role::Other,
-            ]))
+            .chain(of(&[Role::Constant, Role::Dropped, Role::Other]))
             .collect(),
         group: wishes.group.clone().unwrap_or_default(),
         group_as: wishes.group_as,

@@ -31,11 +31,16 @@ pub(super) fn texts(spec: &mut TaskSpec, columns: &[Inferred], wishes: &Wishes) 
         spec.metrics = target.metrics;
     }
     if let Some(table) = &mut spec.table {
-        for list in [&mut table.drop, &mut table.categorical, &mut table.numeric] {
+        for list in [
+            &mut table.drop,
+            &mut table.categorical,
+            &mut table.numeric,
+            &mut table.text,
+        ] {
             list.retain(|c| !inputs.contains(c));
         }
         // Of a task of texts the table says who belongs together and what rows count, no more.
-        let features = [&mut table.categorical, &mut table.numeric];
+        let features = [&mut table.categorical, &mut table.numeric, &mut table.text];
         let features: Vec<String> = features.into_iter().flat_map(std::mem::take).collect();
         table.drop.extend(features);
         if table.group.is_empty() && table.time.is_empty() && table.weight.is_empty() {

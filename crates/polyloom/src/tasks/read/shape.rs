@@ -151,6 +151,7 @@ pub(super) const TASK: Shape = &[
             ("features", Leaf),
             ("categorical", Leaf),
             ("numeric", Leaf),
+            ("text", Leaf),
             ("drop", Leaf),
             ("group", Leaf),
             ("group_as", Leaf),

@@ -32,6 +32,9 @@ pub struct Table {
     /// Numeric ones.
     #[serde(skip_serializing_if = "is_default")]
     pub numeric: Vec<String>,
+    /// Running text, whose words become numbers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub text: Vec<String>,
     /// Columns that are no features.
     #[serde(skip_serializing_if = "is_default")]
     pub drop: Vec<String>,

@@ -287,13 +287,25 @@ fn table(spec: &TaskSpec, found: &mut Found) {
             found.bad("table.numeric", format!("`{column}` is categorical too"));
         }
     }
+    for column in &table.text {
+        for (other, word) in [
+            (&table.numeric, "numeric"),
+            (&table.categorical, "categorical"),
+        ] {
+            if other.contains(column) {
+                found.bad("table.text", format!("`{column}` is {word} too"));
+            }
+        }
+    }
     let targets = spec.targets.iter().map(|t| &t.column);
     for column in targets
         .chain([&spec.fields.target])
         .filter(|c| !c.is_empty())
     {
-        if table.features.contains(column) {
-            found.bad("table.features", format!("`{column}` is the target"));
+        for (list, key) in [(&table.features, "features"), (&table.text, "text")] {
+            if list.contains(column) {
+                found.bad(format!("table.{key}"), format!("`{column}` is the target"));
+            }
         }
         if table.weight == *column && !column.is_empty() {
             found.bad("table.weight", format!("`{column}` is the target"));

@@ -1,6 +1,5 @@
 //! A file of predictions as rows of cells.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -12,9 +11,6 @@ use super::maps::hex;
 use crate::error::{MergeError, Result};
 use crate::tasks::data::table::Cell;
 use crate::tasks::data::{self, Limits};
-
-/// Rows that a thread writes at once.
-const BLOCK: usize = 4096;
 
 /// Which columns hold what. `None` looks for the usual names.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +43,25 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// Of rows in memory; `path` and `hash` say what made them.
+    #[must_use]
+    pub fn of_table(path: PathBuf, hash: String, table: &data::Table) -> Self {
+        Self {
+            path,
+            hash,
+            rows: (0..table.rows())
+                .into_par_iter()
+                .map(|row| table.row(row))
+                .collect(),
+            columns: table.columns().map(|(name, _)| name.to_owned()).collect(),
+            task: None,
+            chosen: Columns {
+                id: Some("id".into()),
+                ..Columns::default()
+            },
+        }
+    }
+
     /// Reads a file whole: CSV, TSV, JSON, JSON lines or Parquet, by its ending.
     ///
     /// # Errors
@@ -121,58 +136,15 @@ impl Answers {
         })
     }
 
-    /// Writes them as a file that [`Self::read`] reads: CSV (lists as JSON) or JSON lines, by its ending; it appears whole
-    /// or not at all.
-    ///
-    /// # Errors
-    /// Another ending, a file that cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        let io = |e: std::io::Error| MergeError::from(polyloom_core::Error::io(path, "write", e));
-        let bytes = match &*ending {
-            "csv" => {
-                let (head, rows) = (self.csv(&[], true), self.rows.par_chunks(BLOCK));
-                let blocks: std::io::Result<Vec<Vec<u8>>> =
-                    rows.map(|rows| self.csv(rows, false)).collect();
-                let mut bytes = head.map_err(io)?;
-                blocks.map_err(io)?.iter().for_each(|b| bytes.extend(b));
-                bytes
-            }
-            "jsonl" => {
-                let line = |row: &Map<String, Value>| Value::Object(row.clone()).to_string() + "\n";
-                let lines: String = self.rows.par_iter().map(line).collect();
-                lines.into_bytes()
-            }
-            _ => {
-                let error = MergeError::plan("bad-flag", "is neither .csv nor .jsonl");
-                return Err(error.at(path.display().to_string()).hint("-o FILE.csv"));
-            }
+    /// The rows as a table.
+    #[must_use]
+    pub fn table(&self) -> data::Table {
+        let column = |name: &String| {
+            let cells = self.rows.iter().map(|row| row.get(name).cloned());
+            let cells = cells.map(|cell| cell.unwrap_or_default().into());
+            (name.clone(), data::Column::of(cells))
         };
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        std::fs::write(&part, bytes).map_err(io)?;
-        std::fs::rename(&part, path).map_err(io)
-    }
-
-    /// Rows as CSV, behind a header where it is asked for.
-    fn csv(&self, rows: &[Map<String, Value>], header: bool) -> std::io::Result<Vec<u8>> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        if header {
-            writer.write_record(&self.columns)?;
-        }
-        for row in rows {
-            let cells = self.columns.iter();
-            let cells = cells.map(|c| match row.get(c) {
-                Some(Value::String(text)) => Cow::Borrowed(&**text),
-                Some(other) => Cow::Owned(plain(other)),
-                None => Cow::Borrowed(""),
-            });
-            for cell in cells {
-                writer.write_field(&*cell)?;
-            }
-            writer.write_record(None::<&[u8]>)?;
-        }
-        writer.into_inner().map_err(csv::IntoInnerError::into_error)
+        data::Table::of(self.columns.iter().map(column).collect::<Vec<_>>())
     }
 
     /// Whether the file has a column.
@@ -256,55 +228,4 @@ pub(crate) fn number(value: &Value, infinite: bool) -> Option<f64> {
         _ => return None,
     };
     (x.is_finite() || infinite && !x.is_nan()).then_some(x)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn rows_are_written_in_their_order_over_blocks() {
-        let cell = |i: usize| match i % 3 {
-            0 => json!("a, \"b\""),
-            1 => json!([1, 2]),
-            _ => Value::Null,
-        };
-        let row = |i: usize| [("id".to_owned(), json!(i)), ("said".to_owned(), cell(i))];
-        let n = 2 * BLOCK + 3;
-        let made = Answers {
-            path: PathBuf::new(),
-            hash: String::new(),
-            rows: (0..n).map(|i| row(i).into_iter().collect()).collect(),
-            columns: vec!["id".into(), "said".into()],
-            task: None,
-            chosen: Columns::default(),
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let written = |ending: &str| {
-            let file = dir.path().join(format!("answers.{ending}"));
-            made.write(&file).unwrap();
-            std::fs::read_to_string(file).unwrap()
-        };
-        let csv = written("csv");
-        let lines: Vec<&str> = csv.lines().collect();
-        assert_eq!(lines.len(), n + 1);
-        assert_eq!(
-            lines[..4],
-            ["id,said", "0,\"a, \"\"b\"\"\"", "1,\"[1,2]\"", "2,"]
-        );
-        let ids = |line: &&str| line.split(',').next().map(str::to_owned);
-        assert!(
-            (0..n).eq(lines[1..]
-                .iter()
-                .filter_map(|l| ids(l)?.parse::<usize>().ok()))
-        );
-        let jsonl = written("jsonl");
-        assert_eq!(
-            jsonl.lines().nth(BLOCK),
-            Some("{\"id\":4096,\"said\":[1,2]}")
-        );
-        assert_eq!(jsonl.lines().count(), n);
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answers::plain;
 use super::goal::{Goal, goals};
 use super::table::Weights;
-pub use super::table::{Column, Field, Fields, MAX_ROW_WEIGHT, columns, days};
+pub use super::table::{Column, ColumnKind, Field, Fields, MAX_ROW_WEIGHT, columns, days};
 use super::truth::{self, Truth};
 use crate::error::{MergeError, Result};
 use crate::tasks::data::Table;
@@ -168,15 +168,15 @@ fn read_by(
     if f.input.is_empty() && fields.is_none() {
         if spec.table.is_some() {
             let what = format!(
-                "task `{}` has no column to learn from: ids, constants and running text are no features",
+                "task `{}` has no column to learn from: ids and constants are no features",
                 spec.id
             );
             return Err(MergeError::plan("no-model-task", what).hint(
-                "`table.numeric` and `table.categorical` of the spec name the features; a column of one value tells nothing",
+                "`table.numeric`, `table.categorical` and `table.text` of the spec name the features; a column of one value tells nothing",
             ));
         }
         return Err(bad(
-            "names no column of inputs (`fields.input`), and no columns of a table (`table.numeric`, `table.categorical`)".into(),
+            "names no column of inputs (`fields.input`), and no columns of a table (`table.numeric`, `table.categorical`, `table.text`)".into(),
         ));
     }
     let image = spec.modality.input.iter().any(|m| m == "image");

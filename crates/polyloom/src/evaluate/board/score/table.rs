@@ -19,8 +19,31 @@ use crate::tasks::spec::{GroupAs, TaskSpec};
 pub struct Column {
     /// Its name in the file.
     pub name: String,
-    /// Whether it holds numbers (dates among them); else words.
-    pub numeric: bool,
+    /// What it holds.
+    pub kind: ColumnKind,
+}
+
+/// What a column of features holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Numbers, dates among them.
+    Number,
+    /// Words, one a row.
+    Word,
+    /// Running text.
+    Text,
+}
+
+impl ColumnKind {
+    /// In words: `numbers`.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Number => "numbers",
+            Self::Word => "words",
+            Self::Text => "running text",
+        }
+    }
 }
 
 /// What a row has in a column; `W` is a word.
@@ -28,35 +51,50 @@ pub struct Column {
 pub enum Field<W = Arc<str>> {
     /// A number; of a date the days since 1970.
     Number(f64),
-    /// A word.
+    /// A word, or a text.
     Word(W),
     /// Nothing.
     Missing,
 }
 
-/// The columns of features of a task of tables: numbers, then words, then the group where every group is a task of its own.
+impl<W: AsRef<str>> Field<W> {
+    /// The same, its word lent.
+    #[must_use]
+    pub fn lent(&self) -> Field<&str> {
+        match self {
+            Self::Number(x) => Field::Number(*x),
+            Self::Word(word) => Field::Word(word.as_ref()),
+            Self::Missing => Field::Missing,
+        }
+    }
+}
+
+/// The columns of features of a task of tables: numbers, then words, then texts, then the group where every group is a task of its own.
 /// Empty for a task without a table.
 #[must_use]
 pub fn columns(spec: &TaskSpec) -> Vec<Column> {
     let Some(table) = &spec.table else {
         return Vec::new();
     };
-    let one = |name: &String, numeric| Column {
+    use ColumnKind::{Number, Text, Word};
+    let one = |name: &String, kind| Column {
         name: name.clone(),
-        numeric,
+        kind,
     };
-    let mut found: Vec<Column> = table.numeric.iter().map(|n| one(n, true)).collect();
-    let listed = |name: &String| table.numeric.contains(name) || table.categorical.contains(name);
+    let mut found: Vec<Column> = table.numeric.iter().map(|n| one(n, Number)).collect();
+    let lists = [&table.numeric, &table.categorical, &table.text];
+    let listed = |name: &String| lists.iter().any(|list| list.contains(name));
     found.extend(
         table
             .features
             .iter()
             .filter(|n| !listed(n))
-            .map(|n| one(n, true)),
+            .map(|n| one(n, Number)),
     );
-    found.extend(table.categorical.iter().map(|n| one(n, false)));
+    found.extend(table.categorical.iter().map(|n| one(n, Word)));
+    found.extend(table.text.iter().map(|n| one(n, Text)));
     if table.group_as == GroupAs::Task && !table.group.is_empty() && !listed(&table.group) {
-        found.push(one(&table.group, false));
+        found.push(one(&table.group, Word));
     }
     found
 }
@@ -94,6 +132,8 @@ impl Fields {
                 Field::Missing => Field::Missing,
                 Field::Word(text) => Field::Word(match self.words.get(&*text) {
                     Some(word) => word.clone(),
+                    // Hardly two texts are alike.
+                    None if column.kind == ColumnKind::Text => (*text).into(),
                     None => {
                         let word: Arc<str> = (*text).into();
                         self.words.insert(word.clone());
@@ -108,29 +148,75 @@ impl Fields {
         })
     }
 
-    /// What `make` makes of every row of a batch, on all threads, in the order of the rows; words are lent, not kept.
+    /// What `make` makes of the rows of a batch, block by block on all threads, in the order of the rows; words are lent, not
+    /// kept.
     ///
     /// # Errors
     /// As [`Self::input`], with the place of the first such row.
-    pub fn each<T: Send>(
+    pub fn blocks<T: Send>(
         &self,
         table: &data::Table,
-        make: impl Fn(&[Field<Cow<'_, str>>]) -> T + Sync,
-    ) -> std::result::Result<Vec<T>, (usize, MergeError)> {
+        make: impl Fn(&Block<'_>) -> std::result::Result<Vec<T>, Misread> + Sync,
+    ) -> std::result::Result<Vec<T>, Misread> {
         let places = self.columns.iter().zip(&self.places);
-        let columns: Result<Vec<&data::Column>> = places
+        let values: Result<Vec<&data::Column>> = places
             .map(|(c, place)| Ok(found(table, *place, &c.name)?.1))
             .collect();
-        let columns = columns.map_err(|e| (0, e))?;
-        let one = |row: usize| {
-            let cells = self.columns.iter().zip(&columns);
-            let fields = cells.map(|(column, values)| field(column, values.cell(row)));
-            Ok(make(&fields.collect::<Result<Vec<_>>>()?))
-        };
-        let rows = (0..table.rows()).into_par_iter().with_min_len(TOGETHER);
-        let made: Vec<Result<T>> = rows.map(one).collect();
-        let placed = made.into_iter().enumerate();
-        placed.map(|(row, one)| one.map_err(|e| (row, e))).collect()
+        let values = values.map_err(|e| (0, e))?;
+        let size = table.rows().div_ceil(rayon::current_num_threads());
+        let size = size.max(TOGETHER);
+        let starts: Vec<usize> = (0..table.rows()).step_by(size).collect();
+        let made = starts.into_par_iter().map(|first| {
+            make(&Block {
+                columns: &self.columns,
+                values: &values,
+                first,
+                rows: size.min(table.rows() - first),
+            })
+        });
+        let made: Vec<_> = made.collect();
+        let mut all = Vec::with_capacity(table.rows());
+        for block in made {
+            all.append(&mut block?);
+        }
+        Ok(all)
+    }
+}
+
+/// Rows of a batch that are next to each other.
+pub struct Block<'t> {
+    columns: &'t [Column],
+    values: &'t [&'t data::Column],
+    first: usize,
+    rows: usize,
+}
+
+/// The place of a row in a batch, and what is wrong with it.
+pub type Misread = (usize, MergeError);
+
+impl<'t> Block<'t> {
+    /// How many there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// What a row of the block has in the column at a place; missing where there is no such place.
+    ///
+    /// # Errors
+    /// A column of numbers that holds something else; with the place of the row in the batch.
+    pub fn field(
+        &self,
+        place: usize,
+        row: usize,
+    ) -> std::result::Result<Field<Cow<'t, str>>, Misread> {
+        match (self.columns.get(place), self.values.get(place)) {
+            (Some(column), Some(values)) => {
+                let row = self.first + row;
+                field(column, values.cell(row)).map_err(|e| (row, e))
+            }
+            _ => Ok(Field::Missing),
+        }
     }
 }
 
@@ -152,10 +238,10 @@ fn found<'t>(
 
 /// What a cell holds for a column.
 fn field<'t>(column: &Column, cell: Cell<'t>) -> Result<Field<Cow<'t, str>>> {
-    Ok(match column.numeric {
+    Ok(match column.kind {
         _ if cell.is_empty() => Field::Missing,
-        true => number(&column.name, cell)?,
-        false => Field::Word(match cell {
+        ColumnKind::Number => number(&column.name, cell)?,
+        ColumnKind::Word | ColumnKind::Text => Field::Word(match cell {
             Cell::Text(text) => Cow::Borrowed(text),
             other => Cow::Owned(other.to_text()),
         }),
@@ -309,11 +395,15 @@ mod tests {
     #[test]
     fn columns_are_found_where_they_stand_and_words_are_shared() {
         let text = |words: &[&str]| data::Column::Text(words.iter().map(|w| Some(*w)).collect());
-        let column = |name: &str, numeric| Column {
+        let column = |name: &str, kind| Column {
             name: name.into(),
-            numeric,
+            kind,
         };
-        let mut fields = Fields::new(vec![column("age", true), column("job", false)]).unwrap();
+        let columns = vec![
+            column("age", ColumnKind::Number),
+            column("job", ColumnKind::Word),
+        ];
+        let mut fields = Fields::new(columns).unwrap();
         let job = text(&["cook", "cook"]);
         let tables = [
             data::Table::of([("age", text(&["3", " "])), ("job", job.clone())]),
