@@ -125,6 +125,24 @@ impl Value {
         self.0.data.dims()
     }
 
+    /// The value that lies at these places of an axis where this one is several side by side. Its gradient does not go
+    /// through this one then, whose other parts it does not concern.
+    pub(crate) fn part(&self, axis: usize, start: usize, length: usize) -> Option<Self> {
+        let origin = self.0.origin.as_ref()?;
+        if origin.op.meaning() != Some(Meaning::Concat(axis)) {
+            return None;
+        }
+        let mut at = 0;
+        for input in &origin.inputs {
+            let own = input.dims().get(axis)?;
+            if at == start && *own == length {
+                return Some(input.clone());
+            }
+            at += own;
+        }
+        None
+    }
+
     /// Whether a gradient flows here.
     pub fn wants_gradient(&self) -> bool {
         self.0.wants

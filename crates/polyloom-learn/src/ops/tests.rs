@@ -366,6 +366,16 @@ fn shapes() {
     check("concat", &[&[2, 3], &[2, 1]], |v| {
         concat(&[&v[0], &v[1], &v[0]], 1)
     });
+    // A part as a whole, and places that cut through parts.
+    for (start, length) in [(3, 1), (4, 3), (1, 4)] {
+        check("narrow of concat", &[&[2, 3], &[2, 1]], |v| {
+            let all = concat(&[&v[0], &v[1], &v[0]], 1)?;
+            add(
+                &narrow(&all, 1, start, length)?,
+                &narrow(&all, 1, start, length)?,
+            )
+        });
+    }
     check("rows", &[&[4, 3]], |v| rows(&v[0], &[2, 0, 2]));
     check("embedding", &[&[4, 3]], |v| {
         embedding(&v[0], &[3, 0, 0, 1], &[2, 2])
