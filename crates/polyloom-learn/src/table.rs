@@ -508,9 +508,9 @@ impl Preparation {
         for column in &found.columns {
             if let Prepared::Text { name, weights } = column
                 && !((1..=texts::MOST).contains(&weights.len())
-                    && weights.iter().all(|w| *w > 0.0 && w.is_finite()))
+                    && weights.iter().all(|w| (1.0..50.0).contains(w)))
             {
-                return bad(format!("column `{name}` has weights that are none"));
+                return bad(format!("column `{name}` has weights outside of 1 to 50"));
             }
             if let Prepared::Number {
                 name,
@@ -522,10 +522,11 @@ impl Preparation {
                 && !(mean.is_finite()
                     && deviation.is_finite()
                     && *deviation > 0.0
-                    && landmarks.is_sorted())
+                    && landmarks.is_sorted()
+                    && landmarks.iter().all(|l| l.abs() <= f64::from(f32::MAX)))
             {
                 return bad(format!(
-                    "column `{name}` has mean {mean}, deviation {deviation}, or landmarks that do not ascend"
+                    "column `{name}` has mean {mean}, deviation {deviation}, or landmarks that do not ascend or are beyond 32 bits"
                 ));
             }
         }

@@ -17,6 +17,8 @@ fn a_model_of_tables_becomes_one_file() {
             &table,
             "--targets",
             "rich,hours",
+            "--drop",
+            "note",
             "--model",
             name,
             "-o",

@@ -35,7 +35,7 @@ fn area(dir: &Path, model: &str, more: &[&str]) -> f64 {
         shown(&dir.join("offers.task.toml")),
         shown(&dir.join("r.json")),
     );
-    let done = polyloom(&["eval", &out, "-t", &task, "-o", &results]);
+    let done = polyloom(&["eval", &out, "-t", &task, "-o", &results, "--force"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let results: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();

@@ -256,9 +256,9 @@ fn texts_stand_between_numbers_and_marks() {
     let text = made.text().unwrap();
     std::fs::write(dir.path().join(TABLE), &text).unwrap();
     assert_eq!(Preparation::read(dir.path()).unwrap(), made);
-    let negative = text.replacen("        1.0", "        -1.0", 1);
-    assert_ne!(negative, text);
-    std::fs::write(dir.path().join(TABLE), negative).unwrap();
+    let light = text.replacen("        1.0", "        0.5", 1);
+    assert_ne!(light, text);
+    std::fs::write(dir.path().join(TABLE), light).unwrap();
     assert!(Preparation::read(dir.path()).is_err());
     for text in [0, 1 << 20] {
         let settings = Settings {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 /// Places of a column of text where nothing is said.
-pub const SIZE: usize = 256;
+pub const SIZE: usize = 1024;
 
 /// Most places of a column of text.
 pub const MOST: usize = 1 << 16;

@@ -13,6 +13,7 @@ mod export;
 mod folds;
 mod forest;
 mod fresh;
+mod fuzz_smoke;
 mod hostile;
 mod models;
 mod optimisers;
