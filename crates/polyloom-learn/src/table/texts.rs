@@ -86,8 +86,8 @@ impl Counts {
     }
 }
 
-/// Puts a text into places, which hold zeros: sums of signs times weights, scaled to the length `sqrt(places)`, so that a place
-/// has a mean square of 1. A text without words stays zeros.
+/// Puts a text into places, which hold zeros: sums of signs times weights, scaled to the length 1, so that all places together
+/// weigh as much as one number: a text that says nothing does little harm. A text without words stays zeros.
 pub fn put(text: &str, weights: &[f32], places: &mut [f32]) {
     let mut square = 0.0;
     let found = sums(text, weights.len());
@@ -95,7 +95,7 @@ pub fn put(text: &str, weights: &[f32], places: &mut [f32]) {
         square += f64::from(sum * weights[*at]).powi(2);
     }
     if square > 0.0 {
-        let scale = (weights.len() as f64 / square).sqrt() as f32;
+        let scale = (1.0 / square.sqrt()) as f32;
         for (at, sum) in found {
             places[at] = sum * weights[at] * scale;
         }
@@ -138,8 +138,8 @@ mod tests {
         let mut found = vec![0.0; size];
         put("common, rare: common", &weights, &mut found);
         let length = (4.0 + rare * rare).sqrt();
-        assert!((found[a] - sign_a * 2.0 / length * 8.0).abs() < 1e-5);
-        assert!((found[b] - sign_b * rare / length * 8.0).abs() < 1e-5);
+        assert!((found[a] - sign_a * 2.0 / length).abs() < 1e-6);
+        assert!((found[b] - sign_b * rare / length).abs() < 1e-6);
         assert_eq!(found.iter().filter(|x| **x != 0.0).count(), 2);
         let mut none = vec![0.0; size];
         put("...", &weights, &mut none);
