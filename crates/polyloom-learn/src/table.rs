@@ -50,7 +50,7 @@ pub enum Prepared {
         /// Words, the most frequent first.
         words: Vec<Option<String>>,
     },
-    /// Running text: its words are hashed to places, a number each ([`texts`]); what is missing is zeros.
+    /// Running text: its words are hashed to places, a number each (Weinberger et al. 2009); what is missing is zeros.
     Text {
         /// Name in the file.
         name: String,

@@ -63,7 +63,7 @@ pub fn check(place: &Path, there: There) -> Result<()> {
 /// again, and the bytes are the same.
 ///
 /// # Errors
-/// As [`Plan::of`], [`train`] and [`score`]; a folder that is there; [`polyloom_core::Error::Interrupted`] where `watch` says
+/// As [`Plan::of`], [`train()`] and [`score`]; a folder that is there; [`polyloom_core::Error::Interrupted`] where `watch` says
 /// stop.
 pub fn cross(
     recipe: &Recipe,
