@@ -258,7 +258,7 @@ fn texts_stand_between_numbers_and_marks() {
     let text = made.text().unwrap();
     std::fs::write(dir.path().join(TABLE), &text).unwrap();
     assert_eq!(Preparation::read(dir.path()).unwrap(), made);
-    let light = text.replacen("        1.0", "        0.5", 1);
+    let light = text.replacen("        2.0986123", "        0.5", 1);
     assert_ne!(light, text);
     std::fs::write(dir.path().join(TABLE), light).unwrap();
     assert!(Preparation::read(dir.path()).is_err());

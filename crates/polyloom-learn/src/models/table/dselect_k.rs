@@ -134,7 +134,11 @@ impl Architecture for DSelectK {
             .map(|&goal| {
                 let gate = gate(pass, goal, &pass.own(goal, &x)?)?;
                 let experts = pass.own(goal, &experts)?;
-                pass.mix(&format!("goals.{goal}.gate"), &gate, &[("experts", &experts)])
+                pass.mix(
+                    &format!("goals.{goal}.gate"),
+                    &gate,
+                    &[("experts", &experts)],
+                )
             })
             .collect::<Result<_>>()?;
         pass.towers(goals, &mixed)

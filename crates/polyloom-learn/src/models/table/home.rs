@@ -205,7 +205,10 @@ impl Architecture for Home {
             .collect::<Result<_>>()?;
         let names: Vec<String> = (0..groups.count).map(meta).collect();
         let of_groups = names.iter().map(String::as_str).zip(&own);
-        let parts: Vec<(&str, &Value)> = [("meta.shared", &shared)].into_iter().chain(of_groups).collect();
+        let parts: Vec<(&str, &Value)> = [("meta.shared", &shared)]
+            .into_iter()
+            .chain(of_groups)
+            .collect();
         let at = "meta.shared.gate";
         let common = ops::add(
             &pass.mix(at, &pass.gate(at, &x)?, &parts)?,
