@@ -14,8 +14,10 @@ pub type Parts = HashMap<String, Part>;
 
 /// `shared + Σ w E` for every tensor, over the experts of a mix.
 ///
-/// Low-rank parts of linear layers act as two thin products beside the shared weight, which stays as it is. Whatever else
-/// is asked for (biases, norms, tables, sparse parts) is made when it is first needed and held as long as the source.
+/// Low-rank parts of linear layers act as two thin products beside the shared weight, which stays as it is, while few tokens
+/// pass; from the number of tokens on where adding the product of the factors to the weight is less work, it is added (the two
+/// differ by the rounding of `f32`). Whatever else is asked for (biases, norms, tables, sparse parts) is made when it is first
+/// needed. What is made is held as long as the source: a copy of one model at most.
 pub struct Blend<'a> {
     shared: &'a dyn Source,
     mix: Vec<(f32, &'a Parts)>,
@@ -74,6 +76,16 @@ impl<'a> Blend<'a> {
     }
 }
 
+/// Whether factors of a weight `[out, in]` are less work put together (`rank in out` for all tokens) than one after the other
+/// on every token (`rank (in + out)` each).
+fn added_is_less(x: &[usize], weight: &[usize]) -> bool {
+    let &[out, width] = weight else {
+        return false;
+    };
+    let tokens = x.iter().product::<usize>() / width.max(1);
+    tokens * (out + width) >= out * width
+}
+
 impl Source for Blend<'_> {
     fn find(&self, name: &str) -> Result<Option<Value>> {
         if let Some(made) = self.made.borrow().get(name) {
@@ -91,11 +103,15 @@ impl Source for Blend<'_> {
         let weight = format!("{name}.weight");
         let (thin, others) = self.thin(&weight);
         let bias = self.find(&format!("{name}.bias"))?;
-        if thin.is_empty() {
+        if thin.is_empty() || self.made.borrow().contains_key(&weight) {
+            return ops::linear(x, &self.tensor(&weight)?, bias.as_ref());
+        }
+        let whole = self.shared.tensor(&weight)?;
+        if added_is_less(x.dims(), whole.dims()) {
             return ops::linear(x, &self.tensor(&weight)?, bias.as_ref());
         }
         let shared = match others {
-            false => self.shared.tensor(&weight)?,
+            false => whole,
             // Parts of several kinds on one matrix: what is no factor is added once.
             true => {
                 let key = format!("{weight} without factors");
@@ -103,7 +119,7 @@ impl Source for Blend<'_> {
                 match held {
                     Some(held) => held,
                     None => {
-                        let made = self.make(&weight, &self.shared.tensor(&weight)?, false)?;
+                        let made = self.make(&weight, &whole, false)?;
                         self.made.borrow_mut().insert(key, made.clone());
                         made
                     }
@@ -176,7 +192,19 @@ mod tests {
             vec![(0.5, 0), (0.3, 1), (0.2, 2)],
         ] {
             let blend = Blend::new(&shared, mix.iter().map(|(w, i)| (*w, &all[*i])).collect());
+            // Three tokens: thin products. Five: one product with what is put together.
+            let few = Value::constant(x.data().narrow(0, 0, 3).unwrap());
+            let few = blend.linear("m", &few).unwrap();
+            assert!(blend.made.borrow().get("m.weight").is_none());
             let thin = blend.linear("m", &x).unwrap();
+            assert!(blend.made.borrow().get("m.weight").is_some());
+            for (a, b) in slice(few.data())
+                .unwrap()
+                .iter()
+                .zip(&*slice(thin.data()).unwrap())
+            {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
             let merged = ops::linear(
                 &x,
                 &blend.tensor("m.weight").unwrap(),

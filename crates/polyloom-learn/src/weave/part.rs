@@ -101,6 +101,12 @@ impl LowRank {
         ops::linear(&narrow, &Value::constant(self.scaled.clone()), None)
     }
 
+    /// `u diag(s)`, `[out, rank]`: what `v x` goes through.
+    #[must_use]
+    pub fn scaled(&self) -> &Tensor {
+        &self.scaled
+    }
+
     /// Rank.
     #[must_use]
     pub fn rank(&self) -> usize {

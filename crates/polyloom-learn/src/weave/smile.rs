@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use polyloom_core::nn::matmul::{Threads, View, product};
+use rayon::prelude::*;
 
 use super::blend::Parts;
 use super::part::{LowRank, Part};
 use crate::engine::{Tensor, Value, slice, tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, In, Result};
 use crate::models::{Point, Source};
-use crate::ops;
 
 /// The gate of a linear layer: the first right singular vectors of every expert's difference, `[experts, gate_rank, in]`.
 pub type Gates = HashMap<String, Tensor>;
@@ -62,7 +62,7 @@ pub fn norms(gate: &Tensor, x: &[f32]) -> Result<Vec<f32>> {
         1.0,
         View::new(x, x.len() / width, width),
         View::new(&slice(gate)?, experts * rank, width).t(),
-        Threads::All,
+        Threads::One,
     );
     let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
     Ok(caught.chunks_exact(rank.max(1)).map(norm).collect())
@@ -89,27 +89,120 @@ pub(super) fn keep_largest(weights: &mut [f32], top: usize) {
     weights.iter_mut().for_each(|w| *w /= sum);
 }
 
-impl Smile<'_> {
-    /// What an expert adds to the tokens, `[n, out]`: its part of the weight and of the bias.
-    fn more(&self, expert: usize, name: &str, x: &Value) -> Result<Option<Value>> {
-        let parts = self.experts[expert];
-        let more = match parts.get(&format!("{name}.weight")) {
+/// What an expert adds in a linear layer.
+struct More<'a> {
+    weight: Option<MoreWeight<'a>>,
+    bias: Option<Tensor>,
+}
+
+enum MoreWeight<'a> {
+    /// Right vectors `[rank, in]`, then left ones times singular values `[out, rank]`.
+    Thin(&'a Tensor, &'a Tensor),
+    /// `[out, in]`.
+    Whole(Tensor),
+}
+
+impl<'a> More<'a> {
+    fn of(parts: &'a Parts, name: &str) -> Result<Self> {
+        let weight = match parts.get(&format!("{name}.weight")) {
             None => None,
-            Some(Part::LowRank(factors)) => Some(factors.apply(x)?),
-            Some(part) => Some(ops::linear(x, &Value::constant(part.dense()?), None)?),
+            Some(Part::LowRank(factors)) => Some(MoreWeight::Thin(&factors.v, factors.scaled())),
+            Some(part) => Some(MoreWeight::Whole(part.dense()?)),
         };
         let bias = parts.get(&format!("{name}.bias"));
-        let bias = bias.map(|b| b.dense().map(Value::constant)).transpose()?;
-        Ok(match (more, bias) {
-            (Some(more), Some(bias)) => Some(ops::plus_row(&more, &bias)?),
-            (None, Some(bias)) => {
-                let n = x.dims()[0];
-                let zeros =
-                    Value::constant(tensor(vec![0.0; n * bias.dims()[0]], (n, bias.dims()[0]))?);
-                Some(ops::plus_row(&zeros, &bias)?)
-            }
-            (more, None) => more,
+        Ok(Self {
+            weight,
+            bias: bias.map(Part::dense).transpose()?,
         })
+    }
+
+    /// For tokens `[n, width]`: `[n, wide]`.
+    fn apply(&self, tokens: &[f32], width: usize, wide: usize) -> Result<Vec<f32>> {
+        let n = tokens.len() / width.max(1);
+        let through = |x: &[f32], from: usize, weight: &Tensor, to: usize| -> Result<Vec<f32>> {
+            let weight = slice(weight)?;
+            if weight.len() != from * to {
+                return Err(Error::shape(
+                    "expert",
+                    "a part of another shape than its layer",
+                ));
+            }
+            let transposed = View::new(&weight, to, from).t();
+            Ok(product(
+                1.0,
+                View::new(x, n, from),
+                transposed,
+                Threads::One,
+            ))
+        };
+        let mut out = match &self.weight {
+            None => vec![0.0; n * wide],
+            Some(MoreWeight::Whole(weight)) => through(tokens, width, weight, wide)?,
+            Some(MoreWeight::Thin(v, u)) => {
+                let rank = v.dims()[0];
+                through(&through(tokens, width, v, rank)?, rank, u, wide)?
+            }
+        };
+        if let Some(bias) = &self.bias {
+            let bias = slice(bias)?;
+            for row in out.chunks_exact_mut(wide.max(1)) {
+                row.iter_mut().zip(&*bias).for_each(|(o, b)| *o += b);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Tokens that one thread takes at a time: enough for products to be worth it, so few that threads share the work.
+const BLOCK: usize = 512;
+
+/// Which experts a token goes to.
+#[derive(Debug, Clone, Copy)]
+struct Choosing {
+    top: usize,
+    forced: Option<usize>,
+}
+
+impl Choosing {
+    /// Adds to the outputs `[n, wide]` of some tokens what their experts say of them.
+    fn add(
+        self,
+        gate: &Tensor,
+        more: &[More<'_>],
+        tokens: &[f32],
+        width: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (experts, n) = (more.len(), tokens.len() / width.max(1));
+        let wide = out.len() / n.max(1);
+        // Tokens of each expert with their weights.
+        let mut of: Vec<Vec<(usize, f32)>> = vec![Vec::new(); experts];
+        match self.forced {
+            Some(expert) => of[expert] = (0..n).map(|i| (i, 1.0)).collect(),
+            None => {
+                let found = norms(gate, tokens)?;
+                for (i, norms) in found.chunks_exact(experts.max(1)).enumerate() {
+                    for (e, w) in weights(norms, self.top).into_iter().enumerate() {
+                        if w > 0.0 {
+                            of[e].push((i, w));
+                        }
+                    }
+                }
+            }
+        }
+        let mut gathered = Vec::new();
+        for (list, more) in of.iter().zip(more) {
+            gathered.clear();
+            for (i, _) in list {
+                gathered.extend_from_slice(&tokens[i * width..][..width]);
+            }
+            let said = more.apply(&gathered, width, wide)?;
+            for ((i, weight), said) in list.iter().zip(said.chunks_exact(wide.max(1))) {
+                let to = &mut out[i * wide..][..wide];
+                to.iter_mut().zip(said).for_each(|(o, m)| *o += weight * m);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -123,43 +216,21 @@ impl Source for Smile<'_> {
         let Some(gate) = self.gates.get(name) else {
             return Ok(y);
         };
+        let more = self.experts.iter().map(|parts| More::of(parts, name));
+        let more = more.collect::<Result<Vec<_>>>()?;
         let width = *x.dims().last().unwrap_or(&1);
-        let n = x.data().elem_count() / width.max(1);
-        let tokens = ops::reshape(x, &[n, width])?;
-        let experts = self.experts.len();
-        let chosen: Vec<Vec<f32>> = match self.forced {
-            Some(expert) => {
-                let one: Vec<f32> = (0..experts)
-                    .map(|e| f32::from(u8::from(e == expert)))
-                    .collect();
-                vec![one; n]
-            }
-            None => {
-                let found = norms(gate, &slice(tokens.data())?)?;
-                let rows = found.chunks_exact(experts.max(1));
-                rows.map(|row| weights(row, self.top)).collect()
-            }
+        let wide = *y.dims().last().unwrap_or(&1);
+        let tokens = x.data().contiguous().during("experts of a layer")?;
+        let tokens = slice(&tokens)?;
+        let tokens: &[f32] = &tokens;
+        let choosing = Choosing {
+            top: self.top,
+            forced: self.forced,
         };
         let mut out = slice(y.data())?.to_vec();
-        let wide = out.len() / n.max(1);
-        for expert in 0..experts {
-            let weight_of = |row: u32| chosen[row as usize].get(expert).copied().unwrap_or(0.0);
-            let rows: Vec<u32> = (0..n as u32).filter(|i| weight_of(*i) > 0.0).collect();
-            if rows.is_empty() {
-                continue;
-            }
-            let Some(more) = self.more(expert, name, &ops::rows(&tokens, &rows)?)? else {
-                continue;
-            };
-            for (row, more) in rows
-                .iter()
-                .zip(slice(more.data())?.chunks_exact(wide.max(1)))
-            {
-                let weight = weight_of(*row);
-                let to = &mut out[*row as usize * wide..][..wide];
-                to.iter_mut().zip(more).for_each(|(o, m)| *o += weight * m);
-            }
-        }
+        let blocks = out.par_chunks_mut(BLOCK * wide.max(1));
+        let blocks = blocks.zip(tokens.par_chunks(BLOCK * width.max(1)));
+        blocks.try_for_each(|(out, tokens)| choosing.add(gate, &more, tokens, width, out))?;
         Ok(Value::constant(tensor(out, y.dims())?))
     }
 

@@ -237,7 +237,7 @@ impl Woven {
 
     /// Runs inputs through the parts that `choice` says, and the heads on what comes out. Heads must see one feature.
     ///
-    /// Inputs with the same mix run together, each in no other way than alone.
+    /// Inputs with the same mix run together, each as it does alone but for the rounding of `f32`.
     ///
     /// # Errors
     /// Inputs that the model does not take, heads that do not fit.
