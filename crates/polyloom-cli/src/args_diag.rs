@@ -1,5 +1,7 @@
 //! What can be typed after `polyloom diag`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use crate::args_eval::at_least_one;
@@ -19,6 +21,62 @@ pub enum Diag {
     Importance(ImportanceArgs),
     /// What gates use experts for: experts that collapsed, that one target took over, that nobody listens to
     Experts(ExpertsArgs),
+    /// Which tasks help which: each target learned alone, with every other task and with all, judged on its validation rows
+    Cocktail(CocktailArgs),
+}
+
+/// `polyloom diag cocktail`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom diag cocktail loom.toml --target text/sst5 -o cocktail
+  polyloom diag cocktail loom.toml -t text/sst5,text/sst2,text/subj -o cocktail --resume
+  polyloom diag cocktail loom.toml --target text/sst5 --set train.limit=1000 -o cocktail
+
+Every set of tasks is one training by the recipe: of n tasks and one target n + 1 of them. What is picked has the
+best validation score; it is scored on the test rows once, beside the target learned alone. Intervals are over the
+rows that were scored: another --seed tells what another draw of weights and batches does.")]
+pub struct CocktailArgs {
+    /// A loom.toml with [train]
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+    /// Folder to write: models/, results and cocktail.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Tasks to mix, in place of the recipe's: ids or spec files
+    #[arg(
+        short,
+        long = "task",
+        visible_alias = "tasks",
+        value_name = "TASK",
+        value_delimiter = ','
+    )]
+    pub tasks: Vec<String>,
+    /// Tasks that are to be helped [default: all]
+    #[arg(long, value_name = "TASK", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// The model to begin with, in place of the recipe's
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// Split that decides
+    #[arg(long, value_name = "NAME", default_value = "validation")]
+    pub split: String,
+    /// Split that what was picked is scored on in the end
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    pub confirm: String,
+    /// Seed [default: the recipe's]
+    #[arg(long, value_name = "N", env = "POLYLOOM_SEED")]
+    pub seed: Option<u64>,
+    /// Any key of the recipe, such as train.limit=1000 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::args_train::pair)]
+    pub set: Vec<(String, String)>,
+    /// Go on in a folder that is there
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace the folder
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub places: Places,
 }
 
 /// `polyloom diag experts`

@@ -124,6 +124,9 @@ pub struct EvalArgs {
     /// Score again what is unchanged; replace results of something else
     #[arg(long)]
     pub force: bool,
+    /// Id of the prompt that a decoder or a server is asked with, among `[[prompts]]` of the task [default: the first]
+    #[arg(long, value_name = "ID", conflicts_with = "predictions")]
+    pub prompt: Option<String>,
     /// Examples in the prompt of a decoder or a server [default: what the task says]
     #[arg(long, value_name = "N", conflicts_with = "predictions")]
     pub fewshot: Option<u32>,

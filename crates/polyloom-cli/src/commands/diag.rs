@@ -1,5 +1,6 @@
-//! `polyloom diag`: which columns a model of tables rests on, and what its experts are used for.
+//! `polyloom diag`: which columns a model of tables rests on, what its experts are used for, which tasks help which.
 
+mod cocktail;
 mod experts;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ pub fn run(args: &DiagArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     match &args.what {
         Diag::Importance(args) => importance(args, ui),
         Diag::Experts(args) => experts::run(args, ui),
+        Diag::Cocktail(args) => cocktail::run(args, ui),
     }
 }
 

@@ -49,6 +49,7 @@ fn settings(args: &EvalArgs, style: Style, spec: &TaskSpec) -> Settings {
         split: args.split.clone(),
         limit: args.limit,
         style,
+        prompt: args.prompt.clone(),
         fewshot: args.fewshot,
         max_tokens: args.max_tokens,
         raw: args.extract.is_some() || !spec.parse.is_empty(),

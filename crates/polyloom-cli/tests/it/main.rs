@@ -9,6 +9,7 @@
 mod adapt_moe;
 mod balance;
 mod board;
+mod cocktail;
 mod compare;
 mod compress;
 mod diff;

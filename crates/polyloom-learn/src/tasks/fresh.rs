@@ -258,7 +258,11 @@ fn made(recipe: &Recipe, config: &Json, tasks: &[Given]) -> Result<Made> {
     let learn = t.language.as_ref().map(|l| l.learn).unwrap_or_default();
     let mut texts = Vec::new();
     for task in tasks {
-        let lines = language::lines(&task.spec, &task.loader(), &t.split, learn, t.limit)?;
+        let (loader, prompt) = (
+            task.loader(),
+            t.language.as_ref().and_then(|l| l.prompt.as_deref()),
+        );
+        let lines = language::lines(&task.spec, &loader, &t.split, learn, prompt, t.limit)?;
         texts.extend(lines.into_iter().map(|l| l.given + &l.learned));
     }
     let size = config["vocab_size"].as_u64().unwrap_or(VOCABULARY);

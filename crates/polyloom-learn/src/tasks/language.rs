@@ -49,7 +49,7 @@ impl Sequence {
 }
 
 /// What is learned of the rows of a split, at most `limit` texts or answers (spread evenly). Prompts are those that an
-/// evaluation of a decoder uses, without examples; rows that do not say what is right are left out.
+/// evaluation of a decoder uses, without examples: the task's first, or that of the id `prompt`; rows that do not say what is right are left out.
 ///
 /// # Errors
 /// As [`examples::texts`] and [`ask::questions`].
@@ -58,6 +58,7 @@ pub fn lines(
     loader: &Loader<'_>,
     split: &str,
     learn: Learn,
+    prompt: Option<&str>,
     limit: Option<usize>,
 ) -> Result<Vec<Line>> {
     let all: Vec<Line> = match learn {
@@ -74,6 +75,7 @@ pub fn lines(
                 split: split.to_owned(),
                 limit: None,
                 style: Style::Completion,
+                prompt: prompt.map(str::to_owned),
                 fewshot: Some(0),
                 max_tokens: None,
                 raw: false,

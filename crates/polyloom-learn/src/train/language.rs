@@ -72,7 +72,8 @@ pub(super) fn learned<'a>(
     for given in given {
         let spec = &given.spec;
         let read = |split: &str, limit| {
-            let lines = lines(spec, &given.loader(), split, language.learn, limit)?;
+            let prompt = language.prompt.as_deref();
+            let lines = lines(spec, &given.loader(), split, language.learn, prompt, limit)?;
             let found = sequences(&text, &lines, most, pack)?;
             Ok::<_, Error>((lines, found))
         };

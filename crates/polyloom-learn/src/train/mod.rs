@@ -5,6 +5,7 @@ pub mod augment;
 mod balanced;
 mod begin;
 pub mod chain;
+pub mod cocktail;
 pub mod contrast;
 pub mod curvature;
 mod forest;

@@ -121,6 +121,9 @@ pub struct Language {
     /// Texts stand one after the other in blocks of `max_length`; each is a row of its own otherwise. Where nothing is
     /// said, texts are packed; answers never are.
     pub pack: Option<bool>,
+    /// Of answers: id of the prompt among those of every task, in place of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// How often tasks are drawn in joint training.

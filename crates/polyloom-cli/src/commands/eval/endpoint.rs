@@ -54,7 +54,14 @@ pub fn run(args: &EvalArgs, url: &str, ui: &Ui) -> Result<ExitCode, Failure> {
         None => PathBuf::from(format!("{name}.results.json")),
     };
     let address = endpoint.address();
-    let setting = json!([address, model, given.seed, args.max_tokens, args.fewshot]);
+    let setting = json!([
+        address,
+        model,
+        given.seed,
+        args.max_tokens,
+        args.fewshot,
+        args.prompt
+    ]);
     let who = Answers {
         path: PathBuf::from(format!("{address}#{model}")),
         hash: sha256_text(&setting.to_string()),

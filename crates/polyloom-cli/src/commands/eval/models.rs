@@ -98,6 +98,11 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             if system.woven && args.task_known {
                 settings += " task known";
             }
+            // How a decoder is asked, where it is not as the task says.
+            let ways = (&args.prompt, args.fewshot, args.max_tokens);
+            if ways != (&None, None, None) {
+                settings += &format!(" asked {ways:?}");
+            }
             let key = key(&settings, &said, &options);
             let held = output.unchanged(&key).filter(|_| !args.force);
             jobs.push((task, key, held));
@@ -137,6 +142,7 @@ pub fn run(args: &EvalArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     progress.end();
     let asked_for = [
+        ("--prompt", args.prompt.is_some()),
         ("--fewshot", args.fewshot.is_some()),
         ("--max-tokens", args.max_tokens.is_some()),
         ("--extract", args.extract.is_some()),

@@ -241,6 +241,13 @@ pub(super) fn run(
         heads: args.heads.clone().or_else(|| own.heads.clone()),
         more_heads: heads_of_experts(asked),
         preprocessor: own.preprocessor.clone(),
+        prompt: match &asked.kind {
+            Kind::Train(None) => {
+                let recipe = train::Recipe::open(&asked.file, &args.set)?;
+                recipe.train.language.and_then(|l| l.prompt)
+            }
+            _ => None,
+        },
         max_length: args.max_length.map(|n| n as usize).or(own.max_length),
         objective,
         level: 0.95,

@@ -199,6 +199,12 @@ impl Recipe {
                     "`train.fuse.lambda = 0` learns from the sources alone",
                 );
             }
+            if language.prompt.is_some() && language.learn == Learn::Texts {
+                return bad(
+                    "`train.language.prompt` names the prompt of answers; texts have none",
+                    "[train.language] learn = \"answers\"",
+                );
+            }
             if language.pack == Some(true) && language.learn == Learn::Answers {
                 return bad(
                     "`train.language.pack` is for texts: an answer has a prompt of its own",

@@ -82,6 +82,7 @@ impl<'a> Jury<'a> {
                 split: study.split.clone(),
                 limit,
                 style: Style::Completion,
+                prompt: prompt_of(trial).or_else(|| study.prompt.clone()),
                 fewshot: None,
                 max_tokens: None,
                 raw: !spec.parse.is_empty(),
@@ -129,4 +130,11 @@ impl<'a> Jury<'a> {
         let all = self.study.limit.map_or(all, |limit| all.min(limit));
         Ok(Some(((all as f64 * share).ceil() as usize).max(1)))
     }
+}
+
+/// The prompt that a trial's answers were learned with, where that is what varies.
+fn prompt_of(trial: &Trial) -> Option<String> {
+    let mut values = trial.values.iter();
+    let (_, id) = values.find(|(key, _)| key == "train.language.prompt")?;
+    Some(id.trim_matches('"').to_owned())
 }

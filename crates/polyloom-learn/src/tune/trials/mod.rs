@@ -45,6 +45,8 @@ pub struct Study<'a> {
     pub more_heads: Vec<PathBuf>,
     /// How pictures are prepared, where the models do not say.
     pub preprocessor: Option<PathBuf>,
+    /// Id of the prompt that decoders are asked with; the tasks' first where none is named.
+    pub prompt: Option<String>,
     /// Tokens of a text at most.
     pub max_length: Option<usize>,
     /// How scores are counted to one number.

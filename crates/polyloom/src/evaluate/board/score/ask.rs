@@ -33,6 +33,8 @@ pub struct Settings {
     pub limit: Option<usize>,
     /// How the prompt is taken.
     pub style: Style,
+    /// Id of the prompt among those of the task, in place of the first.
+    pub prompt: Option<String>,
     /// Examples in the context, in place of the task's number.
     pub fewshot: Option<u32>,
     /// Tokens of an answer, in place of the task's number.
@@ -108,7 +110,7 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
         target: "{{target}}".into(),
         ..Prompt::default()
     };
-    let prompt = match spec.prompts.first() {
+    let prompt = match named(spec, settings.prompt.as_deref(), free)?.or(spec.prompts.first()) {
         Some(prompt) => prompt,
         None if free => return Err(bad("has no prompt").hint("add `[[prompts]]` to its spec")),
         None => &plain,
@@ -200,6 +202,31 @@ pub fn questions(spec: &TaskSpec, loader: &Loader<'_>, settings: &Settings) -> R
 }
 
 /// How answers are generated: a short one where a label is wanted, else as the task says.
+/// The prompt of this id.
+fn named<'s>(spec: &'s TaskSpec, id: Option<&str>, free: bool) -> Result<Option<&'s Prompt>> {
+    let Some(id) = id else {
+        return Ok(None);
+    };
+    let bad = |what: String| MergeError::plan("no-prompt", format!("task `{}` {what}", spec.id));
+    let place = spec.prompts.iter().position(|p| p.id == id);
+    match place {
+        // What is right follows from the first prompt's choices or target.
+        Some(place) if free && place > 0 => Err(bad(format!(
+            "is scored by its first prompt; `{id}` cannot take its place"
+        ))
+        .hint("only the wording of classification, regression and similarity tasks varies")),
+        Some(place) => Ok(spec.prompts.get(place)),
+        None => {
+            let names: Vec<&str> = spec.prompts.iter().map(|p| &*p.id).collect();
+            let known = match names.is_empty() {
+                true => "it has no prompt".to_owned(),
+                false => format!("its prompts: {}", names.join(", ")),
+            };
+            Err(bad(format!("has no prompt `{id}`")).hint(known))
+        }
+    }
+}
+
 fn generation(spec: &TaskSpec, kind: TaskType, settings: &Settings) -> Generation {
     let mut generation = match kind {
         TaskType::Generation => spec.generation.clone(),
