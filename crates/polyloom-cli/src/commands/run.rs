@@ -15,7 +15,7 @@ use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::{Output, outputs};
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::zero_shot::zero_shot;
-use polyloom_learn::tasks::{Base, Feature, Head, Opened, Reader, Shown, System, fit};
+use polyloom_learn::tasks::{Base, Feature, Head, HeadKind, Opened, Reader, Shown, System, fit};
 use polyloom_learn::weave::Meta;
 use serde_json::json;
 
@@ -255,7 +255,13 @@ fn worded(
     args: &RunArgs,
     alone: bool,
 ) -> (String, serde_json::Value) {
-    if head.kind.is_number() {
+    if let HeadKind::Dense(_) = head.kind {
+        let values: Vec<f64> = said.iter().map(|x| short(*x)).collect();
+        let kind = head.kind.word();
+        let event = json!({"type": "map", "input": input.0, "kind": kind, "values": values});
+        return (event["values"].to_string(), event);
+    }
+    if !head.kind.has_probabilities() {
         let x = said.first().map_or(f64::NAN, |x| short(*x));
         let event = json!({"type": "number", "input": input.0, "value": x});
         return (x.to_string(), event);

@@ -12,6 +12,7 @@ mod board;
 mod cocktail;
 mod compare;
 mod compress;
+mod dense;
 mod diff;
 #[cfg(feature = "hub")]
 mod download;

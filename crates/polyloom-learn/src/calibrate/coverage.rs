@@ -15,7 +15,7 @@ pub fn error(said: &[f32], wanted: Option<&Wanted>) -> Option<f64> {
     match wanted? {
         Wanted::Number(y) => Some((y - f64::from(*said.first()?)).abs()),
         Wanted::Class(class) => Some(1.0 - f64::from(*said.get(*class as usize)?)),
-        Wanted::Set(_) | Wanted::Relevant { .. } => None,
+        Wanted::Set(_) | Wanted::Relevant { .. } | Wanted::Map { .. } => None,
     }
 }
 

@@ -190,7 +190,7 @@ impl OneHead<'_> {
             positive: 1,
         };
         match head.kind {
-            HeadKind::Multilabel | HeadKind::Embedding => return Ok(None),
+            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Dense(_) => return Ok(None),
             HeadKind::Classification => {
                 self.classes(&mut of, method, cut, notes)?;
             }

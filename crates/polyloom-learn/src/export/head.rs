@@ -28,7 +28,9 @@ pub(super) fn classes(head: &Head) -> Vec<String> {
 /// # Errors
 /// A head that is not of a model of tables.
 pub(super) fn outputs(head: &Head, target: &str) -> Result<Outputs> {
-    if head.feature != Feature::Goal || head.kind == HeadKind::Embedding {
+    if head.feature != Feature::Goal
+        || matches!(head.kind, HeadKind::Embedding | HeadKind::Dense(_))
+    {
         let what = format!(
             "head `{}` answers by `{}` of kind {}; heads of models of tables answer by `{}` with classes or numbers",
             head.task,
@@ -190,7 +192,9 @@ fn said(graph: &mut Graph, head: &Head, scores: &str) -> Result<String> {
                 }
             }
         }
-        HeadKind::Embedding => return Err(refused("a head of vectors").into()),
+        HeadKind::Embedding | HeadKind::Dense(_) => {
+            return Err(refused("a head of vectors or maps").into());
+        }
     })
 }
 
@@ -265,6 +269,6 @@ fn answer(graph: &mut Graph, head: &Head, said: &str) -> String {
             let over = graph.call("Greater", &[said, &half]);
             graph.cast(&over, Element::Int)
         }
-        HeadKind::Regression | HeadKind::Embedding => said.to_owned(),
+        HeadKind::Regression | HeadKind::Embedding | HeadKind::Dense(_) => said.to_owned(),
     }
 }

@@ -402,6 +402,20 @@ impl Model {
         ops::reshape(&first, &[pixels.dims()[0], self.width()])
     }
 
+    /// The class token and those of the patches, row by row, of every picture: `[images, 1 + patches, width]`.
+    ///
+    /// # Errors
+    /// Any but a vision transformer, and as [`Vit::forward`].
+    pub fn patches(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
+        match &self.trunk {
+            Trunk::Vit(model) => model.forward(weights, pixels),
+            _ => Err(Error::file(
+                &self.folder,
+                "has no patches; a vision transformer (model_type \"vit\") does",
+            )),
+        }
+    }
+
     /// Name of the linear layer that scores classes, where the model was saved with one.
     ///
     /// # Errors

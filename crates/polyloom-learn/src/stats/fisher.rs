@@ -169,10 +169,11 @@ fn slope(
                     *out = (p.sqrt() * q - q.sqrt() * p) as f32;
                 }
             }
-            HeadKind::Embedding => {
+            HeadKind::Embedding | HeadKind::Dense(_) => {
                 let what = format!(
-                    "`{}` is answered by vectors, which have no likelihood",
-                    head.task
+                    "`{}` is answered by {}, whose likelihood is not looked at",
+                    head.task,
+                    head.kind.word()
                 );
                 return Err(Error::shape("fisher", what));
             }

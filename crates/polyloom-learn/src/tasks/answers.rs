@@ -5,17 +5,19 @@ use std::path::Path;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::Answers;
+use polyloom::evaluate::board::score::examples::hex;
 use polyloom::tasks::data::{Column, Table};
 use serde_json::{Value, json};
 
 use super::forward::Output;
-use super::head::{Head, HeadKind};
+use super::head::{Head, HeadKind, maps};
 use crate::calibrate::Level;
 use crate::error::Result;
 
 /// Predictions of a task's heads as a table, one row an example: its id, and of every head what it predicts and, of classes, a
 /// probability of each. `heads` are those of the task's targets in their order (one without a name for a task without
-/// targets), `outputs` what each said of every id. A number that is not finite is missing.
+/// targets), `outputs` what each said of every id. A number that is not finite is missing, and so is a map with one. Maps are bytes
+/// as hexadecimal text.
 #[must_use]
 pub fn table(ids: &[String], heads: &[(&str, &Head)], outputs: &[Vec<Output>]) -> Table {
     let column = |stem: &str, target: &str| match target {
@@ -27,7 +29,7 @@ pub fn table(ids: &[String], heads: &[(&str, &Head)], outputs: &[Vec<Output>]) -
     for ((target, head), said) in heads.iter().zip(outputs) {
         columns.push((column("prediction", target), predictions(head, said)));
         match *target {
-            _ if head.kind.is_number() => {}
+            _ if !head.kind.has_probabilities() => {}
             "" => {
                 let all = said.iter().map(|said| Some(json!(said))).collect();
                 columns.push(("probabilities".to_owned(), Column::Nested(all)));
@@ -107,10 +109,9 @@ pub fn with_intervals(
                 let sets = said.iter().map(set).collect();
                 columns.push((name("set"), Column::Nested(sets)));
             }
-            HeadKind::Multilabel | HeadKind::Embedding => {
-                return Err(
-                    no("answers with sets of labels or vectors, which have no interval").into(),
-                );
+            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Dense(_) => {
+                let what = "answers with sets of labels, vectors or maps, which have no interval";
+                return Err(no(what).into());
             }
         }
     }
@@ -121,7 +122,7 @@ pub fn with_intervals(
 /// by name where the head knows them all, else the lists go.
 pub fn scores_by_name(answers: &mut Answers, head: &Head, classes: &[String]) {
     let stem = "probabilities";
-    if head.kind.is_number() || head.labels == classes {
+    if !head.kind.has_probabilities() || head.labels == classes {
         return;
     }
     let place = |c: &String| head.labels.iter().position(|l| l == c);
@@ -167,6 +168,10 @@ fn predictions(head: &Head, said: &[Output]) -> Column {
             Column::Nested(said.iter().map(classes).collect())
         }
         HeadKind::Regression | HeadKind::Embedding => numbers(said, |said| said.first().copied()),
+        HeadKind::Dense(pixels) => {
+            let map = |said: &Output| maps::bytes(pixels, said).map(|bytes| hex(&bytes));
+            Column::Text(said.iter().map(map).collect())
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::Asked;
 use serde_json::Value as Json;
 
-use super::head::{Feature, Head, HeadKind};
+use super::head::{Feature, Head, HeadKind, maps};
 use crate::engine::{Tensor, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
@@ -88,6 +88,7 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
         layers: names.iter().map(layer).collect::<Result<_>>()?,
         activation: Activation::Tanh,
         scale: [0.0, 1.0],
+        positive: 1.0,
         calibration: None,
     };
     match &model.trunk {
@@ -135,7 +136,7 @@ pub fn fit(
         // Vectors are compared by their cosine, whatever the trunk.
         return Ok((head, None));
     }
-    let kind = HeadKind::of(asked.kind);
+    let kind = HeadKind::of(asked);
     if head.kind != kind {
         let error = bad(format!(
             "is a head of {}; {what} asks for {}",
@@ -154,6 +155,10 @@ pub fn fit(
             model.folder.display()
         ));
         return Err(error.hint("the head was made for another trunk").into());
+    }
+    if matches!(kind, HeadKind::Dense(_)) {
+        maps::fit(&head, asked, model, place)?;
+        return Ok((head, None));
     }
     let n = head.outputs();
     if kind == HeadKind::Regression {

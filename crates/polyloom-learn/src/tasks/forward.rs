@@ -2,7 +2,7 @@
 
 use polyloom_core::nn::softmax;
 
-use super::head::{Feature, Head, HeadKind};
+use super::head::{Feature, Head, HeadKind, maps};
 use super::rows::{Reader, Shown};
 use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
@@ -233,7 +233,7 @@ pub fn joined(
             Feature::Last => Pooling::Last,
             Feature::Mean | Feature::Pair => Pooling::Mean,
             Feature::Embedding | Feature::Embeddings => embedding,
-            Feature::Goal => return Err(unread(*feature)),
+            Feature::Goal | Feature::Patches => return Err(unread(*feature)),
         };
         how.extend(vec![pooling; sequences.len() - start]);
     }
@@ -265,20 +265,31 @@ pub fn seen(
     pixels: &Value,
     parts: &[(Feature, Vec<&Shown>)],
 ) -> Result<Vec<Value>> {
-    let vectors = model.look(source, pixels)?;
+    let all = parts.iter().any(|(f, _)| *f == Feature::Patches);
+    let seen = match all {
+        true => model.patches(source, pixels)?,
+        false => model.look(source, pixels)?,
+    };
     let (mut found, mut at) = (Vec::new(), 0);
     for (feature, shown) in parts {
-        if *feature != Feature::Cls {
+        if !matches!(feature, Feature::Cls | Feature::Patches) {
             return Err(Error::shape(
                 "features",
                 format!(
-                    "the feature `{}` of pictures; they have `cls`",
+                    "the feature `{}` of pictures; they have `cls` and `patches`",
                     feature.word()
                 ),
             ));
         }
-        found.push(ops::narrow(&vectors, 0, at, shown.len())?);
+        let part = ops::narrow(&seen, 0, at, shown.len())?;
         at += shown.len();
+        found.push(match (all, feature) {
+            (true, Feature::Cls) => {
+                let class = ops::narrow(&part, 1, 0, 1)?;
+                ops::reshape(&class, &[shown.len(), model.width()])?
+            }
+            _ => part,
+        });
     }
     Ok(found)
 }
@@ -293,7 +304,7 @@ fn pair(u: &Value, v: &Value) -> Result<Value> {
     ops::concat(&[u, v, &far, &ops::mul(u, v)?], 1)
 }
 
-/// What a head says of one input: probabilities of its classes, or a number.
+/// What a head says of one input: probabilities of its classes, a number, or a value per pixel.
 pub type Output = Vec<f32>;
 
 /// Outputs of heads that see the same feature, for each head and input, in the order given. The trunk runs once for all
@@ -314,13 +325,7 @@ pub fn outputs(
         let found = outputs(model, source, reader, heads, &all, batch)?;
         return Ok(found.iter().map(|f| means(f, &of, shown.len())).collect());
     }
-    let mut found = scores(model, source, reader, heads, shown, batch)?;
-    for (head, rows) in heads.iter().zip(&mut found) {
-        for row in rows {
-            *row = said(head, std::mem::take(row));
-        }
-    }
-    Ok(found)
+    run(model, source, reader, heads, shown, batch, said)
 }
 
 /// The same before probabilities are made: what the last layer of each head gives.
@@ -334,6 +339,19 @@ pub fn scores(
     heads: &[&Head],
     shown: &[Shown],
     batch: usize,
+) -> Result<Vec<Vec<Output>>> {
+    run(model, source, reader, heads, shown, batch, |_, row| row)
+}
+
+/// What `say` makes of the outputs of every head, batch by batch: of maps what is kept is smaller than what heads give.
+fn run(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    heads: &[&Head],
+    shown: &[Shown],
+    batch: usize,
+    say: impl Fn(&Head, Output) -> Output,
 ) -> Result<Vec<Vec<Output>>> {
     let mut order: Vec<usize> = (0..shown.len()).collect();
     order.sort_by_key(|&i| (shown[i].length(), i));
@@ -349,14 +367,15 @@ pub fn scores(
             let values = slice(scores.data())?;
             let width = scores.dims().last().copied().unwrap_or(0).max(1);
             for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
-                found[i] = row.to_vec();
+                found[i] = say(head, row.to_vec());
             }
         }
     }
     Ok(found)
 }
 
-/// Probabilities (calibrated where the head is), the number in its own unit, or the cosine of two vectors, of a head's raw output.
+/// Probabilities (calibrated where the head is), the number in its own unit, the cosine of two vectors, or a map, of a head's raw
+/// output.
 #[must_use]
 pub fn said(head: &Head, mut row: Output) -> Output {
     match head.kind {
@@ -374,6 +393,7 @@ pub fn said(head: &Head, mut row: Output) -> Output {
             row.iter_mut()
                 .for_each(|x| *x = (f64::from(*x) * deviation + mean) as f32);
         }
+        HeadKind::Dense(pixels) => return maps::said(head, pixels, row),
         HeadKind::Embedding => {
             let (u, v) = row.split_at(row.len() / 2);
             let cosine: f64 = u.iter().zip(v).map(|(a, b)| f64::from(a * b)).sum();

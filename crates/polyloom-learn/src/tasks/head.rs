@@ -1,18 +1,19 @@
 //! Heads of tasks: `heads/<task>.safetensors` beside a trunk.
 
+mod file;
 mod groups;
+pub mod maps;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use polyloom::evaluate::board::score::examples::{Asked, Pixels};
 use polyloom::tasks::spec::TaskType;
-use polyloom_core::writer::{OutTensor, safetensors_bytes};
-use polyloom_core::{Checkpoint, DType, dtype};
 
+use self::maps::channels;
 use crate::calibrate::OfHead;
-use crate::engine::{Tensor, Value, slice, tensor};
-use crate::error::{Error, Result};
+use crate::engine::{Tensor, Value, tensor};
+use crate::error::Result;
 use crate::models::Source;
 use crate::ops::{self, Activation};
 
@@ -37,10 +38,13 @@ pub enum Feature {
     /// Of rows of a table: what the model makes for the head's own goal. Features are `[rows, goals * width]`; where every
     /// group has goals of its own `[rows, targets * width + 1]`, and the last column is the place of the row's group.
     Goal,
+    /// Of pictures all tokens of a vision transformer, `[pictures, 1 + patches, width]`: heads of maps read those of the
+    /// patches, a head of [`Self::Cls`] beside them the class token.
+    Patches,
 }
 
 impl Feature {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Cls,
         Self::Mean,
         Self::Pair,
@@ -49,6 +53,7 @@ impl Feature {
         Self::Embedding,
         Self::Embeddings,
         Self::Goal,
+        Self::Patches,
     ];
 
     /// Its word in files.
@@ -63,6 +68,7 @@ impl Feature {
             Self::Embedding => "embedding",
             Self::Embeddings => "embeddings",
             Self::Goal => "goal",
+            Self::Patches => "patches",
         }
     }
 
@@ -98,6 +104,8 @@ pub enum HeadKind {
     Multilabel,
     /// The vectors of two texts, whose cosine answers: no layers, nothing on disk.
     Embedding,
+    /// A value per pixel ([`maps`]).
+    Dense(Pixels),
 }
 
 impl HeadKind {
@@ -109,19 +117,26 @@ impl HeadKind {
             Self::Regression => "regression",
             Self::Multilabel => "multilabel",
             Self::Embedding => "embedding",
+            Self::Dense(Pixels::Classes) => "segmentation",
+            Self::Dense(Pixels::Depth) => "depth",
+            Self::Dense(Pixels::Normals) => "normals",
+            Self::Dense(Pixels::Edges) => "edges",
         }
     }
 
-    /// Whether it answers with one number.
+    /// Whether it says a probability of every class.
     #[must_use]
-    pub fn is_number(self) -> bool {
-        matches!(self, Self::Regression | Self::Embedding)
+    pub fn has_probabilities(self) -> bool {
+        matches!(self, Self::Classification | Self::Multilabel)
     }
 
-    /// That of a task.
+    /// That of what is asked.
     #[must_use]
-    pub fn of(kind: TaskType) -> Self {
-        match kind {
+    pub fn of(asked: &Asked) -> Self {
+        if let Some(pixels) = asked.pixels {
+            return Self::Dense(pixels);
+        }
+        match asked.kind {
             TaskType::Multilabel => Self::Multilabel,
             TaskType::Regression | TaskType::Sts => Self::Regression,
             TaskType::Retrieval => Self::Embedding,
@@ -154,6 +169,8 @@ pub struct Head {
     /// Mean and deviation of the numbers it answers: its output times the deviation, and the mean. Files hold heads
     /// with both put into the last layer.
     pub scale: [f64; 2],
+    /// What an edge pixel counts in the loss of a head of edges, where any other counts 1. Not in files.
+    pub positive: f64,
     /// What was fitted for it after training. It lies beside the model, not in the head's file.
     pub calibration: Option<Arc<OfHead>>,
 }
@@ -189,6 +206,7 @@ impl Head {
             )],
             activation: Activation::Relu,
             scale: [0.0, 1.0],
+            positive: 1.0,
             calibration: None,
         })
     }
@@ -207,6 +225,7 @@ impl Head {
             layers: Vec::new(),
             activation: Activation::Relu,
             scale: [0.0, 1.0],
+            positive: 1.0,
             calibration: None,
         }
     }
@@ -272,7 +291,8 @@ impl Head {
         Ok(head)
     }
 
-    /// Outputs `[n, out]` of features `[n, in]`, with [`Feature::Goal`] `[n, goals * in]`; the tensors come from `source`.
+    /// Outputs `[n, out]` of features `[n, in]`, with [`Feature::Goal`] `[n, goals * in]`, beside maps `[n, 1 + patches, in]`; the
+    /// tensors come from `source`. Of maps `out` are the pixels row by row, the values of a pixel side by side.
     ///
     /// # Errors
     /// Shapes that do not fit together.
@@ -282,7 +302,7 @@ impl Head {
                 let width = self.inputs();
                 ops::narrow(features, 1, self.goal * width, width)?
             }
-            _ => features.clone(),
+            _ => maps::tokens(self, features)?,
         };
         for i in 0..self.layers.len() {
             if i > 0 {
@@ -290,13 +310,16 @@ impl Head {
             }
             x = source.linear(&self.layer(i), &x)?;
         }
+        if matches!(self.kind, HeadKind::Dense(_)) {
+            return maps::unfold(&x, channels(self.kind, &self.labels));
+        }
         match self.groups.len() {
             0 => Ok(x),
             n => groups::of_rows(&x, features, n),
         }
     }
 
-    /// Number of outputs; where it has groups those of one.
+    /// Number of outputs; where it has groups those of one, of maps those of a patch.
     #[must_use]
     pub fn outputs(&self) -> usize {
         let all = self.layers.last().map_or(0, |(_, b)| b.elem_count());
@@ -308,184 +331,6 @@ impl Head {
     pub fn inputs(&self) -> usize {
         let first = self.layers.first().and_then(|(w, _)| w.dims().get(1));
         first.copied().unwrap_or(0)
-    }
-
-    /// Reads `<folder>/<task>.safetensors`.
-    ///
-    /// # Errors
-    /// No such file, tensors of shapes that make no head, metadata that is not understood.
-    pub fn read(file: &Path, task: &str) -> Result<Self> {
-        let checkpoint = Checkpoint::open(file)?;
-        let bad = |what: String| Error::file(file, what);
-        let load = |name: &str| -> Result<Option<Tensor>> {
-            let Some(stored) = checkpoint.get(name) else {
-                return Ok(None);
-            };
-            if !stored.dtype.is_float() {
-                return Err(bad(format!("`{name}` is of {}", stored.dtype)));
-            }
-            Ok(Some(tensor(
-                checkpoint.read_all(stored)?,
-                stored.shape.clone(),
-            )?))
-        };
-        let layer = |prefix: &str| -> Result<Option<(Tensor, Tensor)>> {
-            let Some(weight) = load(&format!("{prefix}weight"))? else {
-                return Ok(None);
-            };
-            let &[out, _] = weight.dims() else {
-                return Err(bad(format!("`{prefix}weight` is {:?}", weight.dims())));
-            };
-            let bias = match load(&format!("{prefix}bias"))? {
-                Some(bias) => bias,
-                None => tensor(vec![0.0; out], out)?,
-            };
-            if bias.dims() != [out] || out == 0 {
-                return Err(bad(format!(
-                    "`{prefix}bias` is {:?} beside a weight of {:?}",
-                    bias.dims(),
-                    weight.dims()
-                )));
-            }
-            Ok(Some((weight, bias)))
-        };
-        let mut layers = Vec::new();
-        if let Some(one) = layer("")? {
-            layers.push(one);
-        } else {
-            while let Some(next) = layer(&format!("{}.", 2 * layers.len()))? {
-                layers.push(next);
-            }
-        }
-        let Some((_, last)) = layers.last() else {
-            return Err(bad("holds no `weight` of a head".into()));
-        };
-        for pair in layers.windows(2) {
-            if pair[1].0.dims()[1] != pair[0].0.dims()[0] {
-                return Err(bad("has layers that do not fit behind one another".into()));
-            }
-        }
-        let metadata = checkpoint.metadata();
-        let word = |key: &str| metadata.get(key).map(String::as_str);
-        let feature = word("feature").unwrap_or("cls");
-        let feature = Feature::of_word(feature).ok_or_else(|| {
-            bad(format!(
-                "has the feature `{feature}`; known: cls, mean, pair, last, pooled, embedding, goal"
-            ))
-        })?;
-        let goal = word("goal").unwrap_or("0");
-        let goal = goal
-            .parse()
-            .map_err(|_| bad(format!("has the goal `{goal}`, which is no place")))?;
-        let labels: Vec<String> = match word("labels") {
-            None => Vec::new(),
-            Some(text) => serde_json::from_str(text)
-                .map_err(|e| bad(format!("has `labels` that are no JSON list: {e}")))?,
-        };
-        let groups: Vec<String> = match word("groups") {
-            None => Vec::new(),
-            Some(text) => serde_json::from_str(text)
-                .map_err(|e| bad(format!("has `groups` that are no JSON list: {e}")))?,
-        };
-        let all = last.elem_count();
-        let outputs = all / groups.len().max(1);
-        if !all.is_multiple_of(groups.len().max(1)) {
-            return Err(bad(format!(
-                "has {all} outputs for {} groups, as many for each",
-                groups.len()
-            )));
-        }
-        if !labels.is_empty() && labels.len() != outputs {
-            return Err(bad(format!(
-                "names {} labels for {outputs} outputs",
-                labels.len()
-            )));
-        }
-        let kind = match word("kind") {
-            Some("classification") => HeadKind::Classification,
-            Some("regression") => HeadKind::Regression,
-            Some("multilabel") => HeadKind::Multilabel,
-            Some(other) => {
-                return Err(bad(format!(
-                    "is of the kind `{other}`; known: classification, regression, multilabel"
-                )));
-            }
-            None if outputs == 1 => HeadKind::Regression,
-            None => HeadKind::Classification,
-        };
-        let activation = word("activation").unwrap_or("relu");
-        let activation = Activation::named(activation).ok_or_else(|| {
-            bad(format!(
-                "has the activation `{activation}`, which is unknown"
-            ))
-        })?;
-        Ok(Self {
-            task: task.to_owned(),
-            feature,
-            goal,
-            groups,
-            kind,
-            labels,
-            task_hash: word("task_hash").map(str::to_owned),
-            layers,
-            activation,
-            scale: [0.0, 1.0],
-            calibration: None,
-        })
-    }
-
-    /// The bytes of its file, as `f32`.
-    ///
-    /// # Errors
-    /// Never in practice: tensors of the processor.
-    pub fn bytes(&self) -> Result<Vec<u8>> {
-        let mut stored = Vec::new();
-        let last = self.layers.len().saturating_sub(1);
-        for (i, (w, b)) in self.layers.iter().enumerate() {
-            let prefix = match self.layers.len() {
-                1 => String::new(),
-                _ => format!("{}.", 2 * i),
-            };
-            let [mean, deviation] = if i == last { self.scale } else { [0.0, 1.0] };
-            for (name, t, shift) in [("weight", w, 0.0), ("bias", b, mean)] {
-                let values: Vec<f32> = slice(t)?
-                    .iter()
-                    .map(|x| (f64::from(*x) * deviation + shift) as f32)
-                    .collect();
-                let out = OutTensor {
-                    name: format!("{prefix}{name}"),
-                    dtype: DType::F32,
-                    shape: t.dims().to_vec(),
-                };
-                let mut bytes = vec![0; out.bytes() as usize];
-                dtype::narrow(&values, DType::F32, &mut bytes);
-                stored.push((out, bytes));
-            }
-        }
-        let mut metadata = BTreeMap::from([
-            ("task".to_owned(), self.task.clone()),
-            ("kind".to_owned(), self.kind.word().to_owned()),
-            ("feature".to_owned(), self.feature.word().to_owned()),
-        ]);
-        if self.feature == Feature::Goal {
-            metadata.insert("goal".to_owned(), self.goal.to_string());
-        }
-        if !self.groups.is_empty() {
-            let list = serde_json::Value::from(self.groups.clone());
-            metadata.insert("groups".to_owned(), list.to_string());
-        }
-        if !self.labels.is_empty() {
-            let list = serde_json::Value::from(self.labels.clone());
-            metadata.insert("labels".to_owned(), list.to_string());
-        }
-        if let Some(hash) = &self.task_hash {
-            metadata.insert("task_hash".to_owned(), hash.clone());
-        }
-        if self.layers.len() > 1 {
-            let word = self.activation.word();
-            metadata.insert("activation".to_owned(), word.to_owned());
-        }
-        Ok(safetensors_bytes(&stored, &metadata))
     }
 }
 

@@ -36,6 +36,7 @@ pub fn zero_shot(model: &Model, classes: &[String]) -> Result<Head> {
         layers: vec![(weight, tensor(vec![0.0; classes.len()], classes.len())?)],
         activation: Activation::Tanh,
         scale: [0.0, 1.0],
+        positive: 1.0,
         calibration: None,
     })
 }

@@ -132,13 +132,14 @@ pub(super) fn rule(recipe: &Recipe) -> Rule {
 /// Refuses heads that labels cannot be drawn for.
 ///
 /// # Errors
-/// A task that is learned by vectors, with Sophia-G.
+/// A task that is learned by vectors or maps, with Sophia-G.
 pub(super) fn check_heads(recipe: &Recipe, heads: &[Head]) -> Result<()> {
-    let vectors = heads.iter().find(|h| h.kind == HeadKind::Embedding);
+    let none = |h: &&Head| matches!(h.kind, HeadKind::Embedding | HeadKind::Dense(_));
+    let vectors = heads.iter().find(none);
     match vectors {
         Some(head) if recipe.train.optimiser == OptimiserName::SophiaG => {
             let what = format!(
-                "task `{}` is learned by vectors, which no labels can be drawn for",
+                "task `{}` is learned by vectors or maps, which no labels are drawn for",
                 head.task
             );
             Err(MergeError::plan("bad-recipe", what)
@@ -339,8 +340,9 @@ fn answers(
                 Wanted::Number(mean + deviation * (f64::from(row(i)[0]) + near))
             })
             .collect(),
-        HeadKind::Embedding => {
-            return Err(Error::shape("curvature", "vectors have no labels to draw"));
+        HeadKind::Embedding | HeadKind::Dense(_) => {
+            let what = "vectors and maps have no labels to draw";
+            return Err(Error::shape("curvature", what));
         }
     };
     let of = all.into_iter().zip(known);

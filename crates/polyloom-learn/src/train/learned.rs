@@ -1,6 +1,7 @@
 //! The tasks of a run: rows, heads and what they begin with.
 
 mod goals;
+mod maps;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{Asked, Wanted};
@@ -129,9 +130,12 @@ pub fn learned<'a>(
         let vectors = by_vectors(spec, t.objective, model)?;
         let search = is_search(spec);
         let pair = !spec.fields.input2.is_empty();
-        let feature = match vectors {
-            true => Feature::Embeddings,
-            false => t.head.feature.unwrap_or_else(|| usual_feature(model, pair)),
+        let dense = maps::are_asked(spec)?;
+        maps::check(t, spec, model, dense)?;
+        let feature = match (vectors, dense) {
+            (true, _) => Feature::Embeddings,
+            (_, true) => Feature::Patches,
+            _ => t.head.feature.unwrap_or_else(|| usual_feature(model, pair)),
         };
         let loader = given.loader();
         let read = |split, limit| Rows::read_weighed(spec, &loader, split, reader, feature, limit);
@@ -161,7 +165,7 @@ pub fn learned<'a>(
             };
             let mut head = match vectors {
                 true => Head::embedding(&name),
-                false => blank(&name, place, &train, feature, model.width())?,
+                false => blank(&name, place, &train, feature, model)?,
             };
             if feature == Feature::Goal {
                 goals::place(&mut head, id, &asked.target, model)?;
@@ -228,9 +232,9 @@ pub(crate) fn by_vectors(spec: &TaskSpec, objective: Objective, model: &Model) -
 }
 
 /// A head of zeros for what is asked.
-fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, width: usize) -> Result<Head> {
+fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, model: &Model) -> Result<Head> {
     let asked = &rows.asked[place];
-    let kind = HeadKind::of(asked.kind);
+    let kind = HeadKind::of(asked);
     let known: Vec<&Wanted> = rows.wanted[place].iter().flatten().collect();
     let refuse = |what: String, hint: &str| {
         Err(
@@ -245,7 +249,15 @@ fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, width: usize) 
             "`polyloom tasks check` shows why",
         );
     }
-    let mut head = Head::zeros(name, feature, kind, asked.classes.clone(), width)?;
+    if let HeadKind::Dense(pixels) = kind {
+        return maps::blank(name, pixels, asked, &known, model);
+    }
+    let feature = match feature {
+        // Beside maps of the same pictures.
+        Feature::Patches => Feature::Cls,
+        other => other,
+    };
+    let mut head = Head::zeros(name, feature, kind, asked.classes.clone(), model.width())?;
     match kind {
         HeadKind::Classification => {
             if let Wanted::Class(first) = known[0]
@@ -299,7 +311,7 @@ fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, width: usize) 
             }
             head.scale = [mean, deviation];
         }
-        HeadKind::Embedding => {}
+        HeadKind::Embedding | HeadKind::Dense(_) => {}
     }
     Ok(head)
 }
@@ -319,8 +331,15 @@ fn begin(
     }
     match &recipe.train.head.start {
         Start::Zero => Ok(()),
-        Start::Probe if task.feature == Feature::Goal => {
-            let what = "`train.head.start = \"probe\"` fits heads to the features of a base; those of a new model of tables say nothing yet";
+        Start::Probe if matches!(task.feature, Feature::Goal | Feature::Patches) => {
+            let what = match task.feature {
+                Feature::Goal => {
+                    "`train.head.start = \"probe\"` fits heads to the features of a base; those of a new model of tables say nothing yet"
+                }
+                _ => {
+                    "`train.head.start = \"probe\"` fits heads of classes and numbers; the task asks for maps"
+                }
+            };
             Err(MergeError::plan("bad-recipe", what)
                 .hint("start = \"random\"")
                 .into())
@@ -458,7 +477,7 @@ fn known(
                 Some(Target::Set(set.iter().filter_map(|c| class(*c)).collect()))
             }
             Some(Wanted::Number(n)) => Some(Target::Number((n - head.scale[0]) / head.scale[1])),
-            Some(Wanted::Relevant { .. }) | None => None,
+            Some(Wanted::Relevant { .. } | Wanted::Map { .. }) | None => None,
         };
         if let Some(target) = target {
             x.extend_from_slice(row);

@@ -21,6 +21,7 @@ pub mod objective;
 pub mod optimiser;
 mod part;
 mod pass;
+mod pixels;
 pub mod probe;
 pub mod pseudo;
 pub mod recipe;

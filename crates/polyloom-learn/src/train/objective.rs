@@ -2,6 +2,7 @@
 
 use polyloom::evaluate::board::score::examples::Wanted;
 
+use super::pixels;
 use super::rowwise::Form;
 use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use crate::tasks::{Head, HeadKind};
 
 /// The mean loss of a head's outputs `[n, out]` over the rows that say what is right, with how many they are; `None`
 /// where none does. Cross-entropy for classes (with smoothing), binary cross-entropy for labels (mean over labels), the
-/// square for numbers in units of their deviation.
+/// square for numbers in units of their deviation, of maps as [`pixels`] says.
 ///
 /// # Errors
 /// What is right is not of the head's kind.
@@ -62,6 +63,10 @@ pub(super) fn loss_by(
             ),
         )
     };
+    if let (HeadKind::Dense(_), true) = (head.kind, plain) {
+        let value = pixels::loss(head, &outputs, &known, smoothing)?;
+        return Ok(value.map(|value| (value, n)));
+    }
     let known = known.into_iter();
     let value = match head.kind {
         HeadKind::Classification => {
@@ -97,7 +102,7 @@ pub(super) fn loss_by(
                 })?,
             }
         }
-        HeadKind::Embedding => return Err(wrong()),
+        HeadKind::Embedding | HeadKind::Dense(_) => return Err(wrong()),
         HeadKind::Regression => {
             let [mean, deviation] = head.scale;
             let numbers = known.map(|w| match w {

@@ -119,7 +119,7 @@ pub(super) fn check_heads(recipe: &Recipe, tasks: &[Learned<'_>], heads: &[Head]
         );
     }
     for head in heads {
-        let alone = matches!(head.feature, Feature::Goal) || !head.has_layers();
+        let alone = matches!(head.feature, Feature::Goal | Feature::Patches) || !head.has_layers();
         if alone || head.feature != heads[0].feature || head.inputs() != heads[0].inputs() {
             return bad(
                 format!(
@@ -292,15 +292,15 @@ fn saliency(
                 right.fill(((x - mean) / deviation) as f32);
                 factor.fill(2.0 / known);
             }
-            Wanted::Relevant { .. } => {
-                return Err(Error::shape("saliency", "vectors have no head"));
+            Wanted::Relevant { .. } | Wanted::Map { .. } => {
+                return Err(Error::shape("saliency", "an answer of vectors or maps"));
             }
         }
     }
     let p = match head.kind {
         HeadKind::Classification => ops::softmax(&said)?,
         HeadKind::Multilabel => ops::activate(&said, Activation::Sigmoid)?,
-        HeadKind::Regression | HeadKind::Embedding => said,
+        HeadKind::Regression | HeadKind::Embedding | HeadKind::Dense(_) => said,
     };
     let constant = |v| Ok::<_, Error>(Value::constant(tensor(v, (n, width))?));
     let off = ops::mul(&ops::sub(&p, &constant(right)?)?, &constant(mask)?)?;

@@ -114,13 +114,16 @@ pub(super) fn check(t: &Train) -> std::result::Result<(), MergeError> {
 /// Refuses heads that a loss is not for.
 ///
 /// # Errors
-/// Focal losses of numbers, weights of rows whose losses are not their own.
+/// Focal losses of numbers, weights of rows whose losses are not their own, means over rows of maps.
 pub(super) fn check_heads(recipe: &Recipe, heads: &[Head]) -> Result<()> {
     let t = &recipe.train;
     for head in heads {
         let what = match head.kind {
             HeadKind::Regression if t.loss == Loss::FocalSample => {
                 "`loss = \"focal_sample\"` needs a probability, a number has none"
+            }
+            HeadKind::Dense(_) if Form::of(t, 1.0) != Form::Tokens => {
+                "a map has a loss of all its pixels, not of a single row"
             }
             HeadKind::Embedding if t.loss == Loss::FocalSample || t.reweight.is_some() => {
                 "a task that is learned by vectors has no loss of a single row"

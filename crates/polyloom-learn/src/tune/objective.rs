@@ -114,8 +114,13 @@ pub(crate) fn seen(
             head.task = full(&spec.id, &file.target);
             let (mut head, _) = fit(head, asked, &opened.model, &file.place, file.own)?;
             head.task_hash = Some(given.hash.clone());
-            if wanted.entropy && head.kind == HeadKind::Regression {
-                let what = format!("task `{}` asks for a number, which has no entropy", spec.id);
+            let none = matches!(head.kind, HeadKind::Regression | HeadKind::Dense(_));
+            if wanted.entropy && none {
+                let what = format!(
+                    "task `{}` asks for {}, whose entropy is not looked at",
+                    spec.id,
+                    head.kind.word()
+                );
                 let error = MergeError::plan("bad-task", what);
                 return Err(error.hint("leave its expert or task out, or learn from labels (tune.loss = \"supervised\")").into());
             }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::slice;
 use crate::models::Plain;
 
 #[test]

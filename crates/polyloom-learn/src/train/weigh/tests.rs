@@ -21,6 +21,7 @@ fn rows(weights: Option<Vec<f32>>) -> Rows {
             kind: TaskType::Classification,
             classes: vec!["no".into(), "yes".into()],
             discovered: false,
+            pixels: None,
         }],
         ids: (0..5).map(|i| i.to_string()).collect(),
         wanted: vec![vec![class(0), class(1), None, class(0), class(0)]],

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::answers::plain;
 use super::goal::{Goal, goals};
+pub use super::maps::{Pixels, hex};
 use super::table::Weights;
 pub use super::table::{Column, ColumnKind, Field, Fields, MAX_ROW_WEIGHT, columns, days};
 use super::truth::{self, Truth};
@@ -50,6 +51,14 @@ pub enum Wanted {
         /// Numbers of all relevant ones.
         all: Arc<Vec<u32>>,
     },
+    /// A value per pixel, row by row, in its own unit: classes, depths, three parts of a normal, edges. A depth that is not
+    /// finite or not above 0 and a normal without a length were not measured.
+    Map {
+        /// The values.
+        values: Arc<[f32]>,
+        /// Pixels that the first mask of the task's metrics keeps; all where none has one.
+        mask: Option<Arc<[bool]>>,
+    },
 }
 
 /// One thing that is asked of every example.
@@ -63,6 +72,8 @@ pub struct Asked {
     pub classes: Vec<String>,
     /// Whether the classes come from the rows.
     pub discovered: bool,
+    /// What the pixels of its maps are, where it asks for a map and has a metric of maps.
+    pub pixels: Option<Pixels>,
 }
 
 /// One row.
@@ -87,7 +98,7 @@ pub struct Examples {
     pub rows: Vec<Example>,
 }
 
-/// What models of this crate are trained for: a label, several, or a number.
+/// What models of this crate are trained for: a label, several, a number, or a value per pixel.
 #[must_use]
 pub fn is_learned(kind: TaskType) -> bool {
     matches!(
@@ -97,6 +108,7 @@ pub fn is_learned(kind: TaskType) -> bool {
             | TaskType::Multilabel
             | TaskType::Regression
             | TaskType::Sts
+            | TaskType::Dense
     )
 }
 
@@ -117,7 +129,9 @@ pub fn asked(spec: &TaskSpec) -> Result<Vec<Asked>> {
 
 impl From<Goal> for Asked {
     fn from(goal: Goal) -> Self {
+        let maps = goal.metrics.iter().find_map(|m| Pixels::of(&m.name));
         Self {
+            pixels: maps.filter(|_| goal.kind == TaskType::Dense),
             target: goal.name,
             kind: goal.kind,
             classes: goal.classes,
@@ -151,7 +165,7 @@ fn read_by(
 ) -> Result<Examples> {
     let bad = |what: String| {
         MergeError::plan("no-model-task", format!("task `{}` {what}", spec.id))
-            .hint("classification, pair classification, multilabel, regression and similarity of texts, images or tables; predictions of other programs are scored with `polyloom eval --predictions`")
+            .hint("classification, pair classification, multilabel, regression and similarity of texts, images or tables, and maps of images; predictions of other programs are scored with `polyloom eval --predictions`")
     };
     let kinds: Vec<TaskType> = match spec.kind {
         Some(kind) if spec.targets.is_empty() => vec![kind],
@@ -212,6 +226,10 @@ fn read_by(
                 Truth::Class(class) => Wanted::Class(class),
                 Truth::Set(set) => Wanted::Set(set),
                 Truth::Number(x) => Wanted::Number(x),
+                Truth::Map { values, masks } => Wanted::Map {
+                    values: values.into(),
+                    mask: masks.into_iter().next().map(|(_, mask)| mask.into()),
+                },
                 _ => return None,
             })
         };

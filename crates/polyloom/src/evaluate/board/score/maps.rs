@@ -7,7 +7,7 @@ use crate::tasks::data::table::Cell;
 
 /// What the pixels of a map are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pixels {
+pub enum Pixels {
     /// A class each.
     Classes,
     /// A depth each.
@@ -20,7 +20,7 @@ pub(crate) enum Pixels {
 
 impl Pixels {
     /// What a metric reads.
-    pub fn of(metric: &str) -> Option<Self> {
+    pub(crate) fn of(metric: &str) -> Option<Self> {
         Some(match metric {
             "miou" | "pixel_acc" => Self::Classes,
             "abs_err" | "rel_err" => Self::Depth,
@@ -30,7 +30,8 @@ impl Pixels {
         })
     }
 
-    /// Values a pixel.
+    /// Values a pixel, as files and the board have them: a class is one.
+    #[must_use]
     pub fn values(self) -> usize {
         if self == Self::Normals { 3 } else { 1 }
     }
@@ -105,10 +106,11 @@ impl Map {
 }
 
 /// What bytes in a text cell begin with.
-pub(crate) const HEX: &str = "hex:";
+const HEX: &str = "hex:";
 
-/// Bytes as text that [`Map::of_json`] reads.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Raw bytes as text that predictions of maps are read from: `hex:` and two digits a byte.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(HEX.len() + 2 * bytes.len());
     text.push_str(HEX);

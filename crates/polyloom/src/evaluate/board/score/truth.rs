@@ -309,7 +309,7 @@ fn truth(
     }))
 }
 
-/// The map of a row, with those that its metrics take as masks.
+/// The map of a row, with those that its metrics take as masks; `None` where the row lacks the map or a mask.
 fn map(goal: &Goal, table: &Table, row: usize) -> std::result::Result<Option<Truth>, String> {
     let names = goal.metrics.iter().filter_map(|m| registry::find(&m.name));
     let Some(kind) = names.clone().find_map(|m| Pixels::of(m.name)) else {
@@ -330,16 +330,27 @@ fn map(goal: &Goal, table: &Table, row: usize) -> std::result::Result<Option<Tru
     let Some(map) = read(&goal.column)? else {
         return Ok(None);
     };
-    let mut masks = Vec::new();
+    let mut masks: Vec<(String, Vec<bool>)> = Vec::new();
     for name in goal
         .metrics
         .iter()
         .filter_map(|m| m.params.get("mask")?.as_str())
     {
-        let mask = read(name)?.ok_or_else(|| format!("column `{name}` is empty: no mask"))?;
+        if masks.iter().any(|(known, _)| known == name) {
+            continue;
+        }
+        if table.column(name).is_none() {
+            return Err(format!(
+                "there is no column `{name}`, which is a mask of its metrics"
+            ));
+        }
+        // Without its mask nothing says which pixels the target is about.
+        let Some(mask) = read(name)? else {
+            return Ok(None);
+        };
         let mask = mask.values(Pixels::Classes, None)?;
         masks.push((name.to_owned(), mask.iter().map(|x| *x != 0.0).collect()));
     }
-    let values = map.values(kind, masks.first().map(|(_, m): &(_, Vec<bool>)| m.len()))?;
+    let values = map.values(kind, masks.first().map(|(_, m)| m.len()))?;
     Ok(Some(Truth::Map { values, masks }))
 }

@@ -1,0 +1,110 @@
+//! Maps as a user meets them: generated scenes learned by a vision transformer.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{done, failed, polyloom, shown};
+
+/// A spec of few small scenes, with targets withheld, and a recipe of a small transformer with more lines of `[train]`.
+fn given(folder: &Path, more: &str, model: &str) -> (String, String) {
+    let args = [
+        "tasks", "synth", "shapes", "--count", "60", "--missing", "0.3",
+    ];
+    let spec = folder.join("shapes.task.toml");
+    std::fs::write(&spec, polyloom(&args).stdout).unwrap();
+    let text = format!(
+        "version = 1\nseed = 3\n[train]\ntasks = [\"shapes.task.toml\"]\nbatch = 10\nrate = 2e-3\n{more}\n\
+         [train.new]\nimage_size = 48\nnum_channels = 3\n{model}\n"
+    );
+    let file = folder.join("loom.toml");
+    std::fs::write(&file, text).unwrap();
+    (shown(&file), shown(&spec))
+}
+
+const VIT: &str = "model_type = \"vit\"\npatch_size = 12\nhidden_size = 16\nnum_hidden_layers = 2\n\
+                   num_attention_heads = 2\nintermediate_size = 32";
+
+fn weights(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn scenes_are_learned_and_scored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, spec) = given(dir.path(), "steps = 30\nevaluate_every = 10", VIT);
+    let out = dir.path().join("out");
+    done(&["train", &recipe, "-o", &shown(&out)]);
+    for target in ["segmentation", "depth", "normals", "edges", "label"] {
+        let head = out.join(format!("heads/synth/shapes/{target}.safetensors"));
+        assert!(head.exists(), "{}", head.display());
+    }
+    let results = dir.path().join("results.json");
+    done(&["eval", &shown(&out), "-t", &spec, "-o", &shown(&results)]);
+    let results: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+    let of = |target: &str| {
+        let task = &results["tasks"][format!("synth/shapes/{target}")];
+        assert_eq!(task["n"], 5, "{task}");
+        task["value"].as_f64().unwrap()
+    };
+    // Better than a depth of 0 (14 off) and a normal in the plane (90 degrees); classes of the background at least.
+    assert!(of("segmentation") > 0.08 && of("depth") < 5.0 && of("normals") < 45.0);
+    assert!((0.0..=1.0).contains(&of("edges")) && (0.0..=1.0).contains(&of("label")));
+}
+
+#[test]
+fn same_bytes_for_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, _) = given(dir.path(), "steps = 6\nevaluate_every = 3\nsave_every = 3", VIT);
+    let out = |name: &str| dir.path().join(name);
+    done(&["train", &recipe, "--threads", "1", "-o", &shown(&out("one"))]);
+    done(&["train", &recipe, "--threads", "3", "-o", &shown(&out("three"))]);
+    assert!(weights(&out("one")) == weights(&out("three")));
+    let head = |name: &str| std::fs::read(out(name).join("heads/synth/shapes/depth.safetensors"));
+    assert!(head("one").unwrap() == head("three").unwrap());
+}
+
+#[test]
+fn what_does_not_go_with_maps_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = shown(&dir.path().join("out"));
+    let mlp = "model_type = \"polyloom-mlp\"\nhidden_sizes = [8]\nhidden_act = \"relu\"";
+    let odd = VIT.replace("patch_size = 12", "patch_size = 10");
+    let probe = "steps = 2\n[train.head]\nstart = \"probe\"";
+    let cases = [
+        ("steps = 2\naugment = 1", VIT, "turns and shifts pictures"),
+        ("steps = 2", mlp, "has no patches"),
+        ("steps = 2", &*odd, "some pixels are in none"),
+        ("steps = 2\nloss = \"case2\"", VIT, "a loss of all its pixels"),
+        ("steps = 2\noptimiser = \"sophia_g\"", VIT, "no labels are drawn"),
+        (probe, VIT, "fits heads of classes and numbers"),
+        (
+            "steps = 2\n[train.head]\nfeature = \"mean\"",
+            VIT,
+            "maps are learned from patches",
+        ),
+        (
+            "steps = 2\n[train.representation]\nmethod = \"graddrop\"",
+            VIT,
+            "does not see what the others see",
+        ),
+    ];
+    for (more, model, said) in cases {
+        let (recipe, _) = given(dir.path(), more, model);
+        let told = failed(&["train", &recipe, "-o", &out]);
+        assert!(told.contains(said), "{told}");
+    }
+    let small = VIT.replace("patch_size = 12", "patch_size = 8");
+    let (recipe, spec) = given(dir.path(), "steps = 2", &small);
+    let spec_text = std::fs::read_to_string(&spec).unwrap();
+    let smaller = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, smaller.replace("image_size = 48", "image_size = 32")).unwrap();
+    let told = failed(&["train", &recipe, "-o", &out]);
+    assert!(told.contains("pictures of 32 x 32 have 1024"), "{told}");
+    // Heads for other classes than those that are asked for.
+    let (recipe, _) = given(dir.path(), "steps = 2", VIT);
+    done(&["train", &recipe, "-o", &out]);
+    std::fs::write(&spec, spec_text.replace("\"background\", ", "\"ground\", ")).unwrap();
+    let told = failed(&["eval", &out, "-t", &spec]);
+    assert!(told.contains("in this order"), "{told}");
+}
