@@ -9,7 +9,13 @@ use super::{done, failed, polyloom, shown};
 /// A spec of few small scenes, with targets withheld, and a recipe of a small transformer with more lines of `[train]`.
 fn given(folder: &Path, more: &str, model: &str) -> (String, String) {
     let args = [
-        "tasks", "synth", "shapes", "--count", "60", "--missing", "0.3",
+        "tasks",
+        "synth",
+        "shapes",
+        "--count",
+        "60",
+        "--missing",
+        "0.3",
     ];
     let spec = folder.join("shapes.task.toml");
     std::fs::write(&spec, polyloom(&args).stdout).unwrap();
@@ -55,10 +61,28 @@ fn scenes_are_learned_and_scored() {
 #[test]
 fn same_bytes_for_any_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
-    let (recipe, _) = given(dir.path(), "steps = 6\nevaluate_every = 3\nsave_every = 3", VIT);
+    let (recipe, _) = given(
+        dir.path(),
+        "steps = 6\nevaluate_every = 3\nsave_every = 3",
+        VIT,
+    );
     let out = |name: &str| dir.path().join(name);
-    done(&["train", &recipe, "--threads", "1", "-o", &shown(&out("one"))]);
-    done(&["train", &recipe, "--threads", "3", "-o", &shown(&out("three"))]);
+    done(&[
+        "train",
+        &recipe,
+        "--threads",
+        "1",
+        "-o",
+        &shown(&out("one")),
+    ]);
+    done(&[
+        "train",
+        &recipe,
+        "--threads",
+        "3",
+        "-o",
+        &shown(&out("three")),
+    ]);
     assert!(weights(&out("one")) == weights(&out("three")));
     let head = |name: &str| std::fs::read(out(name).join("heads/synth/shapes/depth.safetensors"));
     assert!(head("one").unwrap() == head("three").unwrap());
@@ -75,8 +99,16 @@ fn what_does_not_go_with_maps_is_refused() {
         ("steps = 2\naugment = 1", VIT, "turns and shifts pictures"),
         ("steps = 2", mlp, "has no patches"),
         ("steps = 2", &*odd, "some pixels are in none"),
-        ("steps = 2\nloss = \"case2\"", VIT, "a loss of all its pixels"),
-        ("steps = 2\noptimiser = \"sophia_g\"", VIT, "no labels are drawn"),
+        (
+            "steps = 2\nloss = \"case2\"",
+            VIT,
+            "a loss of all its pixels",
+        ),
+        (
+            "steps = 2\noptimiser = \"sophia_g\"",
+            VIT,
+            "no labels are drawn",
+        ),
         (probe, VIT, "fits heads of classes and numbers"),
         (
             "steps = 2\n[train.head]\nfeature = \"mean\"",
@@ -98,7 +130,11 @@ fn what_does_not_go_with_maps_is_refused() {
     let (recipe, spec) = given(dir.path(), "steps = 2", &small);
     let spec_text = std::fs::read_to_string(&spec).unwrap();
     let smaller = std::fs::read_to_string(&recipe).unwrap();
-    std::fs::write(&recipe, smaller.replace("image_size = 48", "image_size = 32")).unwrap();
+    std::fs::write(
+        &recipe,
+        smaller.replace("image_size = 48", "image_size = 32"),
+    )
+    .unwrap();
     let told = failed(&["train", &recipe, "-o", &out]);
     assert!(told.contains("pictures of 32 x 32 have 1024"), "{told}");
     // Heads for other classes than those that are asked for.
