@@ -2,6 +2,7 @@
 
 mod fitting;
 mod groups;
+mod modalities;
 mod places;
 mod rows;
 mod texts;
@@ -40,7 +41,7 @@ pub enum Prepared {
         /// Quantiles of the training rows at even steps, ascending: their rank is taken in place of the above. Empty for none.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         landmarks: Vec<f64>,
-        /// Training rows lacked it: one more number, 0 or 1, says where it is missing.
+        /// Training rows lacked it, or it is of a modality: one more number, 0 or 1, says where it is missing.
         missing: bool,
     },
     /// Words: the place in the list plus 1; everything else has code 0. `null` stands for rows without a word.
@@ -49,6 +50,9 @@ pub enum Prepared {
         name: String,
         /// Words, the most frequent first.
         words: Vec<Option<String>>,
+        /// It is of a modality: a number, 0 or 1, says where it is missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        missing: bool,
     },
     /// Running text: its words are hashed to places, a number each (Weinberger et al. 2009); what is missing is zeros.
     Text {
@@ -56,6 +60,9 @@ pub enum Prepared {
         name: String,
         /// Weights of the places.
         weights: Vec<f32>,
+        /// It is of a modality: one more number, 0 or 1, says where it is missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        missing: bool,
     },
 }
 
@@ -78,12 +85,29 @@ impl Prepared {
         }
     }
 
-    /// Whether training rows lacked it.
+    /// Whether a file may be without it: training rows lacked it, or it is of a modality.
     fn may_lack(&self) -> bool {
         match self {
-            Self::Number { missing, .. } => *missing,
-            Self::Words { words, .. } => words.contains(&None),
-            Self::Text { .. } => false,
+            Self::Words { words, missing, .. } => *missing || words.contains(&None),
+            Self::Number { .. } | Self::Text { .. } => self.is_marked(),
+        }
+    }
+
+    /// Whether a number says where it is missing.
+    pub(crate) fn is_marked(&self) -> bool {
+        match self {
+            Self::Number { missing, .. }
+            | Self::Words { missing, .. }
+            | Self::Text { missing, .. } => *missing,
+        }
+    }
+
+    /// Numbers of a row that come from it, without the mark.
+    fn numbers(&self) -> usize {
+        match self {
+            Self::Number { .. } => 1,
+            Self::Words { .. } => 0,
+            Self::Text { weights, .. } => weights.len(),
         }
     }
 }
@@ -106,7 +130,7 @@ pub struct Preparation {
 /// A row as a model takes it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Row {
-    /// Scaled numbers, then those of texts, then a 0 or 1 for every column that training rows lacked.
+    /// Scaled numbers, then those of texts, then a 0 or 1 for every column that has a mark of what is missing.
     pub numbers: Vec<f32>,
     /// Codes of words, a field after the other.
     pub codes: Vec<u32>,
@@ -150,11 +174,7 @@ impl Preparation {
     /// Numbers of a row.
     #[must_use]
     pub fn numeric(&self) -> usize {
-        let of = |c: &Prepared| match c {
-            Prepared::Number { missing, .. } => 1 + usize::from(*missing),
-            Prepared::Words { .. } => 0,
-            Prepared::Text { weights, .. } => weights.len(),
-        };
+        let of = |c: &Prepared| c.numbers() + usize::from(c.is_marked());
         self.columns.iter().map(of).sum()
     }
 
@@ -164,15 +184,13 @@ impl Preparation {
         let (mut numbers, mut absent, mut words) = (Vec::new(), Vec::new(), Vec::new());
         let mut texts = Vec::new();
         for column in &self.columns {
+            if column.is_marked() {
+                absent.push(format!("{} is missing", column.name()));
+            }
             match column {
-                Prepared::Number { name, missing, .. } => {
-                    numbers.push(name.clone());
-                    if *missing {
-                        absent.push(format!("{name} is missing"));
-                    }
-                }
+                Prepared::Number { name, .. } => numbers.push(name.clone()),
                 Prepared::Words { name, .. } => words.push(name.clone()),
-                Prepared::Text { name, weights } => {
+                Prepared::Text { name, weights, .. } => {
                     texts.extend((0..weights.len()).map(|at| format!("{name}, place {at}")));
                 }
             }
@@ -270,7 +288,7 @@ impl Preparation {
             return bad(format!("has the column `{}` twice", twice[0]));
         }
         for column in &found.columns {
-            if let Prepared::Text { name, weights } = column
+            if let Prepared::Text { name, weights, .. } = column
                 && !((1..=texts::MOST).contains(&weights.len())
                     && weights.iter().all(|w| (1.0..50.0).contains(w)))
             {

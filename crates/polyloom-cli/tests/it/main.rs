@@ -48,6 +48,7 @@ mod table_calibration;
 mod table_chains;
 mod table_folds;
 mod table_groups;
+mod table_modalities;
 mod table_texts;
 mod table_weights;
 mod tables;

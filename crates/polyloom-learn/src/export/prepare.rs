@@ -70,7 +70,7 @@ pub(super) fn inputs(preparation: &Preparation) -> Result<Vec<Port>> {
 pub(super) fn rows(graph: &mut Graph, preparation: &Preparation) -> Rows {
     let columns = preparation.columns();
     let codes = columns.iter().filter_map(|column| match column {
-        Prepared::Words { name, words } => Some(code(graph, name, words)),
+        Prepared::Words { name, words, .. } => Some(code(graph, name, words)),
         Prepared::Number { .. } | Prepared::Text { .. } => None,
     });
     let codes = codes.collect();
@@ -138,8 +138,44 @@ struct Number<'a> {
     marked: bool,
 }
 
-/// All numbers side by side, then the marks.
+/// All numbers side by side, then the marks of what is missing, in the order of the columns.
 fn numbers(graph: &mut Graph, preparation: &Preparation) -> Option<String> {
+    let (mut parts, of_numbers) = match scaled_numbers(graph, preparation) {
+        Some((numbers, marks)) => (vec![numbers], marks),
+        None => (Vec::new(), None),
+    };
+    // Where each mark lies: those of numbers first, then those of words.
+    let (mut marks, mut order, mut next) = (Vec::new(), Vec::new(), 0);
+    marks.extend(of_numbers);
+    let columns = || preparation.columns().iter().filter(|c| c.is_marked());
+    let mut of_words = columns().filter(|c| number(c).is_some()).count();
+    for column in columns() {
+        if number(column).is_some() {
+            order.push(next);
+            next += 1;
+        } else {
+            let empty = vec![(String::new(), 1)];
+            let mark = encoder(graph, column.name(), empty, 0);
+            marks.push(graph.cast(&mark, Element::Float));
+            order.push(of_words);
+            of_words += 1;
+        }
+    }
+    if !marks.is_empty() {
+        let all = graph.concat(&marks, 1);
+        parts.push(match order.is_sorted() {
+            true => all,
+            false => graph.columns(&all, &order, order.len()),
+        });
+    }
+    (!parts.is_empty()).then(|| graph.concat(&parts, 1))
+}
+
+/// Numbers side by side, and the marks of those that have one; `None` without numbers.
+fn scaled_numbers(
+    graph: &mut Graph,
+    preparation: &Preparation,
+) -> Option<(String, Option<String>)> {
     let columns = preparation.columns().iter();
     let columns: Vec<Number<'_>> = columns.filter_map(number).collect();
     if columns.is_empty() {
@@ -163,13 +199,13 @@ fn numbers(graph: &mut Graph, preparation: &Preparation) -> Option<String> {
         graph.float(-preparation.clip()),
         graph.float(preparation.clip()),
     );
-    let mut parts = vec![graph.call("Clip", &[&scaled, &low, &high])];
+    let scaled = graph.call("Clip", &[&scaled, &low, &high]);
     let marked: Vec<usize> = (0..columns.len()).filter(|i| columns[*i].marked).collect();
-    if !marked.is_empty() {
+    let marks = (!marked.is_empty()).then(|| {
         let marks = graph.columns(&missing, &marked, columns.len());
-        parts.push(graph.cast(&marks, Element::Float));
-    }
-    Some(graph.concat(&parts, 1))
+        graph.cast(&marks, Element::Float)
+    });
+    Some((scaled, marks))
 }
 
 fn number(column: &Prepared) -> Option<Number<'_>> {

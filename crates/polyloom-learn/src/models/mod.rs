@@ -13,7 +13,6 @@ pub mod generate;
 pub mod lora;
 pub mod merged;
 pub mod mlp;
-pub mod multimodn;
 pub mod open;
 pub mod peft;
 pub mod relative;

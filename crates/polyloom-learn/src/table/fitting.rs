@@ -9,6 +9,7 @@ use polyloom::evaluate::statistics::replicates::quantile_of_sorted;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{self, Groups};
+use super::modalities::RowSet;
 use super::{Preparation, Prepared, texts};
 use crate::error::Result;
 
@@ -79,6 +80,8 @@ pub struct Fitting {
     total: usize,
     /// Column of groups that have goals of their own, and the groups that were seen.
     groups: Option<(String, BTreeSet<String>)>,
+    /// Every column is of a modality, and of each the rows that have it.
+    marking: Option<Vec<RowSet>>,
 }
 
 impl Fitting {
@@ -108,6 +111,30 @@ impl Fitting {
             groups: Some((column, BTreeSet::new())),
             ..self
         }
+    }
+
+    /// For a model that reads modalities: every column gets a mark of what is missing, and which columns rows lack together is
+    /// counted.
+    #[must_use]
+    pub fn marking(self) -> Self {
+        Self {
+            marking: Some(Vec::new()),
+            ..self
+        }
+    }
+
+    /// Columns that the rows so far have or lack together, each with those of the very same rows, in the order of the file.
+    #[must_use]
+    pub fn together(&self) -> Vec<Vec<String>> {
+        let mut found: Vec<(RowSet, Vec<String>)> = Vec::new();
+        let sets = self.marking.iter().flatten();
+        for (column, rows) in self.columns.iter().zip(sets) {
+            match found.iter_mut().find(|(other, _)| other == rows) {
+                Some((_, names)) => names.push(column.name.clone()),
+                None => found.push((*rows, vec![column.name.clone()])),
+            }
+        }
+        found.into_iter().map(|(_, names)| names).collect()
     }
 
     /// Sees a row. Rows of several tables may come one after the other: a column that a table does not have is missing there.
@@ -143,6 +170,12 @@ impl Fitting {
                 }
             };
             self.rows[at] += 1;
+            if let Some(sets) = &mut self.marking {
+                sets.resize(self.columns.len(), RowSet::default());
+                if !matches!(field, Field::Missing) {
+                    sets[at].put(self.total as u64);
+                }
+            }
             match (self.seen.get_mut(&at), field) {
                 (Some(Seen::Number { values, .. }), Field::Number(x)) => values.push(*x),
                 (Some(Seen::Number { missing, .. }), Field::Missing) => *missing = true,
@@ -181,15 +214,18 @@ impl Fitting {
             return Err(MergeError::plan("bad-table", what).into());
         }
         let groups = self.groups.map(|(column, seen)| Groups::of(column, seen));
-        let rows = self.rows;
+        let (rows, marked) = (self.rows, self.marking.is_some());
         let total = self.total;
         let of = |(at, seen): (usize, Seen)| {
             let name = self.columns[at].name.clone();
             let lacked = total - rows[at];
             match seen {
-                Seen::Number { values, missing } => {
-                    number(name, values, missing || lacked > 0, settings.scaling)
-                }
+                Seen::Number { values, missing } => number(
+                    name,
+                    values,
+                    missing || lacked > 0 || marked,
+                    settings.scaling,
+                ),
                 Seen::Words(mut counts) => {
                     if lacked > 0 {
                         *counts.entry(None).or_default() += lacked;
@@ -203,11 +239,16 @@ impl Fitting {
                         .into_iter()
                         .map(|(w, _)| w.map(|w| w.to_string()))
                         .collect();
-                    Prepared::Words { name, words }
+                    Prepared::Words {
+                        name,
+                        words,
+                        missing: marked,
+                    }
                 }
                 Seen::Text(counts) => Prepared::Text {
                     name,
                     weights: counts.weights(),
+                    missing: marked,
                 },
             }
         };

@@ -7,10 +7,10 @@ use super::{Preparation, Prepared, Row};
 pub enum Place {
     /// Place of the number, and of the mark where the column has one.
     Number(usize, Option<usize>),
-    /// Place of the code.
-    Word(usize),
-    /// First of the numbers of a text, and how many.
-    Text(usize, usize),
+    /// Place of the code, and of the mark where the column has one.
+    Word(usize, Option<usize>),
+    /// First of the numbers of a text, how many, and the place of the mark where the column has one.
+    Text(usize, usize, Option<usize>),
     /// The group that has goals of its own.
     Group,
 }
@@ -19,28 +19,36 @@ impl Place {
     /// Gives a row what another one has there. Columns are prepared one by one, so that this is the row that it would be with
     /// the other one's cell.
     pub fn take(self, from: &Row, to: &mut Row) {
+        let (numbers, code) = match self {
+            Self::Number(at, _) => (at..at + 1, None),
+            Self::Word(at, _) => (0..0, Some(at)),
+            Self::Text(at, size, _) => (at..at + size, None),
+            Self::Group => {
+                to.group = from.group;
+                return;
+            }
+        };
+        let mark = self.mark().map_or(0..0, |at| at..at + 1);
+        for range in [numbers, mark] {
+            if let (Some(to), Some(from)) =
+                (to.numbers.get_mut(range.clone()), from.numbers.get(range))
+            {
+                to.copy_from_slice(from);
+            }
+        }
+        if let Some(at) = code
+            && let (Some(to), Some(from)) = (to.codes.get_mut(at), from.codes.get(at))
+        {
+            *to = *from;
+        }
+    }
+
+    /// Place of the mark of what is missing, where the column has one.
+    #[must_use]
+    pub fn mark(self) -> Option<usize> {
         match self {
-            Self::Number(at, absent) => {
-                for at in [Some(at), absent].into_iter().flatten() {
-                    if let (Some(to), Some(from)) = (to.numbers.get_mut(at), from.numbers.get(at)) {
-                        *to = *from;
-                    }
-                }
-            }
-            Self::Word(at) => {
-                if let (Some(to), Some(from)) = (to.codes.get_mut(at), from.codes.get(at)) {
-                    *to = *from;
-                }
-            }
-            Self::Text(at, size) => {
-                let range = at..at + size;
-                if let (Some(to), Some(from)) =
-                    (to.numbers.get_mut(range.clone()), from.numbers.get(range))
-                {
-                    to.copy_from_slice(from);
-                }
-            }
-            Self::Group => to.group = from.group,
+            Self::Number(_, mark) | Self::Word(_, mark) | Self::Text(_, _, mark) => mark,
+            Self::Group => None,
         }
     }
 }
@@ -49,9 +57,8 @@ impl Preparation {
     /// Where numbers, those of texts and the marks of what is missing begin among the numbers of a row.
     pub(super) fn starts(&self) -> [usize; 3] {
         let of = |c: &Prepared| match c {
-            Prepared::Number { .. } => (1, 0),
-            Prepared::Words { .. } => (0, 0),
-            Prepared::Text { weights, .. } => (0, weights.len()),
+            Prepared::Text { .. } => (0, c.numbers()),
+            _ => (c.numbers(), 0),
         };
         let sizes = self.columns.iter().map(of);
         let (numbers, texts) = sizes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
@@ -65,20 +72,20 @@ impl Preparation {
         let mut word = 0;
         let mut found = Vec::with_capacity(self.columns.len() + 1);
         for column in &self.columns {
+            let mark = column.is_marked().then_some(absent);
+            absent += usize::from(column.is_marked());
             let place = match column {
-                Prepared::Number { missing, .. } => {
-                    let mark = missing.then_some(absent);
-                    absent += usize::from(*missing);
+                Prepared::Number { .. } => {
                     number += 1;
                     Place::Number(number - 1, mark)
                 }
                 Prepared::Words { .. } => {
                     word += 1;
-                    Place::Word(word - 1)
+                    Place::Word(word - 1, mark)
                 }
                 Prepared::Text { weights, .. } => {
                     text += weights.len();
-                    Place::Text(text - weights.len(), weights.len())
+                    Place::Text(text - weights.len(), weights.len(), mark)
                 }
             };
             found.push((column.name().to_owned(), place));
@@ -93,7 +100,7 @@ impl Preparation {
 mod tests {
     use polyloom::evaluate::board::score::examples::{Column, ColumnKind, Field};
 
-    use super::super::Fitting;
+    use super::super::{Fitting, Preparation};
 
     /// Taking a column over is preparing the row with the other one's cell, for numbers, marks, words, texts and groups.
     #[test]
@@ -137,11 +144,20 @@ mod tests {
                 word("z"),
             ],
         ];
-        let mut fitting = Fitting::default().by_group("school".into());
-        for row in rows.iter().cycle().take(12) {
-            fitting.see(&columns, row).unwrap();
+        for marking in [false, true] {
+            let mut fitting = Fitting::default().by_group("school".into());
+            if marking {
+                fitting = fitting.marking();
+            }
+            for row in rows.iter().cycle().take(12) {
+                fitting.see(&columns, row).unwrap();
+            }
+            taken_over(&fitting.finish().unwrap(), &columns, &rows);
         }
-        let made = fitting.finish().unwrap();
+    }
+
+    fn taken_over(made: &Preparation, columns: &[Column], rows: &[[Field; 6]]) {
+        let columns = columns.to_vec();
         let reader = made.reader(&columns).unwrap();
         let places = made.places();
         let mut names: Vec<&str> = places.iter().map(|(n, _)| &**n).collect();
@@ -149,8 +165,8 @@ mod tests {
         assert_eq!(names, ["age", "born", "city", "job", "note", "school"]);
         for (name, place) in &places {
             let at = columns.iter().position(|c| c.name == *name).unwrap();
-            for from in &rows {
-                for to in &rows {
+            for from in rows {
+                for to in rows {
                     let mut cells = to.clone();
                     cells[at] = from[at].clone();
                     let mut row = reader.row(to);

@@ -146,12 +146,12 @@ impl RowReader<'_> {
         let mut code = 0;
         let columns = preparation.columns.iter();
         for ((column, place), codes) in columns.zip(&self.places).zip(&self.codes) {
+            let told = column.is_marked().then_some(absent);
             match column {
                 Prepared::Number {
                     mean,
                     deviation,
                     landmarks,
-                    missing,
                     ..
                 } => {
                     let scale = Scale {
@@ -160,34 +160,39 @@ impl RowReader<'_> {
                         landmarks,
                         clip: preparation.clip,
                     };
-                    let told = missing.then_some(absent);
                     each(*place, &mut |row, field| match (field, told) {
                         (Field::Number(x), _) => row.numbers[number] = scale.scaled(*x),
                         (_, Some(told)) => row.numbers[told] = 1.0,
                         (_, None) => {}
                     });
                     number += 1;
-                    absent += usize::from(*missing);
                 }
                 Prepared::Words { .. } => {
                     each(*place, &mut |row, field| {
-                        row.codes[code] = match field {
-                            Field::Word(word) => codes.code(word.as_ref()),
-                            Field::Number(_) | Field::Missing => codes.missing,
+                        row.codes[code] = match (field, told) {
+                            (Field::Word(word), _) => codes.code(word.as_ref()),
+                            (_, Some(told)) => {
+                                row.numbers[told] = 1.0;
+                                codes.missing
+                            }
+                            (_, None) => codes.missing,
                         };
                     });
                     code += 1;
                 }
                 Prepared::Text { weights, .. } => {
                     let range = text..text + weights.len();
-                    each(*place, &mut |row, field| {
-                        if let Field::Word(said) = field {
+                    each(*place, &mut |row, field| match (field, told) {
+                        (Field::Word(said), _) => {
                             texts::put(said.as_ref(), weights, &mut row.numbers[range.clone()]);
                         }
+                        (_, Some(told)) => row.numbers[told] = 1.0,
+                        (_, None) => {}
                     });
                     text += weights.len();
                 }
             }
+            absent += usize::from(told.is_some());
         }
         if let Some(finder) = &self.finder {
             each(Some(finder.place), &mut |row, field| {

@@ -72,12 +72,18 @@ fn no_table() -> Error {
     Error::shape("features", "rows of a table for another model")
 }
 
-/// Features of rows for all goals, `[rows, goals * width]`.
+/// Features of rows for all goals, `[rows, goals * width]`; in training behind them what else goals learn from
+/// ([`TableModel::learning`](crate::models::table::TableModel::learning)).
 fn of_all_goals(model: &Model, source: &dyn Source, shown: &[&Shown]) -> Result<Value> {
     match &model.trunk {
         Trunk::Table(table) => {
-            let goals = 0..table.config.goals.len();
-            let found = table.forward(source, &rows(shown)?, goals)?;
+            let (goals, batch) = (0..table.config.goals.len(), rows(shown)?);
+            if source.dropout().is_some()
+                && let Some(whole) = table.learning(source, &batch)?
+            {
+                return Ok(whole);
+            }
+            let found = table.forward(source, &batch, goals)?;
             ops::concat(&found.iter().collect::<Vec<_>>(), 1)
         }
         Trunk::Forest(forest) => forest.forward(&of_table(shown)?),

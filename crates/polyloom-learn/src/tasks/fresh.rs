@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{self, Input};
 use polyloom_core::DType;
@@ -132,9 +133,13 @@ fn prepared(
         }
     };
     let grouped = by_group(config, tasks)?;
+    let named = modalities(config)?;
     let mut fitting = Fitting::new(settings)?;
     if let Some(column) = grouped {
         fitting = fitting.by_group(column);
+    }
+    if named.is_some() {
+        fitting = fitting.marking();
     }
     let mut width = 1;
     for task in tasks {
@@ -160,6 +165,7 @@ fn prepared(
             }
         }
     }
+    let together = fitting.together();
     let made = fitting.finish()?;
     let goals = goals(tasks, made.groups())?;
     if let Some(map) = config.as_object_mut() {
@@ -167,6 +173,9 @@ fn prepared(
             ("goals", json!(goals)),
             ("categories", json!(made.categories())),
         ];
+        if let Some(named) = named {
+            known.push(("modalities", json!(made.modalities(&named, &together)?)));
+        }
         match trees {
             true => {
                 let (numbers, words) = made.names();
@@ -184,6 +193,35 @@ fn prepared(
         }
     }
     Ok(made)
+}
+
+/// The columns of every modality by name, where the architecture reads modalities or the recipe names them: none for those
+/// that are found. Takes the key out.
+fn modalities(config: &mut Json) -> Result<Option<IndexMap<String, Vec<String>>>> {
+    let said = config.as_object_mut().and_then(|c| c.remove("modalities"));
+    let Some(said) = said else {
+        let name = config["architecture"].as_str().unwrap_or_default();
+        let of_networks = config["model_type"] == table::MODEL_TYPE;
+        let reads = |a: &dyn table::Architecture| {
+            a.spec().name == name && a.spec().uses.contains(&table::Common::Modalities)
+        };
+        let reads = of_networks && table::architectures().any(reads);
+        return Ok(reads.then(IndexMap::new));
+    };
+    let found: IndexMap<String, Vec<String>> = serde_json::from_value(said).map_err(|e| {
+        MergeError::plan("bad-recipe", format!("`train.new.modalities`: {e}"))
+            .hint("modalities = { labs = [\"sodium\", \"urea\"], history = [\"age\"] }: columns by modality, in the order of reading")
+    })?;
+    match found.is_empty() {
+        false => Ok(Some(found)),
+        true => {
+            let what = "`train.new.modalities` names none";
+            let error = MergeError::plan("bad-recipe", what);
+            Err(error
+                .hint("leave it out: columns that the same rows lack are one then")
+                .into())
+        }
+    }
 }
 
 /// The column whose values have goals of their own, where `goals` in the configuration asks for it; takes the key out.

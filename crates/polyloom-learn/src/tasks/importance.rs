@@ -273,7 +273,7 @@ mod tests {
     fn columns() -> Vec<(String, Place)> {
         vec![
             ("noise".into(), Place::Number(1, None)),
-            ("word".into(), Place::Word(0)),
+            ("word".into(), Place::Word(0, None)),
             ("target".into(), Place::Number(0, None)),
         ]
     }

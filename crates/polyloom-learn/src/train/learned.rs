@@ -16,6 +16,7 @@ use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
 use super::probe::{self, Seen, Target};
 use super::recipe::{Objective, Recipe, Start};
+use super::turns;
 use super::weigh::{self, Counts};
 use crate::engine::{slice, tensor};
 use crate::error::{Error, Result};
@@ -117,6 +118,7 @@ pub fn learned<'a>(
 ) -> Result<(Vec<Learned<'a>>, Vec<Head>)> {
     let t = &recipe.train;
     weigh::check_tasks(t, given)?;
+    turns::check(recipe, model)?;
     if let Some(language) = &t.language {
         return Ok((
             language::learned(recipe, language, model, given)?,

@@ -36,6 +36,7 @@ pub mod state;
 mod step;
 mod told;
 pub mod trainee;
+mod turns;
 pub mod weigh;
 pub(crate) mod work;
 pub mod write;

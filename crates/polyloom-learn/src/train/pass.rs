@@ -19,6 +19,7 @@ use super::rowwise::{Form, share};
 use super::run::{Evaluation, Job};
 use super::state::State;
 use super::trainee::{Trainee, Used, Watched};
+use super::turns;
 use crate::engine::Value;
 use crate::error::{Error, Result};
 use crate::models::Source;
@@ -252,6 +253,9 @@ pub(super) fn losses(
         Of::Training(done) => Form::of(t, done),
         Of::Validation => Form::Tokens,
     };
+    if let (Of::Training(_), Some(turn)) = (of, turns::of(job.model)) {
+        return turns::losses(turn, source, task, heads, &features[0], drawn, (t, form));
+    }
     let seen = |place: usize| features.get(place).unwrap_or(&features[0]);
     let said = heads.iter().enumerate();
     let said = said.map(|(place, head)| head.forward(source, seen(place)));

@@ -16,6 +16,7 @@ mod hostile;
 mod layers;
 mod learning;
 mod mtreclib;
+mod multimodn;
 mod multitab;
 mod parts;
 pub(crate) mod properties;
@@ -34,7 +35,7 @@ fn solver(method: &str) -> Option<fn(&Case)> {
         "mi_loss" => parts::mi_loss,
         "slimmable" => parts::slimmable,
         "mt_deeponet" => parts::mt_deeponet,
-        "multimodn" => parts::multimodn,
+        "multimodn" => multimodn::solve,
         "home" => home::solve,
         "multitab" => multitab::solve,
         "multitab_mask" => multitab::masks,

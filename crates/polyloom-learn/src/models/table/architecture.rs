@@ -3,9 +3,10 @@
 pub use polyloom::merge::method::{Golden, Kind, Param, Unset, Values};
 
 use super::config::Common;
+use super::turns::{InTurn, Turns};
 use super::{Pass, TableModel, Tensors};
 use crate::engine::Value;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The contract of an architecture.
 #[derive(Debug)]
@@ -29,7 +30,14 @@ pub struct Spec {
 }
 
 /// Everything that a perceptron with towers reads.
-pub(super) const LAYERS: &[Common] = Common::ALL;
+pub(super) const LAYERS: &[Common] = &[
+    Common::Front,
+    Common::Hidden,
+    Common::Tower,
+    Common::Norm,
+    Common::Dropout,
+    Common::Activation,
+];
 
 /// An architecture.
 pub trait Architecture: Sync {
@@ -57,4 +65,19 @@ pub trait Architecture: Sync {
     /// # Errors
     /// Tensors that are absent or of another shape.
     fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>>;
+
+    /// How goals learn from more than their last features; `None` where they do not.
+    fn in_turn(&self, model: &TableModel) -> Option<InTurn> {
+        let _ = model;
+        None
+    }
+
+    /// What training learns from where [`Self::in_turn`] says something: the goals on every state.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; an architecture without states.
+    fn turns(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Turns> {
+        let _ = (pass, goals);
+        Err(Error::shape("table", "an architecture without states"))
+    }
 }

@@ -32,6 +32,24 @@ pub enum NormKind {
     Layer,
 }
 
+/// Columns that are one source of what is known of a row. Places are those of a prepared row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Modality {
+    /// Its name.
+    pub name: String,
+    /// Places of its numbers.
+    #[serde(default)]
+    pub numbers: Vec<usize>,
+    /// Places of its categorical fields.
+    #[serde(default)]
+    pub fields: Vec<usize>,
+    /// Places, among the numbers, of the marks of its columns: 1 where a cell is missing, else 0. A row with all of them lacks
+    /// the modality; without a mark no row does.
+    #[serde(default)]
+    pub marks: Vec<usize>,
+}
+
 /// What `config.json` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -70,6 +88,9 @@ pub struct Config {
     /// Activation of every layer.
     #[serde(default = "activation")]
     pub activation: String,
+    /// Modalities, in the order in which they are read; every number and field is of one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modalities: Vec<Modality>,
     /// Options of the architecture: `polyloom reference architectures` lists them.
     #[serde(flatten)]
     pub options: Map<String, Json>,
@@ -110,6 +131,7 @@ impl Default for Config {
             norm: NormKind::default(),
             dropout: 0.0,
             activation: activation(),
+            modalities: Vec::new(),
             options: Map::new(),
         }
     }
@@ -130,6 +152,8 @@ pub enum Common {
     Activation,
     /// `front`.
     Front,
+    /// `modalities`.
+    Modalities,
 }
 
 impl Common {
@@ -141,6 +165,7 @@ impl Common {
         Self::Norm,
         Self::Dropout,
         Self::Activation,
+        Self::Modalities,
     ];
 
     /// The key.
@@ -152,6 +177,7 @@ impl Common {
             Self::Dropout => "dropout",
             Self::Activation => "activation",
             Self::Front => "front",
+            Self::Modalities => "modalities",
         }
     }
 
@@ -188,6 +214,11 @@ impl Common {
                 "`raw`",
                 "Numbers as they are beside the embeddings, or all through one linear layer to one more embedding.",
             ],
+            Self::Modalities => [
+                "list of `name`, `numbers`, `fields`, `marks`",
+                "required where it is read",
+                "Columns that are one source of what is known, in the order of reading: places of numbers, fields, marks of missing cells. Training makes it of `train.new.modalities` (names of columns by modality).",
+            ],
         }
     }
 }
@@ -208,6 +239,7 @@ impl Config {
             Common::Dropout => self.dropout != plain.dropout,
             Common::Activation => self.activation != plain.activation,
             Common::Front => self.front != plain.front,
+            Common::Modalities => !self.modalities.is_empty(),
         }
     }
 

@@ -12,12 +12,13 @@ pub mod loss;
 pub mod page;
 mod pass;
 mod tensors;
+pub mod turns;
 
 use std::fmt;
 use std::ops::Range;
 
 pub use architecture::{Architecture, Golden, Kind, Param, Spec, Unset, Values};
-pub use config::{Common, Config, Front, MODEL_TYPE, NormKind};
+pub use config::{Common, Config, Front, MODEL_TYPE, Modality, NormKind};
 pub use pass::{Pass, Watch};
 pub use tensors::{Declared, Init, Tensors};
 
@@ -25,6 +26,7 @@ use super::Source;
 use crate::engine::Value;
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation};
+use turns::InTurn;
 
 /// Declares the modules of architectures and the table of all, in the order of the reference page.
 macro_rules! architectures {
@@ -46,6 +48,7 @@ architectures! {
     dselect_k,
     dtrn,
     task_expert,
+    multimodn,
 }
 
 /// All registered architectures.
@@ -190,6 +193,34 @@ impl TableModel {
             watch: None,
         };
         self.architecture.forward(&pass, &goals.collect::<Vec<_>>())
+    }
+
+    /// How goals learn from more than their last features ([`Self::learning`]); `None` where they do not.
+    #[must_use]
+    pub fn in_turn(&self) -> Option<InTurn> {
+        self.architecture.in_turn(self)
+    }
+
+    /// What training learns from, laid out as [`InTurn`] reads it: the features of [`Self::forward`] for all goals, then those
+    /// on the states before the last. `None` where goals learn from their last features alone.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn learning(&self, weights: &dyn Source, batch: &TableBatch) -> Result<Option<Value>> {
+        if self.in_turn().is_none() {
+            return Ok(None);
+        }
+        self.fits(batch)?;
+        let pass = Pass {
+            model: self,
+            weights,
+            batch,
+            groups: None,
+            watch: None,
+        };
+        let goals: Vec<usize> = (0..self.goals()).collect();
+        let turns = self.architecture.turns(&pass, &goals)?;
+        turns.side_by_side().map(Some)
     }
 
     /// Shows the mixtures of experts of a pass for all goals; with `own`, each row's group and how many there are, for the

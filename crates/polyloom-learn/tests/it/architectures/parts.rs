@@ -3,7 +3,6 @@
 use polyloom_learn::engine::{Value, tensor};
 use polyloom_learn::models::deeponet::{self, DeepOnet};
 use polyloom_learn::models::gates::{self, Kept};
-use polyloom_learn::models::multimodn::{self, Modality, MultiModN};
 use polyloom_learn::models::{Plain, slim};
 use polyloom_learn::ops::{self, Activation};
 use serde_json::json;
@@ -187,110 +186,9 @@ pub fn mt_deeponet(case: &Case) {
     case.near("loss", &number(&loss), &data(case, "loss"));
 }
 
-pub fn multimodn(case: &Case) {
-    let mut tensors = vec![("state".to_owned(), value(case, "w.init").data().clone())];
-    for m in 0..2 {
-        for (part, suffix) in [("weight", ""), ("bias", ".b")] {
-            for i in 0..2 {
-                let stored = value(case, &format!("w.enc{m}.{i}{suffix}"));
-                tensors.push((
-                    format!("encoders.{m}.layers.{i}.{part}"),
-                    stored.data().clone(),
-                ));
-            }
-            let stored = value(case, &format!("w.dec{m}{suffix}"));
-            tensors.push((format!("decoders.{m}.{part}"), stored.data().clone()));
-        }
-    }
-    let weights = Plain::new(tensors);
-    let config = json!({
-        "modalities": 2, "layers": 2, "goals": 2, "err_penalty": case.param("err_penalty"),
-        "state_change_penalty": case.param("state_change_penalty"),
-    });
-    let model =
-        MultiModN::new(serde_json::from_value::<multimodn::Config>(config).unwrap()).unwrap();
-    let labels = case.tensor("data", "y").1;
-    let labels: Vec<Vec<u32>> = (0..2)
-        .map(|t| {
-            labels
-                .iter()
-                .skip(t)
-                .step_by(2)
-                .map(|y| *y as u32)
-                .collect()
-        })
-        .collect();
-    let rows = labels[0].len();
-    for (name, second) in [("all", true), ("missing1", false)] {
-        let modality = |m: usize| Modality {
-            values: value(case, &format!("x{m}")),
-            present: vec![m == 0 || second; rows],
-        };
-        let batch = [modality(0), modality(1)];
-        let run = model.forward(&weights, &batch).unwrap();
-        let last = numbers(run.states.last().unwrap());
-        case.near("state", &last, &data(case, &format!("{name}.state")));
-        let steps = if second { 3 } else { 2 };
-        let scores: Vec<f64> = run.scores[..steps]
-            .iter()
-            .flatten()
-            .flat_map(numbers)
-            .collect();
-        case.near("logits", &scores, &data(case, &format!("{name}.logits")));
-        let loss = model.loss(&run, &batch, &labels).unwrap();
-        case.near("loss", &number(&loss), &data(case, &format!("{name}.loss")));
-    }
-    // By sample: rows that have the second modality go on as if all had it, the others as if none had.
-    let present: Vec<bool> = (0..rows).map(|i| i % 2 == 0).collect();
-    let modality = |m: usize, present: Vec<bool>| Modality {
-        values: value(case, &format!("x{m}")),
-        present,
-    };
-    let batch = [modality(0, vec![true; rows]), modality(1, present)];
-    let mixed = numbers(
-        model
-            .forward(&weights, &batch)
-            .unwrap()
-            .states
-            .last()
-            .unwrap(),
-    );
-    let (with, without) = (data(case, "all.state"), data(case, "missing1.state"));
-    let width = mixed.len() / rows;
-    for (i, x) in mixed.iter().enumerate() {
-        let expected = if (i / width).is_multiple_of(2) {
-            with[i]
-        } else {
-            without[i]
-        };
-        assert!((x - expected).abs() < 1e-5, "{i}: {x} and {expected}");
-    }
-}
-
 /// Configurations and batches that do not fit: errors that name them.
 #[test]
 fn parts_that_lie() {
-    let config = |goals: usize| json!({"modalities": 1, "layers": 1, "goals": goals});
-    let typed = |c| serde_json::from_value::<multimodn::Config>(c).unwrap();
-    let said = MultiModN::new(typed(config(0))).unwrap_err().to_string();
-    assert!(said.contains("1 to 4096 each"), "{said}");
-    let model = MultiModN::new(typed(config(1))).unwrap();
-    let said = model
-        .forward(&Plain::default(), &[])
-        .unwrap_err()
-        .to_string();
-    assert!(said.contains("0 modalities"), "{said}");
-    let batch = [Modality {
-        values: Value::constant(tensor(vec![1.0, 2.0], (2, 1)).unwrap()),
-        present: vec![true; 2],
-    }];
-    let said = model
-        .forward(&Plain::default(), &batch)
-        .unwrap_err()
-        .to_string();
-    assert!(said.contains("no tensor `state`"), "{said}");
-    let unknown = serde_json::from_value::<multimodn::Config>(json!({"modality": 1}));
-    assert!(unknown.unwrap_err().to_string().contains("unknown field"));
     let new = |layers: usize, act: &str| {
         let config = json!({"layers": layers, "hidden_act": act});
         DeepOnet::new(&serde_json::from_value::<deeponet::Config>(config).unwrap())

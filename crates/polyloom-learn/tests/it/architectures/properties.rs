@@ -32,6 +32,12 @@ pub fn configs() -> Vec<Json> {
                 "norm" => (json!("none"), json!("layer")),
                 "dropout" => (json!(0.0), json!(0.3)),
                 "activation" => (json!("tanh"), json!("gelu")),
+                "modalities" => (
+                    json!([
+                        {"name": "u", "numbers": [0], "fields": [1]}, {"name": "v", "fields": [0], "marks": [1]},
+                    ]),
+                    json!([{"name": "all", "numbers": [1, 0], "fields": [0, 1]}]),
+                ),
                 _ => (json!("raw"), json!("linear")),
             };
             (plain[key.word()], rich[key.word()]) = (small, other);
@@ -72,6 +78,7 @@ fn own(name: &str) -> [Json; 2] {
             json!({"experts": 3, "gamma": 4.0}),
             json!({"experts": 4, "selectors": 3, "gamma": 6.0}),
         ],
+        "multimodn" => [json!({"state": 4}), json!({"state": 3})],
         "task_expert" => [
             json!({"hidden": [5, 5], "experts": 2}),
             json!({"experts": 1}),
