@@ -90,7 +90,7 @@ fn rows_skip_the_modality_that_they_lack() {
         "age,urea,sodium,ward\n30,,,north\n30,44,9,north\n,,,\n",
     );
     let part = answers("part.csv", "ward,age\nnorth,30\n");
-    assert_eq!(whole[0], part[0]);
+    assert!((whole[0] - part[0]).abs() < 1e-6, "{whole:?} {part:?}");
     assert!(whole[1] > 0.8 && whole[1] > whole[0], "{whole:?}");
     assert!(whole[2].is_finite() && whole.len() == 3);
     // The same rows are a file in another format, and a graph.
