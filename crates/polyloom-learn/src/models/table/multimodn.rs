@@ -97,7 +97,10 @@ fn presence(pass: &Pass<'_>) -> Result<[Value; 2]> {
     let mut chosen = vec![0.0; c.numeric * n];
     let mut enough = vec![0.0; n];
     for (m, modality) in c.modalities.iter().enumerate() {
-        modality.marks.iter().for_each(|at| chosen[at * n + m] = 1.0);
+        modality
+            .marks
+            .iter()
+            .for_each(|at| chosen[at * n + m] = 1.0);
         // All marks but one may be there; none at all is never enough.
         enough[m] = 1.0 - modality.marks.len().max(1) as f32;
     }
@@ -186,9 +189,8 @@ impl Architecture for MultiModN {
                 return wrong(format!("modalities: `{name}` has no column"));
             }
         }
-        let of = |places: fn(&Modality) -> &Vec<usize>| {
-            c.modalities.iter().flat_map(places).copied()
-        };
+        let of =
+            |places: fn(&Modality) -> &Vec<usize>| c.modalities.iter().flat_map(places).copied();
         let numbers = of(|m| &m.numbers).chain(of(|m| &m.marks));
         once(c.numeric, "numbers", numbers)?;
         once(c.categories.len(), "categorical fields", of(|m| &m.fields))
