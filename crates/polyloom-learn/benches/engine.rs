@@ -23,7 +23,7 @@ type Any<T> = Result<T, Box<dyn Error>>;
 
 enum Model {
     Bert(Box<Bert>, Batch),
-    Vit(Vit, Value),
+    Vit(Box<Vit>, Value),
 }
 
 fn loss(model: &Model, weights: &dyn Source, labels: &[u32]) -> Any<Value> {
@@ -91,7 +91,7 @@ fn main() -> Any<()> {
         let pixels = numbers("pixels")?.into_iter().map(f32::from_bits).collect();
         let (side, channels) = (vit.config.image_size, vit.config.num_channels);
         let pixels = tensor(pixels, vec![labels.len(), channels, side, side])?;
-        Model::Vit(vit, Value::constant(pixels))
+        Model::Vit(Box::new(vit), Value::constant(pixels))
     };
     let plain = Plain::new(tensors.clone());
     let parameters = Parameters::new(tensors)?;

@@ -88,6 +88,54 @@ fn same_bytes_for_any_number_of_threads() {
     assert!(head("one").unwrap() == head("three").unwrap());
 }
 
+const MOE: &str = "\n[train.new.moe]\nexperts = 4\ntop_k = 2\nmutual_information = 0.01";
+
+/// Experts chosen by goal: pictures pass once for every target, and the folder answers as the run did.
+#[test]
+fn experts_by_goal() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = format!("{VIT}{MOE}");
+    let (recipe, spec) = given(dir.path(), "steps = 8\nevaluate_every = 4", &model);
+    let out = |name: &str| dir.path().join(name);
+    for (name, threads) in [("one", "1"), ("three", "3")] {
+        let to = shown(&out(name));
+        done(&["train", &recipe, "--threads", threads, "-o", &to]);
+    }
+    assert!(weights(&out("one")) == weights(&out("three")));
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(out("one").join("config.json")).unwrap()).unwrap();
+    let goals = config["moe"]["goals"].as_array().unwrap();
+    assert_eq!(
+        (goals.len(), &goals[1]),
+        (5, &Value::from("synth/shapes/depth"))
+    );
+    done(&["eval", &shown(&out("one")), "-t", &spec]);
+    let to = shown(&out("no"));
+    for (model, more, said) in [
+        (
+            &*model,
+            "steps = 2\n[train.balance]\nmethod = \"pcgrad\"",
+            "does not go with experts",
+        ),
+        (
+            &*model,
+            "steps = 2\noptimiser = \"sophia_h\"",
+            "does not go with experts",
+        ),
+        (
+            &*format!("{model}\ngoals = [\"a\"]"),
+            "steps = 2",
+            "follows from the tasks",
+        ),
+        (&*format!("{model}\ntop_p = 3.0"), "steps = 2", "moe.top_p"),
+        (&*format!("{model}\nexprts = 3"), "steps = 2", "exprts"),
+    ] {
+        let (recipe, _) = given(dir.path(), more, model);
+        let told = failed(&["train", &recipe, "-o", &to]);
+        assert!(told.contains(said), "{told}");
+    }
+}
+
 #[test]
 fn what_does_not_go_with_maps_is_refused() {
     let dir = tempfile::tempdir().unwrap();

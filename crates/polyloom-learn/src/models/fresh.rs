@@ -25,7 +25,7 @@ const MOST: usize = 1 << 32;
 /// logarithms.
 ///
 /// - `vit`: Xavier uniform (Glorot and Bengio 2010) for matrices and the projection of patches, biases 0, norms 1, the
-///   class token `N(0, 0.02²)`, and as positions sines and cosines of row and column, halved: a small transformer learns
+///   class token `N(0, 0.02²)`, every expert and gate as a matrix of its own, and as positions sines and cosines of row and column, halved: a small transformer learns
 ///   faster from them than from noise. Columns beyond a multiple of four stay 0, and so does the class token's position.
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
 /// - `bert`: `N(0, initializer_range²)` for matrices and tables, biases 0, norms 1, the row of the filling token 0, as
@@ -50,10 +50,7 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
     match config["model_type"].as_str().unwrap_or_default() {
         "vit" => {
             let c: vit::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
-            made.vit(
-                &Vit::new(c, "")?.config,
-                config["qkv_bias"] != Json::Bool(false),
-            )?;
+            made.vit(&Vit::new(c, "")?, config["qkv_bias"] != Json::Bool(false))?;
         }
         mlp::MODEL_TYPE => {
             let c: mlp::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
@@ -144,7 +141,8 @@ impl Made {
         Ok(())
     }
 
-    fn vit(&mut self, c: &vit::Config, biased: bool) -> Result<()> {
+    fn vit(&mut self, model: &Vit, biased: bool) -> Result<()> {
+        let c = &model.config;
         let (width, inner, patch) = (c.hidden_size, c.intermediate_size, c.patch_size);
         let side = c.image_size / patch;
         self.normal("embeddings.cls_token", &[1, 1, width], 0.02)?;
@@ -167,6 +165,19 @@ impl Made {
             }
             self.xavier(&name("attention.output.dense"), &[width, width], true)?;
             self.norm(&name("layernorm_after"), width)?;
+            if let Some(experts) = model.experts.as_ref().filter(|e| e.are_in(layer)) {
+                for (part, shape, sides) in experts.tensors() {
+                    let part = name(&format!("moe.{part}"));
+                    match sides {
+                        Some([a, b]) => {
+                            let bound = (6.0 / (a + b) as f64).sqrt();
+                            self.uniform(&part, &shape, bound)?;
+                        }
+                        None => self.constant(&part, &shape, 0.0)?,
+                    }
+                }
+                continue;
+            }
             self.xavier(&name("intermediate.dense"), &[inner, width], true)?;
             self.xavier(&name("output.dense"), &[width, inner], true)?;
         }

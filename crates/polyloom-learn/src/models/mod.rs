@@ -5,6 +5,7 @@ pub mod bert;
 pub mod clip;
 pub mod decoder;
 pub mod deeponet;
+pub mod experts;
 pub mod forest;
 pub mod fresh;
 pub mod fusion;
@@ -27,6 +28,8 @@ mod tokens;
 pub mod vit;
 pub mod voices;
 
-pub use source::{LayerParts, Noted, Noting, Plain, Point, Source, Trained, is_statistic};
+pub use source::{
+    LayerParts, Noted, Noting, Penalised, Plain, Point, Source, Trained, is_statistic,
+};
 pub(crate) use source::{heads_of, place_of};
 pub use tokens::{Batch, Tokens, mean_weights};

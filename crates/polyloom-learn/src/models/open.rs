@@ -402,13 +402,23 @@ impl Model {
         ops::reshape(&first, &[pixels.dims()[0], self.width()])
     }
 
-    /// The class token and those of the patches, row by row, of every picture: `[images, 1 + patches, width]`.
+    /// Names of the goals that a picture passes for, of a model whose experts are chosen by goal.
+    #[must_use]
+    pub fn goals(&self) -> Option<&[String]> {
+        match &self.trunk {
+            Trunk::Vit(v) => v.experts.as_ref().map(|e| &e.config.goals[..]),
+            _ => None,
+        }
+    }
+
+    /// The class token and those of the patches, row by row, of every picture: `[images, 1 + patches, width]`. With experts
+    /// every picture is for one of [`Self::goals`].
     ///
     /// # Errors
-    /// Any but a vision transformer, and as [`Vit::forward`].
-    pub fn patches(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
+    /// Any but a vision transformer, and as [`Vit::forward_for`].
+    pub fn patches(&self, weights: &dyn Source, pixels: &Value, goals: &[u32]) -> Result<Value> {
         match &self.trunk {
-            Trunk::Vit(model) => model.forward(weights, pixels),
+            Trunk::Vit(model) => model.forward_for(weights, pixels, goals),
             _ => Err(Error::file(
                 &self.folder,
                 "has no patches; a vision transformer (model_type \"vit\") does",

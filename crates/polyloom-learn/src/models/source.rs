@@ -146,6 +146,16 @@ pub trait Source {
         Ok(x)
     }
 
+    /// Is told what keeps a mixture's experts in use: `make` gives what is to be added to the loss. It is not asked for where
+    /// nothing is learned.
+    ///
+    /// # Errors
+    /// What `make` reports.
+    fn penalty(&self, make: &mut dyn FnMut() -> Result<Value>) -> Result<()> {
+        let _ = make;
+        Ok(())
+    }
+
     /// Seed of the dropout of this pass; `None` for none: inference.
     fn dropout(&self) -> Option<u64> {
         None
@@ -272,6 +282,63 @@ impl Source for Noting<'_> {
 
     fn note(&self, name: &str, values: Vec<f32>) {
         self.noted.borrow_mut().insert(name.to_owned(), values);
+    }
+}
+
+/// A source in training that keeps what [`Source::penalty`] is told.
+pub struct Penalised<'a> {
+    inner: &'a dyn Source,
+    sum: RefCell<Option<Value>>,
+}
+
+impl<'a> Penalised<'a> {
+    /// Over a source.
+    pub fn over(inner: &'a dyn Source) -> Self {
+        Self {
+            inner,
+            sum: RefCell::default(),
+        }
+    }
+
+    /// The sum of all that was told; `None` where nothing was.
+    pub fn sum(self) -> Option<Value> {
+        self.sum.into_inner()
+    }
+}
+
+impl Source for Penalised<'_> {
+    fn find(&self, name: &str) -> Result<Option<Value>> {
+        self.inner.find(name)
+    }
+
+    fn linear(&self, name: &str, x: &Value) -> Result<Value> {
+        self.inner.linear(name, x)
+    }
+
+    fn pass(&self, point: Point, x: Value) -> Result<Value> {
+        self.inner.pass(point, x)
+    }
+
+    fn penalty(&self, make: &mut dyn FnMut() -> Result<Value>) -> Result<()> {
+        let told = make()?;
+        let mut sum = self.sum.borrow_mut();
+        *sum = Some(match sum.take() {
+            Some(before) => ops::add(&before, &told)?,
+            None => told,
+        });
+        Ok(())
+    }
+
+    fn dropout(&self) -> Option<u64> {
+        self.inner.dropout()
+    }
+
+    fn batch_statistics(&self, name: &str) -> bool {
+        self.inner.batch_statistics(name)
+    }
+
+    fn note(&self, name: &str, values: Vec<f32>) {
+        self.inner.note(name, values);
     }
 }
 

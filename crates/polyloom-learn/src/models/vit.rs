@@ -1,9 +1,13 @@
 //! Vision transformer: patches, a class token, layers whose norms stand before their parts.
 //!
+//! With `moe` in the configuration the feed-forward parts of every second layer are mixtures of experts ([`Experts`]; M3ViT), and
+//! every picture passes for a goal; `transformers` knows no such model.
+//!
 //! Dosovitskiy et al. 2021; names and defaults are those of `transformers` (checkpoints of the Hub and the newer names).
 
 use serde::Deserialize;
 
+use super::experts::{self, Experts};
 use super::{LayerParts, Point, Source, heads_of};
 use crate::engine::Value;
 use crate::error::{Error, Result};
@@ -39,6 +43,9 @@ pub struct Config {
     /// Dropout of the probabilities of attention.
     #[serde(default)]
     pub attention_probs_dropout_prob: f32,
+    /// Experts in place of feed-forward parts.
+    #[serde(default)]
+    pub moe: Option<experts::Config>,
 }
 
 fn gelu() -> String {
@@ -90,6 +97,8 @@ pub struct Vit {
     pub config: Config,
     /// What stands before all names in the checkpoint: nothing or `vit.`.
     pub prefix: String,
+    /// Experts of its layers.
+    pub experts: Option<Experts>,
     activation: Activation,
 }
 
@@ -123,7 +132,10 @@ impl Vit {
                 config.patch_size, config.image_size
             )));
         }
+        let experts = config.moe.clone();
+        let experts = experts.map(|e| Experts::new(e, config.hidden_size, activation));
         Ok(Self {
+            experts: experts.transpose()?,
             config,
             prefix: prefix.to_owned(),
             activation,
@@ -133,8 +145,12 @@ impl Vit {
     /// Names of the linear layers of every layer.
     ///
     /// # Errors
-    /// Never in practice: weights in memory.
+    /// Layers with experts.
     pub fn layers(&self, weights: &dyn Source) -> Result<Vec<LayerParts>> {
+        if self.experts.is_some() {
+            let what = "layers with experts have no feed-forward parts of their own";
+            return Err(Error::Config { what: what.into() });
+        }
         let newer = format!("{}layers.0.attention.q_proj.weight", self.prefix);
         let n = if weights.find(&newer)?.is_some() {
             NEWER
@@ -159,6 +175,19 @@ impl Vit {
     /// # Errors
     /// A tensor that is absent or of another shape, images of another size.
     pub fn forward(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
+        self.forward_for(weights, pixels, &[])
+    }
+
+    /// The same, every picture for a goal: its number among `moe.goals`. None are named of a model without experts.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; another number of goals than pictures, a goal that is none.
+    pub fn forward_for(
+        &self,
+        weights: &dyn Source,
+        pixels: &Value,
+        goals: &[u32],
+    ) -> Result<Value> {
         let c = &self.config;
         let name = |rest: &str| format!("{}{rest}", self.prefix);
         let side = c.image_size;
@@ -179,6 +208,17 @@ impl Vit {
                     c.num_channels
                 ),
             ));
+        }
+        let wanted = if self.experts.is_some() { images } else { 0 };
+        if goals.len() != wanted {
+            let what = match wanted {
+                0 => "pictures for goals, and a model without experts".to_owned(),
+                _ => format!(
+                    "{} goals for {images} pictures: each passes for a goal",
+                    goals.len()
+                ),
+            };
+            return Err(Error::shape("vit", what));
         }
         let patch = weights.tensor(&name("embeddings.patch_embeddings.projection.weight"))?;
         let bias = weights.find(&name("embeddings.patch_embeddings.projection.bias"))?;
@@ -233,7 +273,16 @@ impl Vit {
             )?;
             x = ops::add(&weights.pass(Point::Attention(layer), seen)?, &x)?;
             let y = weights.layer_norm(&name("layernorm_after"), &x, self.config.layer_norm_eps)?;
-            let fed = part(n.down, &ops::activate(&part(n.up, &y)?, self.activation)?)?;
+            let fed = match self.experts.as_ref().filter(|e| e.are_in(layer)) {
+                Some(experts) => {
+                    let rows = ops::reshape(&y, &[images * count, c.hidden_size])?;
+                    let of = |g: &u32| std::iter::repeat_n(*g, count);
+                    let goals: Vec<u32> = goals.iter().flat_map(of).collect();
+                    let fed = experts.forward(weights, &name("moe"), &rows, &goals)?;
+                    ops::reshape(&fed, y.dims())?
+                }
+                None => part(n.down, &ops::activate(&part(n.up, &y)?, self.activation)?)?,
+            };
             let fed = weights.dropped(fed, self.config.hidden_dropout_prob, place(3))?;
             x = ops::add(&weights.pass(Point::FeedForward(layer), fed)?, &x)?;
             x = weights.pass(Point::Layer(layer), x)?;

@@ -17,6 +17,7 @@ mod mixture;
 mod norm;
 mod pool;
 mod rope;
+mod scatter;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use mixture::mixture;
 pub use norm::{Norm, norm};
 pub use pool::{pool, unit_length};
 pub use rope::{Angles, rotate};
+pub use scatter::scatter;
 pub use shape::{concat, narrow, reshape, rows};
 pub use weighed::weighed_cross_entropy;
 

@@ -229,7 +229,12 @@ fn gates_and_experts() {
     check("grouped linear without bias", &[&[3, 4], &[6, 2]], |v| {
         grouped_linear(&v[0], &v[1], None, 2)
     });
+    check("scatter", &[&[4, 3], &[4, 1]], |v| {
+        scatter(&v[0], &v[1], &[2, 0, 2, 1], 4)
+    });
     let said = |r: Result<Value>| r.unwrap_err().to_string();
+    let one = leaf(&[0.0; 2], &[2, 1]);
+    assert!(said(scatter(&one, &one, &[0, 3], 3)).contains("for 3 rows"));
     let x = leaf(&[0.0; 6], &[2, 3]);
     assert!(said(blend(&x, &[&leaf(&[0.0; 4], &[2, 2])])).contains("weights [2, 3]"));
     let b = leaf(&[0.0; 4], &[4]);

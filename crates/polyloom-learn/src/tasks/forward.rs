@@ -67,6 +67,50 @@ pub fn features(
     }
 }
 
+/// What heads of several tasks see of their inputs: for each part one value for all heads, or one for each in their order where
+/// pictures pass once for every goal (a model with experts). The trunk runs once over all.
+///
+/// # Errors
+/// As [`features`].
+pub fn by_head(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    parts: &[(Feature, Vec<&Head>, Vec<&Shown>)],
+) -> Result<Vec<Vec<Value>>> {
+    let (Some(_), Reader::Pictures(preparation)) = (model.goals(), reader) else {
+        let plain: Vec<(Feature, Vec<&Shown>)> =
+            parts.iter().map(|(f, _, s)| (*f, s.clone())).collect();
+        let found = features(model, source, reader, &plain)?;
+        return Ok(found.into_iter().map(|one| vec![one]).collect());
+    };
+    let (mut shown, mut goals): (Vec<&Shown>, Vec<u32>) = (Vec::new(), Vec::new());
+    for (_, heads, part) in parts {
+        for head in heads {
+            shown.extend(part);
+            goals.extend(vec![head.goal as u32; part.len()]);
+        }
+    }
+    let tokens = model.patches(source, &pixels(preparation, &shown)?, &goals)?;
+    let mut at = 0;
+    let mut one = |(feature, heads, part): &(Feature, Vec<&Head>, Vec<&Shown>)| {
+        let mut found = Vec::with_capacity(heads.len());
+        for _ in heads {
+            let own = ops::narrow(&tokens, 0, at, part.len())?;
+            at += part.len();
+            found.push(match feature {
+                Feature::Patches => own,
+                _ => {
+                    let class = ops::narrow(&own, 1, 0, 1)?;
+                    ops::reshape(&class, &[part.len(), model.width()])?
+                }
+            });
+        }
+        Ok(found)
+    };
+    parts.iter().map(&mut one).collect()
+}
+
 /// A model of tables that there is not.
 fn no_table() -> Error {
     Error::shape("features", "rows of a table for another model")
@@ -273,7 +317,7 @@ pub fn seen(
 ) -> Result<Vec<Value>> {
     let all = parts.iter().any(|(f, _)| *f == Feature::Patches);
     let seen = match all {
-        true => model.patches(source, pixels)?,
+        true => model.patches(source, pixels, &[])?,
         false => model.look(source, pixels)?,
     };
     let (mut found, mut at) = (Vec::new(), 0);
@@ -367,9 +411,10 @@ fn run(
     };
     for part in order.chunks(batch.max(1)) {
         let of: Vec<&Shown> = part.iter().map(|&i| &shown[i]).collect();
-        let vectors = features(model, source, reader, &[(feature, of)])?;
-        for (head, found) in heads.iter().zip(&mut found) {
-            let scores = head.forward(source, &vectors[0])?;
+        let seen = by_head(model, source, reader, &[(feature, heads.to_vec(), of)])?;
+        let seen: Vec<&Value> = seen.iter().flatten().collect();
+        for (place, (head, found)) in heads.iter().zip(&mut found).enumerate() {
+            let scores = head.forward(source, seen.get(place).unwrap_or(&seen[0]))?;
             let values = slice(scores.data())?;
             let width = scores.dims().last().copied().unwrap_or(0).max(1);
             for (&i, row) in part.iter().zip(values.chunks_exact(width)) {

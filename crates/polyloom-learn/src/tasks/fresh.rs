@@ -59,7 +59,10 @@ impl Opened {
         let trees = config["model_type"] == forest::MODEL_TYPE;
         let table = match trees || config["model_type"] == table::MODEL_TYPE {
             true => Some(Box::new(prepared(recipe, &mut config, tasks, trees)?)),
-            false if config["goals"].is_null() => None,
+            false if config["goals"].is_null() => {
+                routed(&mut config, tasks)?;
+                None
+            }
             false => {
                 let what = "`train.new.goals` says what the goals of a model of tables are";
                 return Err(MergeError::plan("bad-recipe", what)
@@ -260,6 +263,23 @@ fn by_group(config: &mut Json, tasks: &[Given]) -> Result<Option<String>> {
             "`table.group = \"COLUMN\"` in its spec, or --group COLUMN for a table",
         ),
     }
+}
+
+/// Puts the goals that experts are chosen by into the configuration of a model with experts.
+fn routed(config: &mut Json, tasks: &[Given]) -> Result<()> {
+    let Some(moe) = config.get_mut("moe").and_then(Json::as_object_mut) else {
+        return Ok(());
+    };
+    if moe
+        .insert("goals".into(), json!(goals(tasks, None)?))
+        .is_some()
+    {
+        let what = "`train.new.moe.goals` follows from the tasks";
+        return Err(MergeError::plan("bad-recipe", what)
+            .hint("leave it out")
+            .into());
+    }
+    Ok(())
 }
 
 /// Names of the goals: of every target, or of every group of every target.

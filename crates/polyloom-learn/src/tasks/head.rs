@@ -152,7 +152,8 @@ pub struct Head {
     pub task: String,
     /// What it sees.
     pub feature: Feature,
-    /// With [`Feature::Goal`] the place of its goal among those of the model; of its target where it has groups.
+    /// With [`Feature::Goal`] and with experts that are chosen by goal the place of its goal among those of the model; of its
+    /// target where it has groups.
     pub goal: usize,
     /// Groups that have a goal each; empty for none. The last layer has outputs for each, those of a group side by side.
     pub groups: Vec<String>,

@@ -278,7 +278,7 @@ fn of_heads(
 ) -> Result<Parts> {
     let total: usize = drawn.rows.iter().map(Vec::len).sum();
     let mut parts = Parts::new();
-    for (k, features) in seen(job, source, tasks, drawn)? {
+    for (k, features) in seen(job, source, tasks, heads, drawn)? {
         let (task, rows) = (&tasks[k], &drawn.rows[k]);
         let mut of_task = Vec::new();
         let weights = task.given.target_weights();
@@ -286,7 +286,7 @@ fn of_heads(
             let target = place - task.heads.start;
             let wanted = &task.train.wanted[target];
             let known: Vec<bool> = rows.iter().map(|i| wanted[*i as usize].is_some()).collect();
-            let said = head.forward(source, &features)?;
+            let said = head.forward(source, &features[0])?;
             let answers = answers(head, &said, &known, labels(job, drawn, place))?;
             let answers: Vec<Option<&Wanted>> = answers.iter().map(Option::as_ref).collect();
             if let Some((mean, n)) = loss(head, &said, &answers, 0.0)? {

@@ -134,6 +134,7 @@ pub fn learned<'a>(
         let pair = !spec.fields.input2.is_empty();
         let dense = maps::are_asked(spec)?;
         maps::check(t, spec, model, dense)?;
+        maps::check_experts(t, model)?;
         let feature = match (vectors, dense) {
             (true, _) => Feature::Embeddings,
             (_, true) => Feature::Patches,
@@ -169,7 +170,7 @@ pub fn learned<'a>(
                 true => Head::embedding(&name),
                 false => blank(&name, place, &train, feature, model)?,
             };
-            if feature == Feature::Goal {
+            if feature == Feature::Goal || model.goals().is_some() {
                 goals::place(&mut head, id, &asked.target, model)?;
             }
             head.task_hash = Some(given.hash.clone());

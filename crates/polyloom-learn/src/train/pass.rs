@@ -22,10 +22,10 @@ use super::trainee::{Trainee, Used, Watched};
 use super::turns;
 use crate::engine::Value;
 use crate::error::{Error, Result};
-use crate::models::Source;
+use crate::models::{Penalised, Source};
 use crate::ops;
 use crate::tasks::answers::answers;
-use crate::tasks::forward::{features, outputs};
+use crate::tasks::forward::{by_head, outputs};
 use crate::tasks::{Head, HeadKind, Reader, Rows, Shown};
 
 /// Rows of a pass without a graph.
@@ -61,10 +61,12 @@ pub(super) fn used(
             )?;
             continue;
         }
-        let parts = [(task.feature, one_of_each(&task.train))];
-        let found = features(job.model, &watched, job.reader, &parts)?;
-        for head in &heads[task.heads.clone()] {
-            head.forward(&watched, &found[0])?;
+        let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
+        let parts = [(task.feature, own, one_of_each(&task.train))];
+        let found = by_head(job.model, &watched, job.reader, &parts)?;
+        let found: Vec<&Value> = found.iter().flatten().collect();
+        for (place, head) in heads[task.heads.clone()].iter().enumerate() {
+            head.forward(&watched, found.get(place).unwrap_or(&found[0]))?;
         }
     }
     Ok(watched.used())
@@ -92,12 +94,11 @@ pub(super) fn pass(
     back: impl FnOnce(Value) -> Result<()>,
 ) -> Result<()> {
     trainee.with(Some(seed_of(job, drawn.before)), |source| {
+        let kept = Penalised::over(source);
         let parts = match job.recipe.train.language {
             Some(_) => language::losses(job, source, tasks, drawn)?,
             None => {
-                let seen = seen(job, source, tasks, drawn)?;
-                let one = |(k, value)| (k, vec![value]);
-                let seen: Vec<(usize, Vec<Value>)> = seen.into_iter().map(one).collect();
+                let seen = seen(job, &kept, tasks, heads, drawn)?;
                 goals(job, source, tasks, heads, drawn, &seen)?
             }
         };
@@ -117,6 +118,11 @@ pub(super) fn pass(
                 None => part,
             });
         }
+        // What keeps experts in use is added to the loss of the pass, and not told as loss.
+        let whole = match (whole, kept.sum()) {
+            (Some(loss), Some(more)) => Some(ops::add(&loss, &more)?),
+            (whole, _) => whole,
+        };
         whole.map_or(Ok(()), back)
     })
 }
@@ -132,13 +138,14 @@ fn first(job: &Job<'_>, task: &Learned<'_>, rows: &[u32]) -> String {
     }
 }
 
-/// What the heads of the tasks see of the drawn rows, by task; the trunk runs once over all of them.
+/// What the heads of the tasks see of the drawn rows, by task ([`by_head`]); the trunk runs once over all of them.
 pub(super) fn seen(
     job: &Job<'_>,
     source: &dyn Source,
     tasks: &[Learned<'_>],
+    heads: &[Head],
     drawn: &Drawn<'_>,
-) -> Result<Vec<(usize, Value)>> {
+) -> Result<Vec<(usize, Vec<Value>)>> {
     let new = augmented(job, tasks, drawn.rows, drawn.before);
     let here = (0..tasks.len()).filter(|i| !drawn.rows[*i].is_empty());
     let here: Vec<usize> = here.collect();
@@ -146,10 +153,11 @@ pub(super) fn seen(
         .iter()
         .map(|&k| {
             let rows = shown(&tasks[k].train, &new[k], &drawn.rows[k]);
-            (tasks[k].feature, rows)
+            let own: Vec<&Head> = heads[tasks[k].heads.clone()].iter().collect();
+            (tasks[k].feature, own, rows)
         })
         .collect();
-    let found = features(job.model, source, job.reader, &parts)?;
+    let found = by_head(job.model, source, job.reader, &parts)?;
     Ok(here.into_iter().zip(found).collect())
 }
 

@@ -167,7 +167,9 @@ pub(super) fn graddrop(
     gradients: &mut Gradients,
 ) -> Result<()> {
     trainee.with(Some(seed_of(job, drawn.before)), |source| {
-        let seen = seen(job, source, tasks, drawn)?;
+        let seen = seen(job, source, tasks, heads, drawn)?;
+        let first = |(k, mut seen): (usize, Vec<Value>)| (k, seen.swap_remove(0));
+        let seen: Vec<(usize, Value)> = seen.into_iter().map(first).collect();
         // Every goal has a leaf of its own over the same numbers, which keeps its gradient.
         let leaves = |(k, z): &(usize, Value)| {
             let of = tasks[*k].heads.clone();

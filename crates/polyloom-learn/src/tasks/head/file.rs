@@ -181,7 +181,7 @@ impl Head {
             ("kind".to_owned(), self.kind.word().to_owned()),
             ("feature".to_owned(), self.feature.word().to_owned()),
         ]);
-        if self.feature == Feature::Goal {
+        if self.feature == Feature::Goal || self.goal > 0 {
             metadata.insert("goal".to_owned(), self.goal.to_string());
         }
         if !self.groups.is_empty() {

@@ -1,4 +1,4 @@
-//! Goals of models of tables: which one a head is for.
+//! Goals of models of tables, and of models whose experts are chosen by goal: which one a head is for.
 
 use polyloom::MergeError;
 
@@ -49,6 +49,7 @@ fn goal(name: &str, model: &Model) -> Result<usize> {
     let goals = match &model.trunk {
         Trunk::Table(table) => &table.config.goals[..],
         Trunk::Forest(forest) => &forest.config.goals[..],
+        Trunk::Vit(_) => model.goals().unwrap_or_default(),
         _ => &[],
     };
     goals.iter().position(|g| g == name).ok_or_else(|| {

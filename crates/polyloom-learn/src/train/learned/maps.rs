@@ -1,4 +1,4 @@
-//! Heads of maps, and what they begin with.
+//! Heads of maps, and what they begin with; what goes with experts.
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::{self, Asked, Pixels, Wanted};
@@ -9,7 +9,7 @@ use crate::models::open::Model;
 use crate::tasks::head::maps::sides;
 use crate::tasks::{Feature, Head};
 use crate::train::pixels::{class_of, measured};
-use crate::train::recipe::Train;
+use crate::train::recipe::{Start, Train};
 
 /// Whether a task asks for maps, beside whatever else.
 pub(super) fn are_asked(spec: &TaskSpec) -> Result<bool> {
@@ -49,6 +49,31 @@ pub(super) fn check(t: &Train, spec: &TaskSpec, model: &Model, dense: bool) -> R
         );
     }
     sides(model, &spec.id).map(drop)
+}
+
+/// Refuses what does not go together with experts that are chosen by goal.
+///
+/// # Errors
+/// What looks at a pass that goals have in common, or at features without a goal.
+pub(super) fn check_experts(t: &Train, model: &Model) -> Result<()> {
+    let others = [
+        ("[train.balance]", t.balance.is_some()),
+        ("[train.representation]", t.representation.is_some()),
+        ("Sophia", t.optimiser.is_sophia()),
+        ("train.head.start = \"probe\"", t.head.start == Start::Probe),
+    ];
+    match others
+        .iter()
+        .find(|(_, said)| *said && model.goals().is_some())
+    {
+        None => Ok(()),
+        Some((what, _)) => {
+            let what =
+                format!("{what} does not go with experts, where pictures pass for each goal");
+            let error = MergeError::plan("bad-recipe", what);
+            Err(error.hint("leave out one of them").into())
+        }
+    }
 }
 
 /// A head of maps: of depths with mean and deviation of the training rows' pixels, of edges with the weight of an edge pixel,
