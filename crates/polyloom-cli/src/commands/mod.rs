@@ -44,6 +44,11 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
             .build_global()
             .map_err(|e| Failure::Other(anyhow::anyhow!("cannot start {threads} threads: {e}")))?;
     }
+    within(args, ui)
+}
+
+/// A command that another one types: it has the threads of that one.
+fn within(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
     let hub = |dry_run| Hub {
         download: args.global.download,
         dry_run,

@@ -344,8 +344,12 @@ fn balanced(counts: &serde_json::Map<String, serde_json::Value>) -> Vec<String> 
         text
     };
     let list: Vec<String> = goals.map(of).collect();
+    let looked = match number(&counts["looked"]) {
+        n if n == steps => "steps".to_owned(),
+        n => format!("of {n} steps whose gradients were looked at those"),
+    };
     let mut lines = vec![format!(
-        "{method} over {steps} steps: mean weight, steps that raise the loss: {}",
+        "{method} over {steps} steps: mean weight, {looked} that raise the loss: {}",
         list.join("; ")
     )];
     if number(&counts["unsolved"]) > 0 {

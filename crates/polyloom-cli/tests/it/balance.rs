@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::language::json;
 use super::{polyloom, text};
 
 pub fn data(task: &str) -> String {
@@ -150,6 +151,49 @@ fn every_method_trains_and_lowers_the_loss() {
         );
         assert!(lines(&out, "balance").is_empty());
     }
+}
+
+#[test]
+fn one_way_back_does_where_losses_say_the_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for method in polyloom_learn::balance::methods() {
+        if method.looks != polyloom_learn::balance::Looks::Losses {
+            continue;
+        }
+        seen += 1;
+        let name = method.name;
+        let more = match name {
+            "coba" => "\nwarmup = 3\nhistory = 5",
+            "stch" => "\nwarmup = 1",
+            _ => "",
+        };
+        // Every goal on its own at every step, at every fifth, never.
+        let run = |every: u32| -> (Vec<f64>, Value) {
+            let balance = format!("method = \"{name}\"\nreport_every = {every}{more}");
+            let recipe = recipe(dir.path(), "steps = 12", &balance);
+            let out = dir.path().join(format!("{name}-{every}"));
+            trained(&recipe, &out, &[]);
+            let losses = lines(&out, "step");
+            let losses = losses.iter().map(|l| l["loss"].as_f64().unwrap()).collect();
+            (losses, json(&out.display().to_string(), "polyloom.json"))
+        };
+        let (apart, _) = run(1);
+        for every in [5, 0] {
+            let (found, told) = run(every);
+            for (a, b) in apart.iter().zip(&found) {
+                assert!(
+                    (a - b).abs() < 1e-4 * a.abs(),
+                    "{name}: {apart:?} {found:?}"
+                );
+            }
+            let balance = &told["balance"];
+            assert_eq!(balance["steps"], 12);
+            // The first, the fifth, the tenth and the last.
+            assert_eq!(balance["looked"], if every == 5 { 4 } else { 0 });
+        }
+    }
+    assert!(seen >= 8, "{seen}");
 }
 
 /// A recipe run twice, once as a whole and once killed after its first checkpoint and gone on with: the weights are the same.

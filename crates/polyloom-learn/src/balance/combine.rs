@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::conflict::Conflict;
 use super::dots;
-use super::method::{At, Balancer, Method, Second, Shared, State, Step, Unsolved, Wants, Weights};
+use super::method::{
+    At, Balancer, Gram, Looks, Method, Second, Shared, State, Step, Unsolved, Wants, Weights,
+};
 
 /// Elements of the direction that one thread computes at a time.
 const BLOCK: usize = 4096;
@@ -30,11 +32,14 @@ pub struct Balance {
 pub struct Counts {
     /// Steps.
     pub steps: u64,
+    /// Steps whose gradients were looked at task by task: all but those that [`Balance::weigh`] weighed.
+    #[serde(default)]
+    pub looked: u64,
     /// Steps that fell back to equal weights.
     pub unsolved: u64,
     /// By task: steps in which it had no gradient and was left out.
     pub absent: Vec<u64>,
-    /// By task: steps whose direction raises its loss, to first order.
+    /// By task: steps, of those that were looked at, whose direction raises its loss, to first order.
     pub hurt: Vec<u64>,
     /// By task: sum of its weights over the steps that it was in.
     pub weights: Vec<f64>,
@@ -68,8 +73,8 @@ pub struct Combined {
     pub absent: Vec<usize>,
     /// Why the step fell back to equal weights.
     pub unsolved: Option<String>,
-    /// How the gradients stand to each other and to the direction.
-    pub conflict: Conflict,
+    /// How the gradients stand to each other and to the direction; `None` where they were not looked at.
+    pub conflict: Option<Conflict>,
 }
 
 impl Balance {
@@ -126,19 +131,7 @@ impl Balance {
             second: second.map(|(differences, gram)| Second { differences, gram }),
             at: given.at,
         };
-        let n = there.len();
-        let mut unsolved = None;
-        let found = match n {
-            0 => Weights::of_gradients(Vec::new(), 0),
-            _ => self
-                .balancer
-                .weigh(&step)
-                .and_then(finite)
-                .unwrap_or_else(|why| {
-                    unsolved = Some(why.0);
-                    Weights::of_gradients(vec![1.0 / n as f64; n], n)
-                }),
-        };
+        let (found, unsolved) = self.weights(&step);
         let rows = match unsolved {
             Some(_) => gradients.clone(),
             None => self.balancer.rows(&step),
@@ -155,6 +148,59 @@ impl Balance {
         let length = squares(out).sqrt();
         let along: Vec<f64> = gradients.iter().map(|g| inner(out, g)).collect();
         let conflict = Conflict::new(&there, &gram, &along, length);
+        self.combined(all, &there, &found, unsolved, Some(conflict))
+    }
+
+    /// What a method says of a step, or equal weights with the reason.
+    fn weights(&mut self, step: &Step<'_>) -> (Weights, Option<String>) {
+        let n = step.tasks.len();
+        if n == 0 {
+            return (Weights::of_gradients(Vec::new(), 0), None);
+        }
+        match self.balancer.weigh(step).and_then(finite) {
+            Ok(found) => (found, None),
+            Err(why) => (
+                Weights::of_gradients(vec![1.0 / n as f64; n], n),
+                Some(why.0),
+            ),
+        }
+    }
+
+    /// Weights of the losses of a step, by a method that looks at nothing else ([`Looks::Losses`]): the gradient of their
+    /// weighted sum is the direction, so one way back does for all tasks. A task whose gradient is 0 is not left out: that
+    /// cannot be seen. `None` for all other methods.
+    pub fn weigh(&mut self, losses: &[Option<f64>], at: At) -> Option<Combined> {
+        if self.method.looks != Looks::Losses {
+            return None;
+        }
+        let there: Vec<usize> = (0..losses.len()).filter(|t| losses[*t].is_some()).collect();
+        let seen: Vec<f64> = losses.iter().flatten().copied().collect();
+        let step = Step {
+            tasks: &there,
+            losses: &seen,
+            gradients: &[],
+            gram: &Gram::of(&[]),
+            parts: &[],
+            second: None,
+            at,
+        };
+        let (mut found, unsolved) = self.weights(&step);
+        if let Shared::Whole(weights) = &found.shared {
+            // One sum of losses has one weight for all parameters.
+            found.own.clone_from(weights);
+        }
+        Some(self.combined(losses.len(), &there, &found, unsolved, None))
+    }
+
+    /// Weights of the tasks that are there as those of all; counted.
+    fn combined(
+        &mut self,
+        all: usize,
+        there: &[usize],
+        found: &Weights,
+        unsolved: Option<String>,
+        conflict: Option<Conflict>,
+    ) -> Combined {
         let mut combined = Combined {
             weights: vec![0.0; all],
             own: vec![1.0; all],
@@ -176,12 +222,16 @@ impl Balance {
         c.steps += 1;
         c.unsolved += u64::from(step.unsolved.is_some());
         step.absent.iter().for_each(|t| c.absent[*t] += 1);
-        step.conflict.hurt().for_each(|t| c.hurt[t] += 1);
         c.weights
             .iter_mut()
             .zip(&step.weights)
             .for_each(|(s, w)| *s += w);
-        for (i, j, cosine) in step.conflict.pairs() {
+        let Some(conflict) = &step.conflict else {
+            return;
+        };
+        c.looked += 1;
+        conflict.hurt().for_each(|t| c.hurt[t] += 1);
+        for (i, j, cosine) in conflict.pairs() {
             let place = &mut c.cosines[i * all + j];
             *place = (place.0 + cosine, place.1 + 1);
         }
@@ -264,6 +314,7 @@ impl Counts {
         }
         let mut map = Map::new();
         map.insert("steps".into(), json!(self.steps));
+        map.insert("looked".into(), json!(self.looked));
         map.insert("unsolved".into(), json!(self.unsolved));
         map.insert("goals".into(), Value::Object(tasks));
         map.insert("mean_cosines".into(), Value::Object(cosines));

@@ -21,7 +21,7 @@ mod properties;
 use polyloom::MergeError;
 
 pub use combine::{Balance, Combined, Counts, Given};
-pub use method::{At, Balancer, Method, State, Step, Unsolved, Wants};
+pub use method::{At, Balancer, Looks, Method, State, Step, Unsolved, Wants};
 
 /// Declares the method modules and the table of all methods, in the order of the reference page.
 macro_rules! methods {

@@ -2,8 +2,10 @@
 //!
 //! What is balanced are goals: the targets of all tasks, each with its head. Every pass has rows of every task, so many as
 //! its share of the batch says and at least one; each task's rows run through the trunk on their own, which costs what one
-//! pass over all of them costs, and every goal goes back on its own.
+//! pass over all of them costs, and every goal goes back on its own. Where a method looks at losses alone, the weighted sum of
+//! the losses goes back once, but for steps of which the log tells how gradients stand to each other.
 
+mod one_way;
 mod told;
 
 use std::ops::Range;
@@ -180,6 +182,10 @@ impl<'a> Balanced<'a> {
             let found = self.validation(trainee, tasks, heads, at)?;
             self.balance.validated(&found);
         }
+        self.passes.clear();
+        if self.is_one_way(at) {
+            return self.one_way(trainee, tasks, heads, sampler, at, sums);
+        }
         let shared = self.places.last().map_or(0, |p| p.1.end);
         for (sum, goal) in self.sums.iter_mut().zip(&self.goals) {
             *sum = Sum {
@@ -193,24 +199,34 @@ impl<'a> Balanced<'a> {
                 refill(&mut sum.second, shared);
             }
         }
-        self.passes.clear();
         for _ in 0..self.job.recipe.train.accumulate {
-            let (before, _) = sampler.counts();
-            let drawn = match &self.quota {
-                None => sampler.next(self.job.recipe.train.batch),
-                Some(quota) => sampler.next_of(quota),
-            };
-            let done = Done {
-                new: augmented(self.job, tasks, &drawn, before),
-                seed: seed_of(self.job, before),
-                share: at.step as f64 / at.steps.max(1) as f64,
-                drawn,
-            };
+            let done = self.draw(tasks, sampler, at);
             for task in 0..tasks.len() {
                 self.pass(trainee, tasks, heads, task, &done)?;
             }
             self.passes.push(done);
         }
+        self.tally(sums);
+        self.direction(trainee, at)
+    }
+
+    /// The rows of a pass.
+    fn draw(&self, tasks: &[Learned<'_>], sampler: &mut Sampler, at: At) -> Done {
+        let (before, _) = sampler.counts();
+        let drawn = match &self.quota {
+            None => sampler.next(self.job.recipe.train.batch),
+            Some(quota) => sampler.next_of(quota),
+        };
+        Done {
+            new: augmented(self.job, tasks, &drawn, before),
+            seed: seed_of(self.job, before),
+            share: at.step as f64 / at.steps.max(1) as f64,
+            drawn,
+        }
+    }
+
+    /// Losses and rows of the step's passes by task.
+    fn tally(&self, sums: &mut [(f64, f64)]) {
         for (t, sum) in sums.iter_mut().enumerate() {
             let of: Vec<&Sum> = self
                 .of_task(t)
@@ -223,7 +239,28 @@ impl<'a> Balanced<'a> {
                 *sum = (sum.0 + mean * rows as f64, sum.1 + rows as f64);
             }
         }
-        self.direction(trainee, at)
+    }
+
+    /// The number of a goal's loss, which must be finite.
+    fn finite(
+        &self,
+        value: &Value,
+        goal: usize,
+        tasks: &[Learned<'_>],
+        done: &Done,
+    ) -> Result<f64> {
+        let loss = f64::from(value.number()?);
+        let Goal { name, task, .. } = &self.goals[goal];
+        match loss.is_finite() {
+            true => Ok(loss),
+            false => Err(unfinished(
+                self.job,
+                &tasks[*task],
+                name,
+                loss,
+                &done.drawn[*task],
+            )),
+        }
     }
 
     fn of_task(&self, task: usize) -> impl Iterator<Item = usize> {
@@ -280,17 +317,7 @@ impl<'a> Balanced<'a> {
             let values = self.look(source, tasks, heads, task, done)?;
             for (&g, value) in goals.iter().zip(values) {
                 let Some((value, n)) = value else { continue };
-                let loss = f64::from(value.number()?);
-                if !loss.is_finite() {
-                    let name = &self.goals[g].name;
-                    return Err(unfinished(
-                        self.job,
-                        &tasks[task],
-                        name,
-                        loss,
-                        &done.drawn[task],
-                    ));
-                }
+                let loss = self.finite(&value, g, tasks, done)?;
                 let gradient = back(trainee, &value)?;
                 let own = self.goals[g].own.clone();
                 let sum = &mut self.sums[g];

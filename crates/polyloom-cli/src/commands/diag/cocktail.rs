@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::number;
 use crate::args::Cli;
 use crate::args_diag::CocktailArgs;
-use crate::commands::run as command;
 use crate::commands::train::given;
+use crate::commands::within as command;
 use crate::ui::{Failure, Ui};
 
 const ALPHA: f64 = 0.05;

@@ -9,7 +9,7 @@ use polyloom_learn::models::table::Common;
 use polyloom_learn::train::Recipe;
 use serde_json::json;
 
-use super::super::run as command;
+use super::super::within as command;
 use crate::args::Cli;
 use crate::args_train::TrainArgs;
 use crate::ui::{Failure, Ui};

@@ -27,14 +27,15 @@ impl Balanced<'_> {
 
     /// The line of the log about a step, where one is due.
     pub(in crate::train) fn line(&self, step: u32, last: bool, found: &Combined) -> Option<Json> {
-        let every = self.recipe.report_every;
-        if every == 0 || !(step == 1 || last || step.is_multiple_of(every)) {
+        if !self.is_told(step, last) {
             return None;
         }
         let names = self.names();
         let mut line = json!({"type": "balance", "step": step, "weights": self.weights(found)});
         let map = line.as_object_mut()?;
-        map.extend(found.conflict.json(&names));
+        if let Some(conflict) = &found.conflict {
+            map.extend(conflict.json(&names));
+        }
         if !found.absent.is_empty() {
             let absent: Vec<&String> = found.absent.iter().map(|t| &names[*t]).collect();
             map.insert("absent".into(), json!(absent));
@@ -43,6 +44,12 @@ impl Balanced<'_> {
             map.insert("unsolved".into(), json!(why));
         }
         Some(line)
+    }
+
+    /// Whether the log has a line of diagnostics for a step (from 1).
+    pub(super) fn is_told(&self, step: u32, last: bool) -> bool {
+        let every = self.recipe.report_every;
+        every > 0 && (step == 1 || last || step.is_multiple_of(every))
     }
 
     /// Weights by goal.
