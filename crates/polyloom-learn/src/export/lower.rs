@@ -302,16 +302,18 @@ impl Lowering<'_> {
                 .hint("train with attention = \"col\", the default")
                 .into());
         };
-        let (heads, dim, length) = (heads as i64, (width / heads) as i64, length as i64);
-        let mut split = |x: &str, order: &[i64]| {
-            let x = self.graph.reshape(x, &[-1, length, heads, dim]);
+        let (heads, dim) = (heads as i64, (width / heads) as i64);
+        let Some(Length::Fixed(keys)) = self.trace.steps[step.inputs[1]].dims.get(1).copied()
+        else {
+            return Err(odd("attention to as many keys as there are rows").into());
+        };
+        let mut split = |x: &str, length: usize, order: &[i64]| {
+            let x = self.graph.reshape(x, &[-1, length as i64, heads, dim]);
             self.graph.transpose(&x, order)
         };
-        let (q, v) = (
-            split(inputs[0], &[0, 2, 1, 3]),
-            split(inputs[2], &[0, 2, 1, 3]),
-        );
-        let k = split(inputs[1], &[0, 2, 3, 1]);
+        let q = split(inputs[0], length, &[0, 2, 1, 3]);
+        let v = split(inputs[2], keys, &[0, 2, 1, 3]);
+        let k = split(inputs[1], keys, &[0, 2, 3, 1]);
         let scores = self.graph.call("MatMul", &[&q, &k]);
         let scale = self.graph.float(scale);
         let mut scores = self.graph.call("Mul", &[&scores, &scale]);

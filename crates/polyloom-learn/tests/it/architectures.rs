@@ -11,6 +11,7 @@ use polyloom_learn::models::{Noted, Noting, Plain, Trained};
 use super::balance::case::Case;
 use super::balance::cases;
 
+mod apem;
 mod home;
 mod hostile;
 mod layers;

@@ -8,6 +8,7 @@
 
 mod architecture;
 mod config;
+mod fields;
 pub mod loss;
 pub mod page;
 mod pass;
@@ -49,6 +50,7 @@ architectures! {
     dtrn,
     task_expert,
     multimodn,
+    apem,
 }
 
 /// All registered architectures.

@@ -1,7 +1,7 @@
 //! MultiTab: a transformer over the features of a row and one token for every goal, with masks between them.
 
 use super::architecture::{Architecture, Golden, Kind, Param, Spec, Unset};
-use super::{Common, Init, Pass, TableModel, Tensors};
+use super::{Common, Init, Pass, TableModel, Tensors, fields};
 use crate::engine::{Value, tensor};
 use crate::error::{Error, Result};
 use crate::models::place_of;
@@ -88,7 +88,7 @@ impl Sizes {
         let c = &model.config;
         Self {
             goals: model.goals(),
-            tokens: model.goals() + c.categories.len() + c.numeric,
+            tokens: model.goals() + fields::count(c),
             width: c.embed_dim,
             heads: model.count("heads"),
             rows: model.values.word("attention") == "row_col",
@@ -131,24 +131,9 @@ fn block(pass: &Pass<'_>, name: &str, x: &Value, heads: usize, mask: Mask<'_>) -
 
 /// The tokens `[rows, tokens, width]`: of goals, of categories, of numbers.
 fn tokens(pass: &Pass<'_>, s: &Sizes) -> Result<Value> {
-    let (rows, c) = (pass.rows(), &pass.model.config);
-    let repeated = |name: &str, count: usize| -> Result<Value> {
-        let ids: Vec<u32> = (0..rows * count).map(|i| (i % count) as u32).collect();
-        ops::rows(&pass.tensor(name)?, &ids)
-    };
-    let shaped = |x: &Value, count: usize| ops::reshape(x, &[rows, count, s.width]);
-    let mut parts = vec![shaped(&repeated("tokens.goals.weight", s.goals)?, s.goals)?];
-    if !c.categories.is_empty() {
-        parts.push(pass.embedded("")?);
-    }
-    if c.numeric > 0 {
-        let factors = ops::reshape(&pass.batch.numbers, &[rows * c.numeric, 1])?;
-        let vectors = repeated("tokens.numbers.weight", c.numeric)?;
-        let scaled = ops::blend(&factors, &[&vectors])?;
-        let moved = ops::add(&scaled, &repeated("tokens.numbers.bias", c.numeric)?)?;
-        parts.push(shaped(&moved, c.numeric)?);
-    }
-    ops::concat(&parts.iter().collect::<Vec<_>>(), 1)
+    let goals = fields::repeated(pass, "tokens.goals.weight", s.goals)?;
+    let goals = ops::reshape(&goals, &[pass.rows(), s.goals, s.width])?;
+    ops::concat(&[&goals, &fields::vectors(pass)?], 1)
 }
 
 impl Architecture for MultiTab {
@@ -179,17 +164,12 @@ impl Architecture for MultiTab {
 
     fn declare(&self, model: &TableModel, to: &mut Tensors) -> Result<usize> {
         let (s, ff) = (Sizes::of(model), model.count("ff"));
-        to.front("", &model.config)?;
+        fields::declare(&model.config, to)?;
         to.add(
             "tokens.goals.weight",
             &[s.goals, s.width],
             Init::Normal(0.01),
         )?;
-        if model.config.numeric > 0 {
-            let shape = [model.config.numeric, s.width];
-            to.add("tokens.numbers.weight", &shape, Init::xavier(1, s.width))?;
-            to.add("tokens.numbers.bias", &shape, Init::Constant(0.0))?;
-        }
         for i in 0..model.count("blocks") {
             declare_block(to, &format!("blocks.{i}.columns"), s.width, ff)?;
             if s.rows {

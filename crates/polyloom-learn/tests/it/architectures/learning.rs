@@ -44,6 +44,7 @@ fn config(name: &str, uses: &[Common]) -> Json {
         // As the paper has it.
         "home" => json!({"norm": "batch", "activation": "silu", "rank": 4}),
         "multitab" => json!({"ff": 32}),
+        "apem" => json!({"inducing": 4}),
         "multimodn" => json!({"state": 12, "modalities": [
             {"name": "numbers", "numbers": [0, 1, 2]}, {"name": "words", "fields": [1, 0]},
         ]}),

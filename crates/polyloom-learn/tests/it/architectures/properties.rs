@@ -78,6 +78,10 @@ fn own(name: &str) -> [Json; 2] {
             json!({"experts": 3, "gamma": 4.0}),
             json!({"experts": 4, "selectors": 3, "gamma": 6.0}),
         ],
+        "apem" => [
+            json!({"patterns": 3, "inducing": 2, "indicator": 2, "reduction": 1}),
+            json!({"inducing": 3, "indicator": 1, "reduction": 1}),
+        ],
         "multimodn" => [json!({"state": 4}), json!({"state": 3})],
         "task_expert" => [
             json!({"hidden": [5, 5], "experts": 2}),
