@@ -511,6 +511,30 @@ pub enum CompressCommand {
     Restore(RestoreArgs),
     /// Remove heads and channels of a model that several tasks share, within a bound of every task
     Prune(PruneArgs),
+    /// Write one goal of a model whose experts are chosen by goal as a model of its own
+    Goal(GoalArgs),
+}
+
+/// `polyloom compress goal`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom compress goal out/scenes depth -o out/depth")]
+pub struct GoalArgs {
+    /// The model, with heads of its goals
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// The goal: a name of `moe.goals` in its config.json, or what stands behind the last `/` of one
+    #[arg(value_name = "GOAL")]
+    pub goal: String,
+    /// Output folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace an existing output folder
+    #[arg(long)]
+    pub force: bool,
+    /// Skip fsync: complete for other programs at once, not yet safe against a power cut
+    #[arg(long)]
+    pub no_sync: bool,
 }
 
 /// What makes a unit go first.

@@ -11,6 +11,7 @@ use polyloom::plan::execute::RunOptions;
 use polyloom::plan::reference::Places;
 use polyloom::plan::{self, Plan};
 use polyloom_core::writer::{FolderOptions, human};
+use polyloom_learn::compress::goal;
 use polyloom_learn::compress::make::{Maker, Writing};
 use polyloom_learn::compress::prune::{Kind, Saliency};
 use polyloom_learn::compress::pruning::{self, Settings};
@@ -20,7 +21,7 @@ use serde_json::json;
 
 use super::merge::{bring, check_memory, chunk_from_environment, done, hash_kind, recipes};
 use super::train::given;
-use crate::args::{CompressArgs, CompressCommand, MergeArgs, PruneArgs, RestoreArgs};
+use crate::args::{CompressArgs, CompressCommand, GoalArgs, MergeArgs, PruneArgs, RestoreArgs};
 use crate::hub::{Brought, Hub};
 use crate::ui::{Failure, Ui};
 
@@ -29,6 +30,7 @@ pub fn run(args: CompressArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Exi
     match args.command {
         Some(CompressCommand::Restore(args)) => restore(args, ui),
         Some(CompressCommand::Prune(args)) => prune(args, ui),
+        Some(CompressCommand::Goal(args)) => goal(&args, ui),
         None => bundle(args, hub, ui),
     }
 }
@@ -370,6 +372,20 @@ fn restore(args: RestoreArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     });
     progress.end();
     done(&result?, started.elapsed().as_secs_f64(), ui);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn goal(args: &GoalArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let options = FolderOptions {
+        force: args.force,
+        no_sync: args.no_sync,
+        ..FolderOptions::default()
+    };
+    let made = goal::take(&args.model, &args.goal, &args.output, options)?;
+    let (before, after) = made.parameters;
+    ui.say(&format!("  {}: {before} -> {after} parameters", made.goal));
+    ui.event(&json!({"type": "done", "output": made.folder, "goal": made.goal, "parameters": [before, after]}));
+    ui.answer(&made.folder.display().to_string());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -136,6 +136,57 @@ fn experts_by_goal() {
     }
 }
 
+/// A goal taken out answers as the whole model does.
+#[test]
+fn a_goal_can_be_taken_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = format!("{VIT}{MOE}").replace("mutual_information = 0.01", "gate = \"window\"");
+    let (recipe, spec) = given(dir.path(), "steps = 6\nevaluate_every = 3", &model);
+    let at = |name: &str| shown(&dir.path().join(name));
+    done(&["train", &recipe, "-o", &at("whole")]);
+    let told = done(&[
+        "compress",
+        "goal",
+        &at("whole"),
+        "depth",
+        "-o",
+        &at("depth"),
+    ]);
+    assert!(told.contains("synth/shapes/depth: "), "{told}");
+    // The same task without its other targets.
+    let all = std::fs::read_to_string(&spec).unwrap();
+    let mut parts = all.split("[[targets]]\n");
+    let (head, depth) = (parts.next().unwrap(), parts.nth(1).unwrap());
+    let one = dir.path().join("one.task.toml");
+    std::fs::write(&one, format!("{head}[[targets]]\n{depth}")).unwrap();
+    let mut values = Vec::new();
+    for model in ["whole", "depth"] {
+        let results = dir.path().join(format!("{model}.json"));
+        let args = [
+            "eval",
+            &at(model),
+            "-t",
+            &shown(&one),
+            "-o",
+            &shown(&results),
+        ];
+        done(&args);
+        let results: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+        values.push(results["tasks"]["synth/shapes/depth"]["value"].clone());
+    }
+    assert!(
+        values[0].is_number() && values[0] == values[1],
+        "{values:?}"
+    );
+    let size = |name: &str| std::fs::metadata(dir.path().join(name).join("model.safetensors"));
+    assert!(size("depth").unwrap().len() < size("whole").unwrap().len());
+    let told = failed(&["compress", "goal", &at("whole"), "deep", "-o", &at("no")]);
+    assert!(
+        told.contains("its goals: synth/shapes/segmentation"),
+        "{told}"
+    );
+}
+
 #[test]
 fn what_does_not_go_with_maps_is_refused() {
     let dir = tempfile::tempdir().unwrap();

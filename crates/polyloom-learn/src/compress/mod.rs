@@ -4,6 +4,7 @@
 
 mod candidates;
 pub mod front;
+pub mod goal;
 pub mod graft;
 pub mod grafting;
 pub mod judge;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Source;
 use super::gates::{self, Kept};
-use crate::engine::{Value, tensor};
-use crate::error::{Error, Result};
+use crate::engine::{Tensor, Value, tensor};
+use crate::error::{Error, In, Result};
 use crate::ops::{self, Activation};
 
 /// Which gate a token meets.
@@ -197,6 +197,43 @@ impl Experts {
         ));
         all.push(("down.bias", vec![experts, width], None));
         all
+    }
+
+    /// What is left to say where one goal alone stays: its gate over the experts that it can reach.
+    ///
+    /// # Errors
+    /// A goal that is none.
+    pub fn alone(&self, goal: usize) -> Result<Config> {
+        let c = &self.config;
+        let none = || Error::shape("experts", format!("goal {goal} of {}", c.goals.len()));
+        let name = c.goals.get(goal).ok_or_else(none)?;
+        Ok(Config {
+            experts: self.of_goal(goal).len(),
+            gate: match c.gate {
+                Gate::Window => Gate::Goal,
+                other => other,
+            },
+            window: 0,
+            noise: Some(c.noise.unwrap_or(1.0 / c.experts as f32)),
+            mutual_information: 0.0,
+            goals: vec![name.clone()],
+            ..c.clone()
+        })
+    }
+
+    /// What stays of a tensor ([`Self::tensors`]) then.
+    ///
+    /// # Errors
+    /// A tensor of another shape.
+    pub fn part(&self, goal: usize, part: &str, whole: &Tensor) -> Result<Tensor> {
+        let own = self.of_goal(goal);
+        let (start, length) = match (part, self.config.gate) {
+            ("gate.weight", Gate::Goal | Gate::Window) | ("gate.goals", _) => (goal, 1),
+            ("gate.weight", _) => return Ok(whole.clone()),
+            _ => (own.start, own.len()),
+        };
+        let kept = whole.narrow(0, start, length);
+        kept.and_then(|t| t.contiguous()).during("experts")
     }
 
     /// Probabilities of the experts that a goal's gate sees, for rows `[n, width]` of that goal.

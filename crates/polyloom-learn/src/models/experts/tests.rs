@@ -104,6 +104,34 @@ fn a_goal_is_alone() {
     assert!(before == after && before.iter().all(|x| x.is_finite()));
 }
 
+/// A goal's own part says the same to the bit.
+#[test]
+fn a_goal_can_be_taken_out() {
+    for gate in GATES {
+        let of = experts(gate, |_| {});
+        let whole = Plain::new(drawn(&of));
+        let own = Experts::new(of.alone(1).unwrap(), WIDTH, Activation::Gelu).unwrap();
+        let parts = drawn(&of).into_iter().map(|(name, t)| {
+            let part = of.part(1, name.strip_prefix("moe.").unwrap(), &t).unwrap();
+            (name, part)
+        });
+        let parts: Vec<_> = parts.collect();
+        for ((part, shape, _), (name, t)) in own.tensors().iter().zip(&parts) {
+            assert_eq!(
+                (format!("moe.{part}").as_str(), shape.as_slice()),
+                (&**name, t.dims())
+            );
+        }
+        let part = Plain::new(parts);
+        let x = rows(6);
+        assert_eq!(
+            said(&of, &whole, &x, &[1; 6]),
+            said(&own, &part, &x, &[0; 6])
+        );
+        assert!(of.alone(3).is_err());
+    }
+}
+
 /// Slopes of all tensors beside differences, penalties among them; noise is drawn by the seed.
 #[test]
 fn slopes_beside_differences() {
