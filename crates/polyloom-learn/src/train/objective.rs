@@ -11,7 +11,7 @@ use crate::tasks::{Head, HeadKind};
 
 /// The mean loss of a head's outputs `[n, out]` over the rows that say what is right, with how many they are; `None`
 /// where none does. Cross-entropy for classes (with smoothing), binary cross-entropy for labels (mean over labels), the
-/// square for numbers in units of their deviation, of maps as [`pixels`] says.
+/// square for numbers in units of their deviation, of maps as `train::pixels` says.
 ///
 /// # Errors
 /// What is right is not of the head's kind.
