@@ -19,7 +19,8 @@ pub struct DiagArgs {
 pub enum Diag {
     /// Which columns each target's answer rests on: how much worse it is scored where a column is permuted among the rows
     Importance(ImportanceArgs),
-    /// What gates use experts for: experts that collapsed, that one target took over, that nobody listens to
+    /// What gates use experts for: of tables experts that collapsed, that one target took over, that nobody listens to; of
+    /// texts and pictures experts of a token and the share of parameters that it uses
     Experts(ExpertsArgs),
     /// Which tasks help which: each target learned alone, with every other task and with all, judged on its validation rows
     Cocktail(CocktailArgs),
@@ -84,8 +85,13 @@ pub struct CocktailArgs {
 #[command(after_help = "Examples:
   polyloom diag experts people -t people.task.toml
   polyloom diag experts people -t people.task.toml --split validation --json
+  polyloom diag experts joint -t text/sst2 --batch 64
 
-Anomalies are those of Wang et al. 2024 (HoME); where each begins is ours:
+Of texts and pictures, whose layers have experts for tokens: of every layer the mean number of experts of a token and the
+share of tokens that passed each; parameters that a token uses are those of all layers outside of experts, its gate and its
+experts, without embeddings and heads. Filling counts nowhere; pictures and texts pass once for each target asked.
+
+Of tables: anomalies are those of Wang et al. 2024 (HoME); where each begins is ours:
   collapsed    over 90 % of an expert's outputs are exactly 0 (ReLU)
   degraded     of a shared expert's weight one target gives over 80 %
   underfitted  a target gives its own experts under a fifth of what equal weights would
@@ -95,10 +101,10 @@ pub struct ExpertsArgs {
     pub on: OnArgs,
 }
 
-/// A model of tables, and the rows it is looked at with.
+/// A model, and the rows it is looked at with.
 #[derive(Debug, Args)]
 pub struct OnArgs {
-    /// A model of tables: a folder with table.json
+    /// A model of tables (a folder with table.json), or one whose layers have experts
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// Task id or spec file [default: the task of its heads]

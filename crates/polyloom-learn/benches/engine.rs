@@ -81,6 +81,7 @@ fn main() -> Any<()> {
             sequences: labels.len(),
             length: ids.len() / labels.len(),
             ids,
+            goals: Vec::new(),
         };
         Model::Bert(
             Box::new(Bert::new(serde_json::from_slice(&config)?, "")?),

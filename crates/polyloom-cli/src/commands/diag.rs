@@ -1,7 +1,8 @@
-//! `polyloom diag`: which columns a model of tables rests on, what its experts are used for, which tasks help which.
+//! `polyloom diag`: which columns a model of tables rests on, what experts are used for, which tasks help which.
 
 mod cocktail;
 mod experts;
+mod routing;
 
 use std::process::ExitCode;
 

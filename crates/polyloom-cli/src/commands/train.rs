@@ -51,19 +51,15 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     if args.twins {
         twins::check(args, &recipe)?;
     }
-    let opened = match &recipe.base {
-        Some(base) => {
-            let merge = recipe::from_models("passthrough", None, std::slice::from_ref(base))?;
-            let needs = merge.models.iter().flat_map(|m| hub::needs(&m.reference));
-            if hub(args.dry_run).bring(needs, merge.dialect, &Places::default(), ui)?
-                == Brought::Said
-            {
-                return Ok(ExitCode::SUCCESS);
-            }
-            Opened::open(base)?
+    if let Some(base) = &recipe.base {
+        let merge = recipe::from_models("passthrough", None, std::slice::from_ref(base))?;
+        let needs = merge.models.iter().flat_map(|m| hub::needs(&m.reference));
+        let places = Places::default();
+        if hub(args.dry_run).bring(needs, merge.dialect, &places, ui)? == Brought::Said {
+            return Ok(ExitCode::SUCCESS);
         }
-        None => Opened::fresh(&recipe, &given)?,
-    };
+    }
+    let opened = Opened::begin(&recipe, &given)?;
     opened.warnings.iter().for_each(|w| ui.warning(w));
     if args.dry_run {
         planned(&recipe, &given, &opened, args, ui);

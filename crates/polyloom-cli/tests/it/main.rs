@@ -23,6 +23,7 @@ mod eval_kinds;
 mod eval_models;
 mod eval_more;
 mod eval_speak;
+mod experts;
 #[cfg(feature = "hub")]
 mod hub_server;
 

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::models::Source;
-use crate::models::open::Trunk;
 use crate::tasks::{Head, Opened};
 use crate::train::write;
 
@@ -35,19 +34,12 @@ pub fn take(model: &str, goal: &str, out: &Path, options: FolderOptions) -> Resu
     }
     let mut opened = Opened::open(model)?;
     let bad = |code, what: String| MergeError::plan(code, what).at(model.to_owned());
-    let Trunk::Vit(vit) = &opened.model.trunk else {
+    let Some(experts) = opened.model.experts().cloned() else {
         return Err(bad(
             "no-experts",
             "has no experts that are chosen by goal".into(),
         )
-        .into());
-    };
-    let Some(experts) = vit.experts.clone() else {
-        return Err(bad(
-            "no-experts",
-            "has no experts that are chosen by goal".into(),
-        )
-        .hint("vision transformers trained with [train.new.moe] do")
+        .hint("models trained with [train.new.moe] or [train.moe] do")
         .into());
     };
     let goals = &experts.config.goals;

@@ -65,7 +65,7 @@ pub fn parts(model: &Model) -> Result<Vec<Part>> {
             v.config.num_attention_heads,
         ),
         Trunk::Bert(b) if b.config.model_type != "mpnet" => (
-            b.layers(),
+            b.layers()?,
             b.config.hidden_size,
             b.config.num_attention_heads,
         ),

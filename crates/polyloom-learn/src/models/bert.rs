@@ -1,9 +1,12 @@
 //! BERT, RoBERTa (XLM-RoBERTa, CamemBERT), DistilBERT and MPNet: encoders whose norms stand after the sums.
 //!
+//! With `moe` in the configuration feed-forward parts are mixtures of experts ([`Experts`]); `transformers` knows no such model.
+//!
 //! Devlin et al. 2019; names and defaults are those of `transformers`.
 
 use serde::Deserialize;
 
+use super::experts::{self, Experts};
 use super::relative::Buckets;
 use super::{Batch, LayerParts, Point, Source, heads_of};
 use crate::engine::Value;
@@ -50,6 +53,9 @@ pub struct Config {
     /// Buckets of MPNet's relative positions.
     #[serde(default = "buckets")]
     pub relative_attention_num_buckets: usize,
+    /// Experts in place of feed-forward parts.
+    #[serde(default)]
+    pub moe: Option<experts::Config>,
 }
 
 fn gelu() -> String {
@@ -126,6 +132,8 @@ pub struct Bert {
     pub config: Config,
     /// What stands before all names in the checkpoint: nothing, `bert.`, `roberta.`, ...
     pub prefix: String,
+    /// Experts of its layers.
+    pub experts: Option<Experts>,
     names: Names,
     activation: Activation,
     /// Positions begin after the filling token's number and skip filling.
@@ -162,7 +170,11 @@ impl Bert {
                 config.hidden_size, config.num_attention_heads
             )));
         }
+        let sizes = [config.hidden_size, config.num_hidden_layers];
+        let experts = config.moe.clone();
+        let experts = experts.map(|e| Experts::new(e, sizes, activation));
         Ok(Self {
+            experts: experts.transpose()?,
             config,
             prefix: prefix.to_owned(),
             names,
@@ -257,8 +269,14 @@ impl Bert {
     }
 
     /// Names of the linear layers of every layer.
-    #[must_use]
-    pub fn layers(&self) -> Vec<LayerParts> {
+    ///
+    /// # Errors
+    /// Layers with experts.
+    pub fn layers(&self) -> Result<Vec<LayerParts>> {
+        if self.experts.is_some() {
+            let what = "layers with experts have no feed-forward parts of their own";
+            return Err(Error::Config { what: what.into() });
+        }
         let n = &self.names;
         let of = |layer: usize| {
             let name = |part: &str| self.name(&format!("{}.{layer}.{part}", n.layers));
@@ -267,18 +285,28 @@ impl Bert {
                 joined: name(n.joined),
                 up: name(n.up),
                 down: name(n.down),
+                moe: name("moe"),
             }
         };
-        (0..self.config.num_hidden_layers).map(of).collect()
+        Ok((0..self.config.num_hidden_layers).map(of).collect())
     }
 
-    /// The last hidden states, `[sequences, length, hidden_size]`.
+    /// The last hidden states, `[sequences, length, hidden_size]`. Experts see the tokens that are there alone.
     ///
     /// # Errors
-    /// A tensor that is absent or of another shape, a sequence that is too long, an id beyond the vocabulary.
+    /// A tensor that is absent or of another shape, a sequence that is too long, an id beyond the vocabulary; another number of
+    /// goals than sequences where experts are chosen by goal, any goals where they are not.
     pub fn forward(&self, weights: &dyn Source, batch: &Batch) -> Result<Value> {
         let mut x = weights.pass(Point::Embedded, self.embedded(weights, batch)?)?;
         let hidden = batch.hidden()?;
+        let goals = match &self.experts {
+            Some(experts) => experts.of_rows(&batch.goals, batch.sequences, &batch.present)?,
+            None if batch.goals.is_empty() => Vec::new(),
+            None => {
+                let what = "sequences for goals, and a model without experts";
+                return Err(Error::shape("bert", what));
+            }
+        };
         let bias = self.relative(weights, batch.length)?;
         let n = &self.names;
         // DistilBERT drops nothing behind its attention.
@@ -310,12 +338,15 @@ impl Bert {
                 &ops::add(&seen, &x)?,
                 self.config.layer_norm_eps,
             )?;
-            let inner = ops::activate(&part(n.up, &x)?, self.activation)?;
-            let fed = weights.dropped(
-                part(n.down, &inner)?,
-                self.config.hidden_dropout_prob,
-                place(3),
-            )?;
+            let fed = match self.experts.as_ref().filter(|e| e.are_in(layer)) {
+                Some(experts) => {
+                    let rows = ops::reshape(&x, &[goals.len(), c.hidden_size])?;
+                    let fed = experts.forward(weights, &name("moe"), &rows, &goals)?;
+                    ops::reshape(&fed, x.dims())?
+                }
+                None => part(n.down, &ops::activate(&part(n.up, &x)?, self.activation)?)?,
+            };
+            let fed = weights.dropped(fed, self.config.hidden_dropout_prob, place(3))?;
             let fed = weights.pass(Point::FeedForward(layer), fed)?;
             x = weights.layer_norm(
                 &name(n.norm),

@@ -3,12 +3,14 @@
 //! M3ViT (Fan et al., NeurIPS 2022) for images, with a gate for every goal, one that reads the goal, or a window of experts for
 //! every goal; top-p routing (Huang et al., ACL 2024) and renormalised top-k (JiuZhang 2.0, 2023) for texts. Probabilities are
 //! a softmax over all experts that a gate sees; what is kept of them weighs the experts, not renormalised unless asked. All
-//! experts of a layer lie in one tensor; an expert that no token chose is not run, and gets no gradient.
+//! experts of a layer lie in one tensor; an expert that no token chose is not run, and gets no gradient. Experts are two layers
+//! with the model's own activation (those of Huang et al. are gated: SwiGLU).
+
+mod config;
 
 use std::collections::BTreeMap;
 
 use polyloom_core::rng::Stream;
-use serde::{Deserialize, Serialize};
 
 use super::Source;
 use super::gates::{self, Kept};
@@ -16,69 +18,7 @@ use crate::engine::{Tensor, Value, tensor};
 use crate::error::{Error, In, Result};
 use crate::ops::{self, Activation};
 
-/// Which gate a token meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Gate {
-    /// One for every goal.
-    #[default]
-    Goal,
-    /// One for all, which reads the token and a vector of the goal.
-    Conditioned,
-    /// One for every goal, over a window of the experts: goals share those where windows overlap.
-    Window,
-    /// One for all.
-    Shared,
-}
-
-/// What a configuration says of experts (`moe` in `config.json`).
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Experts of a layer.
-    pub experts: usize,
-    /// Experts of a token.
-    pub top_k: usize,
-    /// In place of `top_k`: the fewest experts whose probabilities together exceed this.
-    pub top_p: Option<f32>,
-    /// Whether the weights of a token's experts are divided by their sum.
-    pub renormalise: bool,
-    /// Which gate a token meets.
-    pub gate: Gate,
-    /// Experts of a goal's window; 0 for half of them.
-    pub window: usize,
-    /// Every so many layers the last one has experts.
-    pub every: usize,
-    /// Width inside of an expert; 0 for that of the stream.
-    pub inner: usize,
-    /// Deviation of the noise on a gate's scores in training; 1/experts where nothing is said.
-    pub noise: Option<f32>,
-    /// Factor of the squared variation of importance and load ([`Kept::variation`]) in the loss.
-    pub balance: f32,
-    /// Factor of minus the mutual information of goals and experts ([`gates::mutual_information`]) in the loss.
-    pub mutual_information: f32,
-    /// Names of the goals, in the order of the gates.
-    pub goals: Vec<String>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            experts: 16,
-            top_k: 4,
-            top_p: None,
-            renormalise: false,
-            gate: Gate::default(),
-            window: 0,
-            every: 2,
-            inner: 0,
-            noise: None,
-            balance: 0.01,
-            mutual_information: 0.0,
-            goals: Vec::new(),
-        }
-    }
-}
+pub use config::{Config, Gate};
 
 /// A tensor of the experts of a layer: what stands behind the layer's name, shape, and of matrices inputs and outputs of each.
 pub type Part = (&'static str, Vec<usize>, Option<[usize; 2]>);
@@ -89,55 +29,71 @@ pub struct Experts {
     /// What the configuration says.
     pub config: Config,
     width: usize,
+    layers: usize,
     activation: Activation,
 }
 
 impl Experts {
-    /// Of a configuration, for a stream of a width.
+    /// Of a configuration, for a model of a width and a number of layers.
     ///
     /// # Errors
     /// Numbers that make no mixture; the error names the key.
-    pub fn new(config: Config, width: usize, activation: Activation) -> Result<Self> {
+    pub fn new(
+        config: Config,
+        [width, layers]: [usize; 2],
+        activation: Activation,
+    ) -> Result<Self> {
         let made = Self {
             config,
             width,
+            layers,
             activation,
         };
-        let wrong = |what: String| Err(Error::Config { what });
-        let c = &made.config;
-        // Above, names and numbers of experts alone fill the memory.
-        if !(1..=4096).contains(&c.experts) || c.goals.len() > 4096 {
-            return wrong(format!(
-                "moe.experts {} and {} goals",
-                c.experts,
-                c.goals.len()
-            ));
-        }
-        if c.every == 0 || c.inner > 1 << 20 {
-            return wrong(format!("moe.every {} and moe.inner {}", c.every, c.inner));
-        }
-        let seen = made.seen();
-        if !(1..=c.experts).contains(&seen) || !(1..=seen).contains(&c.top_k) {
-            let (k, e) = (c.top_k, c.experts);
-            return wrong(format!("moe.top_k {k} of {seen} of {e} experts"));
-        }
-        if c.top_p.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
-            return wrong("moe.top_p is a share, 0 to 1".into());
-        }
-        let factors = [Some(c.balance), Some(c.mutual_information), c.noise];
-        if factors.iter().flatten().any(|x| !x.is_finite() || *x < 0.0) {
-            return wrong("moe.balance, moe.mutual_information and moe.noise are 0 or more".into());
-        }
-        if c.mutual_information > 0.0 && matches!(c.gate, Gate::Window | Gate::Shared) {
-            return wrong("moe.mutual_information needs gates of goals over all experts".into());
-        }
+        made.config.check(made.seen(), layers)?;
         Ok(made)
     }
 
     /// Whether a layer has experts in place of its feed-forward part.
     #[must_use]
     pub fn are_in(&self, layer: usize) -> bool {
-        (layer + 1).is_multiple_of(self.config.every)
+        match self.config.last {
+            Some(last) => layer + last >= self.layers,
+            None => (layer + 1).is_multiple_of(self.config.every),
+        }
+    }
+
+    /// Whether gates differ by goal, so that every input passes for one.
+    #[must_use]
+    pub fn by_goal(&self) -> bool {
+        self.config.gate != Gate::Shared
+    }
+
+    /// Goals of the rows of inputs, as [`Self::forward`] takes them: `present` says of every row whether it is there (`inputs`
+    /// times as many as each has), `goals` of every input its goal, or nothing where gates are the same for all.
+    ///
+    /// # Errors
+    /// Another number of goals than inputs; goals where gates are the same for all.
+    pub fn of_rows(
+        &self,
+        goals: &[u32],
+        inputs: usize,
+        present: &[bool],
+    ) -> Result<Vec<Option<u32>>> {
+        let wanted = if self.by_goal() { inputs } else { 0 };
+        if goals.len() != wanted {
+            let what = match wanted {
+                0 => "inputs for goals, and experts that all goals share".to_owned(),
+                _ => format!(
+                    "{} goals for {inputs} inputs: its experts are chosen by goal, so each passes for one",
+                    goals.len()
+                ),
+            };
+            return Err(Error::shape("experts", what));
+        }
+        let each = (present.len() / inputs.max(1)).max(1);
+        let of = |row: usize| goals.get(row / each).copied().unwrap_or(0);
+        let rows = present.iter().enumerate();
+        Ok(rows.map(|(row, p)| p.then(|| of(row))).collect())
     }
 
     /// How many experts a gate sees.
@@ -164,10 +120,7 @@ impl Experts {
     #[must_use]
     pub fn tensors(&self) -> Vec<Part> {
         let (width, experts, seen) = (self.width, self.config.experts, self.seen());
-        let inner = match self.config.inner {
-            0 => width,
-            inner => inner,
-        };
+        let inner = self.inner();
         let goals = self.config.goals.len();
         let mut all = match self.config.gate {
             Gate::Goal | Gate::Window => {
@@ -282,8 +235,29 @@ impl Experts {
         Ok(kept)
     }
 
-    /// What the experts of the layer `name` make of rows `[n, width]`, each for a goal. Tells the source what keeps experts in
-    /// use ([`Source::penalty`]).
+    /// Numbers of an expert, and of what the gate of a goal reads.
+    #[must_use]
+    pub fn sizes(&self) -> [usize; 2] {
+        let (width, inner, seen) = (self.width, self.inner(), self.seen());
+        let gate = match self.config.gate {
+            Gate::Conditioned => 2 * seen * width + width,
+            _ => seen * width,
+        };
+        [2 * inner * width + inner + width, gate]
+    }
+
+    /// Width inside of an expert.
+    #[must_use]
+    pub fn inner(&self) -> usize {
+        match self.config.inner {
+            0 => self.width,
+            inner => inner,
+        }
+    }
+
+    /// What the experts of the layer `name` make of rows `[n, width]`, each for a goal; rows for none are filling: they are 0
+    /// and count nowhere. Tells the source what keeps experts in use ([`Source::penalty`]) and which were chosen
+    /// ([`Source::routed`]).
     ///
     /// # Errors
     /// Another number of goals than rows, a goal that is none, tensors that are absent or of another shape.
@@ -292,17 +266,22 @@ impl Experts {
         source: &dyn Source,
         name: &str,
         x: &Value,
-        goals: &[u32],
+        goals: &[Option<u32>],
     ) -> Result<Value> {
         let n = x.dims().first().copied().unwrap_or(0);
         let known = self.config.goals.len().max(1);
-        if goals.len() != n || goals.iter().any(|g| *g as usize >= known) {
+        if goals.len() != n || goals.iter().flatten().any(|g| *g as usize >= known) {
             let what = format!("{} goals of {known} for {n} rows", goals.len());
             return Err(Error::shape("experts", what));
         }
         let mut by_goal: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (row, goal) in (0u32..).zip(goals) {
-            by_goal.entry(*goal).or_default().push(row);
+            if let Some(goal) = goal {
+                by_goal.entry(*goal).or_default().push(row);
+            }
+        }
+        if by_goal.is_empty() {
+            return ops::scale(x, 0.0);
         }
         // Of every expert the rows that chose it, and where their weights stand.
         let mut chosen: BTreeMap<usize, (Vec<u32>, Vec<u32>)> = BTreeMap::new();
@@ -310,12 +289,13 @@ impl Experts {
             (Vec::new(), Vec::new(), Vec::new(), 0);
         for (goal, rows) in &by_goal {
             let goal = *goal as usize;
-            let own = match by_goal.len() {
-                1 => x.clone(),
-                _ => ops::rows(x, rows)?,
+            let own = match rows.len() == n {
+                true => x.clone(),
+                false => ops::rows(x, rows)?,
             };
             let probabilities = self.gate(source, name, goal, &own)?;
             let kept = self.keep(&probabilities)?;
+            source.routed(name, goal, &kept)?;
             let (first, seen) = (self.of_goal(goal).start, probabilities.dims()[1]);
             for (i, (row, experts)) in rows.iter().zip(&kept.experts).enumerate() {
                 for expert in experts {
@@ -363,7 +343,8 @@ impl Experts {
         ops::scatter(&said, &ops::rows(weights, &place)?, &at, x.dims()[0])
     }
 
-    /// What keeps experts in use: variation, the mean over goals, and mutual information.
+    /// What keeps experts in use: variation and balance, the mean over goals, entropy, the mean over rows, and mutual
+    /// information.
     fn penalise(&self, source: &dyn Source, all: &[Value], kept: &[Kept]) -> Result<()> {
         let c = &self.config;
         source.penalty(&mut || {
@@ -373,6 +354,16 @@ impl Experts {
                 for kept in kept {
                     sum = ops::add(&sum, &ops::scale(&kept.variation()?, factor)?)?;
                 }
+            }
+            if c.switch > 0.0 {
+                let factor = c.switch / kept.len().max(1) as f32;
+                for (kept, all) in kept.iter().zip(all) {
+                    sum = ops::add(&sum, &ops::scale(&kept.balance(all)?, factor)?)?;
+                }
+            }
+            if c.entropy > 0.0 {
+                let found = gates::entropy(&all.iter().collect::<Vec<_>>())?;
+                sum = ops::add(&sum, &ops::scale(&found, c.entropy)?)?;
             }
             if c.mutual_information > 0.0 && all.len() > 1 {
                 let found = gates::mutual_information(&all.iter().collect::<Vec<_>>())?;

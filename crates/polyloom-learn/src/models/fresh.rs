@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::bert::{self, Bert};
 use super::decoder::{self, Decoder};
+use super::experts::{self, Experts};
 use super::mlp::{self, Mlp};
 use super::table::{self, Init, TableModel};
 use super::vit::{self, Vit};
@@ -28,8 +29,8 @@ const MOST: usize = 1 << 32;
 ///   class token `N(0, 0.02²)`, every expert and gate as a matrix of its own, and as positions sines and cosines of row and column, halved: a small transformer learns
 ///   faster from them than from noise. Columns beyond a multiple of four stay 0, and so does the class token's position.
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
-/// - `bert`: `N(0, initializer_range²)` for matrices and tables, biases 0, norms 1, the row of the filling token 0, as
-///   `transformers` does it.
+/// - `bert`: `N(0, initializer_range²)` for matrices (of experts and gates too) and tables, biases 0, norms 1, the row of the
+///   filling token 0, as `transformers` does it.
 /// - `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`: `N(0, initializer_range²)` for matrices and the table, biases 0,
 ///   norms 1 (of Gemma 0, which it adds to 1), with an output layer of its own where `tie_word_embeddings` is false (what
 ///   Gemma's is not, where nothing is said).
@@ -64,7 +65,7 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
             let c: bert::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
             let types = config["type_vocab_size"].as_u64().unwrap_or(2) as usize;
             let deviation = config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
-            made.bert(&Bert::new(c, "")?.config, types, deviation)?;
+            made.bert(&Bert::new(c, "")?, types, deviation)?;
         }
         "llama" | "mistral" | "qwen2" | "qwen3" | "gemma" | "gemma2" => {
             let c: decoder::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
@@ -82,6 +83,24 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
             });
         }
     }
+    Ok(made.all)
+}
+
+/// Gates for the experts of the layer `name`, `N(0, deviation²)`: what a model whose experts are there already begins with.
+///
+/// # Errors
+/// So many experts and goals that the gates fill every memory.
+pub fn gates(experts: &Experts, name: &str, seed: u64, deviation: f32) -> Result<Vec<Fresh>> {
+    let mut made = Made {
+        seed,
+        all: Vec::new(),
+        room: MOST,
+    };
+    let parts = experts.tensors().into_iter();
+    let parts = parts.filter(|(part, ..)| part.starts_with("gate."));
+    made.experts(name, parts, |made, part, shape, _| {
+        made.normal(part, shape, deviation)
+    })?;
     Ok(made.all)
 }
 
@@ -166,22 +185,36 @@ impl Made {
             self.xavier(&name("attention.output.dense"), &[width, width], true)?;
             self.norm(&name("layernorm_after"), width)?;
             if let Some(experts) = model.experts.as_ref().filter(|e| e.are_in(layer)) {
-                for (part, shape, sides) in experts.tensors() {
-                    let part = name(&format!("moe.{part}"));
-                    match sides {
-                        Some([a, b]) => {
-                            let bound = (6.0 / (a + b) as f64).sqrt();
-                            self.uniform(&part, &shape, bound)?;
-                        }
-                        None => self.constant(&part, &shape, 0.0)?,
-                    }
-                }
+                self.experts(
+                    &name("moe"),
+                    experts.tensors(),
+                    |made, part, shape, [a, b]| {
+                        made.uniform(part, shape, (6.0 / (a + b) as f64).sqrt())
+                    },
+                )?;
                 continue;
             }
             self.xavier(&name("intermediate.dense"), &[inner, width], true)?;
             self.xavier(&name("output.dense"), &[width, inner], true)?;
         }
         self.norm("layernorm", width)
+    }
+
+    /// Tensors of the experts of a layer: biases 0, matrices (of inputs and outputs) as `matrix` draws them.
+    fn experts(
+        &mut self,
+        name: &str,
+        parts: impl IntoIterator<Item = experts::Part>,
+        matrix: impl Fn(&mut Self, &str, &[usize], [usize; 2]) -> Result<()>,
+    ) -> Result<()> {
+        for (part, shape, sides) in parts {
+            let part = format!("{name}.{part}");
+            match sides {
+                Some(sides) => matrix(self, &part, &shape, sides)?,
+                None => self.constant(&part, &shape, 0.0)?,
+            }
+        }
+        Ok(())
     }
 
     fn mlp(&mut self, model: &Mlp) -> Result<()> {
@@ -222,7 +255,8 @@ impl Made {
         Ok(())
     }
 
-    fn bert(&mut self, c: &bert::Config, types: usize, deviation: f32) -> Result<()> {
+    fn bert(&mut self, model: &Bert, types: usize, deviation: f32) -> Result<()> {
+        let c = &model.config;
         let (width, inner) = (c.hidden_size, c.intermediate_size);
         let pad = c.pad_token_id as usize;
         let shape = [c.vocab_size, width];
@@ -252,8 +286,17 @@ impl Made {
                 dense(&format!("attention.self.{part}"), [width, width])?;
             }
             dense("attention.output.dense", [width, width])?;
-            dense("intermediate.dense", [inner, width])?;
-            dense("output.dense", [width, inner])?;
+            match model.experts.as_ref().filter(|e| e.are_in(layer)) {
+                Some(experts) => {
+                    self.experts(&name("moe"), experts.tensors(), |made, part, shape, _| {
+                        made.normal(part, shape, deviation)
+                    })?;
+                }
+                None => {
+                    dense("intermediate.dense", [inner, width])?;
+                    dense("output.dense", [width, inner])?;
+                }
+            }
             self.norm(&name("attention.output.LayerNorm"), width)?;
             self.norm(&name("output.LayerNorm"), width)?;
         }

@@ -179,6 +179,23 @@ pub fn mutual_information(probabilities: &[&Value]) -> Result<Value> {
     })
 }
 
+/// The mean over all rows of `-sum P log P` (Huang et al., ACL 2024): less of it, surer gates. One matrix `[rows, experts]` of
+/// every task.
+///
+/// # Errors
+/// No task, matrices of different widths.
+pub fn entropy(probabilities: &[&Value]) -> Result<Value> {
+    let all = match probabilities {
+        [] => return Err(Error::shape("entropy", "no task")),
+        [one] => (*one).clone(),
+        several => ops::concat(several, 0)?,
+    };
+    let (rows, _) = shape(&all)?;
+    // A probability that is 0 in 32 bits has no entropy, and a slope.
+    let found = ops::sum(&ops::entropies(&all, 1e-30)?)?;
+    ops::scale(&found, 1.0 / rows as f32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +218,12 @@ mod tests {
         // f = (1/2, 1, 1/2, 0), Q = (0.4, 0.25, 0.25, 0.1).
         let balance = two.balance(&p).unwrap().number().unwrap();
         assert!((balance - 4.0 * (0.2 + 0.25 + 0.125)).abs() < 1e-6);
+        // Of (0.5, 0.25, 0.25, 0): 1.5 bits; of a sure row none.
+        let (a, b) = (matrix(&[0.5, 0.25, 0.25, 0.0], 1), matrix(&[0.0, 1.0], 1));
+        let bits = |p: &[&Value]| entropy(p).unwrap().number().unwrap() / 2f32.ln();
+        assert!((bits(&[&a]) - 1.5).abs() < 1e-6 && bits(&[&b]).abs() < 1e-6);
+        let sure = matrix(&[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], 2);
+        assert!((bits(&[&a, &sure]) - 0.5).abs() < 1e-6 && entropy(&[]).is_err());
         assert_eq!(
             (0..3).map(|t| window(t, 3, 12, 6)).collect::<Vec<_>>(),
             [0, 3, 6]
@@ -214,7 +237,8 @@ mod tests {
     fn losses_have_their_gradients() {
         let values = [0.1, 0.4, 0.3, 0.2, 0.7, 0.1, 0.15, 0.05, 0.3, 0.2, 0.4, 0.1];
         type Loss = fn(&Value) -> Value;
-        let all: [(&str, Loss); 3] = [
+        let all: [(&str, Loss); 4] = [
+            ("entropy", |p| entropy(&[p, p]).unwrap()),
             ("variation", |p| top_k(p, 2).unwrap().variation().unwrap()),
             ("balance", |p| top_k(p, 2).unwrap().balance(p).unwrap()),
             ("mutual information", |p| {

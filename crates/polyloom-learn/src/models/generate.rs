@@ -75,6 +75,7 @@ fn one(ids: &[u32]) -> Batch {
         types: Vec::new(),
         sequences: 1,
         length: ids.len(),
+        goals: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::bert::Bert;
 use super::clip::Clip;
 use super::decoder::Decoder;
+use super::experts::Experts;
 use super::forest::{self, ForestModel};
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
@@ -255,12 +256,12 @@ impl Model {
         }
     }
 
-    /// Whether it gives texts vectors that are meant to be compared: an encoder, or another model of texts whose folder says
-    /// how its tokens become one vector.
+    /// Whether it gives texts vectors that are meant to be compared: an encoder (whose experts are not chosen by goal), or
+    /// another model of texts whose folder says how its tokens become one vector.
     #[must_use]
     pub fn embeds(&self) -> bool {
         match &self.trunk {
-            Trunk::Bert(_) => true,
+            Trunk::Bert(_) => self.goals().is_none(),
             Trunk::T5(_) | Trunk::Decoder(_) => self.kind == Kind::Embed,
             Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) => false,
             Trunk::Table(_) | Trunk::Forest(_) => false,
@@ -402,13 +403,21 @@ impl Model {
         ops::reshape(&first, &[pixels.dims()[0], self.width()])
     }
 
-    /// Names of the goals that a picture passes for, of a model whose experts are chosen by goal.
+    /// Experts in place of feed-forward parts, where it has some.
     #[must_use]
-    pub fn goals(&self) -> Option<&[String]> {
+    pub fn experts(&self) -> Option<&Experts> {
         match &self.trunk {
-            Trunk::Vit(v) => v.experts.as_ref().map(|e| &e.config.goals[..]),
+            Trunk::Vit(v) => v.experts.as_ref(),
+            Trunk::Bert(b) => b.experts.as_ref(),
             _ => None,
         }
+    }
+
+    /// Names of the goals that an input passes for, of a model whose experts are chosen by goal.
+    #[must_use]
+    pub fn goals(&self) -> Option<&[String]> {
+        let experts = self.experts().filter(|e| e.by_goal());
+        experts.map(|e| &e.config.goals[..])
     }
 
     /// The class token and those of the patches, row by row, of every picture: `[images, 1 + patches, width]`. With experts

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
+use super::gates::Kept;
 use crate::engine::{Parameters, Tensor, Value, slice};
 use crate::error::{Error, In, Result};
 use crate::ops::{self, Attend, Moments, Norm};
@@ -156,6 +157,15 @@ pub trait Source {
         Ok(())
     }
 
+    /// Is told which experts the gate of a layer keeps for rows of a goal.
+    ///
+    /// # Errors
+    /// What the source makes of it may refuse.
+    fn routed(&self, layer: &str, goal: usize, kept: &Kept) -> Result<()> {
+        let _ = (layer, goal, kept);
+        Ok(())
+    }
+
     /// Seed of the dropout of this pass; `None` for none: inference.
     fn dropout(&self) -> Option<u64> {
         None
@@ -183,6 +193,8 @@ pub struct LayerParts {
     pub up: String,
     /// Out of it.
     pub down: String,
+    /// What the tensors of experts in place of the two begin with.
+    pub moe: String,
 }
 
 /// Heads of a layer, by the width of its queries: a layer may have lost some (`polyloom compress prune`), each keeps its width.

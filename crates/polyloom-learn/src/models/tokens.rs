@@ -16,6 +16,8 @@ pub struct Batch {
     pub sequences: usize,
     /// Tokens of each.
     pub length: usize,
+    /// The goal that each sequence passes for, of a model whose experts are chosen by goal; else empty.
+    pub goals: Vec<u32>,
 }
 
 /// The tokens of a text.
@@ -63,6 +65,7 @@ impl Batch {
             types: Vec::new(),
             sequences: sequences.len(),
             length,
+            goals: Vec::new(),
         };
         for sequence in sequences.iter().map(AsRef::as_ref) {
             batch.ids.extend(sequence);

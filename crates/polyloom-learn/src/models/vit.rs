@@ -132,8 +132,9 @@ impl Vit {
                 config.patch_size, config.image_size
             )));
         }
+        let sizes = [config.hidden_size, config.num_hidden_layers];
         let experts = config.moe.clone();
-        let experts = experts.map(|e| Experts::new(e, config.hidden_size, activation));
+        let experts = experts.map(|e| Experts::new(e, sizes, activation));
         Ok(Self {
             experts: experts.transpose()?,
             config,
@@ -164,6 +165,7 @@ impl Vit {
                 joined: name(n.joined),
                 up: name(n.up),
                 down: name(n.down),
+                moe: name("moe"),
             }
         };
         Ok((0..self.config.num_hidden_layers).map(of).collect())
@@ -178,7 +180,8 @@ impl Vit {
         self.forward_for(weights, pixels, &[])
     }
 
-    /// The same, every picture for a goal: its number among `moe.goals`. None are named of a model without experts.
+    /// The same, every picture for a goal: its number among `moe.goals`. None are named of a model without experts, nor where
+    /// all goals share a gate.
     ///
     /// # Errors
     /// As [`Self::forward`]; another number of goals than pictures, a goal that is none.
@@ -209,21 +212,18 @@ impl Vit {
                 ),
             ));
         }
-        let wanted = if self.experts.is_some() { images } else { 0 };
-        if goals.len() != wanted {
-            let what = match wanted {
-                0 => "pictures for goals, and a model without experts".to_owned(),
-                _ => format!(
-                    "{} goals for {images} pictures: each passes for a goal",
-                    goals.len()
-                ),
-            };
-            return Err(Error::shape("vit", what));
-        }
         let patch = weights.tensor(&name("embeddings.patch_embeddings.projection.weight"))?;
         let bias = weights.find(&name("embeddings.patch_embeddings.projection.bias"))?;
         let patches = ops::convolution(pixels, &patch, bias.as_ref(), c.patch_size, 0)?;
         let count = patches.dims()[1] + 1;
+        let goals = match &self.experts {
+            Some(experts) => experts.of_rows(goals, images, &vec![true; images * count])?,
+            None if goals.is_empty() => Vec::new(),
+            None => {
+                let what = "pictures for goals, and a model without experts";
+                return Err(Error::shape("vit", what));
+            }
+        };
         let class = ops::reshape(
             &weights.tensor(&name("embeddings.cls_token"))?,
             &[1, c.hidden_size],
@@ -276,8 +276,6 @@ impl Vit {
             let fed = match self.experts.as_ref().filter(|e| e.are_in(layer)) {
                 Some(experts) => {
                     let rows = ops::reshape(&y, &[images * count, c.hidden_size])?;
-                    let of = |g: &u32| std::iter::repeat_n(*g, count);
-                    let goals: Vec<u32> = goals.iter().flat_map(of).collect();
                     let fed = experts.forward(weights, &name("moe"), &rows, &goals)?;
                     ops::reshape(&fed, y.dims())?
                 }

@@ -142,6 +142,7 @@ fn said(
         types: Vec::new(),
         sequences: 1,
         length: next.len(),
+        goals: Vec::new(),
     };
     let hidden = voice.decoder.forward(voice.weights, &batch, Some(cache))?;
     let hidden = match last {

@@ -214,7 +214,7 @@ impl Run<'_> {
             let what = format!("gives texts no vectors, which task `{}` asks for", spec.id);
             return Err(MergeError::plan("no-vectors", what)
                 .at(self.ready.model().folder.display().to_string())
-                .hint("encoders of texts do, and decoders with a modules.json (sentence-transformers)")
+                .hint("encoders of texts do (with experts: of a shared gate), and decoders with a modules.json (sentence-transformers)")
                 .into());
         }
         let search = shelf.search(spec, loader, self.reader)?;

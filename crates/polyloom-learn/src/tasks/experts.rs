@@ -339,7 +339,7 @@ impl Run<'_> {
                 .hint("architectures with gates over experts: mmoe, omoe, ple, home, dselect_k, dtrn, task_expert")
         };
         let Reader::Tables(preparation) = self.reader else {
-            return Err(no("is no model of tables").into());
+            return Err(no("is no model of tables, and its layers have no experts").into());
         };
         let groups = preparation.groups().map(|g| g.values.len());
         let asked = self.ask(spec, loader, found, shelf)?;

@@ -38,37 +38,47 @@ pub fn features(
             let pixels = pixels(preparation, &shown)?;
             seen(model, source, &pixels, parts)
         }
-        Reader::Texts(text) => {
-            let (batch, how) = joined(text, parts, model.sentence.pooling)?;
-            let vectors = pooled(&model.hidden(source, &batch)?, &batch, &how)?;
-            let (mut found, mut at) = (Vec::new(), 0);
-            for (feature, shown) in parts {
-                let n = shown.len();
-                let first = ops::narrow(&vectors, 0, at, n)?;
-                at += n;
-                let mut second = || {
-                    let second = ops::narrow(&vectors, 0, at, n);
-                    at += n;
-                    second
-                };
-                found.push(match feature {
-                    Feature::Pair => pair(&first, &second()?)?,
-                    Feature::Embedding => ops::unit_length(&first)?,
-                    Feature::Embeddings => {
-                        let both = [ops::unit_length(&first)?, ops::unit_length(&second()?)?];
-                        ops::concat(&[&both[0], &both[1]], 1)?
-                    }
-                    Feature::Pooled => model.pool(source, &first)?,
-                    _ => first,
-                });
-            }
-            Ok(found)
-        }
+        Reader::Texts(text) => of_texts(model, source, text, parts, Vec::new()),
     }
 }
 
+/// Features of texts; `goals`: the one that every sequence passes for, as [`joined`] orders them, where there are any.
+fn of_texts(
+    model: &Model,
+    source: &dyn Source,
+    text: &Text,
+    parts: &[(Feature, Vec<&Shown>)],
+    goals: Vec<u32>,
+) -> Result<Vec<Value>> {
+    let (mut batch, how) = joined(text, parts, model.sentence.pooling)?;
+    batch.goals = goals;
+    let vectors = pooled(&model.hidden(source, &batch)?, &batch, &how)?;
+    let (mut found, mut at) = (Vec::new(), 0);
+    for (feature, shown) in parts {
+        let n = shown.len();
+        let first = ops::narrow(&vectors, 0, at, n)?;
+        at += n;
+        let mut second = || {
+            let second = ops::narrow(&vectors, 0, at, n);
+            at += n;
+            second
+        };
+        found.push(match feature {
+            Feature::Pair => pair(&first, &second()?)?,
+            Feature::Embedding => ops::unit_length(&first)?,
+            Feature::Embeddings => {
+                let both = [ops::unit_length(&first)?, ops::unit_length(&second()?)?];
+                ops::concat(&[&both[0], &both[1]], 1)?
+            }
+            Feature::Pooled => model.pool(source, &first)?,
+            _ => first,
+        });
+    }
+    Ok(found)
+}
+
 /// What heads of several tasks see of their inputs: for each part one value for all heads, or one for each in their order where
-/// pictures pass once for every goal (a model with experts). The trunk runs once over all.
+/// inputs pass once for every goal (a model whose experts are chosen by goal). The trunk runs once over all.
 ///
 /// # Errors
 /// As [`features`].
@@ -78,11 +88,15 @@ pub fn by_head(
     reader: &Reader,
     parts: &[(Feature, Vec<&Head>, Vec<&Shown>)],
 ) -> Result<Vec<Vec<Value>>> {
-    let (Some(_), Reader::Pictures(preparation)) = (model.goals(), reader) else {
-        let plain: Vec<(Feature, Vec<&Shown>)> =
-            parts.iter().map(|(f, _, s)| (*f, s.clone())).collect();
-        let found = features(model, source, reader, &plain)?;
-        return Ok(found.into_iter().map(|one| vec![one]).collect());
+    let preparation = match (model.goals(), reader) {
+        (Some(_), Reader::Pictures(preparation)) => preparation,
+        (Some(_), Reader::Texts(text)) => return texts_by_head(model, source, text, parts),
+        _ => {
+            let plain: Vec<(Feature, Vec<&Shown>)> =
+                parts.iter().map(|(f, _, s)| (*f, s.clone())).collect();
+            let found = features(model, source, reader, &plain)?;
+            return Ok(found.into_iter().map(|one| vec![one]).collect());
+        }
     };
     let (mut shown, mut goals): (Vec<&Shown>, Vec<u32>) = (Vec::new(), Vec::new());
     for (_, heads, part) in parts {
@@ -109,6 +123,28 @@ pub fn by_head(
         Ok(found)
     };
     parts.iter().map(&mut one).collect()
+}
+
+/// What heads see of texts that pass once for the goal of each.
+fn texts_by_head(
+    model: &Model,
+    source: &dyn Source,
+    text: &Text,
+    parts: &[(Feature, Vec<&Head>, Vec<&Shown>)],
+) -> Result<Vec<Vec<Value>>> {
+    let (mut passes, mut goals) = (Vec::new(), Vec::new());
+    for (feature, heads, shown) in parts {
+        let sequences = shown.len() * if feature.is_of_two() { 2 } else { 1 };
+        for head in heads {
+            passes.push((*feature, shown.clone()));
+            goals.extend(vec![head.goal as u32; sequences]);
+        }
+    }
+    let mut found = of_texts(model, source, text, &passes, goals)?.into_iter();
+    let of = |(_, heads, _): &(Feature, Vec<&Head>, Vec<&Shown>)| {
+        found.by_ref().take(heads.len()).collect()
+    };
+    Ok(parts.iter().map(of).collect())
 }
 
 /// A model of tables that there is not.

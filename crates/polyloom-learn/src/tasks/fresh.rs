@@ -60,7 +60,10 @@ impl Opened {
         let table = match trees || config["model_type"] == table::MODEL_TYPE {
             true => Some(Box::new(prepared(recipe, &mut config, tasks, trees)?)),
             false if config["goals"].is_null() => {
-                routed(&mut config, tasks)?;
+                if config.get("moe").is_some() {
+                    mixed(&config)?;
+                    routed(&mut config["moe"], "train.new.moe", tasks)?;
+                }
                 None
             }
             false => {
@@ -265,19 +268,27 @@ fn by_group(config: &mut Json, tasks: &[Given]) -> Result<Option<String>> {
     }
 }
 
-/// Puts the goals that experts are chosen by into the configuration of a model with experts.
-fn routed(config: &mut Json, tasks: &[Given]) -> Result<()> {
-    let Some(moe) = config.get_mut("moe").and_then(Json::as_object_mut) else {
+/// Whether the architecture has experts.
+fn mixed(config: &Json) -> Result<()> {
+    let model = config["model_type"].as_str().unwrap_or_default();
+    if matches!(model, "vit" | "bert") {
         return Ok(());
+    }
+    let what = format!("`train.new.moe`: a model of the type `{model}` has no experts");
+    let error = MergeError::plan("bad-recipe", what);
+    Err(error.hint("model_type = \"vit\" and \"bert\" have; models of tables have architectures with experts (`mmoe`)").into())
+}
+
+/// Puts the goals that experts are chosen by into their configuration, which a recipe has under `key`.
+pub(super) fn routed(moe: &mut Json, key: &str, tasks: &[Given]) -> Result<()> {
+    let bad = |what: String| MergeError::plan("bad-recipe", what);
+    let Some(moe) = moe.as_object_mut() else {
+        return Err(bad(format!("`{key}` is a table")).into());
     };
-    if moe
-        .insert("goals".into(), json!(goals(tasks, None)?))
-        .is_some()
-    {
-        let what = "`train.new.moe.goals` follows from the tasks";
-        return Err(MergeError::plan("bad-recipe", what)
-            .hint("leave it out")
-            .into());
+    let goals = json!(goals(tasks, None)?);
+    if moe.insert("goals".into(), goals).is_some() {
+        let what = format!("`{key}.goals` follows from the tasks");
+        return Err(bad(what).hint("leave it out").into());
     }
     Ok(())
 }

@@ -16,11 +16,13 @@ mod fresh;
 pub mod head;
 pub mod importance;
 pub mod language;
+pub mod routing;
 pub mod rows;
 pub mod search;
 pub mod shelf;
 pub mod speak;
 pub mod system;
+mod upcycle;
 pub mod zero_shot;
 
 pub use family::Opened;

@@ -66,6 +66,9 @@ pub(super) fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> R
     if let (Some(balance), Some(facts)) = (&t.balance, facts.as_array_mut()) {
         facts.push(json!([balance.method, balance.parameters]));
     }
+    if let (Some(experts), Some(facts)) = (job.model.experts(), facts.as_array_mut()) {
+        facts.push(json!(experts.config));
+    }
     if let (Some(chain), Some(facts)) = (&t.chain, facts.as_array_mut()) {
         facts.push(json!(chain));
     }

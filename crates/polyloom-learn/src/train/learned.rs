@@ -228,7 +228,7 @@ pub(crate) fn by_vectors(spec: &TaskSpec, objective: Objective, model: &Model) -
         let what = format!("task `{}` is learned by vectors of texts", spec.id);
         return Err(bad(what)
             .at(model.folder.display().to_string())
-            .hint("encoders of texts have them, and decoders with a modules.json (sentence-transformers)")
+            .hint("encoders of texts have them (with experts: of a shared gate), and decoders with a modules.json (sentence-transformers)")
             .into());
     }
     Ok(found)

@@ -212,6 +212,9 @@ pub struct Train {
     pub similarity_temperature: f64,
     /// A model made from nothing, in place of a base: what its `config.json` says.
     pub new: Option<toml::Table>,
+    /// Experts that a base gets in place of feed-forward parts, of which each begins as a copy ([`crate::tasks::Opened::begin`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moe: Option<toml::Table>,
     /// Times that every row is seen; 3 where neither this nor `steps` is given.
     #[serde(alias = "num_train_epochs")]
     pub epochs: Option<f64>,
@@ -351,6 +354,7 @@ impl Default for Train {
             objective: Objective::default(),
             similarity_temperature: 0.05,
             new: None,
+            moe: None,
             epochs: None,
             steps: None,
             batch: 32,

@@ -128,6 +128,7 @@ impl Case {
             ids,
             present,
             types: self.whole("types").unwrap_or_default(),
+            goals: Vec::new(),
         }
     }
 }
@@ -166,6 +167,7 @@ impl Trunk {
                     sequences: 3,
                     length: ids.len() / 3,
                     ids,
+                    goals: Vec::new(),
                 };
                 let encoded = model.encode(weights, &batch)?;
                 model.decode(weights, &encoded, batch.hidden()?.as_ref(), &targets, None)

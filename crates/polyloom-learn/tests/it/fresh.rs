@@ -6,7 +6,7 @@ use polyloom_learn::engine::{Parameters, Tensor, Value, slice, tensor};
 use polyloom_learn::models::fresh::fresh;
 use polyloom_learn::models::mlp::Mlp;
 use polyloom_learn::models::open::{Model, Trunk};
-use polyloom_learn::models::{Batch, Plain, Source, Trained};
+use polyloom_learn::models::{Batch, Penalised, Plain, Source, Trained};
 use polyloom_learn::train::{Optimiser, Rule};
 use polyloom_learn::{Result, ops};
 use serde_json::{Value as Json, json};
@@ -120,9 +120,115 @@ fn numbers_have_their_distribution() {
     assert!((0.285..=0.28868).contains(&largest(&first.2)));
 }
 
+/// A small BERT whose last layer has experts.
+fn mixed(gate: &str) -> Json {
+    let mut config = config("bert");
+    config["moe"] =
+        json!({"experts": 4, "top_k": 2, "last": 1, "gate": gate, "goals": ["a", "b", "c"]});
+    config
+}
+
+/// Goals of [`seen`] where a gate is of a goal.
+fn for_goals(gate: &str, texts: usize) -> Vec<u32> {
+    match gate {
+        "shared" => Vec::new(),
+        _ => (0..texts as u32).map(|i| i % 3).collect(),
+    }
+}
+
+/// Every tensor of an encoder with experts has the gradient that differences say, losses of the gates among them; filling
+/// changes nothing of what is there.
+#[test]
+fn experts_of_texts_have_their_gradients() {
+    for gate in ["goal", "conditioned", "window", "shared"] {
+        for more in [
+            json!({"renormalise": true}),
+            json!({"top_p": 0.4, "switch": 0.01, "entropy": 0.1, "balance": 0.0}),
+        ] {
+            let mut config = mixed(gate);
+            let map = config["moe"].as_object_mut().unwrap();
+            map.extend(more.as_object().unwrap().clone());
+            config["initializer_range"] = json!(0.3);
+            let all = tensors(&config, 4);
+            let names: Vec<&str> = all.iter().map(|t| t.0.as_str()).collect();
+            assert!(names.contains(&"encoder.layer.0.intermediate.dense.weight"));
+            let last = config["num_hidden_layers"].as_u64().unwrap() - 1;
+            assert!(names.contains(&&*format!("encoder.layer.{last}.moe.up.weight")));
+            let gone = format!("encoder.layer.{last}.intermediate.dense.weight");
+            assert!(!names.contains(&&*gone));
+            let model = Model::of(Path::new("nowhere"), &config, Plain::new(all.clone())).unwrap();
+            let parameters = Parameters::new(all).unwrap();
+            let nothing = Plain::default();
+            let weights = Trained {
+                parameters: &parameters,
+                frozen: &nothing,
+                seed: None,
+            };
+            let texts = [
+                &[5u32, 20, 9, 11][..],
+                &[6, 21],
+                &[7, 22, 10],
+                &[8, 3, 4, 2],
+            ];
+            let mut batch = Batch::padded(&texts, 0).unwrap();
+            batch.goals = for_goals(gate, 4);
+            let loss = || {
+                let kept = Penalised::over(&weights);
+                let found = model.embed(&kept, &batch).unwrap();
+                let all = ops::mul(&found, &found).unwrap();
+                let all = ops::mul(&all, &found).unwrap();
+                let sum = ops::mean(&all).unwrap();
+                ops::add(&sum, &kept.sum().unwrap()).unwrap()
+            };
+            let who = format!("{gate} {more}");
+            // No token may have chosen an expert; a bias of keys moves all scores of a query alike.
+            let none = |name: &str| {
+                name.contains(".moe.")
+                    || name.ends_with("key.bias")
+                    || name.contains("position")
+                    || name.contains("type")
+            };
+            agree(&who, &parameters, &loss, &loss, &none);
+            let alone = Batch {
+                goals: batch.goals.get(1..2).unwrap_or_default().to_vec(),
+                ..Batch::padded(&texts[1..2], 0).unwrap()
+            };
+            let both = model.embed(&model.weights, &batch).unwrap();
+            let own = model.embed(&model.weights, &alone).unwrap();
+            let (both, own) = (slice(both.data()).unwrap(), slice(own.data()).unwrap());
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+            assert!(both[own.len()..].iter().zip(&*own).all(near), "{who}");
+        }
+    }
+}
+
+#[test]
+fn experts_by_goal_want_goals() {
+    let said = |config: &Json, goals: &[u32]| {
+        let all = tensors(config, 4);
+        let model = Model::of(Path::new("nowhere"), config, Plain::new(all)).unwrap();
+        let mut batch = Batch::padded(&[[5u32, 6], [7, 8]], 0).unwrap();
+        batch.goals = goals.to_vec();
+        let found = model.hidden(&model.weights, &batch);
+        found.map(|x| x.dims().to_vec()).map_err(|e| e.to_string())
+    };
+    assert!(
+        said(&mixed("goal"), &[])
+            .unwrap_err()
+            .contains("0 goals for 2 inputs")
+    );
+    assert!(said(&mixed("goal"), &[0, 3]).is_err() && said(&mixed("goal"), &[0, 2]).is_ok());
+    assert!(said(&mixed("shared"), &[]).is_ok() && said(&mixed("shared"), &[0, 0]).is_err());
+    assert!(
+        said(&config("bert"), &[0, 0])
+            .unwrap_err()
+            .contains("without experts")
+    );
+}
+
 #[test]
 fn a_seed_says_everything() {
-    for config in [config("vit"), config("bert"), mlp()] {
+    for config in [config("vit"), config("bert"), mixed("goal"), mlp()] {
         let bits = |seed| -> Vec<Vec<u32>> {
             let made = fresh(&config, seed).unwrap();
             made.iter()
@@ -159,7 +265,7 @@ fn what_cannot_be_made_is_named() {
     assert!(change(config("vit"), "num_hidden_layers", json!(1u64 << 40)).contains("layers"));
     assert!(change(config("vit"), "patch_size", json!(0)).contains("patches of 0"));
     // Whatever a configuration says: weights or an error, and a model of them that does not panic.
-    for config in [config("vit"), config("bert"), mlp()] {
+    for config in [config("vit"), config("bert"), mixed("shared"), mlp()] {
         for key in config.as_object().unwrap().keys() {
             for lie in [
                 json!(0),

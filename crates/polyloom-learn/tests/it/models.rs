@@ -98,6 +98,7 @@ fn a_cache_changes_nothing() {
                 length,
                 sequences: 3,
                 types: Vec::new(),
+                goals: Vec::new(),
             };
             let found = values(
                 model

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use polyloom_learn::tasks::experts::{Block, Expert, Experts, Gate, Limits};
+use polyloom_learn::tasks::routing::Routing;
 use serde_json::json;
 
-use super::on;
+use super::{on, routing};
 use crate::args_diag::ExpertsArgs;
 use crate::ui::{Failure, Ui};
 
@@ -19,10 +20,31 @@ const NAME: usize = 12;
 pub fn run(args: &ExpertsArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let (found, notes) = on(&args.on, ui, |mut on| {
         let of = (&on.found[..], &mut on.shelf);
-        Ok(on.run.experts(on.spec, &on.loader, of, Limits::default())?)
+        if on.run.ready.model().experts().is_some() {
+            let (found, notes) = on.run.routing(on.spec, &on.loader, of)?;
+            return Ok((Looked::Tokens(found), notes));
+        }
+        let (found, notes) = on.run.experts(on.spec, &on.loader, of, Limits::default())?;
+        Ok((Looked::Gates(found), notes))
     })?;
     notes.iter().for_each(|n| ui.note(n));
-    let split = &args.on.split;
+    match found {
+        Looked::Tokens(found) => routing::tell(&found, &args.on.split, ui),
+        Looked::Gates(found) => gates(&found, &args.on.split, ui),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was looked at.
+enum Looked {
+    /// Gates of a model of tables.
+    Gates(Experts),
+    /// Experts in the layers of a transformer.
+    Tokens(Routing),
+}
+
+/// Gates and experts of a model of tables.
+fn gates(found: &Experts, split: &str, ui: &Ui) {
     ui.answer(&format!("{} rows of split {split}", found.rows));
     for gate in &found.gates {
         ui.event(&json!({
@@ -37,7 +59,7 @@ pub fn run(args: &ExpertsArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     let mut odd = 0;
     for block in &found.blocks {
-        odd += tell(block, &found, ui);
+        odd += tell(block, found, ui);
     }
     let sharp = |gate: &&Gate| gate.experts > 1 && gate.spread < 0.05;
     for gate in found.gates.iter().filter(sharp) {
@@ -52,7 +74,6 @@ pub fn run(args: &ExpertsArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         _ => format!("{odd} of {experts} experts are odd: `polyloom diag experts --help` says what is called what"),
     });
     ui.event(&json!({"type": "done", "rows": found.rows, "experts": experts, "odd": odd}));
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A block with its experts; how many of these have an anomaly.

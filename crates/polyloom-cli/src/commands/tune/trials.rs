@@ -572,10 +572,7 @@ impl Maker<'_> {
                     });
                     return done.map(|_| ());
                 }
-                let opened = match &recipe.base {
-                    Some(base) => Opened::open(base)?,
-                    None => Opened::fresh(&recipe, &self.learned)?,
-                };
+                let opened = Opened::begin(&recipe, &self.learned)?;
                 let go = &mut |_: &Path, _: &_| !self.stop.load(Ordering::SeqCst);
                 train(&recipe, &opened, &self.learned, folder, options, go).map(|_| ())
             }

@@ -3,6 +3,7 @@ use crate::engine::{Parameters, slice};
 use crate::models::{Penalised, Plain, Trained};
 
 const WIDTH: usize = 3;
+const SIZES: [usize; 2] = [WIDTH, 4];
 
 fn experts(gate: Gate, more: impl FnOnce(&mut Config)) -> Experts {
     let mut config = Config {
@@ -14,7 +15,7 @@ fn experts(gate: Gate, more: impl FnOnce(&mut Config)) -> Experts {
         ..Config::default()
     };
     more(&mut config);
-    Experts::new(config, WIDTH, Activation::Gelu).unwrap()
+    Experts::new(config, SIZES, Activation::Gelu).unwrap()
 }
 
 fn drawn(of: &Experts) -> Vec<(String, crate::engine::Tensor)> {
@@ -34,7 +35,8 @@ fn rows(n: usize) -> Value {
 }
 
 fn said(of: &Experts, source: &dyn Source, x: &Value, goals: &[u32]) -> Vec<f32> {
-    let made = of.forward(source, "moe", x, goals).unwrap();
+    let goals: Vec<Option<u32>> = goals.iter().map(|g| Some(*g)).collect();
+    let made = of.forward(source, "moe", x, &goals).unwrap();
     slice(made.data()).unwrap().to_vec()
 }
 
@@ -110,7 +112,7 @@ fn a_goal_can_be_taken_out() {
     for gate in GATES {
         let of = experts(gate, |_| {});
         let whole = Plain::new(drawn(&of));
-        let own = Experts::new(of.alone(1).unwrap(), WIDTH, Activation::Gelu).unwrap();
+        let own = Experts::new(of.alone(1).unwrap(), SIZES, Activation::Gelu).unwrap();
         let parts = drawn(&of).into_iter().map(|(name, t)| {
             let part = of.part(1, name.strip_prefix("moe.").unwrap(), &t).unwrap();
             (name, part)
@@ -144,12 +146,15 @@ fn slopes_beside_differences() {
         for (top_p, renormalise) in [(None, false), (None, true), (Some(0.6), false)] {
             let of = experts(gate, |c| {
                 (c.balance, c.mutual_information) = (0.2, mutual);
+                (c.switch, c.entropy) = (0.3, 0.2);
                 (c.top_p, c.renormalise) = (top_p, renormalise);
                 c.noise = Some(0.1);
             });
             let parameters = Parameters::new(drawn(&of)).unwrap();
             let frozen = Plain::default();
-            let (x, goals) = (rows(8), [0, 1, 2, 0, 1, 2, 0, 0]);
+            let (x, goals) = (rows(8), [0, 1, 2, 0, 9, 2, 0, 0]);
+            // One is filling.
+            let goals = goals.map(|g| (g < 9).then_some(g));
             let loss = || {
                 let trained = Trained {
                     parameters: &parameters,
@@ -193,7 +198,7 @@ fn numbers_that_make_no_mixture_are_named() {
     let wrong = |more: fn(&mut Config)| {
         let mut config = Config::default();
         more(&mut config);
-        let made = Experts::new(config, WIDTH, Activation::Gelu);
+        let made = Experts::new(config, SIZES, Activation::Gelu);
         made.unwrap_err().to_string()
     };
     assert!(wrong(|c| c.experts = 0).contains("moe.experts"));
@@ -201,11 +206,97 @@ fn numbers_that_make_no_mixture_are_named() {
     assert!(wrong(|c| (c.gate, c.window) = (Gate::Window, 3)).contains("of 3 of 16"));
     assert!(wrong(|c| c.top_p = Some(2.0)).contains("moe.top_p"));
     assert!(wrong(|c| c.every = 0).contains("moe.every"));
+    assert!(wrong(|c| c.every = 5).contains("none has experts"));
+    assert!(wrong(|c| c.last = Some(5)).contains("moe.last 5 of 4"));
+    assert!(wrong(|c| c.last = Some(0)).contains("moe.last 0"));
+    assert!(wrong(|c| c.switch = -1.0).contains("moe.switch"));
+    assert!(wrong(|c| c.entropy = f32::INFINITY).contains("moe.entropy"));
     assert!(wrong(|c| c.balance = f32::NAN).contains("moe.balance"));
     let mutual = |c: &mut Config| (c.gate, c.mutual_information) = (Gate::Shared, 1.0);
     assert!(wrong(mutual).contains("mutual_information"));
     let of = experts(Gate::Goal, |_| {});
     let source = Plain::new(drawn(&of));
-    assert!(of.forward(&source, "moe", &rows(2), &[0, 3]).is_err());
-    assert!(of.forward(&source, "moe", &rows(2), &[0]).is_err());
+    let goals = [Some(0), Some(3)];
+    assert!(of.forward(&source, "moe", &rows(2), &goals).is_err());
+    assert!(of.forward(&source, "moe", &rows(2), &goals[..1]).is_err());
+    // With a share of probability nobody asks how many experts a token has.
+    experts(Gate::Goal, |c| {
+        (c.experts, c.top_k, c.top_p) = (2, 4, Some(0.4));
+    });
+}
+
+#[test]
+fn layers_and_rows_by_hand() {
+    let every = experts(Gate::Goal, |_| {});
+    let last = experts(Gate::Goal, |c| c.last = Some(1));
+    let of = |e: &Experts| (0..4).map(|layer| e.are_in(layer)).collect::<Vec<_>>();
+    assert_eq!(of(&every), [false, true, false, true]);
+    assert_eq!(of(&last), [false, false, false, true]);
+    let present = [true, true, true, false];
+    let rows = every.of_rows(&[2, 1], 2, &present).unwrap();
+    assert_eq!(rows, [Some(2), Some(2), Some(1), None]);
+    let told = every.of_rows(&[2], 2, &present).unwrap_err().to_string();
+    assert!(told.contains("1 goals for 2 inputs"), "{told}");
+    let shared = experts(Gate::Shared, |_| {});
+    let rows = shared.of_rows(&[], 2, &present).unwrap();
+    assert_eq!(rows, [Some(0), Some(0), Some(0), None]);
+    assert!(shared.of_rows(&[0, 0], 2, &present).is_err());
+    // Two layers of 5 x 3 and 3 x 5 with their biases; a gate of 4 x 6 and a vector of 3.
+    assert_eq!(every.sizes(), [38, 12]);
+    assert_eq!(experts(Gate::Conditioned, |_| {}).sizes(), [38, 27]);
+}
+
+/// Filling says nothing, and changes nothing of what is said, nor of what is added to the loss.
+#[test]
+fn filling_takes_no_part() {
+    for gate in GATES {
+        let of = experts(gate, |c| {
+            (c.balance, c.switch, c.entropy) = (0.2, 0.3, 0.4);
+        });
+        let plain = Plain::new(drawn(&of));
+        let x = rows(6);
+        let mixed = [Some(1), None, Some(0), None, None, Some(1)];
+        let own = ops::rows(&x, &[0, 2, 5]).unwrap();
+        let run = |x: &Value, goals: &[Option<u32>]| {
+            let kept = Penalised::over(&plain);
+            let said = of.forward(&kept, "moe", x, goals).unwrap();
+            let values = slice(said.data()).unwrap().to_vec();
+            (values, kept.sum().unwrap().number().unwrap())
+        };
+        let (whole, all) = run(&x, &mixed);
+        let (some, own) = run(&own, &[Some(1), Some(0), Some(1)]);
+        assert!((all - own).abs() < 1e-6, "{gate:?}");
+        let row = |at: usize| &whole[at * WIDTH..][..WIDTH];
+        assert_eq!([row(0), row(2), row(5)].concat(), some, "{gate:?}");
+        assert!([1, 3, 4].iter().all(|at| row(*at) == [0.0; WIDTH]));
+    }
+    let of = experts(Gate::Goal, |_| {});
+    let none = of.forward(&Plain::new(drawn(&of)), "moe", &rows(2), &[None; 2]);
+    assert_eq!(slice(none.unwrap().data()).unwrap().to_vec(), [0.0; 6]);
+}
+
+/// Copies of one expert whose weights are renormalised say what it says, whatever the gate chooses.
+#[test]
+fn copies_are_one_layer() {
+    for (gate, top_p) in [(Gate::Conditioned, None), (Gate::Goal, Some(0.4))] {
+        let of = experts(gate, |c| (c.renormalise, c.top_p) = (true, top_p));
+        let alike = drawn(&of).into_iter().map(|(name, t)| {
+            let values = slice(&t).unwrap().to_vec();
+            let values = match name.contains("gate") {
+                true => values,
+                false => values[..values.len() / 4].repeat(4),
+            };
+            (name, tensor(values, t.dims()).unwrap())
+        });
+        let source = Plain::new(alike);
+        let x = rows(5);
+        let found = said(&of, &source, &x, &[0, 1, 2, 0, 1]);
+        let part = |name: &str| slab(&source.tensor(&format!("moe.{name}")).unwrap(), 0).unwrap();
+        let y = ops::linear(&x, &part("up.weight"), Some(&part("up.bias"))).unwrap();
+        let y = ops::activate(&y, Activation::Gelu).unwrap();
+        let y = ops::linear(&y, &part("down.weight"), Some(&part("down.bias"))).unwrap();
+        let wanted = slice(y.data()).unwrap().to_vec();
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+        assert!(found.iter().zip(&wanted).all(near), "{gate:?}");
+    }
 }

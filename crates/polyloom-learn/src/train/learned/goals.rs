@@ -49,8 +49,7 @@ fn goal(name: &str, model: &Model) -> Result<usize> {
     let goals = match &model.trunk {
         Trunk::Table(table) => &table.config.goals[..],
         Trunk::Forest(forest) => &forest.config.goals[..],
-        Trunk::Vit(_) => model.goals().unwrap_or_default(),
-        _ => &[],
+        _ => model.goals().unwrap_or_default(),
     };
     goals.iter().position(|g| g == name).ok_or_else(|| {
         MergeError::plan("no-goal", format!("has no goal `{name}`"))

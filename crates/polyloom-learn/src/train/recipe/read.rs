@@ -101,6 +101,18 @@ impl Recipe {
             }
             _ => {}
         }
+        if t.moe.is_some() && t.new.is_some() {
+            return bad(
+                "`train.moe` makes experts of the feed-forward parts of a base, and a new model has none",
+                "[train.new.moe] is for new models",
+            );
+        }
+        if t.moe.is_some() && t.method != Method::Full {
+            return bad(
+                "`train.moe` makes experts, which `method = \"full\"` alone learns and writes",
+                "train.method = \"full\"",
+            );
+        }
         if t.epochs.is_some() && t.steps.is_some() {
             return bad(
                 "has both `train.epochs` and `train.steps`",
