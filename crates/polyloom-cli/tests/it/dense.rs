@@ -187,6 +187,27 @@ fn a_goal_can_be_taken_out() {
     );
 }
 
+/// Feed-forward parts of a trained transformer become experts chosen by target.
+#[test]
+fn a_dense_transformer_becomes_a_mixture() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, spec) = given(dir.path(), "steps = 4", VIT);
+    let at = |name: &str| shown(&dir.path().join(name));
+    done(&["train", &recipe, "-o", &at("base")]);
+    let text = format!(
+        "version = 1\n[train]\ntasks = [\"shapes.task.toml\"]\nbatch = 10\nsteps = 4\n[base]\npath = {:?}\n\
+         [train.moe]\nexperts = 4\ntop_k = 2\nlast = 1\n",
+        at("base")
+    );
+    std::fs::write(dir.path().join("more.toml"), text).unwrap();
+    done(&["train", &at("more.toml"), "-o", &at("more")]);
+    done(&["eval", &at("more"), "-t", &spec]);
+    let told = polyloom(&["diag", "experts", &at("more"), "-t", &spec, "--batch", "5"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let line = "encoder.layer.1.moe for synth/shapes/edges: 2.00 of 4 experts a token, 85 tokens";
+    assert!(told.contains(line), "{told}");
+}
+
 #[test]
 fn what_does_not_go_with_maps_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -202,6 +202,11 @@ impl Experts {
                 ops::linear(&ops::concat(&[x, &of], 1)?, &weight, None)?
             }
         };
+        if scores.dims().last() != Some(&self.seen()) {
+            let (found, seen) = (weight.dims(), self.seen());
+            let what = format!("`{name}.gate.weight` of {found:?}, and gates see {seen} experts");
+            return Err(Error::shape("experts", what));
+        }
         let deviation = self.config.noise;
         let deviation = deviation.unwrap_or(1.0 / self.config.experts as f32);
         let scores = match source.dropout() {

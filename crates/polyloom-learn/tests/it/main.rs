@@ -9,6 +9,7 @@ mod clip;
 mod compress;
 mod differences;
 mod dropout;
+mod experts;
 mod export;
 mod folds;
 mod forest;

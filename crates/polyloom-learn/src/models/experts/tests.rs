@@ -300,3 +300,18 @@ fn copies_are_one_layer() {
         assert!(found.iter().zip(&wanted).all(near), "{gate:?}");
     }
 }
+
+/// Weights for another number of experts than the configuration says are refused, whatever the gate.
+#[test]
+fn weights_of_other_experts_are_refused() {
+    for gate in GATES {
+        let of = |n: usize| experts(gate, |c| (c.experts, c.top_k, c.window) = (n, 2, n.min(4)));
+        let (x, goals) = (rows(6), [Some(2); 6]);
+        for (said, there) in [(6, 4), (4, 6), (6, 3)] {
+            let source = Plain::new(drawn(&of(there)));
+            let found = of(said).forward(&source, "moe", &x, &goals);
+            let same = gate == Gate::Window && said.min(4) == there.min(4);
+            assert!(found.is_err() || same, "{gate:?} {said} {there}");
+        }
+    }
+}
