@@ -257,9 +257,13 @@ fn a_dense_base_becomes_a_mixture() {
     case.train(&recipe, "still", &["--set", "train.rate=0.0"]);
     let config = case.config("still");
     assert_eq!(
-        (&config["moe"]["inner"], &config["moe"]["renormalise"]),
-        (&json!(24), &json!(true))
+        config["moe"],
+        json!({
+            "experts": 3, "top_k": 2, "last": 1, "gate": "shared", "inner": 24, "renormalise": true,
+            "goals": ["warm", "loud"],
+        })
     );
+    assert!(text(&case.read("still", "README.md")).contains("library_name: \"polyloom\""));
     let vector = |model: &str| -> Vec<f64> {
         let found = events(&[
             "run",

@@ -56,7 +56,7 @@ impl Opened {
             }
         }
         let config: experts::Config =
-            serde_json::from_value(moe).map_err(|e| bad(&e.to_string()))?;
+            serde_json::from_value(moe.clone()).map_err(|e| bad(&e.to_string()))?;
         let trunk = mixed(&self.model.trunk, config).map_err(|e| match e {
             Error::Config { what } => bad(&what).into(),
             other => other,
@@ -78,8 +78,7 @@ impl Opened {
             new.insert(parts.down.clone(), Vec::new());
         }
         self.replace(new);
-        self.config["moe"] =
-            serde_json::to_value(&experts.config).map_err(|e| bad(&e.to_string()))?;
+        self.config["moe"] = moe;
         Ok(())
     }
 

@@ -240,6 +240,10 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
     let recipe = job.recipe;
     let t = &recipe.train;
     let (library, method) = match t.method {
+        Method::Full if job.model.experts().is_some() => (
+            "polyloom",
+            "full: every weight of the trunk that the task uses; its layers have experts, which other programs do not know",
+        ),
         Method::Full => (
             "transformers",
             "full: every weight of the trunk that the task uses",
