@@ -177,6 +177,18 @@ pub struct Columns {
     /// Columns that are no features
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub drop: Vec<String>,
+    /// Column that says whose session a row is of: --model m2trec learns the items of sessions; features describe items
+    #[arg(long, value_name = "COLUMN", requires = "item")]
+    pub session: Option<String>,
+    /// Column that orders the rows of a session [default: the order of the file]
+    #[arg(long, value_name = "COLUMN", requires = "session")]
+    pub order: Option<String>,
+    /// Column that says which item a row of a session is about: one more target, `next`
+    #[arg(long, value_name = "COLUMN", requires = "session")]
+    pub item: Option<String>,
+    /// Rows where targets exist, such as "clicked == 1" [default: all]
+    #[arg(long, value_name = "PREDICATE")]
+    pub sample: Option<String>,
 }
 
 /// What a group column does.

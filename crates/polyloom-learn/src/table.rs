@@ -5,6 +5,7 @@ mod groups;
 mod modalities;
 mod places;
 mod rows;
+mod sessions;
 mod texts;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ pub use places::Place;
 use rows::Codes;
 pub(crate) use rows::EDGE;
 pub use rows::RowReader;
+pub use sessions::{Items, Sessions, Visit};
 
 use crate::error::{Error, Result};
 
@@ -125,6 +127,9 @@ pub struct Preparation {
     /// Groups that have goals of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     groups: Option<Groups>,
+    /// Where rows are of sessions: their columns, and the items of training rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sessions: Option<Sessions>,
 }
 
 /// A row as a model takes it.
@@ -283,6 +288,11 @@ impl Preparation {
         names.sort_unstable();
         if let Some(fault) = found.groups.as_ref().and_then(Groups::fault) {
             return bad(fault.to_owned());
+        }
+        let (numeric, categories) = (found.numeric(), found.categories());
+        let sessions = found.sessions.as_ref();
+        if let Some(fault) = sessions.and_then(|s| s.fault(numeric, &categories)) {
+            return bad(format!("has {fault}"));
         }
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
             return bad(format!("has the column `{}` twice", twice[0]));

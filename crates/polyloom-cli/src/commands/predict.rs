@@ -1,5 +1,6 @@
 //! `polyloom predict`
 
+mod sessions;
 mod table;
 
 use std::borrow::Cow;
@@ -104,7 +105,15 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         heads: &heads,
         batch: args.batch.unwrap_or(if table { ROWS } else { INPUTS }) as usize,
     };
+    // Of sessions: one of them, which says what items are called.
+    let mut named_by = Vec::new();
     let Said { ids, outputs } = match &base.reader {
+        Reader::Tables(preparation) if preparation.sessions().is_some() => {
+            let (ids, shown) = sessions::shown(args, preparation, &base.reader)?;
+            let outputs = speaker.said(&|_| Ok(Cow::Borrowed(&shown)))?;
+            named_by = shown.into_iter().take(1).collect();
+            Said { ids, outputs }
+        }
         Reader::Tables(preparation) => table::said(args, preparation, spec, &speaker)?,
         reader => {
             let (ids, inputs) = rows(args, spec, reader)?;
@@ -115,17 +124,21 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
             }
         }
     };
+    let heads: Vec<Cow<'_, Head>> = heads.iter().map(|h| h.naming(&named_by)).collect();
     let several = wanted.len() > 1;
     let named = wanted
         .iter()
         .zip(&heads)
         .map(|((_, target), head)| match *target {
             // Without a spec the head's own name tells the answers apart.
-            "" => (head.target(several), head),
-            target => (target, head),
+            "" => (head.target(several), &**head),
+            target => (target, &**head),
         });
     let named: Vec<(&str, &Head)> = named.collect();
-    heads.iter().filter_map(told).for_each(|n| ui.note(&n));
+    heads
+        .iter()
+        .filter_map(|h| told(h))
+        .for_each(|n| ui.note(&n));
     let mut made = answers::table(&ids, &named, &outputs);
     if let Some(level) = args.interval {
         made = answers::with_intervals(made, &named, &outputs, level)?;

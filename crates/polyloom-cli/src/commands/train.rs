@@ -14,6 +14,7 @@ use polyloom::recipe;
 use polyloom::tasks::data::Limits;
 use polyloom::tasks::hash::task_hash;
 use polyloom::tasks::load::Loader;
+use polyloom::tasks::predicate::Predicate;
 use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::tasks::Opened;
 use polyloom_learn::tasks::language::Learn;
@@ -115,12 +116,22 @@ pub fn run(args: &TrainArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// Training rows of all tasks.
+/// Training rows of all tasks, those where the `sample` of a target holds.
 pub(super) fn rows(recipe: &Recipe, given: &[Given]) -> Result<usize, Failure> {
     let mut rows = 0;
     for task in given {
+        // None of a target of every row; one that cannot be read is told of where the rows are.
+        let samples = task.spec.targets.iter();
+        let samples: Option<Vec<Predicate>> =
+            samples.map(|t| Predicate::parse(&t.sample).ok()).collect();
+        let samples = samples.filter(|s| !s.is_empty());
         task.loader().rows(&recipe.train.split, &mut |table| {
-            rows += table.rows();
+            rows += match &samples {
+                None => table.rows(),
+                Some(samples) => (0..table.rows())
+                    .filter(|row| samples.iter().any(|s| s.holds(&table, *row)))
+                    .count(),
+            };
             Ok(())
         })?;
     }

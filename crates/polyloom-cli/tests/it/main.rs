@@ -50,6 +50,7 @@ mod table_chains;
 mod table_folds;
 mod table_groups;
 mod table_modalities;
+mod table_sessions;
 mod table_texts;
 mod table_weights;
 mod tables;

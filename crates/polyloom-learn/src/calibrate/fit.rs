@@ -123,7 +123,7 @@ pub fn fit(
         match of_head.fit(settings.method, settings.cut(target), &mut notes)? {
             Some(of) => _ = fitted.insert(head.task.clone(), of),
             None => notes.push(format!(
-                "{}: answers with sets of labels, which is left as it is",
+                "{}: answers with sets of labels or items, which is left as it is",
                 head.task
             )),
         }
@@ -190,7 +190,9 @@ impl OneHead<'_> {
             positive: 1,
         };
         match head.kind {
-            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Dense(_) => return Ok(None),
+            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
+                return Ok(None);
+            }
             HeadKind::Classification => {
                 self.classes(&mut of, method, cut, notes)?;
             }

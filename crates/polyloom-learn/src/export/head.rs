@@ -29,7 +29,10 @@ pub(super) fn classes(head: &Head) -> Vec<String> {
 /// A head that is not of a model of tables.
 pub(super) fn outputs(head: &Head, target: &str) -> Result<Outputs> {
     if head.feature != Feature::Goal
-        || matches!(head.kind, HeadKind::Embedding | HeadKind::Dense(_))
+        || matches!(
+            head.kind,
+            HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_)
+        )
     {
         let what = format!(
             "head `{}` answers by `{}` of kind {}; heads of models of tables answer by `{}` with classes or numbers",
@@ -192,7 +195,7 @@ fn said(graph: &mut Graph, head: &Head, scores: &str) -> Result<String> {
                 }
             }
         }
-        HeadKind::Embedding | HeadKind::Dense(_) => {
+        HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
             return Err(refused("a head of vectors or maps").into());
         }
     })
@@ -269,6 +272,8 @@ fn answer(graph: &mut Graph, head: &Head, said: &str) -> String {
             let over = graph.call("Greater", &[said, &half]);
             graph.cast(&over, Element::Int)
         }
-        HeadKind::Regression | HeadKind::Embedding | HeadKind::Dense(_) => said.to_owned(),
+        HeadKind::Regression | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
+            said.to_owned()
+        }
     }
 }

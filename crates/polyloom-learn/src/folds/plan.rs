@@ -72,6 +72,16 @@ impl<'a> Plan<'a> {
         let Some(folds) = recipe.train.folds else {
             return Err(MergeError::plan("bad-recipe", "`train.folds` is not set").into());
         };
+        let of_sessions = |g: &&Given| g.spec.table.as_ref().is_some_and(|t| !t.session.is_empty());
+        if let Some(task) = given.iter().find(of_sessions) {
+            let what = format!(
+                "task `{}` is of sessions: folds are drawn of rows, and one sees those before it",
+                task.spec.id
+            );
+            return Err(MergeError::plan("bad-recipe", what)
+                .hint("leave out train.folds (--folds)")
+                .into());
+        }
         let folds = folds as usize;
         let repeats = recipe.train.repeats.unwrap_or(1) as usize;
         let pools = given.iter().map(|task| {

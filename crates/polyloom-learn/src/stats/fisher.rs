@@ -169,7 +169,7 @@ fn slope(
                     *out = (p.sqrt() * q - q.sqrt() * p) as f32;
                 }
             }
-            HeadKind::Embedding | HeadKind::Dense(_) => {
+            HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
                 let what = format!(
                     "`{}` is answered by {}, whose likelihood is not looked at",
                     head.task,

@@ -257,6 +257,7 @@ impl Fitting {
             clip: settings.clip,
             columns: self.seen.into_iter().map(of).collect(),
             groups: groups.transpose()?,
+            sessions: None,
         })
     }
 }

@@ -109,8 +109,9 @@ pub fn with_intervals(
                 let sets = said.iter().map(set).collect();
                 columns.push((name("set"), Column::Nested(sets)));
             }
-            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Dense(_) => {
-                let what = "answers with sets of labels, vectors or maps, which have no interval";
+            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
+                let what =
+                    "answers with sets of labels, vectors, items or maps, which have no interval";
                 return Err(no(what).into());
             }
         }
@@ -168,11 +169,24 @@ fn predictions(head: &Head, said: &[Output]) -> Column {
             Column::Nested(said.iter().map(classes).collect())
         }
         HeadKind::Regression | HeadKind::Embedding => numbers(said, |said| said.first().copied()),
+        HeadKind::Items => {
+            Column::Nested(said.iter().map(|said| Some(ranked(head, said))).collect())
+        }
         HeadKind::Dense(pixels) => {
             let map = |said: &Output| maps::bytes(pixels, said).map(|bytes| hex(&bytes));
             Column::Text(said.iter().map(map).collect())
         }
     }
+}
+
+/// The items of an answer with their scores, the best first: `[["item", 3.2], ...]`. Scores that are not finite are 0.
+fn ranked(head: &Head, said: &Output) -> Value {
+    let one = |pair: &[f32]| {
+        let name = head.labels.get(*pair.first()? as usize)?;
+        let score = pair.get(1).copied().filter(|s| s.is_finite());
+        Some(json!([name, score.unwrap_or(0.0)]))
+    };
+    said.chunks(2).filter_map(one).collect()
 }
 
 /// Place of the largest value, of equals the first.

@@ -410,7 +410,7 @@ impl Run<'_> {
                 let (fitted, note) = fit(head, of, self.ready.model(), &found.place, found.own)?;
                 out.notes.extend(note);
                 out.notes.extend(told(&fitted));
-                out.heads.push(fitted);
+                out.heads.push(fitted.naming(&rows.shown).into_owned());
                 out.rows.push(rows);
             }
         }

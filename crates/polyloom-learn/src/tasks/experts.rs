@@ -356,6 +356,9 @@ impl Run<'_> {
             let Trunk::Table(table) = &model.trunk else {
                 return Err(no("has no gates: its trees are not weighed").into());
             };
+            if table.reads_sessions() {
+                return Err(no("has no gates over experts").into());
+            }
             let seen = Seen::default();
             for part in shown.chunks(self.batch.max(1)) {
                 let of: Vec<u32> = part.iter().filter_map(|s| s.group()).collect();

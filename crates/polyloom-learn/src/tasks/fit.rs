@@ -147,6 +147,9 @@ pub fn fit(
             .hint("--heads DIR names a folder of other heads")
             .into());
     }
+    if kind == HeadKind::Items {
+        return Ok((head, None));
+    }
     let (width, seen) = (head.feature.width(model.width()), head.inputs());
     if seen != width {
         let error = bad(format!(

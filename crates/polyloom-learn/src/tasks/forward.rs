@@ -1,9 +1,13 @@
 //! From rows to features and outputs of heads: the one way through a model that training and evaluation share.
 
+mod groups;
+mod sessions;
+
 use polyloom_core::nn::softmax;
 
 use super::head::{Feature, Head, HeadKind, maps};
 use super::rows::{Reader, Shown};
+use super::search::{DEPTH, nearest};
 use crate::engine::{Value, slice, tensor};
 use crate::error::{Error, Result};
 use crate::image::Preparation;
@@ -88,6 +92,12 @@ pub fn by_head(
     reader: &Reader,
     parts: &[(Feature, Vec<&Head>, Vec<&Shown>)],
 ) -> Result<Vec<Vec<Value>>> {
+    if let (Trunk::Table(table), Some(_)) = (&model.trunk, sessions::of(reader)) {
+        let one = |(_, heads, shown): &(Feature, Vec<&Head>, Vec<&Shown>)| {
+            sessions::visited(table, source, heads, shown)
+        };
+        return parts.iter().map(one).collect();
+    }
     let preparation = match (model.goals(), reader) {
         (Some(_), Reader::Pictures(preparation)) => preparation,
         (Some(_), Reader::Texts(text)) => return texts_by_head(model, source, text, parts),
@@ -196,51 +206,6 @@ pub(crate) fn has_groups(reader: &Reader) -> bool {
     matches!(reader, Reader::Tables(table) if table.groups().is_some())
 }
 
-/// Rows of groups that training did not have stand once for every group: the inputs with them in that place, and of each
-/// which one it was. `None` where there are none such.
-fn spread(reader: &Reader, shown: &[Shown]) -> Option<(Vec<Shown>, Vec<usize>)> {
-    let Reader::Tables(preparation) = reader else {
-        return None;
-    };
-    let groups = preparation.groups()?.values.len() as u32;
-    if shown.iter().all(Shown::has_goal) {
-        return None;
-    }
-    let (mut all, mut of) = (Vec::new(), Vec::new());
-    for (i, one) in shown.iter().enumerate() {
-        match one {
-            Shown::Row(row) if row.group.is_none() => {
-                for group in 0..groups {
-                    let mut row = row.clone();
-                    row.group = Some(group);
-                    all.push(Shown::Row(row));
-                    of.push(i);
-                }
-            }
-            one => {
-                all.push(one.clone());
-                of.push(i);
-            }
-        }
-    }
-    Some((all, of))
-}
-
-/// The mean of the outputs of one input, for each of `n` inputs.
-fn means(outputs: &[Output], of: &[usize], n: usize) -> Vec<Output> {
-    let mut sums: Vec<(Vec<f64>, f64)> = vec![(Vec::new(), 0.0); n];
-    for (output, i) in outputs.iter().zip(of) {
-        let (sum, count) = &mut sums[*i];
-        sum.resize(output.len(), 0.0);
-        sum.iter_mut()
-            .zip(output)
-            .for_each(|(s, x)| *s += f64::from(*x));
-        *count += 1.0;
-    }
-    let mean = |(sum, count): (Vec<f64>, f64)| sum.iter().map(|s| (s / count) as f32).collect();
-    sums.into_iter().map(mean).collect()
-}
-
 /// Inputs that are rows of a table.
 fn of_table<'s>(shown: &[&'s Shown]) -> Result<Vec<&'s Row>> {
     let row = |shown: &&'s Shown| match shown {
@@ -255,15 +220,20 @@ fn of_table<'s>(shown: &[&'s Shown]) -> Result<Vec<&'s Row>> {
 /// # Errors
 /// Inputs that are none.
 pub fn rows(shown: &[&Shown]) -> Result<TableBatch> {
+    batch(of_table(shown)?.into_iter(), shown.len())
+}
+
+/// Prepared rows as a batch.
+fn batch<'r>(all: impl Iterator<Item = &'r Row>, count: usize) -> Result<TableBatch> {
     let (mut numbers, mut codes) = (Vec::new(), Vec::new());
-    for row in of_table(shown)? {
+    for row in all {
         numbers.extend_from_slice(&row.numbers);
         codes.extend_from_slice(&row.codes);
     }
-    let width = numbers.len() / shown.len().max(1);
+    let width = numbers.len() / count.max(1);
     Ok(TableBatch {
-        rows: shown.len(),
-        numbers: Value::constant(tensor(numbers, (shown.len(), width))?),
+        rows: count,
+        numbers: Value::constant(tensor(numbers, (count, width))?),
         codes,
     })
 }
@@ -307,7 +277,8 @@ pub fn joined(
                     sequences.push(&two[0]);
                     second.push(&two[1]);
                 }
-                (true, _) | (_, Shown::Two(_) | Shown::Planes(_) | Shown::Row(_)) => {
+                (true, _)
+                | (_, Shown::Two(_) | Shown::Planes(_) | Shown::Row(_) | Shown::Visit(_)) => {
                     return Err(unread(*feature));
                 }
                 (_, Shown::One(one)) => sequences.push(one),
@@ -407,9 +378,12 @@ pub fn outputs(
     shown: &[Shown],
     batch: usize,
 ) -> Result<Vec<Vec<Output>>> {
-    if let Some((all, of)) = spread(reader, shown) {
+    if let Some((all, of)) = groups::spread(reader, shown) {
         let found = outputs(model, source, reader, heads, &all, batch)?;
-        return Ok(found.iter().map(|f| means(f, &of, shown.len())).collect());
+        return Ok(found
+            .iter()
+            .map(|f| groups::means(f, &of, shown.len()))
+            .collect());
     }
     run(model, source, reader, heads, shown, batch, said)
 }
@@ -461,8 +435,8 @@ fn run(
     Ok(found)
 }
 
-/// Probabilities (calibrated where the head is), the number in its own unit, the cosine of two vectors, or a map, of a head's raw
-/// output.
+/// Probabilities (calibrated where the head is), the number in its own unit, the cosine of two vectors, a map, or the places of the
+/// [`DEPTH`] best items each before its score, of a head's raw output.
 #[must_use]
 pub fn said(head: &Head, mut row: Output) -> Output {
     match head.kind {
@@ -481,6 +455,10 @@ pub fn said(head: &Head, mut row: Output) -> Output {
                 .for_each(|x| *x = (f64::from(*x) * deviation + mean) as f32);
         }
         HeadKind::Dense(pixels) => return maps::said(head, pixels, row),
+        HeadKind::Items => {
+            let best = nearest(&row, DEPTH, |_| false);
+            return best.into_iter().flat_map(|i| [i as f32, row[i]]).collect();
+        }
         HeadKind::Embedding => {
             let (u, v) = row.split_at(row.len() / 2);
             let cosine: f64 = u.iter().zip(v).map(|(a, b)| f64::from(a * b)).sum();

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples::{self, Input};
+use polyloom::evaluate::board::score::examples::{self, Example, Input};
+use polyloom::evaluate::board::score::sessions::{Log, Named, apart};
 use polyloom_core::DType;
 use serde_json::{Value as Json, json};
 
@@ -138,6 +140,7 @@ fn prepared(
             serde_json::from_value(given).map_err(|e| bad(format!("`train.new.prepare`: {e}")))?
         }
     };
+    let log = sessions(recipe, config, tasks, trees)?;
     let grouped = by_group(config, tasks)?;
     let named = modalities(config)?;
     let mut fitting = Fitting::new(settings)?;
@@ -148,12 +151,17 @@ fn prepared(
         fitting = fitting.marking();
     }
     let mut width = 1;
+    let mut read_log = None;
     for task in tasks {
         let id = &task.spec.id;
         let read = examples::read_weighed(&task.spec, &task.loader(), &t.split)?;
         let classes = read.asked.iter().map(|a| a.classes.len());
         width = classes.fold(width, usize::max);
         let rows = read.rows;
+        if log.is_some() {
+            read_log = Some(see_log(&mut fitting, &task.spec.id, &rows)?);
+            continue;
+        }
         let all = rows.len();
         if all > 0 && rows.iter().all(|r| r.weight <= 0.0) {
             return Err(none_counts(&task.spec, all));
@@ -172,7 +180,10 @@ fn prepared(
         }
     }
     let together = fitting.together();
-    let made = fitting.finish()?;
+    let mut made = fitting.finish()?;
+    if let (Some(named), Some(log)) = (log, read_log) {
+        made = made.with_items(named, &log)?;
+    }
     let goals = goals(tasks, made.groups())?;
     if let Some(map) = config.as_object_mut() {
         let mut known = vec![
@@ -199,6 +210,72 @@ fn prepared(
         }
     }
     Ok(made)
+}
+
+/// The columns of the log of a task of sessions; `None` where tasks are of single rows.
+///
+/// # Errors
+/// Sessions for an architecture of single rows and the other way round, several tasks, sessions in two splits.
+fn sessions(recipe: &Recipe, config: &Json, tasks: &[Given], trees: bool) -> Result<Option<Named>> {
+    let name = config["architecture"].as_str().unwrap_or_default();
+    let mut all = table::architectures().filter(|a| a.reads_sessions());
+    let reads = !trees && all.any(|a| a.spec().name == name);
+    let of = tasks
+        .iter()
+        .find_map(|t| Named::of(&t.spec).map(|n| (t, n)));
+    let bad = |what: String, hint: &str| {
+        let error = MergeError::plan("bad-recipe", what).hint(hint);
+        Err(error.into())
+    };
+    match (of, reads, tasks.len()) {
+        (None, false, _) => Ok(None),
+        (Some((task, named)), true, 1) => {
+            let t = &recipe.train;
+            let keys = [
+                ("train.balance", t.balance.is_some()),
+                ("train.representation", t.representation.is_some()),
+            ];
+            if let Some((key, _)) = keys.iter().find(|(_, there)| *there) {
+                return bad(
+                    format!(
+                        "`{key}` does not go with sessions: heads of items and of classes see different parts of the model"
+                    ),
+                    "leave it out",
+                );
+            }
+            apart(&task.spec, &task.loader())?;
+            Ok(Some(named))
+        }
+        (None, true, _) => bad(
+            format!("architecture `{name}` reads sessions, and the task names no column of them"),
+            "`table.session`, `table.order` and `table.item` of its spec, or --session, --order and --item for a table",
+        ),
+        (Some((task, _)), false, _) => bad(
+            format!(
+                "task `{}` is of sessions, which this model does not read",
+                task.spec.id
+            ),
+            "--model m2trec reads sessions",
+        ),
+        (Some(_), true, n) => bad(
+            format!("a model of sessions learns one task, and {n} are named"),
+            "name one",
+        ),
+    }
+}
+
+/// Fits to the items of a log, each as often as it has rows; gives the log.
+fn see_log(fitting: &mut Fitting, id: &str, rows: &[Example]) -> Result<Arc<Log>> {
+    let Some(Input::Visit { log, .. }) = rows.first().map(|r| &r.input) else {
+        let what = format!("task `{id}` has no training row whose item is asked for");
+        return Err(MergeError::plan("empty-task", what)
+            .hint("`polyloom tasks check` shows its rows; `sample` of its targets says which rows are asked")
+            .into());
+    };
+    for step in &log.steps {
+        fitting.see(&log.columns, &log.fields[step.item as usize])?;
+    }
+    Ok(log.clone())
 }
 
 /// The columns of every modality by name, where the architecture reads modalities or the recipe names them: none for those

@@ -4,6 +4,7 @@ mod file;
 mod groups;
 pub mod maps;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use polyloom::evaluate::board::score::examples::{Asked, Pixels};
 use polyloom::tasks::spec::TaskType;
 
 use self::maps::channels;
+use super::rows::Shown;
 use crate::calibrate::OfHead;
 use crate::engine::{Tensor, Value, tensor};
 use crate::error::Result;
@@ -104,6 +106,8 @@ pub enum HeadKind {
     Multilabel,
     /// The vectors of two texts, whose cosine answers: no layers, nothing on disk.
     Embedding,
+    /// The items of a session, scored by the model itself: no layers.
+    Items,
     /// A value per pixel ([`maps`]).
     Dense(Pixels),
 }
@@ -117,6 +121,7 @@ impl HeadKind {
             Self::Regression => "regression",
             Self::Multilabel => "multilabel",
             Self::Embedding => "embedding",
+            Self::Items => "items",
             Self::Dense(Pixels::Classes) => "segmentation",
             Self::Dense(Pixels::Depth) => "depth",
             Self::Dense(Pixels::Normals) => "normals",
@@ -139,7 +144,8 @@ impl HeadKind {
         match asked.kind {
             TaskType::Multilabel => Self::Multilabel,
             TaskType::Regression | TaskType::Sts => Self::Regression,
-            TaskType::Retrieval => Self::Embedding,
+            TaskType::Retrieval if asked.target.is_empty() => Self::Embedding,
+            TaskType::Retrieval => Self::Items,
             _ => Self::Classification,
         }
     }
@@ -159,7 +165,8 @@ pub struct Head {
     pub groups: Vec<String>,
     /// What it answers.
     pub kind: HeadKind,
-    /// Names of its outputs, by index; empty for regression and where the file has none.
+    /// Names of its outputs, by index; empty for regression and where the file has none. Of items those of the rows that are
+    /// answered ([`Self::naming`]).
     pub labels: Vec<String>,
     /// Hash of the task it was made for.
     pub task_hash: Option<String>,
@@ -231,6 +238,28 @@ impl Head {
         }
     }
 
+    /// What answers with the items of sessions, in the order of the model's scores.
+    #[must_use]
+    pub fn items(task: &str) -> Self {
+        Self {
+            feature: Feature::Goal,
+            kind: HeadKind::Items,
+            ..Self::embedding(task)
+        }
+    }
+
+    /// The head with the names of the items that rows are asked for, where it is one of items.
+    #[must_use]
+    pub fn naming(&self, shown: &[Shown]) -> Cow<'_, Self> {
+        match (self.kind, shown.first()) {
+            (HeadKind::Items, Some(Shown::Visit(visit))) => Cow::Owned(Self {
+                labels: visit.items.names.clone(),
+                ..self.clone()
+            }),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
     /// Its name among the answers of a model: the part of its task behind the last `/` where the model has `several`, else none.
     #[must_use]
     pub fn target(&self, several: bool) -> &str {
@@ -240,10 +269,16 @@ impl Head {
         }
     }
 
-    /// Whether it has numbers of its own, and so a file.
+    /// Whether it has numbers of its own.
     #[must_use]
     pub fn has_layers(&self) -> bool {
         !self.layers.is_empty()
+    }
+
+    /// Whether it has a file: vectors of texts need none.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.has_layers() || self.kind == HeadKind::Items
     }
 
     /// Where a head lies in a folder of heads; `/` in the task makes a sub-folder.
@@ -299,6 +334,8 @@ impl Head {
     /// Shapes that do not fit together.
     pub fn forward(&self, source: &dyn Source, features: &Value) -> Result<Value> {
         let mut x = match self.feature {
+            // The model gives scores in place of a feature.
+            Feature::Goal if self.kind == HeadKind::Items => features.clone(),
             Feature::Goal => {
                 let width = self.inputs();
                 ops::narrow(features, 1, self.goal * width, width)?

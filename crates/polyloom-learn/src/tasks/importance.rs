@@ -97,6 +97,13 @@ impl Run<'_> {
                 .hint("models of `polyloom train TABLE --targets A,B`, and of tasks with [table]")
                 .into());
         };
+        if preparation.sessions().is_some() {
+            let what = "reads the rows before a row, whose cells are not permuted";
+            return Err(MergeError::plan("no-table", what)
+                .at(self.model.0.display().to_string())
+                .hint("train it without a column (--drop) and compare")
+                .into());
+        }
         let mut asked = self.ask(spec, loader, found, shelf)?;
         let notes = std::mem::take(&mut asked.notes);
         let mut together = spec.clone();

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::image::Preparation;
 use crate::models::Tokens;
 use crate::models::open::{Model, Trunk};
-use crate::table::{self, Row};
+use crate::table::{self, Row, Visit};
 use crate::text::Text;
 
 /// Rows of a table that a thread prepares at least.
@@ -40,6 +40,8 @@ pub enum Shown {
     Planes(Vec<u8>),
     /// A row of a table.
     Row(Box<Row>),
+    /// A row of a session.
+    Visit(Box<Visit>),
 }
 
 impl Shown {
@@ -63,6 +65,7 @@ impl Shown {
             Self::One(t) => t.ids.len(),
             Self::Two(two) => two.iter().map(|t| t.ids.len()).max().unwrap_or(0),
             Self::Planes(_) | Self::Row(_) => 0,
+            Self::Visit(visit) => visit.before.len(),
         }
     }
 }
@@ -129,7 +132,10 @@ impl Reader {
     pub fn show(&self, inputs: &[Input], feature: Feature) -> Result<Vec<Shown>> {
         let no = |what: &str| Err(Error::shape("input", what));
         match self {
-            Self::Tables(preparation) => rows(preparation, inputs),
+            Self::Tables(preparation) => match preparation.sessions() {
+                Some(_) => visits(preparation, inputs),
+                None => rows(preparation, inputs),
+            },
             Self::Pictures(preparation) => {
                 let mut shown = Vec::with_capacity(inputs.len());
                 for input in inputs {
@@ -145,7 +151,7 @@ impl Reader {
                 for input in inputs {
                     match input {
                         Input::Text(a, b) => pairs.push((&**a, b.as_deref())),
-                        Input::Image { .. } | Input::Row { .. } => {
+                        Input::Image { .. } | Input::Row { .. } | Input::Visit { .. } => {
                             return no("pictures or rows, and the model is one of texts");
                         }
                     }
@@ -325,7 +331,8 @@ pub(super) fn none_counts(spec: &TaskSpec, rows: usize) -> Error {
 /// Rows of a table as a model takes them.
 fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>> {
     let no = || {
-        let what = "texts or pictures, and the model is one of tables";
+        let what =
+            "texts, pictures or rows of sessions, and the model is one of single rows of a table";
         Error::shape("input", what)
     };
     let same = |a: &Input, b: &Input| match (a, b) {
@@ -352,6 +359,31 @@ fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>
         for block in made {
             shown.append(&mut block?);
         }
+    }
+    Ok(shown)
+}
+
+/// Rows of sessions as a model takes them; the items of a log are prepared once.
+fn visits(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>> {
+    let same = |a: &Input, b: &Input| match (a, b) {
+        (Input::Visit { log: a, .. }, Input::Visit { log: b, .. }) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    let mut shown = Vec::with_capacity(inputs.len());
+    for part in inputs.chunk_by(same) {
+        let Some(Input::Visit { log, .. }) = part.first() else {
+            let what = "rows that are of no session, and the model is one of sessions";
+            return Err(Error::shape("input", what));
+        };
+        let items = Arc::new(preparation.items(log)?);
+        shown.extend(part.iter().filter_map(|input| match input {
+            Input::Visit { log, before } => Some(Shown::Visit(Box::new(Visit {
+                items: items.clone(),
+                log: log.clone(),
+                before: before.clone(),
+            }))),
+            _ => None,
+        }));
     }
     Ok(shown)
 }

@@ -137,7 +137,7 @@ impl Search {
 }
 
 /// Places of the largest scores, in falling order, of equal ones the first; those that `skipped` names are left out.
-fn nearest(scores: &[f32], most: usize, skipped: impl Fn(usize) -> bool) -> Vec<usize> {
+pub(super) fn nearest(scores: &[f32], most: usize, skipped: impl Fn(usize) -> bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).filter(|i| !skipped(*i)).collect();
     let by = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
     if order.len() > most {

@@ -134,7 +134,12 @@ pub(super) fn rule(recipe: &Recipe) -> Rule {
 /// # Errors
 /// A task that is learned by vectors or maps, with Sophia-G.
 pub(super) fn check_heads(recipe: &Recipe, heads: &[Head]) -> Result<()> {
-    let none = |h: &&Head| matches!(h.kind, HeadKind::Embedding | HeadKind::Dense(_));
+    let none = |h: &&Head| {
+        matches!(
+            h.kind,
+            HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_)
+        )
+    };
     let vectors = heads.iter().find(none);
     match vectors {
         Some(head) if recipe.train.optimiser == OptimiserName::SophiaG => {
@@ -340,7 +345,7 @@ fn answers(
                 Wanted::Number(mean + deviation * (f64::from(row(i)[0]) + near))
             })
             .collect(),
-        HeadKind::Embedding | HeadKind::Dense(_) => {
+        HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
             let what = "vectors and maps have no labels to draw";
             return Err(Error::shape("curvature", what));
         }

@@ -168,6 +168,7 @@ pub fn learned<'a>(
             };
             let mut head = match vectors {
                 true => Head::embedding(&name),
+                false if HeadKind::of(asked) == HeadKind::Items => Head::items(&name),
                 false => blank(&name, place, &train, feature, model)?,
             };
             if feature == Feature::Goal || model.goals().is_some() {
@@ -314,7 +315,7 @@ fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, model: &Model)
             }
             head.scale = [mean, deviation];
         }
-        HeadKind::Embedding | HeadKind::Dense(_) => {}
+        HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {}
     }
     Ok(head)
 }
@@ -348,7 +349,7 @@ fn begin(
                 .into())
         }
         Start::Random => {
-            for head in heads {
+            for head in heads.iter_mut().filter(|h| h.has_layers()) {
                 let (w, _) = &mut head.layers[0];
                 let stream = Stream::new(recipe.seed, &format!("heads/{}", head.task), 0);
                 let values = (0..w.elem_count() as u64).map(|i| 0.02 * stream.normal(i));
@@ -361,7 +362,7 @@ fn begin(
                 inner if inner.is_dir() => inner,
                 _ => folder.clone(),
             };
-            for head in heads {
+            for head in heads.iter_mut().filter(|h| h.has_layers()) {
                 let last = head.task.rsplit('/').next().unwrap_or(&head.task);
                 let path = match Head::path(&root, &head.task) {
                     path if path.exists() => path,

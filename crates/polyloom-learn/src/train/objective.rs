@@ -10,7 +10,7 @@ use crate::ops;
 use crate::tasks::{Head, HeadKind};
 
 /// The mean loss of a head's outputs `[n, out]` over the rows that say what is right, with how many they are; `None`
-/// where none does. Cross-entropy for classes (with smoothing), binary cross-entropy for labels (mean over labels), the
+/// where none does. Cross-entropy for classes and items (with smoothing), binary cross-entropy for labels (mean over labels), the
 /// square for numbers in units of their deviation, of maps as `train::pixels` says.
 ///
 /// # Errors
@@ -69,9 +69,11 @@ pub(super) fn loss_by(
     }
     let known = known.into_iter();
     let value = match head.kind {
-        HeadKind::Classification => {
+        HeadKind::Classification | HeadKind::Items => {
+            let items = head.kind == HeadKind::Items;
             let classes = known.map(|w| match w {
-                Wanted::Class(c) => Ok(*c),
+                Wanted::Class(c) if !items => Ok(*c),
+                Wanted::Relevant { document, .. } if items => Ok(*document),
                 _ => Err(wrong()),
             });
             let classes = classes.collect::<Result<Vec<u32>>>()?;

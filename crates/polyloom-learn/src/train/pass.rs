@@ -376,7 +376,8 @@ fn answered(
         outputs(job.model, source, job.reader, &own, &rows.shown, EVALUATED)
     })?;
     let targets = rows.asked.iter().map(|a| &*a.target);
-    let of: Vec<(&str, &Head)> = targets.zip(own.iter().copied()).collect();
+    let own: Vec<_> = own.iter().map(|h| h.naming(&rows.shown)).collect();
+    let of: Vec<(&str, &Head)> = targets.zip(own.iter().map(|h| &**h)).collect();
     Ok(Some(answers(job.work, &hash, &rows.ids, &of, &said)))
 }
 

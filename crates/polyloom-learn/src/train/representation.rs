@@ -302,7 +302,7 @@ fn saliency(
     let p = match head.kind {
         HeadKind::Classification => ops::softmax(&said)?,
         HeadKind::Multilabel => ops::activate(&said, Activation::Sigmoid)?,
-        HeadKind::Regression | HeadKind::Embedding | HeadKind::Dense(_) => said,
+        HeadKind::Regression | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => said,
     };
     let constant = |v| Ok::<_, Error>(Value::constant(tensor(v, (n, width))?));
     let off = ops::mul(&ops::sub(&p, &constant(right)?)?, &constant(mask)?)?;

@@ -64,7 +64,7 @@ pub fn write(
         }
         Method::Head => {}
     }
-    for head in heads.iter().filter(|h| h.has_layers()) {
+    for head in heads.iter().filter(|h| h.has_file()) {
         let name = Head::path(Path::new("heads"), &head.task);
         folder.write_file(name, &head.bytes()?)?;
     }
@@ -192,7 +192,7 @@ pub(crate) fn listed(heads: &[Head]) -> Vec<Json> {
     let one = |h: &Head| {
         json!({
             "id": h.task,
-            "head": h.has_layers().then(|| format!("heads/{}.safetensors", h.task)),
+            "head": h.has_file().then(|| format!("heads/{}.safetensors", h.task)),
             "feature": h.feature.word(),
             "kind": h.kind.word(),
             "labels": h.labels,

@@ -16,6 +16,7 @@ mod home;
 mod hostile;
 mod layers;
 mod learning;
+mod m2trec;
 mod mtreclib;
 mod multimodn;
 mod multitab;

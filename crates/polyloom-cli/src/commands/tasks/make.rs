@@ -62,6 +62,10 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
         time: said.time.clone(),
         weight: said.weight.clone(),
         drop: said.drop.clone(),
+        session: said.session.clone(),
+        order: said.order.clone(),
+        item: said.item.clone(),
+        sample: said.sample.clone().unwrap_or_default(),
         inputs: args.input.clone(),
         seed: args.seed,
     };

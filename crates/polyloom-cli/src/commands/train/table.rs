@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use polyloom::MergeError;
 use polyloom::tasks::catalogue::Catalogue;
 use polyloom::tasks::data;
-use polyloom::tasks::spec::{GroupAs, TaskSpec};
+use polyloom::tasks::spec::{GroupAs, Target, TaskSpec, TaskType};
 use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::models::table::{Common, find};
 use polyloom_learn::train::Recipe;
@@ -123,6 +123,8 @@ pub fn given<'a>(args: &Named<'a>) -> Result<Option<&'a Path>, Failure> {
         || said.group.is_some()
         || said.time.is_some()
         || said.weight.is_some()
+        || said.session.is_some()
+        || said.sample.is_some()
         || !said.drop.is_empty();
     let bad = |what: String, hint: &str| {
         let error = MergeError::plan("bad-flag", what).hint(hint);
@@ -130,14 +132,14 @@ pub fn given<'a>(args: &Named<'a>) -> Result<Option<&'a Path>, Failure> {
     };
     match (table, file) {
         (None, _) if columns => bad(
-            "--targets, --group, --time, --weight and --drop say what the columns of a table are, and none is named".into(),
+            "--targets, --group, --time, --weight, --session, --sample and --drop say what the columns of a table are, and none is named".into(),
             "polyloom train people.csv --targets income,never_married -o people",
         ),
         (Some(table), _) if !args.tasks.is_empty() => bad(
             format!("{} is a table, which makes a task of its own", table.display()),
             "leave out --task, or write a spec for the table first: polyloom tasks new",
         ),
-        (Some(table), _) if said.targets.is_empty() && !make::spec_file(table).exists() => bad(
+        (Some(table), _) if said.targets.is_empty() && said.item.is_none() && !make::spec_file(table).exists() => bad(
             format!("what is to be learned of {}?", table.display()),
             "--targets A,B names the columns to predict",
         ),
@@ -200,7 +202,9 @@ pub fn spec(table: &Path, args: &Named<'_>, ui: &Ui) -> Result<PathBuf, Failure>
 
 /// What a spec says otherwise than the flags do.
 fn differs(said: &Columns, spec: &TaskSpec) -> Option<String> {
-    let targets: Vec<&str> = spec.targets.iter().map(|t| &*t.column).collect();
+    let asks_item = |t: &&Target| t.kind == TaskType::Retrieval;
+    let targets = spec.targets.iter().filter(|t| !asks_item(t));
+    let targets: Vec<&str> = targets.map(|t| &*t.column).collect();
     let same =
         said.targets.len() == targets.len() && said.targets.iter().all(|t| targets.contains(&&**t));
     if !same && !said.targets.is_empty() {
@@ -226,6 +230,24 @@ fn differs(said: &Columns, spec: &TaskSpec) -> Option<String> {
     }
     if said.weight.as_ref().is_some_and(|w| *w != table.weight) {
         return Some(format!("with the row weights {}", or(&table.weight)));
+    }
+    for (said, there, what) in [
+        (&said.session, &table.session, "sessions of"),
+        (&said.order, &table.order, "order"),
+        (&said.item, &table.item, "items of"),
+    ] {
+        if said.as_ref().is_some_and(|s| s != there) {
+            return Some(format!("with the {what} {}", or(there)));
+        }
+    }
+    if let Some(sample) = &said.sample
+        && let Some(other) = spec.targets.iter().find(|t| t.sample != *sample)
+    {
+        return Some(format!(
+            "with the sample {} of `{}`",
+            or(&other.sample),
+            other.name
+        ));
     }
     let lists = [&table.numeric, &table.categorical, &table.text];
     let feature = |d: &&String| lists.iter().any(|list| list.contains(d));

@@ -1,5 +1,6 @@
 //! What an architecture is: a contract for docs and checks, its tensors, and a function of features.
 
+use polyloom::evaluate::board::score::sessions::Step;
 pub use polyloom::merge::method::{Golden, Kind, Param, Unset, Values};
 
 use super::config::Common;
@@ -39,6 +40,16 @@ pub(super) const LAYERS: &[Common] = &[
     Common::Activation,
 ];
 
+/// What an architecture of sessions makes of rows.
+#[derive(Debug)]
+pub struct Visited {
+    /// Scores of the items `[rows, items]`.
+    pub scores: Value,
+    /// What heads of classes read: `[rows, width]` of an architecture, the same for every goal; of
+    /// [`TableModel::visited`] that of every goal side by side, `[rows, goals * width]`.
+    pub states: Value,
+}
+
 /// An architecture.
 pub trait Architecture: Sync {
     /// The contract.
@@ -65,6 +76,20 @@ pub trait Architecture: Sync {
     /// # Errors
     /// Tensors that are absent or of another shape.
     fn forward(&self, pass: &Pass<'_>, goals: &[usize]) -> Result<Vec<Value>>;
+
+    /// Whether it reads rows of sessions ([`Self::visited`]) in place of single ones.
+    fn reads_sessions(&self) -> bool {
+        false
+    }
+
+    /// Items scored for rows of sessions: the rows of the pass are the items, `sessions` the steps before each row.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; an architecture of single rows, more scores than any memory holds.
+    fn visited(&self, pass: &Pass<'_>, sessions: &[&[Step]]) -> Result<Visited> {
+        let _ = (pass, sessions);
+        Err(Error::shape("table", "an architecture of single rows"))
+    }
 
     /// How goals learn from more than their last features; `None` where they do not.
     fn in_turn(&self, model: &TableModel) -> Option<InTurn> {

@@ -18,10 +18,12 @@ pub mod turns;
 use std::fmt;
 use std::ops::Range;
 
-pub use architecture::{Architecture, Golden, Kind, Param, Spec, Unset, Values};
+pub use architecture::{Architecture, Golden, Kind, Param, Spec, Unset, Values, Visited};
 pub use config::{Common, Config, Front, MODEL_TYPE, Modality, NormKind};
 pub use pass::{Pass, Watch};
 pub use tensors::{Declared, Init, Tensors};
+
+use polyloom::evaluate::board::score::sessions::Step;
 
 use super::Source;
 use crate::engine::Value;
@@ -51,6 +53,7 @@ architectures! {
     task_expert,
     multimodn,
     apem,
+    m2trec,
 }
 
 /// All registered architectures.
@@ -195,6 +198,42 @@ impl TableModel {
             watch: None,
         };
         self.architecture.forward(&pass, &goals.collect::<Vec<_>>())
+    }
+
+    /// Whether it reads rows of sessions ([`Self::visited`]) in place of single ones ([`Self::forward`]).
+    #[must_use]
+    pub fn reads_sessions(&self) -> bool {
+        self.architecture.reads_sessions()
+    }
+
+    /// Items scored for rows of sessions: `sessions` are the steps before each row, which name `items` by their place. The
+    /// states are those of every goal.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; steps of items that there are not, no rows, an architecture of single rows.
+    pub fn visited(
+        &self,
+        weights: &dyn Source,
+        items: &TableBatch,
+        sessions: &[&[Step]],
+    ) -> Result<Visited> {
+        self.fits(items)?;
+        let known = |step: &Step| (step.item as usize) < items.rows;
+        if sessions.is_empty() || !sessions.iter().flat_map(|s| s.iter()).all(known) {
+            let what = format!("sessions with items beyond {}, or none", items.rows);
+            return Err(Error::shape("table", what));
+        }
+        let pass = Pass {
+            model: self,
+            weights,
+            batch: items,
+            groups: None,
+            watch: None,
+        };
+        let mut found = self.architecture.visited(&pass, sessions)?;
+        let same = vec![&found.states; self.goals()];
+        found.states = ops::concat(&same, 1)?;
+        Ok(found)
     }
 
     /// How goals learn from more than their last features ([`Self::learning`]); `None` where they do not.

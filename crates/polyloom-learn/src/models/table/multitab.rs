@@ -96,7 +96,11 @@ impl Sizes {
     }
 }
 
-fn declare_block(to: &mut Tensors, name: &str, width: usize, ff: usize) -> Result<()> {
+/// Declares the tensors of a [`block`].
+///
+/// # Errors
+/// More elements than any memory holds.
+pub(super) fn declare_block(to: &mut Tensors, name: &str, width: usize, ff: usize) -> Result<()> {
     let part = |part: &str| format!("{name}.{part}");
     to.norm(&part("norm1"), width)?;
     for linear in ["query", "key", "value", "out"] {
@@ -108,7 +112,16 @@ fn declare_block(to: &mut Tensors, name: &str, width: usize, ff: usize) -> Resul
 }
 
 /// One encoder block over `x [sequences, length, width]`.
-fn block(pass: &Pass<'_>, name: &str, x: &Value, heads: usize, mask: Mask<'_>) -> Result<Value> {
+///
+/// # Errors
+/// Tensors that are absent or of another shape.
+pub(super) fn block(
+    pass: &Pass<'_>,
+    name: &str,
+    x: &Value,
+    rule: Attend,
+    mask: Mask<'_>,
+) -> Result<Value> {
     let part = |part: &str| format!("{name}.{part}");
     let y = pass.layer_norm(&part("norm1"), x)?;
     let linear = |which: &str, x: &Value| pass.linear(&part(which), x);
@@ -117,11 +130,9 @@ fn block(pass: &Pass<'_>, name: &str, x: &Value, heads: usize, mask: Mask<'_>) -
         linear("key", &y)?,
         linear("value", &y)?,
     );
-    let rule = pass.weights.attending(
-        Attend::full(heads),
-        pass.model.config.dropout,
-        place_of(name),
-    );
+    let rule = pass
+        .weights
+        .attending(rule, pass.model.config.dropout, place_of(name));
     let seen = linear("out", &ops::attention(&q, &k, &v, rule, mask)?)?;
     let x = ops::add(&seen, x)?;
     let y = linear("up", &pass.layer_norm(&part("norm2"), &x)?)?;
@@ -195,11 +206,12 @@ impl Architecture for MultiTab {
         };
         let mut x = tokens(pass, &s)?;
         for i in 0..pass.model.count("blocks") {
-            x = block(pass, &format!("blocks.{i}.columns"), &x, s.heads, mask)?;
+            let rule = Attend::full(s.heads);
+            x = block(pass, &format!("blocks.{i}.columns"), &x, rule, mask)?;
             if s.rows {
                 let wide = ops::reshape(&x, &[1, rows, s.tokens * s.width])?;
                 let name = format!("blocks.{i}.rows");
-                let seen = block(pass, &name, &wide, s.heads, Mask::default())?;
+                let seen = block(pass, &name, &wide, rule, Mask::default())?;
                 x = ops::reshape(&seen, &[rows, s.tokens, s.width])?;
             }
         }

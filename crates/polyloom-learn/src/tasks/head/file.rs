@@ -60,8 +60,15 @@ impl Head {
                 layers.push(next);
             }
         }
-        let Some((_, last)) = layers.last() else {
-            return Err(bad("holds no `weight` of a head".into()));
+        let of_items = checkpoint
+            .metadata()
+            .get("kind")
+            .is_some_and(|k| *k == HeadKind::Items.word());
+        let Some((_, last)) = layers.last().filter(|_| !of_items) else {
+            return match of_items {
+                true => Self::read_items(&checkpoint, file, task),
+                false => Err(bad("holds no `weight` of a head".into())),
+            };
         };
         for pair in layers.windows(2) {
             if pair[1].0.dims()[1] != pair[0].0.dims()[0] {
@@ -148,6 +155,23 @@ impl Head {
         })
     }
 
+    /// A head of items: its file says which goal it is of, and has no tensors.
+    fn read_items(checkpoint: &Checkpoint, file: &Path, task: &str) -> Result<Self> {
+        let metadata = checkpoint.metadata();
+        let goal = metadata.get("goal").map_or("0", String::as_str);
+        let bad = |what: String| Error::file(file, what);
+        if !checkpoint.tensors().is_empty() {
+            return Err(bad("is a head of items with tensors of its own".into()));
+        }
+        Ok(Self {
+            goal: goal
+                .parse()
+                .map_err(|_| bad(format!("has the goal `{goal}`, which is no place")))?,
+            task_hash: metadata.get("task_hash").cloned(),
+            ..Self::items(task)
+        })
+    }
+
     /// The bytes of its file, as `f32`.
     ///
     /// # Errors
@@ -188,7 +212,7 @@ impl Head {
             let list = serde_json::Value::from(self.groups.clone());
             metadata.insert("groups".to_owned(), list.to_string());
         }
-        if !self.labels.is_empty() {
+        if !self.labels.is_empty() && self.kind != HeadKind::Items {
             let list = serde_json::Value::from(self.labels.clone());
             metadata.insert("labels".to_owned(), list.to_string());
         }

@@ -87,7 +87,7 @@ fn loss(
 #[test]
 fn fresh_weights_learn_a_batch_by_heart() {
     let (batch, labels) = rows();
-    for architecture in architectures() {
+    for architecture in architectures().filter(|a| !a.reads_sessions()) {
         let spec = architecture.spec();
         let config = config(spec.name, spec.uses);
         let parsed: Config = serde_json::from_value(config.clone()).unwrap();

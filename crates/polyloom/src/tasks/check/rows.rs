@@ -85,6 +85,7 @@ impl State<'_> {
                 .map(|t| &*t.column)
                 .chain(table.drop.iter().map(String::as_str))
                 .chain([&*table.group, &*table.weight, &*table.time])
+                .chain([&*table.session, &*table.order, &*table.item])
                 .chain([&*self.spec.fields.id, &*self.spec.fields.target])
                 .collect();
             let names = types.iter().map(|(n, _)| *n).filter(|n| !out.contains(n));
@@ -106,6 +107,9 @@ impl State<'_> {
                 ("group", &t.group),
                 ("weight", &t.weight),
                 ("time", &t.time),
+                ("session", &t.session),
+                ("order", &t.order),
+                ("item", &t.item),
             ];
             let lists = named
                 .into_iter()

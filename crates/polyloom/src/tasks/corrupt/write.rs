@@ -148,7 +148,7 @@ fn images(spec: &TaskSpec, table: &Table, how: Corruption, first: u64) -> Result
     for row in 0..table.rows() {
         worse.push(match examples::pixels(spec, table, row)? {
             Input::Image { pixels, size } => Some(how.apply(&pixels, size, first + row as u64)),
-            Input::Text(..) | Input::Row { .. } => None,
+            Input::Text(..) | Input::Row { .. } | Input::Visit { .. } => None,
         });
     }
     let columns = table.columns().map(|(name, column)| {

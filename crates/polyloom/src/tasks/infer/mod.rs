@@ -1,10 +1,14 @@
 //! A spec for a stranger's table: column types, ids, targets, all shown, none silently decided.
 
+mod images;
+mod sessions;
 mod texts;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+pub use self::images::images;
+pub use self::sessions::NEXT;
 use super::data::table::is_absent_number;
 use super::data::{self, Cell, Limits, Table};
 use super::spec::{
@@ -31,6 +35,15 @@ pub struct Wishes {
     pub weight: Option<String>,
     /// Columns that are no features.
     pub drop: Vec<String>,
+    /// Column that says whose session a row is of. With it and without [`Self::group`] and [`Self::time`], sessions stay in one
+    /// split; targets of words describe the item too.
+    pub session: Option<String>,
+    /// Column that orders the rows of a session.
+    pub order: Option<String>,
+    /// Column that says which item a row is about: one more target, [`NEXT`].
+    pub item: Option<String>,
+    /// Predicate of the rows where targets exist, of all of them; empty for all rows.
+    pub sample: String,
     /// The text column of a task of texts, or two of a task of pairs.
     pub inputs: Vec<String>,
     /// Seed of the splits.
@@ -59,6 +72,12 @@ pub enum Role {
     Time,
     /// What rows count in a loss.
     Weight,
+    /// Whose session a row is of.
+    Session,
+    /// Orders the rows of a session.
+    Order,
+    /// Which item a row is about.
+    Item,
     /// Left out by the user.
     Dropped,
     /// Lists, objects or bytes.
@@ -79,6 +98,9 @@ impl Role {
             Self::Group => "group",
             Self::Time => "time",
             Self::Weight => "weight",
+            Self::Session => "session",
+            Self::Order => "order",
+            Self::Item => "item",
             Self::Dropped => "dropped",
             Self::Other => "other",
         }
@@ -215,6 +237,9 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         .chain(&wishes.group)
         .chain(&wishes.time)
         .chain(&wishes.weight)
+        .chain(&wishes.session)
+        .chain(&wishes.order)
+        .chain(&wishes.item)
         .chain(&wishes.inputs)
         .chain(&wishes.drop);
     let mut absent = named.filter(|n| !seen.contains_key(*n));
@@ -237,7 +262,8 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         let what = format!("column `{name}` is named as the row weights and as something else");
         return Err(data::bad(path, what).hint("row weights are a column of their own"));
     }
-    if wishes.targets.is_empty() {
+    sessions::check(wishes)?;
+    if wishes.targets.is_empty() && wishes.item.is_none() {
         return Err(MergeError::plan("no-target", "no target column is named")
             .hint(format!("--targets A,B; columns: {}", names.join(", "))));
     }
@@ -254,77 +280,14 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         }
         spec.targets.push(target(name, seen));
     }
+    if let Some(item) = &wishes.item {
+        spec.targets.insert(0, sessions::next(item));
+    }
+    for target in &mut spec.targets {
+        target.sample.clone_from(&wishes.sample);
+    }
     texts::texts(&mut spec, &columns, wishes);
     Ok((spec, columns))
-}
-
-/// Writes a spec for a folder of images in folders by class: `<class>/<file>`, or `train/<class>/<file>` and the like.
-/// Without folders of splits, seeded splits of 80, 10 and 10 percent.
-///
-/// # Errors
-/// No images, one class alone, a folder that cannot be read.
-pub fn images(folder: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec, usize)> {
-    const SPLITS: [(&str, &[&str]); 3] = [
-        ("train", &["train", "training"]),
-        ("validation", &["validation", "valid", "val", "dev"]),
-        ("test", &["test"]),
-    ];
-    let mut spec = TaskSpec::new(id(folder, wishes), Source::new(SourceKind::ImageFolder, ""));
-    let there = |names: &[&str]| {
-        let mut names = names.iter();
-        names
-            .find(|n| folder.join(n).is_dir())
-            .map(|n| (*n).to_owned())
-    };
-    let parts: Vec<(&str, String)> = SPLITS
-        .iter()
-        .filter_map(|(name, words)| Some((*name, there(words)?)))
-        .collect();
-    let mut listed = Vec::new();
-    if parts.is_empty() {
-        for (name, slice) in [
-            ("train", "[:80%]"),
-            ("validation", "[80%:90%]"),
-            ("test", "[90%:]"),
-        ] {
-            let split = Split {
-                slice: slice.into(),
-                seed: Some(wishes.seed),
-                ..Split::default()
-            };
-            spec.splits.named.insert(name.into(), split);
-        }
-        listed = data::images::list(folder, "", limits)?;
-    }
-    for (name, part) in parts {
-        listed.extend(data::images::list(folder, &part, limits)?);
-        let split = Split {
-            // The split's own name is its folder already.
-            file: if part == name { String::new() } else { part },
-            ..Split::default()
-        };
-        spec.splits.named.insert(name.into(), split);
-    }
-    let classes: BTreeSet<&str> = listed.iter().map(|l| &*l.label).collect();
-    if classes.len() < 2 {
-        let only = classes.iter().next().copied().unwrap_or_default();
-        return Err(
-            data::bad(folder, format!("has images of one class alone, `{only}`"))
-                .hint("a folder for every class, with its images: <class>/<file>.png"),
-        );
-    }
-    spec.kind = Some(TaskType::Classification);
-    spec.modality.input = vec!["image".into()];
-    spec.modality.output = "label".into();
-    spec.fields.id = "file".into();
-    spec.fields.input = "image".into();
-    spec.fields.target = "label".into();
-    spec.labels.names = classes.into_iter().map(str::to_owned).collect();
-    spec.metrics = vec![
-        Metric::named("accuracy", true),
-        Metric::named("macro_f1", false),
-    ];
-    Ok((spec, listed.len()))
 }
 
 fn id(path: &Path, wishes: &Wishes) -> String {
@@ -363,6 +326,12 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
         (Role::Time, "named".into())
     } else if is(&wishes.weight) {
         (Role::Weight, "named".into())
+    } else if is(&wishes.session) {
+        (Role::Session, "named".into())
+    } else if is(&wishes.order) {
+        (Role::Order, "named".into())
+    } else if is(&wishes.item) {
+        (Role::Item, "named".into())
     } else if named_by(&wishes.inputs) {
         (Role::Text, "named".into())
     } else if named_by(&wishes.drop) {
@@ -467,9 +436,13 @@ fn write(
     spec.fields.id = ids.first().cloned().unwrap_or_default();
     spec.modality.input = vec!["table".into()];
     spec.modality.output = "table".into();
+    let (mut words, targets) = (of(&[Role::Categorical]), of(&[Role::Target]));
+    // What is asked of the item of a row describes it too: a row does not see its own item.
+    words.extend(targets.into_iter().filter(|_| wishes.session.is_some()));
+    let (group, group_as) = sessions::group(wishes);
     spec.table = Some(Columns {
         features: Vec::new(),
-        categorical: of(&[Role::Categorical]),
+        categorical: words,
         numeric: of(&[Role::Numeric]),
         text: of(&[Role::Text]),
         drop: ids
@@ -477,10 +450,13 @@ fn write(
             .skip(1)
             .chain(of(&[Role::Constant, Role::Dropped, Role::Other]))
             .collect(),
-        group: wishes.group.clone().unwrap_or_default(),
-        group_as: wishes.group_as,
+        group,
+        group_as,
         weight: wishes.weight.clone().unwrap_or_default(),
         time: wishes.time.clone().unwrap_or_default(),
+        session: wishes.session.clone().unwrap_or_default(),
+        order: wishes.order.clone().unwrap_or_default(),
+        item: wishes.item.clone().unwrap_or_default(),
     });
 }
 

@@ -157,6 +157,9 @@ pub(super) const TASK: Shape = &[
             ("group_as", Leaf),
             ("weight", Leaf),
             ("time", Leaf),
+            ("session", Leaf),
+            ("order", Leaf),
+            ("item", Leaf),
         ]),
     ),
     (

@@ -50,6 +50,17 @@ pub struct Table {
     /// Column that orders time-aware splits.
     #[serde(skip_serializing_if = "is_default")]
     pub time: String,
+    /// Column that says whose session a row is of: a model of sessions sees the rows of it that come before.
+    #[serde(skip_serializing_if = "is_default")]
+    pub session: String,
+    /// Column of numbers or dates that orders the rows of a session, of equal ones as the file has them; empty for the order of
+    /// the file.
+    #[serde(skip_serializing_if = "is_default")]
+    pub order: String,
+    /// Column that says which item a row of a session is about. Features are what an item is described by: the same in all of
+    /// its rows.
+    #[serde(skip_serializing_if = "is_default")]
+    pub item: String,
 }
 
 /// One of several targets.

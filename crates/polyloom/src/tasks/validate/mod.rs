@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use self::prompts::{chains, prompts, templates};
 use super::metrics;
 use super::slice::Slice;
-use super::spec::{GroupSpec, Metric, SourceKind, Split, TaskSpec, TaskType};
+use super::spec::{
+    GroupAs, GroupSpec, Metric, SourceKind, Split, Table, Target, TaskSpec, TaskType,
+};
 use super::synth::{self, Generator};
 use crate::suggest;
 
@@ -310,6 +312,49 @@ fn table(spec: &TaskSpec, found: &mut Found) {
         if table.weight == *column && !column.is_empty() {
             found.bad("table.weight", format!("`{column}` is the target"));
         }
+    }
+    sessions(spec, table, found);
+}
+
+/// Session, order and item go together, and so does the target that asks for the item.
+fn sessions(spec: &TaskSpec, table: &Table, found: &mut Found) {
+    let (session, item) = (!table.session.is_empty(), !table.item.is_empty());
+    if session && !item {
+        found.bad("table.item", "is missing; `table.session` is there");
+        found.hint("table.item = \"COLUMN\": which item a row of a session is about");
+    }
+    for (there, key) in [(item, "item"), (!table.order.is_empty(), "order")] {
+        if there && !session {
+            found.bad(
+                format!("table.{key}"),
+                "is of sessions; `table.session` is missing",
+            );
+        }
+    }
+    let asks = |t: &&Target| t.kind == TaskType::Retrieval;
+    let asking: Vec<&Target> = spec.targets.iter().filter(asks).collect();
+    match &asking[..] {
+        [] if session => {
+            found.bad("targets", "none asks for the item of a row");
+            found.hint(format!(
+                "a target of type retrieval, column = \"{}\"",
+                table.item
+            ));
+        }
+        [one] if session && one.column != table.item => {
+            let what = format!("`{}` is not `table.item`", one.column);
+            found.bad(format!("targets.{}.column", one.name), what);
+        }
+        [_, _, ..] => found.bad("targets", "several are of type retrieval"),
+        [one] if !session => {
+            let what = "retrieval among targets asks for the items of sessions; `table.session` is missing";
+            found.bad(format!("targets.{}.type", one.name), what);
+        }
+        _ => {}
+    }
+    if session && table.group_as == GroupAs::Task && !table.group.is_empty() {
+        found.bad("table.group_as", "`task` does not go with sessions");
+        found.hint("group_as = \"split\" keeps the rows of a session together");
     }
 }
 

@@ -1,10 +1,12 @@
 //! The examples of a task as a model meets them: inputs, and what is right.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::answers::plain;
 use super::goal::{Goal, goals};
 pub use super::maps::{Pixels, hex};
+use super::sessions::{Log, Reader};
 use super::table::Weights;
 pub use super::table::{Column, ColumnKind, Field, Fields, MAX_ROW_WEIGHT, columns, days};
 use super::truth::{self, Truth};
@@ -32,6 +34,13 @@ pub enum Input {
         columns: Arc<[Column]>,
         /// What it has in them.
         fields: Vec<Field>,
+    },
+    /// A row of a session: what stands before it there.
+    Visit {
+        /// The rows of the split, the same for all of them.
+        log: Arc<Log>,
+        /// Which steps of it stand before the row.
+        before: Range<usize>,
     },
 }
 
@@ -171,7 +180,9 @@ fn read_by(
         Some(kind) if spec.targets.is_empty() => vec![kind],
         _ => spec.targets.iter().map(|t| t.kind).collect(),
     };
-    if let Some(other) = kinds.iter().find(|k| !is_learned(**k)) {
+    let mut sessions = Reader::of(spec)?;
+    let of_items = |k: &TaskType| *k == TaskType::Retrieval && sessions.is_some();
+    if let Some(other) = kinds.iter().find(|k| !is_learned(**k) && !of_items(k)) {
         return Err(bad(format!("asks for {other}")));
     }
     let f = &spec.fields;
@@ -195,18 +206,28 @@ fn read_by(
     }
     let image = spec.modality.input.iter().any(|m| m == "image");
     let mut inputs = Vec::new();
+    // Number of the row and of its item, of the rows of sessions.
+    let (mut visits, mut rows_seen) = (Vec::new(), 0usize);
     let questions = truth::read_with(spec, loader, split, &mut |table, row, truths| {
         if let Some(weights) = &mut weights {
             weights.next();
         }
+        // Rows that say nothing are seen by later ones.
+        let item = sessions.as_mut().map(|s| s.see(table, row)).transpose()?;
+        rows_seen += 1;
         if truths.iter().all(Option::is_none) {
             return Ok(false);
+        }
+        if let Some(item) = item {
+            visits.push((rows_seen - 1, item));
         }
         let weight = match &weights {
             Some(weights) => weights.weight(table, row)?,
             None => 1.0,
         };
         let input = match (&mut fields, image) {
+            // What stands before it is known when all rows are.
+            (Some(_), _) if item.is_some() => Input::Text(String::new(), None),
             (Some(fields), _) => fields.input(table, row)?,
             (None, true) => pixels(spec, table, row)?,
             (None, false) => {
@@ -218,9 +239,19 @@ fn read_by(
         inputs.push((input, weight));
         Ok(true)
     })?;
+    if let Some(sessions) = sessions {
+        let (log, before) = sessions.finish();
+        let log = Arc::new(log);
+        for ((input, _), (row, _)) in inputs.iter_mut().zip(&visits) {
+            *input = Input::Visit {
+                log: log.clone(),
+                before: before[*row].clone(),
+            };
+        }
+    }
     let asked = questions.goals.into_iter().map(Asked::from).collect();
-    let rows = questions.examples.into_iter().zip(inputs);
-    let rows = rows.map(|(example, (input, weight))| {
+    let rows = questions.examples.into_iter().zip(inputs).enumerate();
+    let rows = rows.map(|(at, (example, (input, weight)))| {
         let wanted = |truth: Option<Truth>| {
             Some(match truth? {
                 Truth::Class(class) => Wanted::Class(class),
@@ -230,6 +261,11 @@ fn read_by(
                     values: values.into(),
                     mask: masks.into_iter().next().map(|(_, mask)| mask.into()),
                 },
+                Truth::Judged(..) => {
+                    let document = visits.get(at)?.1;
+                    let all = Arc::new(vec![document]);
+                    Wanted::Relevant { document, all }
+                }
                 _ => return None,
             })
         };

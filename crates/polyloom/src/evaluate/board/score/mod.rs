@@ -30,6 +30,7 @@ mod own;
 pub mod pool;
 pub mod records;
 pub mod search;
+pub mod sessions;
 mod shown;
 pub mod strata;
 mod table;

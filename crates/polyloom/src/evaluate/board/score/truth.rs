@@ -297,6 +297,10 @@ fn truth(
         }
         TaskType::Retrieval => match about.judged {
             Some(judged) => judged.of(id, table, row),
+            // A target of a table of sessions: the item of the row.
+            None if !goal.name.is_empty() && !target.is_null() => {
+                Truth::Judged(Arc::new(vec![(plain(&target), 1)]), None)
+            }
             None => return Ok(None),
         },
         TaskType::Reranking => {

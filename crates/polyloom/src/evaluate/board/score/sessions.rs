@@ -1,0 +1,377 @@
+//! Sessions of a log: the items that rows are about, and which rows of its session stand before each.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::answers::plain;
+use super::examples::Input;
+use super::table::{Column, Field, Fields, columns, days};
+use crate::error::{MergeError, Result};
+use crate::tasks::data;
+use crate::tasks::data::table::Cell;
+use crate::tasks::load::Loader;
+use crate::tasks::predicate::Predicate;
+use crate::tasks::spec::{TaskSpec, TaskType};
+
+/// A row of a session as later rows see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Number of its item.
+    pub item: u32,
+    /// Whether it is a row where the item is asked for (a click among impressions).
+    pub taken: bool,
+}
+
+/// The rows of a file by session, and their items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Columns that describe an item.
+    pub columns: Arc<[Column]>,
+    /// Names of the items, in the order of their first rows.
+    pub items: Vec<String>,
+    /// What each has in the columns.
+    pub fields: Vec<Vec<Field>>,
+    /// All rows, session after session, those of one in their order.
+    pub steps: Vec<Step>,
+    /// The sessions, in the order of their first rows: name, and which steps are its.
+    pub sessions: Vec<(String, Range<usize>)>,
+}
+
+/// The columns that say what a log is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Whose session a row is of.
+    pub session: String,
+    /// What orders the rows of a session; empty for the order of the file.
+    pub order: String,
+    /// Which item a row is about.
+    pub item: String,
+    /// Predicate of the rows where the item is asked for; empty for all.
+    pub taken: String,
+}
+
+impl Named {
+    /// Those of a task of sessions; `None` of another.
+    #[must_use]
+    pub fn of(spec: &TaskSpec) -> Option<Self> {
+        let table = spec.table.as_ref().filter(|t| !t.session.is_empty())?;
+        let asks = spec.targets.iter().find(|t| t.kind == TaskType::Retrieval);
+        Some(Self {
+            session: table.session.clone(),
+            order: table.order.clone(),
+            item: table.item.clone(),
+            taken: asks.map_or_else(String::new, |t| t.sample.clone()),
+        })
+    }
+}
+
+/// A row that was seen.
+struct Row {
+    session: u32,
+    order: f64,
+    step: Step,
+}
+
+/// Reads a log row by row.
+pub struct Reader {
+    named: Named,
+    taken: Predicate,
+    fields: Fields,
+    columns: Arc<[Column]>,
+    sessions: HashMap<String, u32>,
+    names: Vec<String>,
+    items: HashMap<String, u32>,
+    described: Vec<(String, Vec<Field>)>,
+    rows: Vec<Row>,
+}
+
+fn bad(what: String) -> MergeError {
+    MergeError::plan("bad-session", what)
+}
+
+impl Reader {
+    /// Of a log whose items are described by these columns.
+    ///
+    /// # Errors
+    /// No columns, a predicate that is none.
+    pub fn new(named: Named, columns: Vec<Column>) -> Result<Self> {
+        let taken = match &*named.taken {
+            "" => Ok(Predicate::default()),
+            text => Predicate::parse(text),
+        };
+        let taken = taken.map_err(|why| bad(format!("`{}`: {why}", named.taken)))?;
+        let none = || {
+            bad("no column describes an item".into()).hint(
+                "`table.categorical`, `table.numeric` and `table.text` name those that do; the item's own name may be one",
+            )
+        };
+        let own = columns.clone().into();
+        Ok(Self {
+            fields: Fields::new(columns).ok_or_else(none)?,
+            columns: own,
+            named,
+            taken,
+            sessions: HashMap::new(),
+            names: Vec::new(),
+            items: HashMap::new(),
+            described: Vec::new(),
+            rows: Vec::new(),
+        })
+    }
+
+    /// Of a task; `None` of one that is not of sessions.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of(spec: &TaskSpec) -> Result<Option<Self>> {
+        let Some(named) = Named::of(spec) else {
+            return Ok(None);
+        };
+        Self::new(named, columns(spec)).map(Some)
+    }
+
+    /// Takes a row of a batch; gives the number of its item.
+    ///
+    /// # Errors
+    /// A column that is not there, a row without session, item or order, an item that another row describes otherwise.
+    pub fn see(&mut self, table: &data::Table, row: usize) -> Result<u32> {
+        let place = self.rows.len();
+        let at = |e: MergeError| e.at(format!("row {place} of the log"));
+        if let Some(column) = self.taken.columns().find(|c| table.column(c).is_none()) {
+            let what = format!("has no column `{column}`, which says which rows are asked for");
+            return Err(at(MergeError::plan("bad-table", what)));
+        }
+        let session = named(table, row, &self.named.session).map_err(at)?;
+        let name = named(table, row, &self.named.item).map_err(at)?;
+        let order = match &*self.named.order {
+            "" => 0.0,
+            column => moment(table, row, column).map_err(at)?,
+        };
+        let Input::Row { fields, .. } = self.fields.input(table, row).map_err(at)? else {
+            return Err(bad("is no row of a table".into()));
+        };
+        let item = match self.items.get(&name) {
+            Some(item) => {
+                let known = &self.described[*item as usize].1;
+                let other = known.iter().zip(&fields).position(|(a, b)| a != b);
+                if let Some(column) = other {
+                    let column = &self.columns[column].name;
+                    let what = format!(
+                        "item `{name}` has another `{column}` than in an earlier row: columns of features describe items, and are the same in all rows of one"
+                    );
+                    let hint =
+                        format!("--drop {column}, or leave it out of the lists of `[table]`");
+                    return Err(at(bad(what).hint(hint)));
+                }
+                *item
+            }
+            None => {
+                let item = u32::try_from(self.described.len())
+                    .map_err(|_| bad("more than 2^32 items".into()))?;
+                self.described.push((name.clone(), fields));
+                self.items.insert(name, item);
+                item
+            }
+        };
+        let next = self.names.len() as u32;
+        let names = &mut self.names;
+        let session = *self.sessions.entry(session).or_insert_with_key(|name| {
+            names.push(name.clone());
+            next
+        });
+        let taken = self.taken.holds(table, row);
+        self.rows.push(Row {
+            session,
+            order,
+            step: Step { item, taken },
+        });
+        Ok(item)
+    }
+
+    /// The log, and for every row, in the order they were seen, which steps stand before it in its session.
+    #[must_use]
+    pub fn finish(self) -> (Log, Vec<Range<usize>>) {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        // Stable: of equal ones the file's order.
+        order.sort_by(|a, b| {
+            let (a, b) = (&self.rows[*a], &self.rows[*b]);
+            a.session.cmp(&b.session).then(a.order.total_cmp(&b.order))
+        });
+        let mut before = vec![0..0; order.len()];
+        let mut sessions: Vec<(String, Range<usize>)> =
+            self.names.into_iter().map(|name| (name, 0..0)).collect();
+        let mut steps = Vec::with_capacity(order.len());
+        for (at, row) in order.into_iter().enumerate() {
+            let Row { session, step, .. } = &self.rows[row];
+            let own = &mut sessions[*session as usize].1;
+            if own.start == own.end {
+                *own = at..at;
+            }
+            before[row] = own.start..at;
+            own.end = at + 1;
+            steps.push(*step);
+        }
+        let (items, fields) = self.described.into_iter().unzip();
+        let log = Log {
+            columns: self.columns,
+            items,
+            fields,
+            steps,
+            sessions,
+        };
+        (log, before)
+    }
+}
+
+/// The name in a column, which has to be there.
+fn named(table: &data::Table, row: usize, column: &str) -> Result<String> {
+    let Some(values) = table.column(column) else {
+        let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
+        let error = MergeError::plan("bad-table", format!("has no column `{column}`"));
+        return Err(error.hint(format!("its columns: {}", names.join(", "))));
+    };
+    match values.cell(row) {
+        cell if cell.is_empty() => Err(bad(format!("has nothing in column `{column}`"))
+            .hint("every row of a log has a session, an item and its place; remove such rows")),
+        Cell::Text(text) => Ok(text.to_owned()),
+        _ => Ok(plain(&table.at(row, column))),
+    }
+}
+
+/// The number or date in a column.
+fn moment(table: &data::Table, row: usize, column: &str) -> Result<f64> {
+    let text = named(table, row, column)?;
+    let cell = table.column(column).and_then(|c| c.cell(row).to_number());
+    let found = cell.or_else(|| days(&text)).filter(|x| x.is_finite());
+    found.ok_or_else(|| {
+        bad(format!("column `{column}` holds `{text}`, which is no number and no date"))
+            .hint("`table.order` (--order) names a column of numbers or dates; without it the order of the file counts")
+    })
+}
+
+/// Splits that are learned from or scored: no session may be in two of them, since one would tell of the other.
+///
+/// # Errors
+/// A session that is, with its splits; what reading reports.
+pub fn apart(spec: &TaskSpec, loader: &Loader<'_>) -> Result<()> {
+    let Some(named_by) = Named::of(spec) else {
+        return Ok(());
+    };
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for split in spec.splits.named.keys() {
+        loader.rows(split, &mut |table| {
+            for row in 0..table.rows() {
+                let session = named(&table, row, &named_by.session)?;
+                let first = *seen.entry(session.clone()).or_insert(split);
+                if first != split {
+                    let what = format!(
+                        "task `{}`: session `{session}` has rows in the splits `{first}` and `{split}`",
+                        spec.id
+                    );
+                    return Err(bad(what).hint(format!(
+                        "table.group = \"{}\" with group_as = \"split\" keeps the rows of a session together",
+                        named_by.session
+                    )));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::board::score::table::ColumnKind;
+
+    fn text(values: &[&str]) -> data::Column {
+        data::Column::Text(values.iter().map(|v| Some(*v)).collect())
+    }
+
+    fn reader() -> Reader {
+        let named = Named {
+            session: "s".into(),
+            order: "t".into(),
+            item: "i".into(),
+            taken: "click == 1".into(),
+        };
+        let column = Column {
+            name: "kind".into(),
+            kind: ColumnKind::Word,
+        };
+        Reader::new(named, vec![column]).unwrap()
+    }
+
+    fn table(s: &[&str], t: &[&str], i: &[&str], click: &[&str], kind: &[&str]) -> data::Table {
+        let columns = [
+            ("s", s),
+            ("t", t),
+            ("i", i),
+            ("click", click),
+            ("kind", kind),
+        ];
+        data::Table::of(columns.map(|(name, values)| (name, text(values))))
+    }
+
+    #[test]
+    fn rows_see_what_stands_before_them_in_their_session() {
+        let mut reader = reader();
+        // Session x out of order and between the rows of y; two rows of y at one time.
+        let table = table(
+            &["y", "x", "y", "x", "y"],
+            &["2", "9", "2", "1", "1"],
+            &["a", "b", "c", "a", "b"],
+            &["0", "1", "1", "0", "0"],
+            &["u", "v", "u", "u", "v"],
+        );
+        let items: Vec<u32> = (0..5).map(|row| reader.see(&table, row).unwrap()).collect();
+        assert_eq!(items, [0, 1, 2, 0, 1]);
+        let (log, before) = reader.finish();
+        assert_eq!(log.items, ["a", "b", "c"]);
+        let step = |item, taken| Step { item, taken };
+        // y: b at 1, a at 2, c at 2; x: a at 1, b at 9.
+        let steps = [(1, false), (0, false), (2, true), (0, false), (1, true)];
+        assert_eq!(log.steps, steps.map(|(i, t)| step(i, t)));
+        assert_eq!(before, [0..1, 3..4, 0..2, 3..3, 0..0]);
+        assert_eq!(
+            log.sessions,
+            [("y".to_owned(), 0..3), ("x".to_owned(), 3..5)]
+        );
+        assert_eq!(log.fields[1], log.fields[1]);
+    }
+
+    #[test]
+    fn rows_that_are_no_log_are_refused() {
+        let cells = [["x"], ["1"], ["a"], ["1"], ["u"]];
+        let said = |at: usize, value: &'static str| {
+            let mut cells = cells;
+            cells[at] = [value];
+            let [s, t, i, click, kind] = &cells;
+            let error = reader().see(&table(s, t, i, click, kind), 0).unwrap_err();
+            error.to_string()
+        };
+        assert!(
+            said(0, " ").contains("nothing in column `s`"),
+            "{}",
+            said(0, " ")
+        );
+        assert!(said(2, "").contains("nothing in column `i`"));
+        assert!(said(1, "soon").contains("no number and no date"));
+        let mut reader = reader();
+        let two = table(
+            &["x", "x"],
+            &["1", "2"],
+            &["a", "a"],
+            &["1", "0"],
+            &["u", "v"],
+        );
+        reader.see(&two, 0).unwrap();
+        let error = reader.see(&two, 1).unwrap_err().to_string();
+        assert!(error.contains("another `kind`"), "{error}");
+        let lacks = data::Table::of([("s", text(&["x"]))]);
+        assert!(self::reader().see(&lacks, 0).is_err());
+    }
+}
