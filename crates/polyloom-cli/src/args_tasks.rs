@@ -75,6 +75,18 @@ pub struct Places {
     pub data: Option<PathBuf>,
 }
 
+impl Places {
+    /// As they were typed.
+    pub fn words(&self) -> Vec<String> {
+        let catalogue = self.catalogue.iter().map(|p| ("--catalogue", p));
+        let data = self.data.iter().map(|p| ("--data", p));
+        let typed = catalogue.chain(data);
+        typed
+            .flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()])
+            .collect()
+    }
+}
+
 /// `polyloom tasks list`
 #[derive(Debug, Args)]
 pub struct ListArgs {

@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use clap::CommandFactory;
+use polyloom::MergeError;
 
 use crate::args::{Cli, Command, ReferencePage};
 use crate::hub::Hub;
@@ -47,7 +48,14 @@ pub fn run(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
     within(args, ui)
 }
 
-/// A command that another one types: it has the threads of that one.
+/// Runs the words of a command that another one types, with the threads of that one.
+fn typed(words: &[String], ui: &Ui) -> Result<(), Failure> {
+    let all = std::iter::once("polyloom").chain(words.iter().map(String::as_str));
+    let read = Cli::read(all.map(Into::into))
+        .map_err(|e| MergeError::Internal(format!("a wrong command was typed: {e}")))?;
+    within(read, ui).map(|_| ())
+}
+
 fn within(args: Cli, ui: &Ui) -> Result<ExitCode, Failure> {
     let hub = |dry_run| Hub {
         download: args.global.download,

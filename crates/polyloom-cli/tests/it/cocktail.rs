@@ -115,6 +115,12 @@ fn tasks_are_mixed_for_a_target() {
     let after = std::fs::read(dir.path().join("out/models/animals/model.safetensors")).unwrap();
     assert!(before == after);
 
+    // Models of another seed are not taken for those that are asked for.
+    refused(
+        &[&base[..], &["--resume", "--seed", "6"]].concat(),
+        "another recipe, base, seed",
+    );
+
     let one = ["diag", "cocktail", &recipe, "-o", &at("one")];
     refused(&one, "one task alone has no other to learn with");
     let odd = [

@@ -10,10 +10,9 @@ use polyloom_learn::train::cocktail::{Effect, Judged, Mixture, confirm, judge, m
 use serde_json::{Value, json};
 
 use super::number;
-use crate::args::Cli;
 use crate::args_diag::CocktailArgs;
 use crate::commands::train::given;
-use crate::commands::within as command;
+use crate::commands::typed;
 use crate::ui::{Failure, Ui};
 
 const ALPHA: f64 = 0.05;
@@ -35,7 +34,7 @@ pub fn run(args: &CocktailArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     }
     let made = mixtures(&tasks, &targets);
     let out = &args.output;
-    prepared(args)?;
+    prepared(args, &recipe)?;
     ui.say(&format!(
         "{} trainings for {} of {} tasks",
         made.len(),
@@ -149,12 +148,16 @@ fn targets(args: &CocktailArgs, tasks: &[String]) -> Result<Vec<String>, Failure
     }
     Ok(match args.target.is_empty() {
         true => tasks.to_vec(),
-        false => args.target.clone(),
+        false => {
+            let mut named = args.target.clone();
+            named.dedup();
+            named
+        }
     })
 }
 
-/// The folder is there and may be filled.
-fn prepared(args: &CocktailArgs) -> Result<(), Failure> {
+/// The folder is there, may be filled, and what it has was trained by this recipe.
+fn prepared(args: &CocktailArgs, recipe: &Recipe) -> Result<(), Failure> {
     let out = &args.output;
     if out.exists() && args.force {
         std::fs::remove_dir_all(out).map_err(|e| polyloom_core::Error::io(out, "remove", e))?;
@@ -164,8 +167,27 @@ fn prepared(args: &CocktailArgs) -> Result<(), Failure> {
             .hint("--resume goes on with what is there, --force replaces it")
             .into());
     }
+    // Other tasks make other sets, which stand beside those that are there.
+    let mut same = recipe.clone();
+    same.train.tasks.clear();
+    let same = serde_json::to_string_pretty(&same)
+        .map_err(|e| MergeError::Internal(e.to_string()))?
+        + "\n";
+    let file = out.join("study.json");
+    match std::fs::read_to_string(&file) {
+        Ok(there) if there == same => return Ok(()),
+        Ok(_) => {
+            let what = "is of another recipe, base, seed or --set: its models are not those that were asked for";
+            return Err(MergeError::plan("other-study", what)
+                .at(file.display().to_string())
+                .hint("choose another folder, or --force replaces it")
+                .into());
+        }
+        Err(_) => {}
+    }
     std::fs::create_dir_all(out.join("models"))
         .map_err(|e| polyloom_core::Error::io(out, "create", e))?;
+    std::fs::write(&file, same).map_err(|e| polyloom_core::Error::io(&file, "write", e))?;
     Ok(())
 }
 
@@ -206,7 +228,7 @@ impl Run<'_> {
         }
         words.extend(["--resume", "--no-sync"].map(str::to_owned));
         words.extend(self.places());
-        self.typed(&words)
+        typed(&words, &self.quiet)
     }
 
     /// Scores tasks of a mixture; what is unchanged is not scored again.
@@ -230,30 +252,15 @@ impl Run<'_> {
             words.extend(["--prompt".to_owned(), prompt.clone()]);
         }
         words.extend(self.places());
-        self.typed(&words)
+        typed(&words, &self.quiet)
     }
 
     /// Where data and specs lie; tasks that were named by their files are known by id then.
     fn places(&self) -> Vec<String> {
+        let mut places = self.args.places.clone();
         let files = self.recipe.train.tasks.iter().map(PathBuf::from);
-        let files = files.filter(|f| f.exists());
-        let catalogue = self.args.places.catalogue.iter().cloned().chain(files);
-        let mut words = Vec::new();
-        for path in catalogue {
-            words.extend(["--catalogue".to_owned(), shown_path(&path)]);
-        }
-        if let Some(path) = &self.args.places.data {
-            words.extend(["--data".to_owned(), shown_path(path)]);
-        }
-        words
-    }
-
-    fn typed(&self, words: &[String]) -> Result<(), Failure> {
-        let typed = std::iter::once("polyloom").chain(words.iter().map(String::as_str));
-        let typed = Cli::read(typed.map(Into::into)).map_err(|e| {
-            MergeError::Internal(format!("diag cocktail types a wrong command: {e}"))
-        })?;
-        command(typed, &self.quiet).map(|_| ())
+        places.catalogue.extend(files.filter(|f| f.exists()));
+        places.words()
     }
 }
 

@@ -9,8 +9,7 @@ use polyloom_learn::models::table::Common;
 use polyloom_learn::train::Recipe;
 use serde_json::json;
 
-use super::super::within as command;
-use crate::args::Cli;
+use super::super::typed;
 use crate::args_train::TrainArgs;
 use crate::ui::{Failure, Ui};
 
@@ -79,7 +78,7 @@ pub fn run(args: &TrainArgs, recipe: &Recipe, ui: &Ui) -> Result<(), Failure> {
         let scored = !folds || is_folds(&folds::folder(&out));
         if !out.exists() || !scored {
             ui.say(&format!("the same rows by {twin}"));
-            quiet(&words(twin, &out, args, recipe), ui)?;
+            typed(&words(twin, &out, args, recipe), &ui.muted())?;
         }
         models.push((twin.to_owned(), out));
     }
@@ -104,7 +103,7 @@ pub fn run(args: &TrainArgs, recipe: &Recipe, ui: &Ui) -> Result<(), Failure> {
     if models.iter().any(|m| m.0 == APART) {
         page.extend(["--baseline".to_owned(), APART.to_owned()]);
     }
-    quiet(&page, ui)?;
+    typed(&page, &ui.muted())?;
     for (other, file) in models.iter().zip(&results).skip(1) {
         ui.say(&format!("\n{} less {}:", own, other.0));
         let pair = match folds {
@@ -112,7 +111,7 @@ pub fn run(args: &TrainArgs, recipe: &Recipe, ui: &Ui) -> Result<(), Failure> {
             false => [file.clone(), results[0].clone()],
         };
         let [old, new] = pair;
-        command(parsed(&["compare".to_owned(), old, new])?, ui)?;
+        typed(&["compare".to_owned(), old, new], ui)?;
     }
     ui.answer(&report);
     ui.event(&json!({"type": "twins", "models": models.iter().map(|m| &m.0).collect::<Vec<_>>(), "results": results, "report": report}));
@@ -135,9 +134,9 @@ fn scored(
             .map(str::to_owned)
             .to_vec();
         eval.extend(tasks(recipe));
-        eval.extend(places(args));
+        eval.extend(args.places.words());
         if !file.exists() {
-            quiet(&eval, ui)?;
+            typed(&eval, &ui.muted())?;
         }
         results.push(shown);
     }
@@ -152,7 +151,7 @@ fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<Strin
         .map(str::to_owned)
         .to_vec();
     words.extend(tasks(recipe));
-    words.extend(places(args));
+    words.extend(args.places.words());
     words.extend(args.resume.then(|| "--resume".to_owned()));
     let mut set = |key: &str, value: String| {
         words.push("--set".to_owned());
@@ -204,24 +203,4 @@ fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<Strin
 fn tasks(recipe: &Recipe) -> Vec<String> {
     let all = recipe.train.tasks.iter();
     all.flat_map(|t| ["-t".to_owned(), t.clone()]).collect()
-}
-
-/// Where data and specs lie, as it was typed.
-fn places(args: &TrainArgs) -> Vec<String> {
-    let catalogue = args.places.catalogue.iter().map(|p| ("--catalogue", p));
-    let data = args.places.data.iter().map(|p| ("--data", p));
-    let typed = catalogue.chain(data);
-    typed
-        .flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()])
-        .collect()
-}
-
-fn quiet(words: &[String], ui: &Ui) -> Result<(), Failure> {
-    command(parsed(words)?, &ui.muted()).map(|_| ())
-}
-
-fn parsed(words: &[String]) -> Result<Cli, Failure> {
-    let typed = std::iter::once("polyloom").chain(words.iter().map(String::as_str));
-    Cli::read(typed.map(Into::into))
-        .map_err(|e| MergeError::Internal(format!("--twins types a wrong command: {e}")).into())
 }
