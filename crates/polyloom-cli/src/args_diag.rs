@@ -24,6 +24,8 @@ pub enum Diag {
     Experts(ExpertsArgs),
     /// Which tasks help which: each target learned alone, with every other task and with all, judged on its validation rows
     Cocktail(CocktailArgs),
+    /// How fast each target's loss rises around the weights: one step along its gradient
+    Sharpness(SharpnessArgs),
 }
 
 /// `polyloom diag cocktail`
@@ -141,4 +143,39 @@ pub struct ImportanceArgs {
     /// Seed of the permutations
     #[arg(long, value_name = "N", env = "POLYLOOM_SEED", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// `polyloom diag sharpness`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  polyloom diag sharpness out/joint -t scenes.task.toml
+  polyloom diag sharpness out/joint -t scenes.task.toml --rho 0.01 --json
+
+Sharpness as of SAM (Foret et al. 2021), to first order: the target's loss where its own gradient leads to, rho away,
+less its loss here. It goes with the scale of weights: compare models of one architecture, trained alike.")]
+pub struct SharpnessArgs {
+    /// The model, with heads of its tasks
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Tasks: ids or spec files
+    #[arg(
+        short,
+        long = "task",
+        visible_alias = "tasks",
+        value_name = "TASK",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub tasks: Vec<String>,
+    /// Length of the step, over all weights of the trunk and the target's head
+    #[arg(long, value_name = "LENGTH", default_value_t = 0.05)]
+    pub rho: f64,
+    /// Split whose rows tell the losses
+    #[arg(long, value_name = "NAME", default_value = "validation")]
+    pub split: String,
+    /// At most N rows of each task
+    #[arg(short = 'L', long, value_name = "N", value_parser = at_least_one)]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    pub places: Places,
 }

@@ -5,6 +5,7 @@ mod args_adapt;
 mod args_board;
 mod args_calibrate;
 mod args_compare;
+mod args_compress;
 mod args_diag;
 mod args_diff;
 mod args_endpoint;

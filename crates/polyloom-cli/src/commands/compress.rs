@@ -1,5 +1,7 @@
 //! `polyloom compress`
 
+mod slim;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,8 @@ use serde_json::json;
 
 use super::merge::{bring, check_memory, chunk_from_environment, done, hash_kind, recipes};
 use super::train::given;
-use crate::args::{CompressArgs, CompressCommand, GoalArgs, MergeArgs, PruneArgs, RestoreArgs};
+use crate::args::MergeArgs;
+use crate::args_compress::{CompressArgs, CompressCommand, GoalArgs, PruneArgs, RestoreArgs};
 use crate::hub::{Brought, Hub};
 use crate::ui::{Failure, Ui};
 
@@ -31,6 +34,7 @@ pub fn run(args: CompressArgs, hub: impl Fn(bool) -> Hub, ui: &Ui) -> Result<Exi
         Some(CompressCommand::Restore(args)) => restore(args, ui),
         Some(CompressCommand::Prune(args)) => prune(args, ui),
         Some(CompressCommand::Goal(args)) => goal(&args, ui),
+        Some(CompressCommand::Slim(args)) => slim::run(args, ui),
         None => bundle(args, hub, ui),
     }
 }
@@ -176,6 +180,9 @@ fn settings(args: &CompressArgs) -> Result<Option<Compress>, Failure> {
     }
     if let Some(keep) = args.keep {
         set.push(("compress.keep".into(), format!("{keep:?}")));
+    }
+    if args.sure {
+        set.push(("compress.sure".into(), "true".into()));
     }
     Ok(
         match args.merge.inputs.iter().find(|i| i.ends_with(".toml")) {
@@ -403,8 +410,8 @@ fn prune(args: PruneArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         bound: args.bound,
         target: args.target,
         saliency: match args.saliency {
-            crate::args::Saliency::L1 => Saliency::L1,
-            crate::args::Saliency::Taylor => Saliency::Taylor,
+            crate::args_compress::Saliency::L1 => Saliency::L1,
+            crate::args_compress::Saliency::Taylor => Saliency::Taylor,
         },
     };
     let options = FolderOptions {

@@ -1,8 +1,10 @@
-//! `polyloom diag`: which columns a model of tables rests on, what experts are used for, which tasks help which.
+//! `polyloom diag`: which columns a model of tables rests on, what experts are used for, which tasks help which, how sharp the
+//! minimum is.
 
 mod cocktail;
 mod experts;
 mod routing;
+mod sharpness;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ pub fn run(args: &DiagArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         Diag::Importance(args) => importance(args, ui),
         Diag::Experts(args) => experts::run(args, ui),
         Diag::Cocktail(args) => cocktail::run(args, ui),
+        Diag::Sharpness(args) => sharpness::run(args, ui),
     }
 }
 

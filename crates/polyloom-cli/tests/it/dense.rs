@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::goals::MEMORIES;
 use super::{done, failed, polyloom, shown};
 
 /// A spec of few small scenes, with targets withheld, and a recipe of a small transformer with more lines of `[train]`.
-fn given(folder: &Path, more: &str, model: &str) -> (String, String) {
+pub fn given(folder: &Path, more: &str, model: &str) -> (String, String) {
     let args = [
         "tasks",
         "synth",
@@ -28,10 +29,10 @@ fn given(folder: &Path, more: &str, model: &str) -> (String, String) {
     (shown(&file), shown(&spec))
 }
 
-const VIT: &str = "model_type = \"vit\"\npatch_size = 12\nhidden_size = 16\nnum_hidden_layers = 2\n\
+pub const VIT: &str = "model_type = \"vit\"\npatch_size = 12\nhidden_size = 16\nnum_hidden_layers = 2\n\
                    num_attention_heads = 2\nintermediate_size = 32";
 
-fn weights(folder: &Path) -> Vec<u8> {
+pub fn weights(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("model.safetensors")).unwrap()
 }
 
@@ -88,103 +89,80 @@ fn same_bytes_for_any_number_of_threads() {
     assert!(head("one").unwrap() == head("three").unwrap());
 }
 
-const MOE: &str = "\n[train.new.moe]\nexperts = 4\ntop_k = 2\nmutual_information = 0.01";
-
-/// Experts chosen by goal: pictures pass once for every target, and the folder answers as the run did.
+/// Balanced by features, the trunk gets the gradient of the losses weighted as found.
 #[test]
-fn experts_by_goal() {
+fn balanced_by_features() {
     let dir = tempfile::tempdir().unwrap();
-    let model = format!("{VIT}{MOE}");
-    let (recipe, spec) = given(dir.path(), "steps = 8\nevaluate_every = 4", &model);
-    let out = |name: &str| dir.path().join(name);
+    let at = |name: &str| dir.path().join(name);
+    let by = "steps = 1\n[train.balance]\nmethod = \"nash\"\ngradients = \"features\"";
+    let (recipe, spec) = given(dir.path(), by, VIT);
     for (name, threads) in [("one", "1"), ("three", "3")] {
-        let to = shown(&out(name));
-        done(&["train", &recipe, "--threads", threads, "-o", &to]);
+        done(&[
+            "train",
+            &recipe,
+            "--threads",
+            threads,
+            "-o",
+            &shown(&at(name)),
+        ]);
     }
-    assert!(weights(&out("one")) == weights(&out("three")));
-    let config: Value =
-        serde_json::from_slice(&std::fs::read(out("one").join("config.json")).unwrap()).unwrap();
-    let goals = config["moe"]["goals"].as_array().unwrap();
-    assert_eq!(
-        (goals.len(), &goals[1]),
-        (5, &Value::from("synth/shapes/depth"))
-    );
-    done(&["eval", &shown(&out("one")), "-t", &spec]);
-    let to = shown(&out("no"));
+    assert!(weights(&at("one")) == weights(&at("three")));
+    let found = &super::balance::lines(&at("one"), "balance")[0]["weights"];
+    assert_eq!(found.as_object().unwrap().len(), 5);
+    // The same step by weights that the task gives.
+    let task = std::fs::read_to_string(&spec).unwrap();
+    let mut weighted = String::new();
+    for line in task.lines() {
+        weighted += &format!("{line}\n");
+        let named = line
+            .strip_prefix("name = \"")
+            .map(|n| n.trim_end_matches('"'));
+        if let Some(weight) = named.and_then(|n| found.get(format!("synth/shapes/{n}"))) {
+            weighted += &format!("weight = {weight}\n");
+        }
+    }
+    let (recipe, spec) = given(dir.path(), "steps = 1", VIT);
+    std::fs::write(spec, weighted).unwrap();
+    done(&["train", &recipe, "-o", &shown(&at("weighted"))]);
+    let apart = moved(&at("one"), &at("weighted"));
+    // A step of Adam moves a number by 2e-3; rounding turns few of them round.
+    assert!(apart < 1e-5, "{apart}");
+    let no = shown(&at("no"));
+    let memories = format!("{VIT}{MEMORIES}");
     for (model, more, said) in [
+        (VIT, by.replace("nash", "famo"), "looks at losses alone"),
         (
-            &*model,
-            "steps = 2\n[train.balance]\nmethod = \"pcgrad\"",
-            "does not go with experts",
+            VIT,
+            by.replace("nash", "moco"),
+            "looks at more than the dot products",
         ),
         (
-            &*model,
-            "steps = 2\noptimiser = \"sophia_h\"",
-            "does not go with experts",
+            VIT,
+            by.replace("nash", "flat_mtl"),
+            "looks at more than the dot products",
         ),
-        (
-            &*format!("{model}\ngoals = [\"a\"]"),
-            "steps = 2",
-            "follows from the tasks",
-        ),
-        (&*format!("{model}\ntop_p = 3.0"), "steps = 2", "moe.top_p"),
-        (&*format!("{model}\nexprts = 3"), "steps = 2", "exprts"),
+        (VIT, format!("accumulate = 2\n{by}"), "a step has several"),
+        (&memories, by.to_owned(), "sees features of its own"),
     ] {
-        let (recipe, _) = given(dir.path(), more, model);
-        let told = failed(&["train", &recipe, "-o", &to]);
+        let (recipe, _) = given(dir.path(), &more, model);
+        let told = failed(&["train", &recipe, "-o", &no]);
         assert!(told.contains(said), "{told}");
     }
 }
 
-/// A goal taken out answers as the whole model does.
-#[test]
-fn a_goal_can_be_taken_out() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = format!("{VIT}{MOE}").replace("mutual_information = 0.01", "gate = \"window\"");
-    let (recipe, spec) = given(dir.path(), "steps = 6\nevaluate_every = 3", &model);
-    let at = |name: &str| shown(&dir.path().join(name));
-    done(&["train", &recipe, "-o", &at("whole")]);
-    let told = done(&[
-        "compress",
-        "goal",
-        &at("whole"),
-        "depth",
-        "-o",
-        &at("depth"),
-    ]);
-    assert!(told.contains("synth/shapes/depth: "), "{told}");
-    // The same task without its other targets.
-    let all = std::fs::read_to_string(&spec).unwrap();
-    let mut parts = all.split("[[targets]]\n");
-    let (head, depth) = (parts.next().unwrap(), parts.nth(1).unwrap());
-    let one = dir.path().join("one.task.toml");
-    std::fs::write(&one, format!("{head}[[targets]]\n{depth}")).unwrap();
-    let mut values = Vec::new();
-    for model in ["whole", "depth"] {
-        let results = dir.path().join(format!("{model}.json"));
-        let args = [
-            "eval",
-            &at(model),
-            "-t",
-            &shown(&one),
-            "-o",
-            &shown(&results),
-        ];
-        done(&args);
-        let results: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
-        values.push(results["tasks"]["synth/shapes/depth"]["value"].clone());
-    }
-    assert!(
-        values[0].is_number() && values[0] == values[1],
-        "{values:?}"
-    );
-    let size = |name: &str| std::fs::metadata(dir.path().join(name).join("model.safetensors"));
-    assert!(size("depth").unwrap().len() < size("whole").unwrap().len());
-    let told = failed(&["compress", "goal", &at("whole"), "deep", "-o", &at("no")]);
-    assert!(
-        told.contains("its goals: synth/shapes/segmentation"),
-        "{told}"
-    );
+/// How far numbers of two models lie apart, the mean.
+pub fn moved(one: &Path, other: &Path) -> f32 {
+    // Numbers lie behind the header, whose length stands in front.
+    let numbers = |folder: &Path| {
+        let all = weights(folder);
+        let from = 8 + u64::from_le_bytes(all[..8].try_into().unwrap()) as usize;
+        let four = all[from..].chunks_exact(4);
+        four.map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (numbers(one), numbers(other));
+    let sum: f32 = one.iter().zip(&other).map(|(a, b)| (a - b).abs()).sum();
+    sum / one.len() as f32
 }
 
 /// Feed-forward parts of a trained transformer become experts chosen by target.

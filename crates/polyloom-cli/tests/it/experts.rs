@@ -322,7 +322,7 @@ fn a_dense_base_becomes_a_mixture() {
     no("steps = 1", &llama, "has no experts");
     no(
         "steps = 1\n[train.balance]\nmethod = \"pcgrad\"",
-        &start("gate = \"shared\""),
+        &start("mutual_information = 0.1"),
         "does not go with experts",
     );
     no(

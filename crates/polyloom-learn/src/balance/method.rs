@@ -138,7 +138,10 @@ impl Weights {
     pub fn whole(&self) -> Option<&[f64]> {
         match &self.shared {
             Shared::Whole(w) => Some(w),
-            Shared::Parts(_) => None,
+            Shared::Parts(parts) => match &parts[..] {
+                [one] => Some(one),
+                _ => None,
+            },
         }
     }
 }

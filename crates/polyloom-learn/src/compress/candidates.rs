@@ -86,11 +86,12 @@ impl Shop<'_, '_> {
         all: &mut Vec<Candidate>,
         make: &mut dyn FnMut(&mut Self, f64) -> Result<Candidate>,
     ) -> Result<()> {
-        let keep = self.maker.settings.keep;
+        let (keep, sure) = (self.maker.settings.keep, self.maker.settings.sure);
+        let keeps = |one: &Candidate, share: f64| one.kept.least(sure).is_some_and(|k| k >= share);
         let (mut good, mut bad): (Option<f64>, Option<f64>) = (None, None);
         for size in sizes {
             let one = make(self, *size)?;
-            if keep.is_some_and(|k| one.kept.share >= k) {
+            if keep.is_some_and(|k| keeps(&one, k)) {
                 good = Some(*size);
             } else if good.is_some() && bad.is_none() {
                 bad = Some(*size);
@@ -103,7 +104,7 @@ impl Shop<'_, '_> {
             for _ in 0..3 {
                 let middle = (good * bad).sqrt();
                 let one = make(self, middle)?;
-                if one.kept.share >= keep {
+                if keeps(&one, keep) {
                     good = middle;
                 } else {
                     bad = middle;

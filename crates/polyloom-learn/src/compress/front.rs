@@ -52,15 +52,20 @@ fn ordered(share: f64) -> i64 {
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
 
-/// The one that is asked for: with a share the smallest that keeps it, else the best; within the budget, where there is
-/// one.
+/// The one that is asked for: with a share the smallest that keeps it (`sure`: the lower end of whose interval does), else the
+/// best; within the budget, where there is one.
 #[must_use]
-pub fn choose(all: &[Candidate], budget: Option<u64>, keep: Option<f64>) -> Option<usize> {
+pub fn choose(
+    all: &[Candidate],
+    budget: Option<u64>,
+    keep: Option<f64>,
+    sure: bool,
+) -> Option<usize> {
     let fits = |c: &Candidate| budget.is_none_or(|b| c.bytes <= b);
     let inside = || all.iter().enumerate().filter(|(_, c)| fits(c));
     match keep {
         Some(share) => inside()
-            .filter(|(_, c)| c.kept.share >= share)
+            .filter(|(_, c)| c.kept.least(sure).is_some_and(|kept| kept >= share))
             .min_by_key(|(_, c)| (c.bytes, std::cmp::Reverse(ordered(c.kept.share))))
             .map(|(i, _)| i),
         None => inside()
@@ -252,10 +257,15 @@ mod tests {
         mark(&mut all);
         let front: Vec<bool> = all.iter().map(|c| c.front).collect();
         assert_eq!(front, [true, true, false, true, false]);
-        assert_eq!(choose(&all, None, Some(0.99)), Some(1));
-        assert_eq!(choose(&all, None, None), Some(3));
-        assert_eq!(choose(&all, Some(350_000), None), Some(1));
-        assert_eq!(choose(&all, Some(200_000), Some(0.99)), None);
+        assert_eq!(choose(&all, None, Some(0.99), false), Some(1));
+        assert_eq!(choose(&all, None, None, false), Some(3));
+        assert_eq!(choose(&all, Some(350_000), None, false), Some(1));
+        assert_eq!(choose(&all, Some(200_000), Some(0.99), false), None);
+        // The interval of what has 0.995 goes down to 0.985.
+        assert_eq!(choose(&all, None, Some(0.99), true), Some(3));
+        assert_eq!(choose(&all, None, Some(0.98), true), Some(1));
+        all[3].kept.interval = None;
+        assert_eq!(choose(&all, None, Some(0.99), true), Some(4));
         let text = table(&all, Some(1));
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(

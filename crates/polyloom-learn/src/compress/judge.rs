@@ -73,6 +73,17 @@ pub struct Kept {
     pub interval: Option<(f64, f64)>,
 }
 
+impl Kept {
+    /// The share that is kept; `sure`: the lower end of its interval, where it has one.
+    #[must_use]
+    pub fn least(&self, sure: bool) -> Option<f64> {
+        match sure {
+            true => self.interval.map(|(low, _)| low),
+            false => Some(self.share),
+        }
+    }
+}
+
 /// Rows of a split as the settings ask for them.
 pub(super) fn rows<'a>(
     settings: &'a Compress,

@@ -13,6 +13,7 @@ pub mod prune;
 pub mod pruning;
 pub mod recipe;
 pub mod session;
+pub mod slim;
 
 pub use recipe::{Compress, Method};
 pub use session::{compare, compress};

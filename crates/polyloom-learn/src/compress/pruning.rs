@@ -9,6 +9,7 @@ use super::prune::{Decided, Kind, Part, Saliency, Size, decide, parts};
 use crate::engine::{Parameters, Tensor, Value, slice};
 use crate::error::{Error, Result};
 use crate::image::PREPROCESSOR;
+use crate::models::open::Model;
 use crate::models::{Plain, Source, Trained};
 use crate::tasks::forward::features;
 use crate::tasks::{Head, Opened, Reader, Shown};
@@ -176,7 +177,7 @@ fn masked(weights: &Plain, parts: &[Part], gone: &[usize]) -> Result<Plain> {
 fn mean_loss(opened: &Opened, weights: &Plain, reader: &Reader, seen: &Seen) -> Result<f64> {
     let source = weights.with(seen.heads.iter().flat_map(Head::tensors));
     let (mut sum, mut count) = (0.0, 0usize);
-    each_loss(opened, &source, reader, seen, &mut |value, n| {
+    each_loss(&opened.model, &source, reader, seen, &mut |_, value, n| {
         sum += f64::from(value.number()?) * n as f64;
         count += n;
         Ok(())
@@ -184,18 +185,18 @@ fn mean_loss(opened: &Opened, weights: &Plain, reader: &Reader, seen: &Seen) -> 
     Ok(sum / count.max(1) as f64)
 }
 
-/// Mean losses of the task's heads over some rows after others, with the number of labels each is the mean of.
-fn each_loss(
-    opened: &Opened,
+/// Mean losses of the task's heads, by their places, over some rows after others, with the number of labels each is the mean of.
+pub(super) fn each_loss(
+    model: &Model,
     source: &dyn Source,
     reader: &Reader,
     seen: &Seen,
-    take: &mut dyn FnMut(&Value, usize) -> Result<()>,
+    take: &mut dyn FnMut(usize, &Value, usize) -> Result<()>,
 ) -> Result<()> {
     let all: Vec<usize> = (0..seen.rows.len()).collect();
     for part in all.chunks(BATCH) {
         let shown: Vec<&Shown> = part.iter().map(|i| &seen.rows.shown[*i]).collect();
-        let found = features(&opened.model, source, reader, &[(seen.feature, shown)])?;
+        let found = features(model, source, reader, &[(seen.feature, shown)])?;
         for (place, head) in seen.heads.iter().enumerate() {
             let said = head.forward(source, &found[0])?;
             let wanted: Vec<_> = part
@@ -203,7 +204,7 @@ fn each_loss(
                 .map(|i| seen.rows.wanted[place][*i].as_ref())
                 .collect();
             if let Some((value, n)) = loss(head, &said, &wanted, 0.0)? {
-                take(&value, n)?;
+                take(place, &value, n)?;
             }
         }
     }
@@ -234,7 +235,7 @@ fn taylor(
             seed: None,
         };
         let (mut whole, mut count) = (vec![0f32; parameters.len()], 0);
-        each_loss(opened, &source, reader, task, &mut |value, n| {
+        each_loss(&opened.model, &source, reader, task, &mut |_, value, n| {
             let mut found = parameters.gradients()?;
             value.backward_into(&mut found)?;
             let gathered = parameters.gathered(&found)?;

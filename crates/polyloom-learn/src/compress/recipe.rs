@@ -79,6 +79,8 @@ pub struct Compress {
     pub budget: Option<String>,
     /// Share of the experts' scores that is kept at least, 0 to 1.
     pub keep: Option<f64>,
+    /// With `keep`: the lower end of the 95 % interval keeps it, not the score alone.
+    pub sure: bool,
     /// What is tried when methods are compared.
     pub methods: Vec<Method>,
     /// What shares an importance in weighted factors (where experts have `stats`).
@@ -125,6 +127,7 @@ impl Default for Compress {
             lambdas: None,
             budget: None,
             keep: None,
+            sure: false,
             methods: Vec::new(),
             axis: Axis::Input,
             floor: 1e-8,
@@ -192,6 +195,9 @@ impl Compress {
         let share = |x: f64| x > 0.0 && x <= 1.0;
         if self.keep.is_some_and(|k| !share(k)) {
             return bad("`compress.keep` must be above 0 and at most 1 (99 % is 0.99)");
+        }
+        if self.sure && self.keep.is_none() {
+            return bad("`compress.sure` is about `compress.keep`");
         }
         if !share(self.density) {
             return bad("`compress.density` must be above 0 and at most 1");

@@ -211,7 +211,7 @@ pub fn compare(
         shop.candidates(method, most, &mut all)?;
     }
     mark(&mut all);
-    let Some(chosen) = choose(&all, most, s.keep) else {
+    let Some(chosen) = choose(&all, most, s.keep, s.sure) else {
         let asked = match (s.keep, most) {
             (Some(k), Some(_)) => format!(
                 "{:.1} % of the experts' scores within the budget",
@@ -219,6 +219,10 @@ pub fn compare(
             ),
             (Some(k), None) => format!("{:.1} % of the experts' scores", 100.0 * k),
             _ => "the budget".into(),
+        };
+        let asked = match s.sure {
+            true => format!("{asked} by the lower end of its interval"),
+            false => asked,
         };
         let what = format!(
             "nothing that was tried keeps {asked}:\n{}",
@@ -237,6 +241,7 @@ pub fn compare(
         "experts": shop.looks.as_ref().map(|l| l.experts.iter().map(|e| e.value).collect::<Vec<_>>()),
         "budget": most,
         "keep": s.keep,
+        "sure": s.sure,
         "candidates": all,
         "chosen": chosen,
     });

@@ -6,6 +6,7 @@
 //! experts of a layer lie in one tensor; an expert that no token chose is not run, and gets no gradient. Experts are two layers
 //! with the model's own activation (those of Huang et al. are gated: SwiGLU).
 
+mod added;
 mod config;
 
 use std::collections::BTreeMap;
@@ -14,14 +15,14 @@ use polyloom_core::rng::Stream;
 
 use super::Source;
 use super::gates::{self, Kept};
-use crate::engine::{Tensor, Value, tensor};
-use crate::error::{Error, In, Result};
+use crate::engine::{Value, tensor};
+use crate::error::{Error, Result};
 use crate::ops::{self, Activation};
 
 pub use config::{Config, Gate};
 
 /// A tensor of the experts of a layer: what stands behind the layer's name, shape, and of matrices inputs and outputs of each.
-pub type Part = (&'static str, Vec<usize>, Option<[usize; 2]>);
+pub type Part = (String, Vec<usize>, Option<[usize; 2]>);
 
 /// The experts of the layers of a model.
 #[derive(Debug, Clone)]
@@ -105,12 +106,12 @@ impl Experts {
         }
     }
 
-    /// The experts that tokens of a goal can reach.
+    /// The experts that tokens of a goal can reach which was there from the beginning.
     #[must_use]
     pub fn of_goal(&self, goal: usize) -> std::ops::Range<usize> {
         let (experts, seen) = (self.config.experts, self.seen());
         let first = match self.config.gate {
-            Gate::Window => gates::window(goal, self.config.goals.len(), experts, seen),
+            Gate::Window => gates::window(goal, self.first_goals(), experts, seen),
             _ => 0,
         };
         first..first + seen
@@ -120,79 +121,33 @@ impl Experts {
     #[must_use]
     pub fn tensors(&self) -> Vec<Part> {
         let (width, experts, seen) = (self.width, self.config.experts, self.seen());
-        let inner = self.inner();
-        let goals = self.config.goals.len();
-        let mut all = match self.config.gate {
-            Gate::Goal | Gate::Window => {
-                let shape = vec![goals, seen, width];
-                vec![("gate.weight", shape, Some([width, seen]))]
-            }
-            Gate::Shared => vec![("gate.weight", vec![seen, width], Some([width, seen]))],
+        let (inner, goals) = (self.inner(), self.first_goals());
+        let part = |name: &str, shape: &[usize], sides| (name.to_owned(), shape.to_vec(), sides);
+        let gate = |shape: &[usize], inputs| part("gate.weight", shape, Some([inputs, seen]));
+        let mut all: Vec<Part> = match self.config.gate {
+            Gate::Goal | Gate::Window => vec![gate(&[goals, seen, width], width)],
+            Gate::Shared => vec![gate(&[seen, width], width)],
             Gate::Conditioned => vec![
-                (
-                    "gate.weight",
-                    vec![seen, 2 * width],
-                    Some([2 * width, seen]),
-                ),
-                ("gate.goals", vec![goals, width], Some([goals, width])),
+                gate(&[seen, 2 * width], 2 * width),
+                part("gate.goals", &[goals, width], Some([goals, width])),
             ],
         };
-        all.push((
-            "up.weight",
-            vec![experts, inner, width],
-            Some([width, inner]),
-        ));
-        all.push(("up.bias", vec![experts, inner], None));
-        all.push((
-            "down.weight",
-            vec![experts, width, inner],
-            Some([inner, width]),
-        ));
-        all.push(("down.bias", vec![experts, width], None));
+        let (up, down) = ([experts, inner, width], [experts, width, inner]);
+        all.push(part("up.weight", &up, Some([width, inner])));
+        all.push(part("up.bias", &[experts, inner], None));
+        all.push(part("down.weight", &down, Some([inner, width])));
+        all.push(part("down.bias", &[experts, width], None));
+        all.extend(self.added_tensors(inner));
         all
-    }
-
-    /// What is left to say where one goal alone stays: its gate over the experts that it can reach.
-    ///
-    /// # Errors
-    /// A goal that is none.
-    pub fn alone(&self, goal: usize) -> Result<Config> {
-        let c = &self.config;
-        let none = || Error::shape("experts", format!("goal {goal} of {}", c.goals.len()));
-        let name = c.goals.get(goal).ok_or_else(none)?;
-        Ok(Config {
-            experts: self.of_goal(goal).len(),
-            gate: match c.gate {
-                Gate::Window => Gate::Goal,
-                other => other,
-            },
-            window: 0,
-            noise: Some(c.noise.unwrap_or(1.0 / c.experts as f32)),
-            mutual_information: 0.0,
-            goals: vec![name.clone()],
-            ..c.clone()
-        })
-    }
-
-    /// What stays of a tensor ([`Self::tensors`]) then.
-    ///
-    /// # Errors
-    /// A tensor of another shape.
-    pub fn part(&self, goal: usize, part: &str, whole: &Tensor) -> Result<Tensor> {
-        let own = self.of_goal(goal);
-        let (start, length) = match (part, self.config.gate) {
-            ("gate.weight", Gate::Goal | Gate::Window) | ("gate.goals", _) => (goal, 1),
-            ("gate.weight", _) => return Ok(whole.clone()),
-            _ => (own.start, own.len()),
-        };
-        let kept = whole.narrow(0, start, length);
-        kept.and_then(|t| t.contiguous()).during("experts")
     }
 
     /// Probabilities of the experts that a goal's gate sees, for rows `[n, width]` of that goal.
     fn gate(&self, source: &dyn Source, name: &str, goal: usize, x: &Value) -> Result<Value> {
-        let weight = source.tensor(&format!("{name}.gate.weight"))?;
+        let added = self.added(goal);
+        let of = added.map_or_else(String::new, added::prefix);
+        let weight = source.tensor(&format!("{name}.{of}gate.weight"))?;
         let scores = match self.config.gate {
+            _ if added.is_some() => ops::linear(x, &weight, None)?,
             Gate::Shared => ops::linear(x, &weight, None)?,
             Gate::Goal | Gate::Window => ops::linear(x, &slab(&weight, goal)?, None)?,
             Gate::Conditioned => {
@@ -202,9 +157,11 @@ impl Experts {
                 ops::linear(&ops::concat(&[x, &of], 1)?, &weight, None)?
             }
         };
-        if scores.dims().last() != Some(&self.seen()) {
-            let (found, seen) = (weight.dims(), self.seen());
-            let what = format!("`{name}.gate.weight` of {found:?}, and gates see {seen} experts");
+        let seen = self.reached(goal).len();
+        if scores.dims().last() != Some(&seen) {
+            let found = weight.dims();
+            let what =
+                format!("`{name}.{of}gate.weight` of {found:?}, and gates see {seen} experts");
             return Err(Error::shape("experts", what));
         }
         let deviation = self.config.noise;
@@ -301,17 +258,18 @@ impl Experts {
             let probabilities = self.gate(source, name, goal, &own)?;
             let kept = self.keep(&probabilities)?;
             source.routed(name, goal, &kept)?;
-            let (first, seen) = (self.of_goal(goal).start, probabilities.dims()[1]);
+            let (reached, seen) = (self.reached(goal), probabilities.dims()[1]);
             for (i, (row, experts)) in rows.iter().zip(&kept.experts).enumerate() {
                 for expert in experts {
-                    let (at, of) = chosen.entry(first + *expert as usize).or_default();
+                    let expert_of = reached.get(*expert as usize).copied();
+                    let (at, of) = chosen.entry(expert_of.unwrap_or(usize::MAX)).or_default();
                     at.push(*row);
                     of.push((before + i * seen) as u32 + expert);
                 }
             }
             before += rows.len() * seen;
             weights.push(ops::reshape(&kept.weights, &[rows.len() * seen, 1])?);
-            all.push(probabilities);
+            all.push((goal, probabilities));
             kept_of.push(kept);
         }
         self.penalise(source, &all, &kept_of)?;
@@ -331,16 +289,30 @@ impl Experts {
         weights: &Value,
         chosen: BTreeMap<usize, (Vec<u32>, Vec<u32>)>,
     ) -> Result<Value> {
-        let of = |part: &str| source.tensor(&format!("{name}.{part}"));
-        let (up, up_bias) = (of("up.weight")?, of("up.bias")?);
-        let (down, down_bias) = (of("down.weight")?, of("down.bias")?);
+        let parts = ["up.weight", "up.bias", "down.weight", "down.bias"];
         let (mut said, mut at, mut place) = (Vec::new(), Vec::new(), Vec::new());
+        // Experts come in order, so that the tensors of a goal are asked for once.
+        let mut here: Option<(String, Vec<Value>)> = None;
         for (expert, (rows, weights)) in chosen {
-            let y = ops::rows(x, &rows)?;
-            let y = ops::linear(&y, &slab(&up, expert)?, Some(&slab(&up_bias, expert)?))?;
+            let (of, number) = self.place(expert);
+            let tensors = match here.take().filter(|(before, _)| *before == of) {
+                Some((_, tensors)) => tensors,
+                None => parts
+                    .iter()
+                    .map(|part| source.tensor(&format!("{name}.{of}{part}")))
+                    .collect::<Result<_>>()?,
+            };
+            let own: Vec<Value> = tensors
+                .iter()
+                .map(|t| slab(t, number))
+                .collect::<Result<_>>()?;
+            here = Some((of, tensors));
+            let [up, up_bias, down, down_bias] = &own[..] else {
+                return Err(Error::shape("experts", "tensors of an expert"));
+            };
+            let y = ops::linear(&ops::rows(x, &rows)?, up, Some(up_bias))?;
             let y = ops::activate(&y, self.activation)?;
-            let (weight, bias) = (slab(&down, expert)?, slab(&down_bias, expert)?);
-            said.push(ops::linear(&y, &weight, Some(&bias))?);
+            said.push(ops::linear(&y, down, Some(down_bias))?);
             at.extend(rows);
             place.extend(weights);
         }
@@ -350,7 +322,7 @@ impl Experts {
 
     /// What keeps experts in use: variation and balance, the mean over goals, entropy, the mean over rows, and mutual
     /// information.
-    fn penalise(&self, source: &dyn Source, all: &[Value], kept: &[Kept]) -> Result<()> {
+    fn penalise(&self, source: &dyn Source, all: &[(usize, Value)], kept: &[Kept]) -> Result<()> {
         let c = &self.config;
         source.penalty(&mut || {
             let mut sum = Value::constant(tensor(vec![0.0], ())?);
@@ -362,16 +334,19 @@ impl Experts {
             }
             if c.switch > 0.0 {
                 let factor = c.switch / kept.len().max(1) as f32;
-                for (kept, all) in kept.iter().zip(all) {
+                for (kept, (_, all)) in kept.iter().zip(all) {
                     sum = ops::add(&sum, &ops::scale(&kept.balance(all)?, factor)?)?;
                 }
             }
             if c.entropy > 0.0 {
-                let found = gates::entropy(&all.iter().collect::<Vec<_>>())?;
+                let found = gates::entropy(&all.iter().map(|(_, p)| p).collect::<Vec<_>>())?;
                 sum = ops::add(&sum, &ops::scale(&found, c.entropy)?)?;
             }
-            if c.mutual_information > 0.0 && all.len() > 1 {
-                let found = gates::mutual_information(&all.iter().collect::<Vec<_>>())?;
+            // Goals that were added see other experts, and are not told from the first ones by them.
+            let first = all.iter().filter(|(goal, _)| self.added(*goal).is_none());
+            let first: Vec<&Value> = first.map(|(_, p)| p).collect();
+            if c.mutual_information > 0.0 && first.len() > 1 {
+                let found = gates::mutual_information(&first)?;
                 sum = ops::add(&sum, &ops::scale(&found, c.mutual_information)?)?;
             }
             Ok(sum)

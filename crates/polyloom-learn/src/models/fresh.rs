@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::bert::{self, Bert};
 use super::decoder::{self, Decoder};
 use super::experts::{self, Experts};
+use super::memories::{Begin, Memories};
 use super::mlp::{self, Mlp};
 use super::table::{self, Init, TableModel};
 use super::vit::{self, Vit};
@@ -26,7 +27,7 @@ const MOST: usize = 1 << 32;
 /// logarithms.
 ///
 /// - `vit`: Xavier uniform (Glorot and Bengio 2010) for matrices and the projection of patches, biases 0, norms 1, the
-///   class token `N(0, 0.02²)`, every expert and gate as a matrix of its own, and as positions sines and cosines of row and column, halved: a small transformer learns
+///   class token `N(0, 0.02²)`, memories of goals `N(0, 0.01²)`, every expert and gate as a matrix of its own, and as positions sines and cosines of row and column, halved: a small transformer learns
 ///   faster from them than from noise. Columns beyond a multiple of four stay 0, and so does the class token's position.
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
 /// - `bert`: `N(0, initializer_range²)` for matrices (of experts and gates too) and tables, biases 0, norms 1, the row of the
@@ -196,6 +197,17 @@ impl Made {
             }
             self.xavier(&name("intermediate.dense"), &[inner, width], true)?;
             self.xavier(&name("output.dense"), &[width, inner], true)?;
+        }
+        for (name, shape, begin) in model.memories.iter().flat_map(Memories::tensors) {
+            match begin {
+                Begin::Ones => self.constant(&name, &shape, 1.0)?,
+                Begin::Zeros => self.constant(&name, &shape, 0.0)?,
+                Begin::Memory => self.normal(&name, &shape, 0.01)?,
+                Begin::Matrix(a, b) => {
+                    let bound = (6.0 / (a + b) as f64).sqrt();
+                    self.uniform(&name, &shape, bound)?;
+                }
+            }
         }
         self.norm("layernorm", width)
     }

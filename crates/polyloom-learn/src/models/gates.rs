@@ -185,15 +185,18 @@ pub fn mutual_information(probabilities: &[&Value]) -> Result<Value> {
 /// # Errors
 /// No task, matrices of different widths.
 pub fn entropy(probabilities: &[&Value]) -> Result<Value> {
-    let all = match probabilities {
-        [] => return Err(Error::shape("entropy", "no task")),
-        [one] => (*one).clone(),
-        several => ops::concat(several, 0)?,
-    };
-    let (rows, _) = shape(&all)?;
-    // A probability that is 0 in 32 bits has no entropy, and a slope.
-    let found = ops::sum(&ops::entropies(&all, 1e-30)?)?;
-    ops::scale(&found, 1.0 / rows as f32)
+    let (mut sum, mut rows) = (None, 0);
+    for own in probabilities {
+        rows += shape(own)?.0;
+        // A probability that is 0 in 32 bits has no entropy, and a slope.
+        let found = ops::sum(&ops::entropies(own, 1e-30)?)?;
+        sum = Some(match sum {
+            Some(before) => ops::add(&before, &found)?,
+            None => found,
+        });
+    }
+    let sum = sum.ok_or_else(|| Error::shape("entropy", "no task"))?;
+    ops::scale(&sum, 1.0 / rows as f32)
 }
 
 #[cfg(test)]

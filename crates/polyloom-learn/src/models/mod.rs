@@ -12,6 +12,7 @@ pub mod fusion;
 pub mod gates;
 pub mod generate;
 pub mod lora;
+pub mod memories;
 pub mod merged;
 pub mod mlp;
 pub mod open;

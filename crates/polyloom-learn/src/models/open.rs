@@ -10,6 +10,7 @@ use super::clip::Clip;
 use super::decoder::Decoder;
 use super::experts::Experts;
 use super::forest::{self, ForestModel};
+use super::memories::Asked;
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
 use super::t5::T5;
@@ -78,6 +79,8 @@ pub struct Model {
     pub tokenizer: Option<Made>,
     /// How rows are prepared, of a model of tables.
     pub table: Option<Box<Preparation>>,
+    /// Tensors of goals that this run adds; the others stay ([`Opened::grow`](crate::tasks::Opened::grow)).
+    pub added: Vec<String>,
 }
 
 impl Model {
@@ -238,6 +241,7 @@ impl Model {
             kind,
             tokenizer: None,
             table,
+            added: Vec::new(),
         })
     }
 
@@ -413,11 +417,20 @@ impl Model {
         }
     }
 
-    /// Names of the goals that an input passes for, of a model whose experts are chosen by goal.
+    /// Names of the goals that an input passes for, of a model whose experts are chosen by goal or whose goals have memories.
     #[must_use]
     pub fn goals(&self) -> Option<&[String]> {
-        let experts = self.experts().filter(|e| e.by_goal());
-        experts.map(|e| &e.config.goals[..])
+        match (self.experts(), &self.trunk) {
+            (Some(experts), _) => experts.by_goal().then_some(&experts.config.goals[..]),
+            (None, Trunk::Vit(vit)) => vit.memories.as_ref().map(|m| &m.config.goals[..]),
+            _ => None,
+        }
+    }
+
+    /// Whether inputs pass once for every goal: where experts are chosen by goal.
+    #[must_use]
+    pub fn passes_apart(&self) -> bool {
+        self.experts().is_some_and(Experts::by_goal)
     }
 
     /// The class token and those of the patches, row by row, of every picture: `[images, 1 + patches, width]`. With experts
@@ -432,6 +445,22 @@ impl Model {
                 &self.folder,
                 "has no patches; a vision transformer (model_type \"vit\") does",
             )),
+        }
+    }
+
+    /// What goals with memories have of pictures ([`Vit::forward_each`]).
+    ///
+    /// # Errors
+    /// Any but a vision transformer, and as there.
+    pub fn remembered(
+        &self,
+        weights: &dyn Source,
+        pixels: &Value,
+        asked: &[Asked],
+    ) -> Result<Vec<Value>> {
+        match &self.trunk {
+            Trunk::Vit(model) => model.forward_each(weights, pixels, asked),
+            _ => Err(Error::file(&self.folder, "has no goals with memories")),
         }
     }
 

@@ -1,13 +1,15 @@
 //! Vision transformer: patches, a class token, layers whose norms stand before their parts.
 //!
 //! With `moe` in the configuration the feed-forward parts of every second layer are mixtures of experts ([`Experts`]; M3ViT), and
-//! every picture passes for a goal; `transformers` knows no such model.
+//! every picture passes for a goal. With `task_expert` pictures pass once, and every goal carries a memory along
+//! ([`Memories`]). `transformers` knows neither.
 //!
 //! Dosovitskiy et al. 2021; names and defaults are those of `transformers` (checkpoints of the Hub and the newer names).
 
 use serde::Deserialize;
 
 use super::experts::{self, Experts};
+use super::memories::{self, Asked, Memories};
 use super::{LayerParts, Point, Source, heads_of};
 use crate::engine::Value;
 use crate::error::{Error, Result};
@@ -46,6 +48,9 @@ pub struct Config {
     /// Experts in place of feed-forward parts.
     #[serde(default)]
     pub moe: Option<experts::Config>,
+    /// Memories of goals behind layers.
+    #[serde(default)]
+    pub task_expert: Option<memories::Config>,
 }
 
 fn gelu() -> String {
@@ -99,6 +104,8 @@ pub struct Vit {
     pub prefix: String,
     /// Experts of its layers.
     pub experts: Option<Experts>,
+    /// Memories of its goals.
+    pub memories: Option<Memories>,
     activation: Activation,
 }
 
@@ -135,8 +142,14 @@ impl Vit {
         let sizes = [config.hidden_size, config.num_hidden_layers];
         let experts = config.moe.clone();
         let experts = experts.map(|e| Experts::new(e, sizes, activation));
+        let memories = config.task_expert.clone();
+        if memories.is_some() && experts.is_some() {
+            return Err(wrong("moe and task_expert: one of them".to_owned()));
+        }
+        let memories = memories.map(|m| Memories::new(m, sizes[0], sizes[1]));
         Ok(Self {
             experts: experts.transpose()?,
+            memories: memories.transpose()?,
             config,
             prefix: prefix.to_owned(),
             activation,
@@ -146,10 +159,10 @@ impl Vit {
     /// Names of the linear layers of every layer.
     ///
     /// # Errors
-    /// Layers with experts.
+    /// Layers with experts, memories of goals.
     pub fn layers(&self, weights: &dyn Source) -> Result<Vec<LayerParts>> {
-        if self.experts.is_some() {
-            let what = "layers with experts have no feed-forward parts of their own";
+        if self.experts.is_some() || self.memories.is_some() {
+            let what = "a model with experts that are chosen by goal";
             return Err(Error::Config { what: what.into() });
         }
         let newer = format!("{}layers.0.attention.q_proj.weight", self.prefix);
@@ -184,12 +197,49 @@ impl Vit {
     /// all goals share a gate.
     ///
     /// # Errors
-    /// As [`Self::forward`]; another number of goals than pictures, a goal that is none.
+    /// As [`Self::forward`]; another number of goals than pictures, a goal that is none, a model whose goals have memories.
     pub fn forward_for(
         &self,
         weights: &dyn Source,
         pixels: &Value,
         goals: &[u32],
+    ) -> Result<Value> {
+        if self.memories.is_some() {
+            let what = "pictures for no goal, and a model whose goals have memories";
+            return Err(Error::shape("vit", what));
+        }
+        self.run(weights, pixels, goals, &mut |_, _| Ok(()))
+    }
+
+    /// Of a model whose goals have memories: what every goal has in the end of the pictures that it is asked for,
+    /// `[pictures, 1 + patches, hidden_size]` each. Pictures pass once.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; a model without memories, a goal that is none.
+    pub fn forward_each(
+        &self,
+        weights: &dyn Source,
+        pixels: &Value,
+        asked: &[Asked],
+    ) -> Result<Vec<Value>> {
+        let Some(memories) = &self.memories else {
+            return Err(Error::shape("vit", "goals, and a model without memories"));
+        };
+        let c = &self.config;
+        let tokens = 1 + (c.image_size / c.patch_size).pow(2);
+        let mut carried = memories.begin(weights, &self.prefix, asked, tokens)?;
+        let mut behind = |layer: usize, x: &Value| carried.behind(layer, x, c.layer_norm_eps);
+        self.run(weights, pixels, &[], &mut behind)?;
+        carried.end()
+    }
+
+    /// The pass itself; what comes out of every layer is shown to `behind`.
+    fn run(
+        &self,
+        weights: &dyn Source,
+        pixels: &Value,
+        goals: &[u32],
+        behind: &mut dyn FnMut(usize, &Value) -> Result<()>,
     ) -> Result<Value> {
         let c = &self.config;
         let name = |rest: &str| format!("{}{rest}", self.prefix);
@@ -284,6 +334,7 @@ impl Vit {
             let fed = weights.dropped(fed, self.config.hidden_dropout_prob, place(3))?;
             x = ops::add(&weights.pass(Point::FeedForward(layer), fed)?, &x)?;
             x = weights.pass(Point::Layer(layer), x)?;
+            behind(layer, &x)?;
         }
         weights.layer_norm(&name("layernorm"), &x, self.config.layer_norm_eps)
     }

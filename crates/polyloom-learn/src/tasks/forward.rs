@@ -82,7 +82,7 @@ fn of_texts(
 }
 
 /// What heads of several tasks see of their inputs: for each part one value for all heads, or one for each in their order where
-/// inputs pass once for every goal (a model whose experts are chosen by goal). The trunk runs once over all.
+/// inputs pass for goals (a model whose experts are chosen by goal, or whose goals have memories). The trunk runs once over all.
 ///
 /// # Errors
 /// As [`features`].
@@ -108,6 +108,32 @@ pub fn by_head(
             return Ok(found.into_iter().map(|one| vec![one]).collect());
         }
     };
+    let tokens = match model.passes_apart() {
+        true => apart(model, source, preparation, parts)?,
+        false => remembered(model, source, preparation, parts)?,
+    };
+    let mut tokens = tokens.into_iter();
+    let mut one = |(feature, heads, part): &(Feature, Vec<&Head>, Vec<&Shown>)| {
+        let own = tokens.by_ref().take(heads.len());
+        let seen = own.map(|own| match feature {
+            Feature::Patches => Ok(own),
+            _ => {
+                let class = ops::narrow(&own, 1, 0, 1)?;
+                ops::reshape(&class, &[part.len(), model.width()])
+            }
+        });
+        seen.collect()
+    };
+    parts.iter().map(&mut one).collect()
+}
+
+/// Tokens of the pictures of parts for the goal of every head, part by part: the pictures of a part pass once for each.
+fn apart(
+    model: &Model,
+    source: &dyn Source,
+    preparation: &Preparation,
+    parts: &[(Feature, Vec<&Head>, Vec<&Shown>)],
+) -> Result<Vec<Value>> {
     let (mut shown, mut goals): (Vec<&Shown>, Vec<u32>) = (Vec::new(), Vec::new());
     for (_, heads, part) in parts {
         for head in heads {
@@ -116,23 +142,30 @@ pub fn by_head(
         }
     }
     let tokens = model.patches(source, &pixels(preparation, &shown)?, &goals)?;
-    let mut at = 0;
-    let mut one = |(feature, heads, part): &(Feature, Vec<&Head>, Vec<&Shown>)| {
-        let mut found = Vec::with_capacity(heads.len());
+    let (mut found, mut at) = (Vec::new(), 0);
+    for (_, heads, part) in parts {
         for _ in heads {
-            let own = ops::narrow(&tokens, 0, at, part.len())?;
+            found.push(ops::narrow(&tokens, 0, at, part.len())?);
             at += part.len();
-            found.push(match feature {
-                Feature::Patches => own,
-                _ => {
-                    let class = ops::narrow(&own, 1, 0, 1)?;
-                    ops::reshape(&class, &[part.len(), model.width()])?
-                }
-            });
         }
-        Ok(found)
-    };
-    parts.iter().map(&mut one).collect()
+    }
+    Ok(found)
+}
+
+/// The same of goals with memories: all pictures pass once.
+fn remembered(
+    model: &Model,
+    source: &dyn Source,
+    preparation: &Preparation,
+    parts: &[(Feature, Vec<&Head>, Vec<&Shown>)],
+) -> Result<Vec<Value>> {
+    let (mut shown, mut asked) = (Vec::new(), Vec::new());
+    for (_, heads, part) in parts {
+        let own = shown.len()..shown.len() + part.len();
+        shown.extend(part);
+        asked.extend(heads.iter().map(|head| (head.goal, own.clone())));
+    }
+    model.remembered(source, &pixels(preparation, &shown)?, &asked)
 }
 
 /// What heads see of texts that pass once for the goal of each.
@@ -416,9 +449,10 @@ fn run(
     let mut order: Vec<usize> = (0..shown.len()).collect();
     order.sort_by_key(|&i| (shown[i].length(), i));
     let mut found = vec![vec![Output::new(); shown.len()]; heads.len()];
-    let Some(feature) = heads.first().map(|h| h.feature) else {
+    let Some(first) = heads.first().map(|h| h.feature) else {
         return Ok(found);
     };
+    let feature = Feature::common(heads.iter().map(|h| h.feature)).unwrap_or(first);
     for part in order.chunks(batch.max(1)) {
         let of: Vec<&Shown> = part.iter().map(|&i| &shown[i]).collect();
         let seen = by_head(model, source, reader, &[(feature, heads.to_vec(), of)])?;

@@ -62,9 +62,11 @@ impl Opened {
         let table = match trees || config["model_type"] == table::MODEL_TYPE {
             true => Some(Box::new(prepared(recipe, &mut config, tasks, trees)?)),
             false if config["goals"].is_null() => {
-                if config.get("moe").is_some() {
-                    mixed(&config)?;
-                    routed(&mut config["moe"], "train.new.moe", tasks)?;
+                for key in ["moe", "task_expert"] {
+                    if config.get(key).is_some() {
+                        mixed(&config, key)?;
+                        routed(&mut config[key], &format!("train.new.{key}"), tasks)?;
+                    }
                 }
                 None
             }
@@ -346,14 +348,14 @@ fn by_group(config: &mut Json, tasks: &[Given]) -> Result<Option<String>> {
 }
 
 /// Whether the architecture has experts.
-fn mixed(config: &Json) -> Result<()> {
+fn mixed(config: &Json, key: &str) -> Result<()> {
     let model = config["model_type"].as_str().unwrap_or_default();
-    if matches!(model, "vit" | "bert") {
+    if model == "vit" || (model, key) == ("bert", "moe") {
         return Ok(());
     }
-    let what = format!("`train.new.moe`: a model of the type `{model}` has no experts");
+    let what = format!("`train.new.{key}`: a model of the type `{model}` has no experts");
     let error = MergeError::plan("bad-recipe", what);
-    Err(error.hint("model_type = \"vit\" and \"bert\" have; models of tables have architectures with experts (`mmoe`)").into())
+    Err(error.hint("model_type = \"vit\" has, and with `moe` \"bert\"; models of tables have architectures with experts (`mmoe`)").into())
 }
 
 /// Puts the goals that experts are chosen by into their configuration, which a recipe has under `key`.
@@ -371,7 +373,7 @@ pub(super) fn routed(moe: &mut Json, key: &str, tasks: &[Given]) -> Result<()> {
 }
 
 /// Names of the goals: of every target, or of every group of every target.
-fn goals(tasks: &[Given], groups: Option<&Groups>) -> Result<Vec<String>> {
+pub(super) fn goals(tasks: &[Given], groups: Option<&Groups>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for task in tasks {
         let id = &task.spec.id;

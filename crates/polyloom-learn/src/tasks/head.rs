@@ -84,6 +84,19 @@ impl Feature {
         matches!(self, Self::Pair | Self::Embeddings)
     }
 
+    /// What the trunk gives where several heads look at one pass: their common feature; all tokens where some read maps off
+    /// patches and others the class token beside them. `None` where they see different things, or there is none.
+    #[must_use]
+    pub fn common(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut all = all.into_iter();
+        let first = all.next()?;
+        all.try_fold(first, |common, one| match (common, one) {
+            (a, b) if a == b => Some(a),
+            (Self::Patches, Self::Cls) | (Self::Cls, Self::Patches) => Some(Self::Patches),
+            _ => None,
+        })
+    }
+
     /// Width of the feature over a stream of a width.
     #[must_use]
     pub fn width(self, hidden: usize) -> usize {

@@ -117,8 +117,10 @@ impl Counts {
             false => None,
         };
         let layer = |((name, goal), (tokens, own)): ((String, usize), Count)| {
-            let mut chosen = vec![0; experts.config.experts];
-            chosen[experts.of_goal(goal)].copy_from_slice(&own);
+            let mut chosen = vec![0; experts.all()];
+            for (expert, count) in experts.reached(goal).into_iter().zip(own) {
+                chosen[expert] = count;
+            }
             Layer {
                 name,
                 goal: named(goal),
@@ -144,7 +146,7 @@ impl Counts {
         });
         Routing {
             rows,
-            experts: experts.config.experts,
+            experts: experts.all(),
             parameters,
             activated: activated.collect(),
             layers,

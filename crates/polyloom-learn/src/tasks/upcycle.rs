@@ -26,21 +26,26 @@ const DEVIATION: f64 = 0.02;
 type Tensors = Vec<(String, Tensor)>;
 
 impl Opened {
-    /// What a recipe begins with: its base, with experts where `train.moe` asks for them, or a model made from nothing.
+    /// What a recipe begins with: its base, with experts where `train.moe` and with goals where `train.add` asks for them, or a
+    /// model made from nothing.
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::fresh`]; `train.moe` with a base that has experts or whose layers cannot become experts,
+    /// As [`Self::open`], [`Self::fresh`] and [`Self::grow`]; `train.moe` with a base that has experts or whose layers cannot become experts,
     /// numbers that make no mixture.
     pub fn begin(recipe: &Recipe, tasks: &[Given]) -> Result<Self> {
-        let Some(base) = &recipe.base else {
-            return Self::fresh(recipe, tasks);
+        let mut opened = match &recipe.base {
+            None => Self::fresh(recipe, tasks)?,
+            Some(base) => Self::open(base)?,
         };
-        let mut opened = Self::open(base)?;
         if let Some(table) = &recipe.train.moe {
             let mut moe = serde_json::to_value(table).map_err(|e| bad(&e.to_string()))?;
             routed(&mut moe, "train.moe", tasks)?;
             opened.upcycle(moe, recipe.seed)?;
         }
+        if let Some(add) = &recipe.train.add {
+            opened.grow(*add, tasks, recipe.seed)?;
+        }
+        opened.say_widths(recipe);
         Ok(opened)
     }
 

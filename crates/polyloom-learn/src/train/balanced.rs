@@ -5,6 +5,8 @@
 //! pass over all of them costs, and every goal goes back on its own. Where a method looks at losses alone, the weighted sum of
 //! the losses goes back once, but for steps of which the log tells how gradients stand to each other.
 
+mod features;
+mod look;
 mod one_way;
 mod told;
 
@@ -12,11 +14,10 @@ use std::ops::Range;
 
 use polyloom::MergeError;
 use polyloom_core::nn::elementwise::{axpy, scale};
-use polyloom_core::rng::Stream;
 
 use super::learned::Learned;
-use super::pass::{Of, augmented, losses, seed_of, shown, unfinished};
-use super::recipe::BalanceRecipe;
+use super::pass::{augmented, seed_of, unfinished};
+use super::recipe::{BalanceRecipe, By};
 use super::run::Job;
 use super::sampler::{Sampler, shared_out};
 use super::trainee::Trainee;
@@ -24,8 +25,6 @@ use crate::balance::flat::perturbation;
 use crate::balance::{At, Balance, Combined, Given, Wants};
 use crate::engine::{Gradients, Value};
 use crate::error::{Error, Result};
-use crate::models::Source;
-use crate::tasks::forward::features;
 use crate::tasks::{Head, Shown};
 
 pub use told::Kept;
@@ -129,6 +128,9 @@ impl<'a> Balanced<'a> {
             }
         }
         let balance = Balance::new(&recipe.method, &recipe.parameters, heads.len())?;
+        if recipe.gradients == By::Features {
+            features::check(job, &balance, tasks, heads)?;
+        }
         if let Wants::Validation(_) = balance.wants()
             && let Some(task) = tasks.iter().find(|t| t.validation.is_none())
         {
@@ -183,6 +185,9 @@ impl<'a> Balanced<'a> {
             self.balance.validated(&found);
         }
         self.passes.clear();
+        if self.recipe.gradients == By::Features {
+            return self.by_features(trainee, tasks, heads, sampler, at, sums);
+        }
         if self.is_one_way(at) {
             return self.one_way(trainee, tasks, heads, sampler, at, sums);
         }
@@ -267,33 +272,6 @@ impl<'a> Balanced<'a> {
         (0..self.goals.len()).filter(move |g| self.goals[*g].task == task)
     }
 
-    /// Losses of a task's goals on its rows of a pass.
-    fn look(
-        &self,
-        source: &dyn Source,
-        tasks: &[Learned<'_>],
-        heads: &[Head],
-        task: usize,
-        done: &Done,
-    ) -> Result<Vec<Option<(Value, usize)>>> {
-        let (learned, drawn) = (&tasks[task], &done.drawn[task]);
-        let parts = [(
-            learned.feature,
-            shown(&learned.train, &done.new[task], drawn),
-        )];
-        let found = features(self.job.model, source, self.job.reader, &parts)?;
-        let own = &heads[learned.heads.clone()];
-        losses(
-            self.job,
-            source,
-            learned,
-            Of::Training(done.share),
-            own,
-            &found[..1],
-            drawn,
-        )
-    }
-
     /// One task's rows of a pass: gradients of its goals, also at their second points.
     fn pass(
         &mut self,
@@ -316,9 +294,9 @@ impl<'a> Balanced<'a> {
         trainee.with(Some(done.seed), |source| {
             let values = self.look(source, tasks, heads, task, done)?;
             for (&g, value) in goals.iter().zip(values) {
-                let Some((value, n)) = value else { continue };
-                let loss = self.finite(&value, g, tasks, done)?;
-                let gradient = back(trainee, &value)?;
+                let Some(found) = value else { continue };
+                let (loss, n) = (self.finite(&found.loss, g, tasks, done)?, found.rows);
+                let gradient = back(trainee, &found.back)?;
                 let own = self.goals[g].own.clone();
                 let sum = &mut self.sums[g];
                 sum.loss += loss * n as f64;
@@ -373,7 +351,7 @@ impl<'a> Balanced<'a> {
         let there = trainee.with(Some(done.seed), |source| {
             let values = self.look(source, tasks, heads, self.goals[goal].task, done)?;
             match values.into_iter().nth(self.goals[goal].place).flatten() {
-                Some((value, _)) => back(trainee, &value),
+                Some(found) => back(trainee, &found.back),
                 None => Ok(vec![0.0; gradient.len()]),
             }
         });
@@ -422,93 +400,6 @@ impl<'a> Balanced<'a> {
         })?;
         let combined = combined.ok_or_else(|| Error::shape("step", "no direction"))?;
         Ok((gradients, combined))
-    }
-
-    /// After the step: the losses of the same rows, for a balancer that asks for them.
-    ///
-    /// # Errors
-    /// What a pass reports.
-    pub(super) fn after(
-        &mut self,
-        trainee: &Trainee,
-        tasks: &[Learned<'_>],
-        heads: &[Head],
-    ) -> Result<()> {
-        if self.balance.wants() != Wants::LossesAfter {
-            return Ok(());
-        }
-        let mut sums = vec![(0.0, 0.0); self.goals.len()];
-        for done in &self.passes {
-            for task in (0..tasks.len()).filter(|t| !done.drawn[*t].is_empty()) {
-                let values = trainee.with(Some(done.seed), |source| {
-                    self.look(source, tasks, heads, task, done)
-                })?;
-                for (g, value) in self.of_task(task).zip(values) {
-                    if let Some((value, n)) = value {
-                        sums[g].0 += f64::from(value.number()?) * n as f64;
-                        sums[g].1 += n as f64;
-                    }
-                }
-            }
-        }
-        let losses: Vec<Option<f64>> = sums
-            .iter()
-            .map(|(l, n)| (*n > 0.0).then(|| l / n))
-            .collect();
-        self.balance.after(&losses);
-        Ok(())
-    }
-
-    /// Losses of the goals on validation rows that the step draws: as many of each task as a pass has.
-    fn validation(
-        &self,
-        trainee: &Trainee,
-        tasks: &[Learned<'_>],
-        heads: &[Head],
-        at: At,
-    ) -> Result<Vec<f64>> {
-        let mut found = Vec::with_capacity(self.goals.len());
-        for (k, task) in tasks.iter().enumerate() {
-            let Some(rows) = &task.validation else {
-                continue;
-            };
-            let n = self
-                .quota
-                .as_ref()
-                .map_or(self.job.recipe.train.batch, |q| q[k]);
-            let stream = Stream::new(at.seed, "balance validation", at.step << 16 | k as u64);
-            let place = |i| (stream.bits(i as u64) % rows.len() as u64) as u32;
-            let mut drawn: Vec<u32> = (0..n.min(rows.len())).map(place).collect();
-            if crate::tasks::forward::has_groups(self.job.reader) {
-                drawn.retain(|i| rows.shown[*i as usize].has_goal());
-            }
-            if drawn.is_empty() {
-                found.extend(vec![0.0; task.heads.len()]);
-                continue;
-            }
-            let values = trainee.with(None, |source| {
-                let parts = [(task.feature, shown(rows, &[], &drawn))];
-                let seen = features(self.job.model, source, self.job.reader, &parts)?;
-                let own = &heads[task.heads.clone()];
-                losses(
-                    self.job,
-                    source,
-                    task,
-                    Of::Validation,
-                    own,
-                    &seen[..1],
-                    &drawn,
-                )
-            })?;
-            for value in values {
-                // None of the rows says what is right: nothing to learn from.
-                found.push(match value {
-                    Some((value, _)) => f64::from(value.number()?),
-                    None => 0.0,
-                });
-            }
-        }
-        Ok(found)
     }
 }
 

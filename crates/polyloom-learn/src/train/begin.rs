@@ -7,7 +7,7 @@ use serde_json::json;
 use super::curvature;
 use super::mixing::Mixing;
 use super::optimiser::Rule;
-use super::recipe::{OptimiserName, Recipe};
+use super::recipe::{By, OptimiserName, Recipe};
 use super::rowwise::Loss;
 use super::run::Job;
 use super::trainee::Trainee;
@@ -65,6 +65,9 @@ pub(super) fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> R
     ]);
     if let (Some(balance), Some(facts)) = (&t.balance, facts.as_array_mut()) {
         facts.push(json!([balance.method, balance.parameters]));
+        if balance.gradients != By::Parameters {
+            facts.push(json!(balance.gradients));
+        }
     }
     if let (Some(experts), Some(facts)) = (job.model.experts(), facts.as_array_mut()) {
         facts.push(json!(experts.config));
@@ -86,6 +89,9 @@ pub(super) fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> R
         facts.as_array_mut(),
     ) {
         facts.push(json!([t.loss, t.focal_gamma, t.reweight]));
+    }
+    if let (Some(slim), Some(facts)) = (&t.slim, facts.as_array_mut()) {
+        facts.push(json!(slim));
     }
     if let (Some(how), Some(facts)) = (&t.representation, facts.as_array_mut()) {
         facts.push(json!(how));

@@ -119,8 +119,9 @@ pub(super) fn run(job: &Job<'_>, new: &ForestModel, watch: Watch<'_>) -> Result<
         kind: job.model.kind,
         tokenizer: None,
         table: job.model.table.clone(),
+        added: Vec::new(),
     };
-    let trainee = Trainee::new(&frozen(recipe), base, &Used::default(), &heads)?;
+    let trainee = Trainee::new(&frozen(recipe), base, &Used::default(), &heads, &[])?;
     let job = Job {
         model: &model,
         ..*job

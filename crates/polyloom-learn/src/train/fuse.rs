@@ -8,6 +8,7 @@
 
 mod align;
 pub mod classes;
+mod shelf;
 pub mod tokens;
 
 use std::path::PathBuf;
@@ -16,10 +17,9 @@ use polyloom::MergeError;
 use serde::{Deserialize, Serialize};
 
 use super::learned::Learned;
-use super::recipe::Recipe;
+use super::run::Job;
 use crate::engine::Value;
 use crate::error::Result;
-use crate::models::open::Model;
 use crate::ops;
 use crate::tasks::Head;
 
@@ -150,15 +150,11 @@ fn blend(
 ///
 /// # Errors
 /// As [`classes::ask`] and [`tokens::ask`].
-pub(super) fn ask(
-    recipe: &Recipe,
-    model: &Model,
-    tasks: &mut [Learned<'_>],
-    heads: &[Head],
-) -> Result<()> {
+pub(super) fn ask(job: &Job<'_>, tasks: &mut [Learned<'_>], heads: &[Head]) -> Result<()> {
+    let (recipe, model) = (job.recipe, job.model);
     match (&recipe.train.fuse, &recipe.train.language) {
         (None, _) => Ok(()),
         (Some(_), None) => classes::ask(recipe, tasks, heads),
-        (Some(fuse), Some(_)) => tokens::ask(fuse, model, tasks),
+        (Some(fuse), Some(_)) => tokens::ask(fuse, model, tasks, job.work),
     }
 }

@@ -18,7 +18,7 @@ use super::probe::{self, Seen, Target};
 use super::recipe::{Objective, Recipe, Start};
 use super::turns;
 use super::weigh::{self, Counts};
-use crate::engine::{slice, tensor};
+use crate::engine::{Tensor, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
@@ -320,6 +320,14 @@ fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, model: &Model)
     Ok(head)
 }
 
+/// Normal numbers of a deviation, from a stream of a name.
+fn drawn(seed: u64, name: &str, deviation: f32, shape: &[usize]) -> Result<Tensor> {
+    let stream = Stream::new(seed, name, 0);
+    let count = shape.iter().product::<usize>() as u64;
+    let values = (0..count).map(|i| deviation * stream.normal(i));
+    tensor(values.collect(), shape)
+}
+
 /// What the heads of a task begin with.
 fn begin(
     recipe: &Recipe,
@@ -350,10 +358,22 @@ fn begin(
         }
         Start::Random => {
             for head in heads.iter_mut().filter(|h| h.has_layers()) {
+                let name = format!("heads/{}", head.task);
+                if let Some(hidden) = recipe.train.head.hidden {
+                    // He et al. 2015: what goes in and its activation.
+                    let inputs = head.inputs();
+                    let deviation = (2.0 / inputs.max(1) as f32).sqrt();
+                    let (last, bias) = &mut head.layers[0];
+                    let outputs = bias.elem_count();
+                    *last = drawn(recipe.seed, &name, 0.02, &[outputs, hidden])?;
+                    let first = format!("{name} hidden");
+                    let weight = drawn(recipe.seed, &first, deviation, &[hidden, inputs])?;
+                    head.layers
+                        .insert(0, (weight, tensor(vec![0.0; hidden], hidden)?));
+                    continue;
+                }
                 let (w, _) = &mut head.layers[0];
-                let stream = Stream::new(recipe.seed, &format!("heads/{}", head.task), 0);
-                let values = (0..w.elem_count() as u64).map(|i| 0.02 * stream.normal(i));
-                *w = tensor(values.collect(), w.dims())?;
+                *w = drawn(recipe.seed, &name, 0.02, w.dims())?;
             }
             Ok(())
         }

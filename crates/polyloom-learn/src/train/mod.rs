@@ -31,6 +31,7 @@ pub mod run;
 pub mod sampler;
 pub mod schedule;
 pub mod session;
+pub mod slim;
 pub mod stages;
 pub mod state;
 mod step;

@@ -17,6 +17,7 @@ use super::part::Part;
 use super::representation::regulariser;
 use super::rowwise::{Form, share};
 use super::run::{Evaluation, Job};
+use super::slim;
 use super::state::State;
 use super::trainee::{Trainee, Used, Watched};
 use super::turns;
@@ -95,36 +96,48 @@ pub(super) fn pass(
 ) -> Result<()> {
     trainee.with(Some(seed_of(job, drawn.before)), |source| {
         let kept = Penalised::over(source);
-        let parts = match job.recipe.train.language {
-            Some(_) => language::losses(job, source, tasks, drawn)?,
+        let (parts, narrower) = match job.recipe.train.language {
+            Some(_) => (language::losses(job, source, tasks, drawn)?, None),
             None => {
                 let seen = seen(job, &kept, tasks, heads, drawn)?;
-                goals(job, source, tasks, heads, drawn, &seen)?
+                let parts = goals(job, source, tasks, heads, drawn, &seen)?;
+                let more = slim::narrower(job, source, tasks, heads, drawn, &seen)?;
+                (parts, more)
             }
         };
-        let total: f64 = parts.iter().map(|p| p.n).sum();
-        let mut whole: Option<Value> = None;
-        for part in parts {
+        for part in &parts {
             part.count(job, tasks, drawn, sums)?;
-            let Some(mut value) = part.mean()? else {
-                continue;
-            };
-            if let Some(extra) = &part.extra {
-                value = ops::add(&value, extra)?;
-            }
-            let part = ops::scale(&value, (part.n / total) as f32)?;
-            whole = Some(match whole {
-                Some(sum) => ops::add(&sum, &part)?,
-                None => part,
-            });
         }
-        // What keeps experts in use is added to the loss of the pass, and not told as loss.
-        let whole = match (whole, kept.sum()) {
-            (Some(loss), Some(more)) => Some(ops::add(&loss, &more)?),
-            (whole, _) => whole,
-        };
+        let mut whole = joined(&parts)?;
+        // What keeps experts in use and what narrower widths say is added to the loss of the pass, and not told as loss.
+        for more in [narrower, kept.sum()].into_iter().flatten() {
+            whole = match whole {
+                Some(loss) => Some(ops::add(&loss, &more)?),
+                None => None,
+            };
+        }
         whole.map_or(Ok(()), back)
     })
+}
+
+/// The loss of a pass of its tasks' parts, with what is added to each; `None` where no row says what is right.
+pub(super) fn joined(parts: &[Part]) -> Result<Option<Value>> {
+    let total: f64 = parts.iter().map(|p| p.n).sum();
+    let mut whole: Option<Value> = None;
+    for part in parts {
+        let Some(mut value) = part.mean()? else {
+            continue;
+        };
+        if let Some(extra) = &part.extra {
+            value = ops::add(&value, extra)?;
+        }
+        let part = ops::scale(&value, (part.n / total) as f32)?;
+        whole = Some(match whole {
+            Some(sum) => ops::add(&sum, &part)?,
+            None => part,
+        });
+    }
+    Ok(whole)
 }
 
 /// What the first of some rows is called.

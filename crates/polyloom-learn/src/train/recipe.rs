@@ -18,6 +18,7 @@ use super::pseudo::Pseudo;
 use super::representation::Representation;
 use super::rowwise::{Loss, Reweight};
 use super::schedule::Shape;
+use super::slim::SlimRecipe;
 use super::stages::StageRecipe;
 use super::weigh::ClassWeight;
 use crate::tasks::Feature;
@@ -73,6 +74,9 @@ pub struct HeadRecipe {
     pub frozen: bool,
     /// What it sees; the model's usual feature where nothing is said.
     pub feature: Option<Feature>,
+    /// Width of a layer between the feature and the answer; none where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<usize>,
 }
 
 /// `[train.lora]`.
@@ -184,12 +188,34 @@ pub enum Keep {
 pub struct BalanceRecipe {
     /// Registry name.
     pub method: String,
+    /// By what goals' gradients are taken.
+    #[serde(default)]
+    pub gradients: By,
     /// Steps between lines of diagnostics in the log; 0 for none.
     #[serde(default = "hundred")]
     pub report_every: u32,
     /// Parameters of the method.
     #[serde(flatten)]
     pub parameters: serde_json::Map<String, serde_json::Value>,
+}
+
+/// `[train.add]`: the tasks become goals of a model whose goals have gates or memories of their own; what is there stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddRecipe {
+    /// Experts of its own that a goal gets in every layer that has experts.
+    pub experts: usize,
+}
+
+/// By what the gradients that are balanced are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// The parameters that goals share.
+    #[default]
+    Parameters,
+    /// The features that their heads share, summed over the rows.
+    Features,
 }
 
 fn hundred() -> u32 {
@@ -215,6 +241,12 @@ pub struct Train {
     /// Experts that a base gets in place of feed-forward parts, of which each begins as a copy ([`crate::tasks::Opened::begin`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moe: Option<toml::Table>,
+    /// Several widths learned at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slim: Option<SlimRecipe>,
+    /// Goals added to a model that has learned others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub add: Option<AddRecipe>,
     /// Times that every row is seen; 3 where neither this nor `steps` is given.
     #[serde(alias = "num_train_epochs")]
     pub epochs: Option<f64>,
@@ -355,6 +387,8 @@ impl Default for Train {
             similarity_temperature: 0.05,
             new: None,
             moe: None,
+            slim: None,
+            add: None,
             epochs: None,
             steps: None,
             batch: 32,

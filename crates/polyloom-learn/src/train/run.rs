@@ -22,7 +22,7 @@ use super::stages::{Stage, stages};
 use super::state::{Facts, STATE, State};
 use super::step::together;
 use super::trainee::{Trainee, Used};
-use super::{curvature, fuse, pseudo, representation, rowwise};
+use super::{curvature, fuse, pseudo, representation, rowwise, slim};
 use crate::balance::At;
 use crate::engine::Parameter;
 use crate::error::{Error, Result};
@@ -91,11 +91,14 @@ pub fn run(job: &Job<'_>, watch: Watch<'_>) -> Result<Outcome> {
     curvature::check_heads(recipe, &heads)?;
     rowwise::check_heads(recipe, &heads)?;
     representation::check_heads(recipe, &tasks, &heads)?;
-    fuse::ask(recipe, job.model, &mut tasks, &heads)?;
+    fuse::ask(job, &mut tasks, &heads)?;
     let labelled = pseudo::label(recipe, &mut tasks, &heads)?;
     let base = base.with(heads.iter().flat_map(Head::tensors));
-    let used = used(job, &tasks, &heads, &base)?;
-    let trainee = Trainee::new(recipe, base, &used, &heads)?;
+    let mut used = used(job, &tasks, &heads, &base)?;
+    let matrices = slim::matrices(recipe, job.model)?;
+    used.tensors.extend(matrices.iter().map(|m| m.0.clone()));
+    let base = base.with(matrices);
+    let trainee = Trainee::new(recipe, base, &used, &heads, &job.model.added)?;
     if trainee.parameters.is_empty() {
         return Err(MergeError::plan("bad-recipe", "nothing is left to train")
             .hint("look at train.freeze, train.method and train.head.frozen")

@@ -79,11 +79,17 @@ impl Source for Watched<'_> {
 }
 
 impl Trainee {
-    /// Of a recipe, weights (heads among them) and what the trunk uses of them.
+    /// Of a recipe, weights (heads among them), what the trunk uses of them, and the tensors that `train.add` makes.
     ///
     /// # Errors
     /// Low-rank parts for layers that are not there.
-    pub fn new(recipe: &Recipe, base: Plain, used: &Used, heads: &[Head]) -> Result<Self> {
+    pub fn new(
+        recipe: &Recipe,
+        base: Plain,
+        used: &Used,
+        heads: &[Head],
+        added: &[String],
+    ) -> Result<Self> {
         let t = &recipe.train;
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
         let mut low_rank = None;
@@ -91,7 +97,8 @@ impl Trainee {
             Method::Head => {}
             Method::Full => {
                 for name in &used.tensors {
-                    let stays = t.freeze.iter().any(|f| name.starts_with(f.as_str()));
+                    let stays = t.freeze.iter().any(|f| name.starts_with(f.as_str()))
+                        || (t.add.is_some() && !added.contains(name));
                     if !stays && !name.starts_with("heads/") {
                         tensors.push((name.clone(), base.tensor(name)?.data().clone()));
                     }

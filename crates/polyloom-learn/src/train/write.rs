@@ -35,7 +35,10 @@ pub fn write(
     options: FolderOptions,
 ) -> Result<PathBuf> {
     let recipe = job.recipe;
-    let heads = outcome.heads()?;
+    let mut heads = outcome.heads()?;
+    if recipe.train.add.is_some() {
+        heads.extend(others(opened, &heads)?);
+    }
     let dtype = recipe.dtype()?;
     let folder = OutputFolder::create(target, options)?;
     match recipe.train.method {
@@ -80,6 +83,17 @@ pub fn write(
     folder.write_file("polyloom.json", format!("{text}\n").as_bytes())?;
     folder.write_file("README.md", card(job, outcome, target).as_bytes())?;
     Ok(folder.commit()?)
+}
+
+/// Heads of the goals that a model had learned before others were added.
+fn others(opened: &Opened, own: &[Head]) -> Result<Vec<Head>> {
+    let folder = opened.model.folder.join("heads");
+    let goals = opened.model.goals().unwrap_or_default().iter();
+    let before = goals.filter(|g| !own.iter().any(|h| h.task == **g));
+    let there = before.filter(|g| Head::path(&folder, g).exists());
+    there
+        .map(|g| Head::read(&Head::path(&folder, g), g))
+        .collect()
 }
 
 /// The base as another program finds it from elsewhere: the whole path of a folder, a name of the Hub as it is.

@@ -97,11 +97,11 @@ pub(crate) fn seen(
             let error = MergeError::plan("no-head", what);
             return Err(error.hint(format!("{}.heads (--heads DIR) names a folder of heads; else they lie in `heads/` of the experts", wanted.table)).into());
         };
-        let feature = files[0].head.feature;
-        if files.iter().any(|f| f.head.feature != feature) {
+        let features = files.iter().map(|f| f.head.feature);
+        let Some(feature) = Feature::common(features) else {
             let what = format!("the heads of task `{}` see different features", spec.id);
             return Err(MergeError::plan("bad-head", what).into());
-        }
+        };
         let loader = Loader::new(spec, given.folder.clone(), Limits::default());
         let split = wanted.split;
         let rows = Rows::read(spec, &loader, split, reader, feature, wanted.limit)?;

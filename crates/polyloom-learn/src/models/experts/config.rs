@@ -55,6 +55,9 @@ pub struct Config {
     pub mutual_information: f32,
     /// Names of the goals, in the order of the gates.
     pub goals: Vec<String>,
+    /// Experts of their own of the goals that were added to a trained model: the last of `goals`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<usize>,
 }
 
 impl Default for Config {
@@ -75,6 +78,7 @@ impl Default for Config {
             entropy: 0.0,
             mutual_information: 0.0,
             goals: Vec::new(),
+            added: Vec::new(),
         }
     }
 }
@@ -90,6 +94,17 @@ impl Config {
         if !(1..=4096).contains(&self.experts) || self.goals.len() > 4096 {
             let (experts, goals) = (self.experts, self.goals.len());
             return wrong(format!("moe.experts {experts} and {goals} goals"));
+        }
+        // What was added stands behind a goal that was not, and has a gate of its own as that has.
+        let added = self
+            .added
+            .iter()
+            .try_fold(0usize, |n, own| n.checked_add(*own));
+        let alone = self.gate == Gate::Shared && !self.added.is_empty();
+        let first = self.goals.len().saturating_sub(1);
+        if self.added.len() > first || added.is_none_or(|n| n > 4096) || alone {
+            let (added, goals) = (self.added.len(), self.goals.len());
+            return wrong(format!("moe.added of {added} goals, of {goals}"));
         }
         if self.every == 0 || self.inner > 1 << 20 {
             let (every, inner) = (self.every, self.inner);

@@ -20,7 +20,7 @@ fn experts(gate: Gate, more: impl FnOnce(&mut Config)) -> Experts {
 
 fn drawn(of: &Experts) -> Vec<(String, crate::engine::Tensor)> {
     let one = |(part, shape, _): Part| {
-        let stream = Stream::new(5, part, 0);
+        let stream = Stream::new(5, &part, 0);
         let n: usize = shape.iter().product();
         let values = (0..n as u64).map(|i| 0.7 * stream.normal(i)).collect();
         (format!("moe.{part}"), tensor(values, shape).unwrap())
@@ -106,6 +106,22 @@ fn a_goal_is_alone() {
     assert!(before == after && before.iter().all(|x| x.is_finite()));
 }
 
+/// The tensors of a goal alone, which must have the shapes that it declares.
+fn taken(
+    of: &Experts,
+    whole: &Plain,
+    goal: usize,
+    alone: &Experts,
+) -> Vec<(String, crate::engine::Tensor)> {
+    let tensor = |part: &str| Ok(whole.tensor(&format!("moe.{part}"))?.data().clone());
+    let one = |(part, shape, _): Part| {
+        let kept = of.part(goal, &part, &tensor).unwrap().unwrap();
+        assert_eq!(kept.dims(), shape, "{part}");
+        (format!("moe.{part}"), kept)
+    };
+    alone.tensors().into_iter().map(one).collect()
+}
+
 /// A goal's own part says the same to the bit.
 #[test]
 fn a_goal_can_be_taken_out() {
@@ -113,17 +129,7 @@ fn a_goal_can_be_taken_out() {
         let of = experts(gate, |_| {});
         let whole = Plain::new(drawn(&of));
         let own = Experts::new(of.alone(1).unwrap(), SIZES, Activation::Gelu).unwrap();
-        let parts = drawn(&of).into_iter().map(|(name, t)| {
-            let part = of.part(1, name.strip_prefix("moe.").unwrap(), &t).unwrap();
-            (name, part)
-        });
-        let parts: Vec<_> = parts.collect();
-        for ((part, shape, _), (name, t)) in own.tensors().iter().zip(&parts) {
-            assert_eq!(
-                (format!("moe.{part}").as_str(), shape.as_slice()),
-                (&**name, t.dims())
-            );
-        }
+        let parts = taken(&of, &whole, 1, &own);
         let part = Plain::new(parts);
         let x = rows(6);
         assert_eq!(
@@ -314,4 +320,54 @@ fn weights_of_other_experts_are_refused() {
             assert!(found.is_err() || same, "{gate:?} {said} {there}");
         }
     }
+}
+
+/// An added goal's gate sees the first experts and its own; the others answer as before, and each alone as in the whole.
+#[test]
+fn goals_are_added() {
+    for gate in [Gate::Goal, Gate::Conditioned, Gate::Window] {
+        let before = experts(gate, |_| {});
+        let names = ["d", "e"].map(str::to_owned);
+        let mut config = before.grown(&names[..1], 2).unwrap();
+        assert!(before.grown(&["b".to_owned()], 2).is_err());
+        config = Experts::new(config, SIZES, Activation::Gelu)
+            .unwrap()
+            .grown(&names[1..], 0)
+            .unwrap();
+        let of = Experts::new(config, SIZES, Activation::Gelu).unwrap();
+        let source = Plain::new(drawn(&of));
+        let old: Vec<String> = before.tensors().into_iter().map(|t| t.0).collect();
+        assert!(of.tensors().len() > old.len());
+        let x = rows(5);
+        let kept = drawn(&of).into_iter();
+        let kept = kept.filter(|(name, _)| old.iter().any(|o| *name == format!("moe.{o}")));
+        let plain = Plain::new(kept);
+        for goals in [[0, 1, 2, 0, 1], [2, 2, 2, 0, 0]] {
+            assert_eq!(
+                said(&of, &source, &x, &goals),
+                said(&before, &plain, &x, &goals)
+            );
+        }
+        assert_eq!(of.reached(3), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(of.reached(4), [0, 1, 2, 3]);
+        assert_eq!(of.place(5), ("added.0.".to_owned(), 1));
+        for goal in 0..5 {
+            let whole = said(&of, &source, &x, &[goal; 5]);
+            let alone = Experts::new(of.alone(goal as usize).unwrap(), SIZES, Activation::Gelu);
+            let alone = alone.unwrap();
+            let own = taken(&of, &source, goal as usize, &alone);
+            assert_eq!(said(&alone, &Plain::new(own), &x, &[0; 5]), whole);
+        }
+        let mixed = said(&of, &source, &x, &[0, 3, 4, 1, 3]);
+        assert!(mixed.iter().all(|v| v.is_finite()));
+    }
+    let goals = |n: usize, gate| Config {
+        goals: (0..n).map(|i| i.to_string()).collect(),
+        added: vec![1],
+        gate,
+        ..Config::default()
+    };
+    let refused = |config| Experts::new(config, SIZES, Activation::Gelu).is_err();
+    assert!(refused(goals(1, Gate::Goal)) && !refused(goals(2, Gate::Goal)));
+    assert!(refused(goals(2, Gate::Shared)));
 }

@@ -39,11 +39,11 @@ impl Balanced<'_> {
             })?;
             let goals: Vec<usize> = self.of_task(task).collect();
             for (g, value) in goals.into_iter().zip(found) {
-                let Some((value, n)) = value else { continue };
-                let loss = self.finite(&value, g, tasks, &done)?;
+                let Some(found) = value else { continue };
+                let (loss, n) = (self.finite(&found.loss, g, tasks, &done)?, found.rows);
                 self.sums[g].loss = loss * n as f64;
                 self.sums[g].rows = n as f64;
-                values[g] = Some(value);
+                values[g] = Some(found.back);
             }
         }
         self.passes.push(done);

@@ -1,9 +1,12 @@
 //! Decoders that a decoder learns from, token by token.
 
+use std::path::Path;
+
 use polyloom::MergeError;
 use polyloom_core::nn::softmax;
 
 use super::align::{Vocabulary, align, written};
+use super::shelf::Shelf;
 use super::{Fuse, blend};
 use crate::engine::{Value, slice};
 use crate::error::Result;
@@ -25,11 +28,11 @@ const BATCH: usize = 16;
 
 /// A distribution over a vocabulary: its likeliest entries, and what all others share evenly.
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
+pub(super) struct Row {
     /// Entries and their probabilities, falling; at most [`KEPT`].
-    kept: Vec<(u32, f64)>,
+    pub kept: Vec<(u32, f64)>,
     /// Probability of all others together.
-    rest: f64,
+    pub rest: f64,
 }
 
 impl Row {
@@ -88,9 +91,9 @@ impl Row {
 }
 
 /// What the sources say of a task's training rows: for each sequence, for each token of it that counts, one distribution;
-/// none where the first token of every source stands for it, which nothing foretells.
+/// none where the first token of every source stands for it, which nothing foretells. They lie on disk.
 pub struct Soft {
-    rows: Vec<Vec<Option<Row>>>,
+    rows: Shelf,
     size: usize,
 }
 
@@ -107,12 +110,14 @@ impl Soft {
         drawn: &[u32],
     ) -> Result<Value> {
         let [lambda, temperature] = fuse.numbers(true);
-        let rows = drawn.iter().flat_map(|i| &self.rows[*i as usize]);
-        let (mut at, mut targets) = (Vec::new(), Vec::new());
-        for (place, row) in (0u32..).zip(rows) {
-            if let Some(row) = row {
-                at.push(place);
-                targets.extend(row.whole(self.size, temperature));
+        let (mut at, mut targets, mut place) = (Vec::new(), Vec::new(), 0u32);
+        for sequence in drawn {
+            for row in self.rows.rows(*sequence as usize)? {
+                if let Some(row) = row {
+                    at.push(place);
+                    targets.extend(row.whole(self.size, temperature));
+                }
+                place += 1;
             }
         }
         match at.is_empty() {
@@ -128,16 +133,21 @@ impl Soft {
 /// Asks all sources for the training rows of all tasks.
 ///
 /// # Errors
-/// Sources that cannot be opened or are no decoders.
-pub(super) fn ask(fuse: &Fuse, model: &Model, tasks: &mut [Learned<'_>]) -> Result<()> {
+/// Sources that cannot be opened or are no decoders; a full disk.
+pub(super) fn ask(
+    fuse: &Fuse,
+    model: &Model,
+    tasks: &mut [Learned<'_>],
+    work: &Path,
+) -> Result<()> {
     let own = model.tokens(usize::MAX)?;
     let size = match &model.trunk {
         Trunk::Decoder(decoder) => decoder.config.vocab_size,
         _ => return Err(no_decoder(model)),
     };
     let mut vocabulary = Vocabulary::of(&own, size);
-    // By task, source and sequence.
-    let mut said: Vec<Vec<Vec<Vec<Option<Row>>>>> = tasks.iter().map(|_| Vec::new()).collect();
+    // By task and source.
+    let mut said: Vec<Vec<Shelf>> = tasks.iter().map(|_| Vec::new()).collect();
     for name in &fuse.sources {
         let system = System::find(name, None, None)?;
         let base = Base::open(&system.base, None)?;
@@ -156,7 +166,7 @@ pub(super) fn ask(fuse: &Fuse, model: &Model, tasks: &mut [Learned<'_>]) -> Resu
             };
             for (task, said) in tasks.iter().zip(&mut said) {
                 if let Some(spoken) = &task.language {
-                    said.push(source.rows(&spoken.lines, &spoken.train)?);
+                    said.push(source.rows(&spoken.lines, &spoken.train, work)?);
                 }
             }
             Ok(())
@@ -164,14 +174,13 @@ pub(super) fn ask(fuse: &Fuse, model: &Model, tasks: &mut [Learned<'_>]) -> Resu
     }
     for (task, said) in tasks.iter_mut().zip(said) {
         if let Some(spoken) = &mut task.language {
-            let rows = (0..spoken.train.len()).map(|i| {
-                let sources: Vec<&[Option<Row>]> = said.iter().map(|s| &*s[i]).collect();
-                fused(fuse, &sources, &spoken.train[i], size)
-            });
-            spoken.soft = Some(Soft {
-                rows: rows.collect(),
-                size,
-            });
+            let mut rows = Shelf::new(work, spoken.train.len())?;
+            for (i, sequence) in spoken.train.iter().enumerate() {
+                let sources: Vec<_> = said.iter().map(|s| s.rows(i)).collect::<Result<_>>()?;
+                let sources: Vec<&[Option<Row>]> = sources.iter().map(Vec::as_slice).collect();
+                rows.put(i, &fused(fuse, &sources, sequence, size))?;
+            }
+            spoken.soft = Some(Soft { rows, size });
         }
     }
     Ok(())
@@ -197,15 +206,18 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// What it says of the tokens that count of sequences, in the vocabulary of who learns.
-    fn rows(&mut self, lines: &[Line], learned: &[Sequence]) -> Result<Vec<Vec<Option<Row>>>> {
+    fn rows(&mut self, lines: &[Line], learned: &[Sequence], work: &Path) -> Result<Shelf> {
         let most = self.decoder.config.max_position_embeddings;
         let mut asked = Vec::with_capacity(learned.len());
         for sequence_of in learned {
             asked.push(sequence(self.text, &lines[sequence_of.line], most)?);
         }
-        let mut found = vec![Vec::new(); learned.len()];
-        let mut order: Vec<usize> = (0..learned.len()).collect();
-        order.retain(|i| asked[*i].counted() > 0);
+        let mut found = Shelf::new(work, learned.len())?;
+        let (mut order, silent): (Vec<usize>, Vec<usize>) =
+            (0..learned.len()).partition(|i| asked[*i].counted() > 0);
+        for i in silent {
+            found.put(i, &vec![None; learned[i].counted()])?;
+        }
         order.sort_by_key(|i| asked[*i].ids.len());
         for part in order.chunks(BATCH) {
             let of: Vec<&Sequence> = part.iter().map(|i| &asked[*i]).collect();
@@ -216,11 +228,11 @@ impl Asked<'_> {
             let mut rows = said.chunks_exact(width);
             for (i, sequence) in part.iter().zip(&of) {
                 let own: Vec<&[f32]> = rows.by_ref().take(sequence.counted()).collect();
-                found[*i] = self.carried(&lines[learned[*i].line], &learned[*i], sequence, &own)?;
+                let line = &lines[learned[*i].line];
+                let mut rows = self.carried(line, &learned[*i], sequence, &own)?;
+                rows.resize(learned[*i].counted(), None);
+                found.put(*i, &rows)?;
             }
-        }
-        for (rows, sequence) in found.iter_mut().zip(learned) {
-            rows.resize(sequence.counted(), None);
         }
         Ok(found)
     }

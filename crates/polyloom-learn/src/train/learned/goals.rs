@@ -54,7 +54,10 @@ fn goal(name: &str, model: &Model) -> Result<usize> {
     goals.iter().position(|g| g == name).ok_or_else(|| {
         MergeError::plan("no-goal", format!("has no goal `{name}`"))
             .at(model.folder.display().to_string())
-            .hint(format!("its goals: {}", goals.join(", ")))
+            .hint(format!(
+                "its goals: {}; [train.add] adds others to a vision transformer with experts or memories",
+                goals.join(", ")
+            ))
             .into()
     })
 }

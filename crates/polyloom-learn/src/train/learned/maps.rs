@@ -57,12 +57,18 @@ pub(super) fn check(t: &Train, spec: &TaskSpec, model: &Model, dense: bool) -> R
 /// What takes apart a pass whose loss has more than those of the goals; where experts are chosen by goal, what looks at features
 /// without a goal.
 pub(super) fn check_experts(t: &Train, model: &Model) -> Result<()> {
-    let Some(experts) = model.experts() else {
+    let (experts, by_goal) = (model.experts(), model.goals().is_some());
+    if experts.is_none() && !by_goal {
         return Ok(());
-    };
-    let probe = t.head.start == Start::Probe && experts.by_goal();
+    }
+    let probe = t.head.start == Start::Probe && by_goal;
+    // Which experts a goal has of its own is seen where all goals pass at once; balanced, each passes on its own.
+    let informed = experts.is_some_and(|e| e.config.mutual_information > 0.0);
     let others = [
-        ("[train.balance]", t.balance.is_some()),
+        (
+            "[train.balance] with `moe.mutual_information`",
+            t.balance.is_some() && informed,
+        ),
         ("[train.representation]", t.representation.is_some()),
         ("Sophia", t.optimiser.is_sophia()),
         ("train.head.start = \"probe\"", probe),

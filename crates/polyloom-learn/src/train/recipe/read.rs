@@ -180,10 +180,26 @@ impl Recipe {
                 );
             }
         }
+        if t.add.is_some()
+            && (t.new.is_some() || t.moe.is_some() || t.each || t.method != Method::Full)
+        {
+            return bad(
+                "`[train.add]` adds goals to a base, which stays: `train.new`, `train.moe`, `train.each` and `train.method` do not go with it",
+                "base = a trained model with experts or memories of goals, method = \"full\"",
+            );
+        }
         if t.method == Method::Head && t.head.frozen {
             return bad(
                 "`method = \"head\"` and `head.frozen` leave nothing to train",
                 "",
+            );
+        }
+        if let Some(hidden) = t.head.hidden
+            && (t.head.start != Start::Random || !(1..=1 << 16).contains(&hidden))
+        {
+            return bad(
+                "`train.head.hidden` is the width of a layer, 1 to 65536, of a head that begins random",
+                "leave out `start`, or `hidden`",
             );
         }
         if t.head.frozen && matches!(t.head.start, Start::Random | Start::Zero) {
@@ -279,6 +295,7 @@ impl Recipe {
                 );
             }
         }
+        super::super::slim::check(t)?;
         super::super::weigh::check(t)?;
         super::super::curvature::check(t)?;
         super::super::mixing::check(t)?;
