@@ -93,8 +93,9 @@ pub struct GoalArgs {
   polyloom compress slim out/scenes --width 0.5 -o out/half
   polyloom compress slim out/scenes --budget 40% -t scenes.task.toml --prefer depth=3 -o out/small
 
-A budget is a share of the whole model's multiplications. For every width of the trunk heads get what it
-leaves, those first that are preferred; the one with the smallest losses on the rows is written.")]
+A budget is a share of the whole model's multiplications. For every width of the trunk heads
+get what it leaves, those first that are preferred; the one with the smallest losses on the
+rows is written.")]
 pub struct SlimArgs {
     /// The model, trained with [train.slim], with its heads
     #[arg(value_name = "MODEL")]

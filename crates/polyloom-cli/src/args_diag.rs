@@ -151,8 +151,9 @@ pub struct ImportanceArgs {
   polyloom diag sharpness out/joint -t scenes.task.toml
   polyloom diag sharpness out/joint -t scenes.task.toml --rho 0.01 --json
 
-Sharpness as of SAM (Foret et al. 2021), to first order: the target's loss where its own gradient leads to, rho away,
-less its loss here. It goes with the scale of weights: compare models of one architecture, trained alike.")]
+Sharpness as of SAM (Foret et al. 2021), to first order: the target's loss where its own gradient
+leads to, rho away, less its loss here. It goes with the scale of weights: compare models of one
+architecture, trained alike.")]
 pub struct SharpnessArgs {
     /// The model, with heads of its tasks
     #[arg(value_name = "MODEL")]

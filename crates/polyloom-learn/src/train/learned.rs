@@ -2,29 +2,26 @@
 
 mod goals;
 mod maps;
+mod start;
 
 use polyloom::MergeError;
-use polyloom::evaluate::board::score::examples::{Asked, Wanted};
+use polyloom::evaluate::board::score::examples::Wanted;
 use polyloom::evaluate::board::score::search::is_search;
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::{TaskSpec, TaskType};
-use polyloom_core::rng::Stream;
 
 use super::Given;
 use super::chain::Chain;
 use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
-use super::probe::{self, Seen, Target};
-use super::recipe::{Objective, Recipe, Start};
+use super::recipe::{Objective, Recipe};
 use super::turns;
 use super::weigh::{self, Counts};
-use crate::engine::{Tensor, slice, tensor};
 use crate::error::{Error, Result};
 use crate::models::Source;
 use crate::models::open::Model;
-use crate::tasks::forward::features;
 use crate::tasks::rows::usual_feature;
-use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search, Shown};
+use crate::tasks::{Feature, Head, HeadKind, Reader, Rows, Search};
 
 /// A task with its rows read.
 pub struct Learned<'a> {
@@ -194,7 +191,7 @@ pub fn learned<'a>(
     }
     weigh::counts(t, &mut tasks, &heads)?;
     for task in &tasks {
-        begin(
+        start::begin(
             recipe,
             model,
             source,
@@ -318,195 +315,4 @@ fn blank(name: &str, place: usize, rows: &Rows, feature: Feature, model: &Model)
         HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {}
     }
     Ok(head)
-}
-
-/// Normal numbers of a deviation, from a stream of a name.
-fn drawn(seed: u64, name: &str, deviation: f32, shape: &[usize]) -> Result<Tensor> {
-    let stream = Stream::new(seed, name, 0);
-    let count = shape.iter().product::<usize>() as u64;
-    let values = (0..count).map(|i| deviation * stream.normal(i));
-    tensor(values.collect(), shape)
-}
-
-/// What the heads of a task begin with.
-fn begin(
-    recipe: &Recipe,
-    model: &Model,
-    source: &dyn Source,
-    reader: &Reader,
-    task: &Learned<'_>,
-    heads: &mut [Head],
-) -> Result<()> {
-    if !heads.iter().any(Head::has_layers) {
-        // Vectors are the trunk's; there is nothing to begin.
-        return Ok(());
-    }
-    match &recipe.train.head.start {
-        Start::Zero => Ok(()),
-        Start::Probe if matches!(task.feature, Feature::Goal | Feature::Patches) => {
-            let what = match task.feature {
-                Feature::Goal => {
-                    "`train.head.start = \"probe\"` fits heads to the features of a base; those of a new model of tables say nothing yet"
-                }
-                _ => {
-                    "`train.head.start = \"probe\"` fits heads of classes and numbers; the task asks for maps"
-                }
-            };
-            Err(MergeError::plan("bad-recipe", what)
-                .hint("start = \"random\"")
-                .into())
-        }
-        Start::Random => {
-            for head in heads.iter_mut().filter(|h| h.has_layers()) {
-                let name = format!("heads/{}", head.task);
-                if let Some(hidden) = recipe.train.head.hidden {
-                    // He et al. 2015: what goes in and its activation.
-                    let inputs = head.inputs();
-                    let deviation = (2.0 / inputs.max(1) as f32).sqrt();
-                    let (last, bias) = &mut head.layers[0];
-                    let outputs = bias.elem_count();
-                    *last = drawn(recipe.seed, &name, 0.02, &[outputs, hidden])?;
-                    let first = format!("{name} hidden");
-                    let weight = drawn(recipe.seed, &first, deviation, &[hidden, inputs])?;
-                    head.layers
-                        .insert(0, (weight, tensor(vec![0.0; hidden], hidden)?));
-                    continue;
-                }
-                let (w, _) = &mut head.layers[0];
-                *w = drawn(recipe.seed, &name, 0.02, w.dims())?;
-            }
-            Ok(())
-        }
-        Start::From(folder) => {
-            let root = match folder.join("heads") {
-                inner if inner.is_dir() => inner,
-                _ => folder.clone(),
-            };
-            for head in heads.iter_mut().filter(|h| h.has_layers()) {
-                let last = head.task.rsplit('/').next().unwrap_or(&head.task);
-                let path = match Head::path(&root, &head.task) {
-                    path if path.exists() => path,
-                    _ => Head::path(&root, last),
-                };
-                let found = Head::read(&path, &head.task)?;
-                let fits = found.outputs() == head.outputs()
-                    && found.groups == head.groups
-                    && found.feature == head.feature
-                    && found.layers[0].0.dims()[1] == head.layers[0].0.dims()[1]
-                    && (found.labels.is_empty() || found.labels == head.labels);
-                if !fits {
-                    let what = format!(
-                        "is a head of {} outputs on {} `{}`; task `{}` needs {} on {} `{}`, with the task's labels",
-                        found.outputs(),
-                        found.layers[0].0.dims()[1],
-                        found.feature.word(),
-                        head.task,
-                        head.outputs(),
-                        head.layers[0].0.dims()[1],
-                        head.feature.word(),
-                    );
-                    let error = MergeError::plan("bad-head", what).at(path.display().to_string());
-                    return Err(error.into());
-                }
-                // The file's numbers are in the unit of the task.
-                head.scale = [0.0, 1.0];
-                head.layers = found.layers;
-                head.activation = found.activation;
-            }
-            Ok(())
-        }
-        Start::Probe => {
-            let of = |rows: &Rows| all_features(model, source, reader, task.feature, &rows.shown);
-            let train = of(&task.train)?;
-            let held = match &task.validation {
-                Some(rows) => Some((of(rows)?, rows)),
-                None => None,
-            };
-            for (place, head) in heads.iter_mut().enumerate() {
-                let (x, y) = known(&train, &task.train, place, head, &task.train.asked[place]);
-                let other = held.as_ref().map(|(features, rows)| {
-                    known(features, rows, place, head, &task.train.asked[place])
-                });
-                let other = other.filter(|(_, y)| !y.is_empty());
-                let seen = Seen {
-                    features: &x,
-                    wanted: &y,
-                };
-                let other = other.as_ref().map(|(x, y)| Seen {
-                    features: x,
-                    wanted: y,
-                });
-                let outputs = head.outputs();
-                let probe = probe::fit(head.kind, outputs, &seen, other.as_ref());
-                let width = probe.weight.len() / outputs.max(1);
-                head.layers = vec![(
-                    tensor(probe.weight, (outputs, width))?,
-                    tensor(probe.bias, outputs)?,
-                )];
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Features of inputs, row by row, without a graph.
-fn all_features(
-    model: &Model,
-    source: &dyn Source,
-    reader: &Reader,
-    feature: Feature,
-    shown: &[Shown],
-) -> Result<Vec<f32>> {
-    let width = feature.width(model.width());
-    let mut order: Vec<usize> = (0..shown.len()).collect();
-    order.sort_by_key(|&i| (shown[i].length(), i));
-    let mut out = vec![0f32; shown.len() * width];
-    for part in order.chunks(64) {
-        let of = part.iter().map(|&i| &shown[i]).collect();
-        let found = features(model, source, reader, &[(feature, of)])?;
-        let values = slice(found[0].data())?;
-        for (&i, row) in part.iter().zip(values.chunks_exact(width)) {
-            out[i * width..][..width].copy_from_slice(row);
-        }
-    }
-    Ok(out)
-}
-
-/// Features and answers of the rows that say what is right. Classes of rows whose split names others are found by name.
-fn known(
-    features: &[f32],
-    rows: &Rows,
-    place: usize,
-    head: &Head,
-    asked: &Asked,
-) -> (Vec<f32>, Vec<Target>) {
-    let width = features.len() / rows.len().max(1);
-    let own = &rows.asked[place].classes;
-    let class = |c: u32| {
-        if *own == asked.classes {
-            return Some(c);
-        }
-        let name = own.get(c as usize)?;
-        asked
-            .classes
-            .iter()
-            .position(|n| n == name)
-            .map(|p| p as u32)
-    };
-    let (mut x, mut y) = (Vec::new(), Vec::new());
-    for (row, wanted) in features.chunks_exact(width.max(1)).zip(&rows.wanted[place]) {
-        let target = match wanted {
-            Some(Wanted::Class(c)) => class(*c).map(Target::Class),
-            Some(Wanted::Set(set)) => {
-                Some(Target::Set(set.iter().filter_map(|c| class(*c)).collect()))
-            }
-            Some(Wanted::Number(n)) => Some(Target::Number((n - head.scale[0]) / head.scale[1])),
-            Some(Wanted::Relevant { .. } | Wanted::Map { .. }) | None => None,
-        };
-        if let Some(target) = target {
-            x.extend_from_slice(row);
-            y.push(target);
-        }
-    }
-    (x, y)
 }
