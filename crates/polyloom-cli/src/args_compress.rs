@@ -94,8 +94,8 @@ pub struct GoalArgs {
   polyloom compress slim out/scenes --budget 40% -t scenes.task.toml --prefer depth=3 -o out/small
 
 A budget is a share of the whole model's multiplications. For every width of the trunk heads
-get what it leaves, those first that are preferred; the one with the smallest losses on the
-rows is written.")]
+get what it leaves, those first that are preferred; the one with the best scores on the rows
+is written.")]
 pub struct SlimArgs {
     /// The model, trained with [train.slim], with its heads
     #[arg(value_name = "MODEL")]
@@ -112,7 +112,15 @@ pub struct SlimArgs {
     /// What a goal counts beside the others, which count 1; the goal by its name, or by what stands behind the last `/`
     #[arg(long, value_name = "GOAL=NUMBER", value_parser = preference, requires = "budget")]
     pub prefer: Vec<(String, f64)>,
-    /// Tasks whose rows tell the losses: ids or spec files, all that the model has learned
+    /// What forms are judged by: the metric that counts of every goal, or its loss
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "scores",
+        requires = "budget"
+    )]
+    pub by: ByArg,
+    /// Tasks whose rows tell: ids or spec files, all that the model has learned
     #[arg(
         short,
         long = "task",
@@ -122,7 +130,7 @@ pub struct SlimArgs {
         requires = "budget"
     )]
     pub tasks: Vec<String>,
-    /// Split whose rows tell the losses
+    /// Split whose rows tell
     #[arg(long, value_name = "NAME", default_value = "validation")]
     pub split: String,
     /// Rows of each task at most
@@ -139,6 +147,13 @@ pub struct SlimArgs {
     pub no_sync: bool,
     #[command(flatten)]
     pub places: Places,
+}
+
+/// What forms are judged by.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ByArg {
+    Scores,
+    Losses,
 }
 
 /// Parses `depth=2`.

@@ -99,6 +99,9 @@ pub struct TrainArgs {
     /// several targets TARGET=balanced (more: train.class_weight)
     #[arg(long, value_name = "HOW")]
     pub class_weight: Option<String>,
+    /// Tables: a model of texts whose vectors stand for columns of running text, in place of hashed words
+    #[arg(long, value_name = "MODEL")]
+    pub embed: Option<String>,
     /// Targets that happen one after the other (click, purchase): entire-space learns the second as the product of both
     /// over all rows (ESMM), ordered makes it cost where the second is likelier than the first (AITM)
     #[arg(long, value_name = "LOSS")]

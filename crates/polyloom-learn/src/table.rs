@@ -7,6 +7,7 @@ mod places;
 mod rows;
 mod sessions;
 mod texts;
+mod vectors;
 
 use std::path::Path;
 
@@ -22,6 +23,7 @@ use rows::Codes;
 pub(crate) use rows::EDGE;
 pub use rows::RowReader;
 pub use sessions::{Items, Sessions, Visit};
+pub use vectors::{Encoder, Encodes};
 
 use crate::error::{Error, Result};
 
@@ -66,6 +68,16 @@ pub enum Prepared {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         missing: bool,
     },
+    /// Running text: the vector that the preparation's [`Encoder`] gives it; what is missing is zeros.
+    Vector {
+        /// Name in the file.
+        name: String,
+        /// Numbers of the vector.
+        width: usize,
+        /// It is of a modality: one more number, 0 or 1, says where it is missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        missing: bool,
+    },
 }
 
 impl Prepared {
@@ -73,7 +85,10 @@ impl Prepared {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Number { name, .. } | Self::Words { name, .. } | Self::Text { name, .. } => name,
+            Self::Number { name, .. }
+            | Self::Words { name, .. }
+            | Self::Text { name, .. }
+            | Self::Vector { name, .. } => name,
         }
     }
 
@@ -83,7 +98,7 @@ impl Prepared {
         match self {
             Self::Number { .. } => ColumnKind::Number,
             Self::Words { .. } => ColumnKind::Word,
-            Self::Text { .. } => ColumnKind::Text,
+            Self::Text { .. } | Self::Vector { .. } => ColumnKind::Text,
         }
     }
 
@@ -91,7 +106,7 @@ impl Prepared {
     fn may_lack(&self) -> bool {
         match self {
             Self::Words { words, missing, .. } => *missing || words.contains(&None),
-            Self::Number { .. } | Self::Text { .. } => self.is_marked(),
+            Self::Number { .. } | Self::Text { .. } | Self::Vector { .. } => self.is_marked(),
         }
     }
 
@@ -100,7 +115,8 @@ impl Prepared {
         match self {
             Self::Number { missing, .. }
             | Self::Words { missing, .. }
-            | Self::Text { missing, .. } => *missing,
+            | Self::Text { missing, .. }
+            | Self::Vector { missing, .. } => *missing,
         }
     }
 
@@ -110,6 +126,7 @@ impl Prepared {
             Self::Number { .. } => 1,
             Self::Words { .. } => 0,
             Self::Text { weights, .. } => weights.len(),
+            Self::Vector { width, .. } => *width,
         }
     }
 }
@@ -127,6 +144,9 @@ pub struct Preparation {
     /// Groups that have goals of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     groups: Option<Groups>,
+    /// What makes vectors of running text, where columns are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoder: Option<Encoder>,
     /// Where rows are of sessions: their columns, and the items of training rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sessions: Option<Sessions>,
@@ -154,6 +174,12 @@ impl Preparation {
     #[must_use]
     pub(crate) fn clip(&self) -> f32 {
         self.clip
+    }
+
+    /// What makes vectors of running text, where columns are such.
+    #[must_use]
+    pub fn encoder(&self) -> Option<&Encoder> {
+        self.encoder.as_ref()
     }
 
     /// The groups that have goals of their own, where groups have.
@@ -198,6 +224,9 @@ impl Preparation {
                 Prepared::Text { name, weights, .. } => {
                     texts.extend((0..weights.len()).map(|at| format!("{name}, place {at}")));
                 }
+                Prepared::Vector { name, width, .. } => {
+                    texts.extend((0..*width).map(|at| format!("{name}, direction {at}")));
+                }
             }
         }
         numbers.append(&mut texts);
@@ -209,8 +238,8 @@ impl Preparation {
     #[must_use]
     pub fn categories(&self) -> Vec<usize> {
         let of = |c: &Prepared| match c {
-            Prepared::Number { .. } | Prepared::Text { .. } => None,
             Prepared::Words { words, .. } => Some(words.len() + 1),
+            _ => None,
         };
         self.columns.iter().filter_map(of).collect()
     }
@@ -288,6 +317,18 @@ impl Preparation {
         names.sort_unstable();
         if let Some(fault) = found.groups.as_ref().and_then(Groups::fault) {
             return bad(fault.to_owned());
+        }
+        let width = found.encoder.as_ref().map(|e| e.width);
+        for column in &found.columns {
+            if let Prepared::Vector {
+                name, width: own, ..
+            } = column
+                && !((1..=vectors::MOST).contains(own) && width == Some(*own))
+            {
+                return bad(format!(
+                    "column `{name}` has vectors of {own} numbers, which no encoder of the file makes"
+                ));
+            }
         }
         let (numeric, categories) = (found.numeric(), found.categories());
         let sessions = found.sessions.as_ref();

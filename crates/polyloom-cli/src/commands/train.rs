@@ -190,6 +190,7 @@ fn asked(args: &TrainArgs, ui: &Ui) -> Result<(Recipe, Option<Said>), Failure> {
             .map(table::class_weight)
             .transpose()?,
     );
+    put("train.new.prepare.embed", args.embed.as_deref().map(quoted));
     put("train.chain.loss", chain.map(quoted));
     put("train.limit", args.limit.map(|x| x.to_string()));
     put("train.folds", args.folds.map(|x| x.to_string()));

@@ -72,6 +72,7 @@ fn widths_are_learned_and_taken_out() {
     let budget = |share: &str, prefer: &[&str], out: &str| {
         let mut args = vec![
             "compress", "slim", "ONE", "--budget", share, "-t", "SPEC", "--force", "-o", out,
+            "--by", "losses",
         ];
         let (one, out) = (at("one"), at(out));
         (args[2], args[6], args[9]) = (&one, &spec, &out);
@@ -82,7 +83,7 @@ fn widths_are_learned_and_taken_out() {
     };
     let all = budget("100%", &[], "all");
     assert_eq!(
-        (&all["heads"][0], all["losses"].as_array().unwrap().len()),
+        (&all["heads"][0], all["gains"].as_array().unwrap().len()),
         (&Value::from(1.0), 5)
     );
     // Room for one wide head: that of the goal that is preferred.
@@ -91,6 +92,21 @@ fn widths_are_learned_and_taken_out() {
         assert!(taken["cost"].as_f64().unwrap() <= 0.36, "{taken}");
         assert_eq!(taken["heads"][place], 1.0, "{taken}");
     }
+    // By scores: the model learned for six steps, so that not every goal has one above 0; those that have none are left out.
+    let mut args = vec![
+        "compress", "slim", "ONE", "--budget", "100%", "-t", "SPEC", "-o", "SCORED",
+    ];
+    let (one, out) = (at("one"), at("scored"));
+    (args[2], args[6], args[8]) = (&one, &spec, &out);
+    args.extend(["--prefer", "edges=0", "--prefer", "label=0"]);
+    let told = done(&args);
+    assert!(
+        told.contains("scores +0.0 % beside the whole model's"),
+        "{told}"
+    );
+    let made = std::fs::read(std::path::Path::new(&out).join("polyloom.json")).unwrap();
+    let made: Value = serde_json::from_slice(&made).unwrap();
+    assert_eq!(made["settings"]["by"], "scores");
     for (args, said) in [
         (vec!["--width", "0.3"], "has not learned trunk of 0.3"),
         (
@@ -109,6 +125,7 @@ fn widths_are_learned_and_taken_out() {
             vec!["--budget", "90%", "-t", &spec, "--prefer", "depth=-1"],
             "what goals count is 0 or more",
         ),
+        (vec!["--width", "0.5", "--by", "losses"], "--budget"),
     ] {
         let (one, out) = (at("one"), at("no"));
         let told = failed(&[&["compress", "slim", &one, "-o", &out], &args[..]].concat());

@@ -174,7 +174,7 @@ fn what_has_no_folds_is_said() {
     }
     assert!(!dir.path().join("x").exists() && !dir.path().join("x.folds").exists());
     std::fs::remove_file(dir.path().join("people.task.toml")).unwrap();
-    args.extend(["--time", "born", "--folds", "3"]);
+    args.extend(["--time", "born", "--folds", "3", "--repeats", "2"]);
     let said = failed(&args);
     assert!(said.contains("splits by time"), "{said}");
     let spoiled = dir.path().join("odd.folds");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use polyloom::MergeError;
 use polyloom::compress::Restorer;
 use polyloom::evaluate::board::score::examples::Wanted;
-use polyloom::evaluate::board::score::{Options, score};
+use polyloom::evaluate::board::score::{Options, Scored, score};
 use polyloom::evaluate::metric::calibration::Calibration;
 use polyloom::evaluate::statistics::draw::Seed;
 use polyloom::evaluate::statistics::replicates::Replicates;
@@ -15,9 +15,10 @@ use polyloom::tasks::load::Loader;
 use super::recipe::Compress;
 use crate::engine::{Tensor, slice, tensor};
 use crate::error::Result;
-use crate::models::Plain;
+use crate::models::open::Model;
+use crate::models::{Plain, Source};
 use crate::tasks::answers::{answers, largest};
-use crate::tasks::forward::outputs;
+use crate::tasks::forward::{Output, outputs};
 use crate::tasks::{Head, Opened, Reader};
 use crate::train::Given;
 use crate::tune::objective::{Seen, Wanted as Rows, seen};
@@ -195,24 +196,8 @@ impl Judge {
         let model = &self.opened.model;
         let heads = seen.heads.iter().flat_map(Head::tensors);
         let source: Plain = model.weights.with(tensors.into_iter().chain(heads));
-        let own: Vec<&Head> = seen.heads.iter().collect();
-        let said = outputs(model, &source, &self.reader, &own, &seen.rows.shown, BATCH)?;
-        let named: Vec<(&str, &Head)> = seen
-            .rows
-            .asked
-            .iter()
-            .map(|a| &*a.target)
-            .zip(own.iter().copied())
-            .collect();
-        let answers = answers(&model.folder, "candidate", &seen.rows.ids, &named, &said);
-        let options = Options {
-            split: self.split.clone(),
-            allow_partial: true,
-            draws: 2,
-            ..Options::default()
-        };
-        let loader = Loader::new(&given.spec, given.folder.clone(), Limits::default());
-        let scored = score(&given.spec, &loader, &given.hash, &answers, &options)?;
+        let said = said(model, &source, &self.reader, seen)?;
+        let scored = scored(given, &self.split, model, seen, &said)?;
         let firsts: Vec<_> = scored.iter().filter_map(|s| s.metrics.first()).collect();
         let Some(first) = firsts.first() else {
             let what = format!("task `{}` has no metric", given.spec.id);
@@ -272,6 +257,45 @@ impl Judge {
         }
         Ok(found)
     }
+}
+
+/// What every head of a task says of its rows.
+pub(super) fn said(
+    model: &Model,
+    source: &dyn Source,
+    reader: &Reader,
+    seen: &Seen,
+) -> Result<Vec<Vec<Output>>> {
+    let own: Vec<&Head> = seen.heads.iter().collect();
+    outputs(model, source, reader, &own, &seen.rows.shown, BATCH)
+}
+
+/// The board's metrics of that, a list for each target.
+pub(super) fn scored(
+    given: &Given,
+    split: &str,
+    model: &Model,
+    seen: &Seen,
+    said: &[Vec<Output>],
+) -> Result<Vec<Scored>> {
+    let targets = seen.rows.asked.iter().map(|a| &*a.target);
+    let named: Vec<(&str, &Head)> = targets.zip(&seen.heads).collect();
+    let answers = answers(&model.folder, "candidate", &seen.rows.ids, &named, said);
+    let options = Options {
+        split: split.to_owned(),
+        allow_partial: true,
+        // Intervals are the board's business.
+        draws: 2,
+        ..Options::default()
+    };
+    let loader = Loader::new(&given.spec, given.folder.clone(), Limits::default());
+    Ok(score(
+        &given.spec,
+        &loader,
+        &given.hash,
+        &answers,
+        &options,
+    )?)
 }
 
 /// What share of the experts' scores others keep. Tasks count the same.

@@ -2,8 +2,10 @@
 //!
 //! A budget is a share of the multiplications of a picture through the whole trunk and all heads. What is chosen within it
 //! (Efficient Controllable Multi-Task Architectures, ICCV 2023): for every width of the trunk, heads take what it leaves, those
-//! first that are preferred; of these the one with the smallest loss on the rows, each goal's as a share of what the whole
-//! model has, weighed by the preferences. The paper looks at scores; losses have one unit for all goals.
+//! first that are preferred; of these the one that is best on the rows: by the board's metric of every goal, or by its loss,
+//! as a share of what the whole model has, weighed by the preferences.
+
+mod rows;
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +14,6 @@ use polyloom_core::writer::{FolderOptions, OutputFolder};
 use serde::Serialize;
 use serde_json::json;
 
-use super::pruning::each_loss;
-use crate::engine::Value;
 use crate::error::{Error, Result};
 use crate::models::open::{Model, Trunk};
 use crate::models::slim::{Slim, Slimmed};
@@ -21,10 +21,8 @@ use crate::models::vit;
 use crate::models::{Plain, Source};
 use crate::tasks::family::heads;
 use crate::tasks::grow::SLIM;
-use crate::tasks::{Head, HeadKind, Opened, Reader};
+use crate::tasks::{Head, HeadKind, Opened};
 use crate::train::{Given, slim, write};
-use crate::tune::objective::{Seen, Wanted, seen};
-use crate::tune::recipe::Expert;
 
 /// What is taken out.
 #[derive(Debug, Clone, Serialize)]
@@ -33,10 +31,23 @@ pub struct Settings {
     pub model: String,
     /// How wide it is to be.
     pub asked: Asked,
-    /// Split whose rows tell the losses.
+    /// What forms are judged by.
+    pub by: By,
+    /// Split whose rows tell.
     pub split: String,
     /// Rows of a task at most.
     pub limit: Option<usize>,
+}
+
+/// What forms within a budget are judged by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// The metric that counts of every goal.
+    #[default]
+    Scores,
+    /// Losses: one unit for all goals, and a poor judge of what is learned by heart.
+    Losses,
 }
 
 /// How wide the model is to be.
@@ -58,8 +69,9 @@ pub struct Tried {
     pub heads: Vec<f64>,
     /// Share of the multiplications.
     pub cost: f64,
-    /// Losses of the goals as shares of the whole model's; none where no rows were looked at.
-    pub losses: Vec<f64>,
+    /// How much better than the whole model goals are, as a share of what it has: `(score - whole) / |whole|`, the other way
+    /// round where less is better; none where no rows were looked at.
+    pub gains: Vec<f64>,
     /// Their mean by the preferences.
     pub mean: f64,
 }
@@ -82,8 +94,8 @@ pub struct Taken {
 /// Takes a width out of a model trained with `[train.slim]` and writes it.
 ///
 /// # Errors
-/// A model of one width, a width that it did not learn, a budget below its narrowest form, tasks without rows, an output that
-/// is there.
+/// A model of one width, a width that it did not learn, a budget below its narrowest form, tasks without rows, scores that are
+/// not defined, an output that is there.
 pub fn take(
     settings: &Settings,
     given: &[Given],
@@ -119,20 +131,17 @@ pub fn take(
                     .hint("a larger --budget, or train with narrower train.slim.widths")
                     .into());
             }
-            let rows = Rows::of(settings, given, &opened, &heads)?;
-            let full = rows.losses(&opened, &heads, &whole.at(1.0, vec![1.0; heads.len()])?)?;
-            for form in &mut forms {
-                let found = rows.losses(&opened, &heads, form)?;
-                form.losses = found.iter().zip(&full).map(|(a, b)| a / b).collect();
-                let sum: f64 = form
-                    .losses
-                    .iter()
-                    .zip(&preferences)
-                    .map(|(l, p)| l * p)
-                    .sum();
-                form.mean = sum / preferences.iter().sum::<f64>();
-            }
-            let order = |a: &usize, b: &usize| forms[*a].mean.total_cmp(&forms[*b].mean);
+            rows::judge(
+                settings,
+                given,
+                &opened,
+                &heads,
+                &preferences,
+                &whole,
+                &mut forms,
+            )?;
+            // Of equals the narrowest.
+            let order = |a: &usize, b: &usize| forms[*b].mean.total_cmp(&forms[*a].mean);
             let best = (0..forms.len()).min_by(order).unwrap_or(0);
             (forms, best)
         }
@@ -344,7 +353,7 @@ impl<'a> Form<'a> {
             width,
             heads,
             cost,
-            losses: Vec::new(),
+            gains: Vec::new(),
             mean: f64::NAN,
         })
     }
@@ -378,70 +387,5 @@ impl<'a> Form<'a> {
             }
         }
         Ok(sum)
-    }
-}
-
-/// Rows that forms are judged by.
-struct Rows {
-    reader: Reader,
-    seen: Vec<Seen>,
-}
-
-impl Rows {
-    fn of(settings: &Settings, given: &[Given], opened: &Opened, heads: &[Head]) -> Result<Self> {
-        let reader = Reader::prepared(&opened.model, None, None)?;
-        let mut own = Expert::default();
-        own.path.clone_from(&settings.model);
-        let wanted = Wanted {
-            base: &settings.model,
-            experts: &[own],
-            heads: None,
-            split: &settings.split,
-            limit: settings.limit,
-            entropy: false,
-            vectors: None,
-            table: "slim",
-        };
-        let seen = seen(&wanted, opened, &reader, given)?;
-        let known = |head: &&Head| {
-            seen.iter()
-                .any(|s| s.heads.iter().any(|h| h.task == head.task))
-        };
-        match heads.iter().find(|head| !known(head)) {
-            None => Ok(Self { reader, seen }),
-            Some(head) => {
-                let what = format!("`{}` is a goal of no task that is named", head.task);
-                Err(MergeError::plan("arguments", what)
-                    .at(settings.model.clone())
-                    .hint("--task names all tasks that the model has learned")
-                    .into())
-            }
-        }
-    }
-
-    /// Mean losses of the goals, in the order of the heads, of a model at the widths of a form.
-    fn losses(&self, opened: &Opened, heads: &[Head], form: &Tried) -> Result<Vec<f64>> {
-        let slim = formed(&opened.model, heads, form)?;
-        let narrow = narrowed(opened, heads, &slim)?;
-        let mut config = opened.config.clone();
-        describe(&mut config, &slim.vit.config);
-        let model = Model::of(&opened.model.folder, &config, narrow.clone())?;
-        let mut found = vec![f64::NAN; heads.len()];
-        for seen in &self.seen {
-            let mut sums = vec![(0.0, 0usize); seen.heads.len()];
-            let mut add = |place: usize, value: &Value, n: usize| {
-                let (sum, count) = &mut sums[place];
-                *sum += f64::from(value.number()?) * n as f64;
-                *count += n;
-                Ok(())
-            };
-            each_loss(&model, &narrow, &self.reader, seen, &mut add)?;
-            for (head, (sum, count)) in seen.heads.iter().zip(sums) {
-                if let Some(place) = heads.iter().position(|h| h.task == head.task) {
-                    found[place] = sum / count.max(1) as f64;
-                }
-            }
-        }
-        Ok(found)
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn inputs(preparation: &Preparation) -> Result<Vec<Port>> {
         let (element, meaning) = match (column.kind, group) {
             (ColumnKind::Text, _) => {
                 let what = format!(
-                    "column `{}` is running text, whose words no standard operator of ONNX hashes",
+                    "column `{}` is running text, which no standard operator of ONNX makes numbers of",
                     column.name
                 );
                 let hint = format!("train again with --drop {}", column.name);
@@ -71,7 +71,7 @@ pub(super) fn rows(graph: &mut Graph, preparation: &Preparation) -> Rows {
     let columns = preparation.columns();
     let codes = columns.iter().filter_map(|column| match column {
         Prepared::Words { name, words, .. } => Some(code(graph, name, words)),
-        Prepared::Number { .. } | Prepared::Text { .. } => None,
+        Prepared::Number { .. } | Prepared::Text { .. } | Prepared::Vector { .. } => None,
     });
     let codes = codes.collect();
     Rows {
@@ -223,7 +223,7 @@ fn number(column: &Prepared) -> Option<Number<'_>> {
             landmarks,
             marked: *missing,
         }),
-        Prepared::Words { .. } | Prepared::Text { .. } => None,
+        _ => None,
     }
 }
 

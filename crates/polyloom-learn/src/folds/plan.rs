@@ -7,7 +7,7 @@ use indexmap::IndexSet;
 use polyloom::MergeError;
 use polyloom::evaluate::board::folds::Drawn;
 use polyloom::evaluate::board::score::strata::{Strata, strata};
-use polyloom::tasks::folds::{By, draw};
+use polyloom::tasks::folds::{By, draw, forward, latest, ranks};
 use polyloom::tasks::load::{Part, Parts};
 use polyloom::tasks::spec::{GroupAs, TaskType};
 use polyloom_core::hash::sha256_text;
@@ -41,12 +41,14 @@ struct Pool<'a> {
     strata: Strata,
     /// Numbers of groups, where the task splits by them.
     groups: Option<Vec<u32>>,
+    /// Ranks of times, where the task splits by them.
+    times: Option<Vec<u32>>,
     /// Labels as numbers, each row's own.
     labels: Vec<Vec<u32>>,
     /// Share of training rows that stop training.
     validation: f64,
-    /// By repeat: the fold of every row.
-    drawn: Vec<Vec<usize>>,
+    /// By repeat: the fold of every row; none for the rows before all folds of a forward chain.
+    drawn: Vec<Vec<Option<usize>>>,
 }
 
 /// A fold, ready to be learned.
@@ -62,10 +64,11 @@ pub struct Fold {
 
 impl<'a> Plan<'a> {
     /// Reads the labels of all rows and draws the folds: repeat r by the seed of the recipe and r alone, whatever the model.
-    /// Groups stay whole where the task splits by them, else classes are spread evenly ([`draw`]).
+    /// Groups stay whole where the task splits by them, else classes are spread evenly ([`draw`]); where it splits by time the
+    /// folds follow one another and a model learns what comes before its fold ([`forward`]).
     ///
     /// # Errors
-    /// A recipe without folds, tasks that split by time, more folds than rows, labels of a class or groups; what reading
+    /// A recipe without folds, tasks that split by time in several repeats or by groups too, more folds than rows, times, labels of a class or groups; what reading
     /// reports.
     pub fn of(recipe: &'a Recipe, given: &'a [Given]) -> Result<Self> {
         super::check(&recipe.train)?;
@@ -87,9 +90,15 @@ impl<'a> Plan<'a> {
         let pools = given.iter().map(|task| {
             let mut pool = Pool::read(recipe, task)?;
             pool.check(folds)?;
-            let shares = vec![1.0 / folds as f64; folds];
-            let once = |r| draw(pool.by(), &shares, recipe.seed, "folds", r);
-            pool.drawn = (0..repeats as u64).map(once).collect();
+            pool.drawn = match &pool.times {
+                Some(times) => vec![pool.chain(times, folds, repeats)?],
+                None => {
+                    let shares = vec![1.0 / folds as f64; folds];
+                    let once = |r| draw(pool.by(), &shares, recipe.seed, "folds", r);
+                    let some = |parts: Vec<usize>| parts.into_iter().map(Some).collect();
+                    (0..repeats as u64).map(|r| some(once(r))).collect()
+                }
+            };
             Ok(pool)
         });
         Ok(Self {
@@ -119,21 +128,22 @@ impl<'a> Plan<'a> {
         let pool = &self.pools[task];
         let (n, folds) = (pool.labels.len(), self.folds);
         let ratio = |fold: usize| {
-            let count = |d: &Vec<usize>| d.iter().filter(|f| **f == fold).count();
-            let ratios = pool.drawn.iter().map(count);
-            ratios
-                .map(|held| held as f64 / (n - held).max(1) as f64)
-                .sum::<f64>()
+            let ratios = pool.drawn.iter().map(|drawn| {
+                let held = drawn.iter().filter(|f| **f == Some(fold)).count();
+                held as f64 / pool.rest(drawn, fold).count().max(1) as f64
+            });
+            ratios.sum::<f64>()
         };
         let all: f64 = (0..folds).map(ratio).sum();
         Drawn {
             hash: pool.given.hash.clone(),
             splits: pool.splits.to_vec(),
             rows: n,
-            by: match (&pool.groups, pool.labels.iter().all(Vec::is_empty)) {
-                (Some(_), _) => "groups".into(),
-                (None, false) => "classes".into(),
-                (None, true) => "rows".into(),
+            by: match (&pool.times, &pool.groups) {
+                (Some(_), _) => "time".into(),
+                (None, Some(_)) => "groups".into(),
+                (None, None) if pool.labels.iter().all(Vec::is_empty) => "rows".into(),
+                (None, None) => "classes".into(),
             },
             validation: pool.validation,
             ratio: all / (folds * self.repeats) as f64,
@@ -141,16 +151,29 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A task with all rows of its folds as [`ALL`].
+    /// A task with all rows that its folds hold out as [`ALL`].
     #[must_use]
     pub fn whole(&self, task: usize) -> Given {
         let pool = &self.pools[task];
-        let part = || Part {
+        let part = |keep| Part {
             of: pool.splits.clone(),
-            keep: None,
+            keep,
         };
+        let held = pool.times.is_some().then(|| {
+            let held = pool.drawn[0].iter().map(Option::is_some);
+            held.collect()
+        });
         // What metrics want of training rows is that of all rows.
-        pool.with([(ALL.to_owned(), part()), ("train".to_owned(), part())].into())
+        let parts = [(ALL, held), ("train", None)];
+        let parts = parts.map(|(name, keep)| (name.to_owned(), part(keep)));
+        pool.with(parts.into())
+    }
+
+    /// Number among the rows of [`Self::whole`] of a row that [`Fold::held`] counts.
+    #[must_use]
+    pub fn place(&self, task: usize, row: usize) -> usize {
+        let before = self.pools[task].drawn[0].iter().take(row);
+        before.filter(|fold| fold.is_some()).count()
     }
 
     /// A fold, by repeat and number from 0: what it learns, what stops training (drawn from the rest of its rows as folds
@@ -167,11 +190,12 @@ impl<'a> Plan<'a> {
         };
         for pool in &self.pools {
             let drawn = &pool.drawn[repeat];
-            let rest: Vec<usize> = (0..drawn.len()).filter(|i| drawn[*i] != fold).collect();
+            let rest: Vec<usize> = pool.rest(drawn, fold).collect();
             let index = (repeat * self.folds + fold) as u64;
             let stops = pool.stopping(&rest, self.recipe.seed, index);
-            // 0: learned, 1: stops training, 2: held out.
-            let mut role = vec![2u8; drawn.len()];
+            // 0: learned, 1: stops training, 2: held out, 3: comes after.
+            let held = |f: &Option<usize>| if *f == Some(fold) { 2u8 } else { 3 };
+            let mut role: Vec<u8> = drawn.iter().map(held).collect();
             for (row, stops) in rest.iter().zip(&stops) {
                 role[*row] = u8::from(*stops);
             }
@@ -211,17 +235,8 @@ impl<'a> Plan<'a> {
 impl<'a> Pool<'a> {
     fn read(recipe: &Recipe, given: &'a Given) -> Result<Self> {
         let t = &recipe.train;
-        let (spec, id) = (&given.spec, &given.spec.id);
+        let spec = &given.spec;
         let table = spec.table.as_ref();
-        if let Some(table) = table.filter(|t| !t.time.is_empty()) {
-            let what = format!(
-                "task `{id}` splits by time (`table.time = \"{}\"`): folds would learn from what comes after",
-                table.time
-            );
-            return Err(MergeError::plan("bad-folds", what)
-                .hint("train without --folds: the latest rows are held out; or take `time` out of the spec if the order means nothing")
-                .into());
-        }
         let there = |name: &String| spec.splits.named.contains_key(name);
         let splits: Vec<String> = match &t.fold_splits[..] {
             [] => {
@@ -251,9 +266,28 @@ impl<'a> Pool<'a> {
         let group = table.filter(|t| t.group_as == GroupAs::Split && !t.group.is_empty());
         let group = group.map(|t| &*t.group);
         let strata = strata(spec, &loader, ALL, group)?;
+        let mut times = None;
+        if let Some(table) = table.filter(|t| !t.time.is_empty()) {
+            if let Some(group) = group {
+                let what = format!(
+                    "task `{}` splits by groups (`{group}`) and by time (`{}`): folds are drawn by one of them",
+                    spec.id, table.time
+                );
+                return Err(MergeError::plan("bad-folds", what)
+                    .hint("take `group_as = \"split\"` or `time` out of [table]")
+                    .into());
+            }
+            let mut values = Vec::new();
+            loader.rows(ALL, &mut |rows| {
+                values.extend((0..rows.rows()).map(|row| rows.at(row, &table.time)));
+                Ok(())
+            })?;
+            times = Some(ranks(&values));
+        }
         Ok(Self {
             given,
             splits,
+            times,
             groups: group.map(|_| numbered(strata.rows.iter().map(|r| &*r.group))),
             labels: labels(&strata),
             strata,
@@ -269,10 +303,50 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// The rows that a fold may learn: all others, or those before it.
+    fn rest<'d>(
+        &self,
+        drawn: &'d [Option<usize>],
+        fold: usize,
+    ) -> impl Iterator<Item = usize> + use<'d> {
+        let timed = self.times.is_some();
+        let learns = move |f: &Option<usize>| match timed {
+            true => f.is_none_or(|f| f < fold),
+            false => *f != Some(fold),
+        };
+        let rows = drawn.iter().enumerate();
+        rows.filter(move |(_, f)| learns(f)).map(|(row, _)| row)
+    }
+
+    /// Folds that follow one another.
+    fn chain(&self, times: &[u32], folds: usize, repeats: usize) -> Result<Vec<Option<usize>>> {
+        let id = &self.given.spec.id;
+        if repeats > 1 {
+            let what = format!("task `{id}` splits by time, whose folds are one draw alone");
+            return Err(MergeError::plan("bad-folds", what)
+                .hint("leave out train.repeats (--repeats)")
+                .into());
+        }
+        forward(times, folds).ok_or_else(|| {
+            let count = times.iter().max().map_or(0, |t| *t as usize + 1);
+            let what = format!(
+                "task `{id}`: {} rows of {count} times cannot be cut into {} blocks, {folds} folds and what comes before them; rows of one time stay together",
+                times.len(),
+                folds + 1
+            );
+            let error = MergeError::plan("bad-folds", what);
+            error.hint("fewer folds").into()
+        })
+    }
+
     /// Of a fold's rows those that stop training.
     fn stopping(&self, rest: &[usize], seed: u64, index: u64) -> Vec<bool> {
         if self.validation <= 0.0 {
             return vec![false; rest.len()];
+        }
+        if let Some(times) = &self.times {
+            let own: Vec<u32> = rest.iter().map(|row| times[*row]).collect();
+            return latest(&own, self.validation);
         }
         let shares = [1.0 - self.validation, self.validation];
         let name = "folds/validation";
@@ -332,7 +406,7 @@ impl<'a> Pool<'a> {
                     "fewer folds, or leave the target out",
                 );
             }
-            if asked.kind == TaskType::Multilabel || self.groups.is_some() {
+            if asked.kind == TaskType::Multilabel || self.groups.is_some() || self.times.is_some() {
                 continue;
             }
             for (class, name) in asked.classes.iter().enumerate() {

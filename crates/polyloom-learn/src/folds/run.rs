@@ -381,7 +381,14 @@ fn answered(
         }
         rows.sort_by_key(|(record, row, _)| (record.repeat, *row));
         let first = rows.iter().filter(|(record, ..)| record.repeat == 0);
-        let first = first.map(|(_, _, said)| (*said).clone()).collect();
+        let first = first.map(|(_, row, said)| {
+            let mut said = (*said).clone();
+            if task.spec.fields.id.is_empty() {
+                said.insert("id".into(), plan.place(at, *row).to_string().into());
+            }
+            said
+        });
+        let first = first.collect();
         let whole = plan.whole(at);
         let options = Options {
             split: ALL.into(),

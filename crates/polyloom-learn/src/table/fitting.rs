@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::groups::{self, Groups};
 use super::modalities::RowSet;
-use super::{Preparation, Prepared, texts};
+use super::{Encoder, Preparation, Prepared, texts};
 use crate::error::Result;
 
 /// How numbers are scaled.
@@ -25,7 +25,7 @@ pub enum Scaling {
 }
 
 /// How a preparation is fitted.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// A word that stands in fewer training rows than this has no code of its own; 1 or more.
@@ -34,8 +34,11 @@ pub struct Settings {
     pub scaling: Scaling,
     /// Scaled numbers are cut to plus and minus this; above 0.
     pub clip: f32,
-    /// Numbers that a column of running text becomes, 1 to 65,536.
+    /// Numbers that a column of running text is hashed to, 1 to 65,536.
     pub text: usize,
+    /// A model of texts whose vectors stand for running text in place of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embed: Option<String>,
 }
 
 impl Settings {
@@ -47,6 +50,7 @@ impl Settings {
             scaling: Scaling::Standard,
             clip: f32::MAX,
             text: texts::SIZE,
+            embed: None,
         }
     }
 }
@@ -58,15 +62,21 @@ impl Default for Settings {
             scaling: Scaling::default(),
             clip: 10.0,
             text: texts::SIZE,
+            embed: None,
         }
     }
 }
 
 /// What is counted of a column.
 enum Seen {
-    Number { values: Vec<f64>, missing: bool },
+    Number {
+        values: Vec<f64>,
+        missing: bool,
+    },
     Words(HashMap<Option<Arc<str>>, usize>),
     Text(texts::Counts),
+    /// An encoder makes vectors of it: nothing is learned.
+    Vector,
 }
 
 /// Sees training rows, and gives what prepares them.
@@ -80,6 +90,7 @@ pub struct Fitting {
     total: usize,
     /// Column of groups that have goals of their own, and the groups that were seen.
     groups: Option<(String, BTreeSet<String>)>,
+    encoder: Option<Encoder>,
     /// Every column is of a modality, and of each the rows that have it.
     marking: Option<Vec<RowSet>>,
 }
@@ -92,7 +103,8 @@ impl Fitting {
     pub fn new(settings: Settings) -> Result<Self> {
         let Settings {
             rare, clip, text, ..
-        } = settings;
+        } = &settings;
+        let (rare, clip, text) = (*rare, *clip, *text);
         let fine = rare > 0 && clip > 0.0 && clip.is_finite() && (1..=texts::MOST).contains(&text);
         if !fine {
             let what = "`rare` is at least 1, `clip` above 0, `text` 1 to 65536";
@@ -109,6 +121,15 @@ impl Fitting {
     pub fn by_group(self, column: String) -> Self {
         Self {
             groups: Some((column, BTreeSet::new())),
+            ..self
+        }
+    }
+
+    /// Running text becomes the vectors of an encoder.
+    #[must_use]
+    pub fn encoding(self, encoder: Encoder) -> Self {
+        Self {
+            encoder: Some(encoder),
             ..self
         }
     }
@@ -163,6 +184,7 @@ impl Fitting {
                             missing: false,
                         },
                         ColumnKind::Word => Seen::Words(HashMap::new()),
+                        ColumnKind::Text if self.encoder.is_some() => Seen::Vector,
                         ColumnKind::Text => Seen::Text(texts::Counts::new(self.settings.text)),
                     };
                     self.seen.insert(at, seen);
@@ -187,6 +209,7 @@ impl Fitting {
                 }
                 (Some(Seen::Text(counts)), Field::Word(text)) => counts.see(text),
                 (Some(Seen::Text(counts)), Field::Missing) => counts.see(""),
+                (Some(Seen::Vector), Field::Word(_) | Field::Missing) => {}
                 _ => {
                     let what = format!(
                         "column `{}` holds numbers in one table and words or text in another",
@@ -206,13 +229,25 @@ impl Fitting {
     /// What prepares rows like those that were seen.
     ///
     /// # Errors
-    /// No columns.
+    /// No columns; an encoder, and no running text.
     pub fn finish(self) -> Result<Preparation> {
         let settings = self.settings;
         if self.columns.is_empty() {
             let what = "no training row has a column of features";
             return Err(MergeError::plan("bad-table", what).into());
         }
+        if let Some(encoder) = &self.encoder
+            && !self.columns.iter().any(|c| c.kind == ColumnKind::Text)
+        {
+            let what = format!(
+                "no column is running text that `{}` could embed",
+                encoder.model
+            );
+            return Err(MergeError::plan("bad-table", what)
+                .hint("`table.text` of the spec names columns of running text; or leave out prepare.embed (--embed)")
+                .into());
+        }
+        let width = self.encoder.as_ref().map_or(0, |e| e.width);
         let groups = self.groups.map(|(column, seen)| Groups::of(column, seen));
         let (rows, marked) = (self.rows, self.marking.is_some());
         let total = self.total;
@@ -250,6 +285,11 @@ impl Fitting {
                     weights: counts.weights(),
                     missing: marked,
                 },
+                Seen::Vector => Prepared::Vector {
+                    name,
+                    width,
+                    missing: marked,
+                },
             }
         };
         Ok(Preparation {
@@ -257,6 +297,7 @@ impl Fitting {
             clip: settings.clip,
             columns: self.seen.into_iter().map(of).collect(),
             groups: groups.transpose()?,
+            encoder: self.encoder,
             sessions: None,
         })
     }

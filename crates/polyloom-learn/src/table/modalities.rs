@@ -186,14 +186,18 @@ mod tests {
         );
         let columns = columns();
         let reader = made.reader(&columns).unwrap();
-        assert_eq!(reader.row(&row(1)).numbers[4..], [0.0, 1.0, 0.0, 1.0, 0.0]);
-        let third = reader.row(&row(2)).numbers;
+        assert_eq!(
+            reader.row(&row(1)).unwrap().numbers[4..],
+            [0.0, 1.0, 0.0, 1.0, 0.0]
+        );
+        let third = reader.row(&row(2)).unwrap().numbers;
         assert_eq!(third[2..], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
         // A file without the columns of a modality has rows that lack it.
         let some = &columns[..1];
         let reader = made.reader(some).unwrap();
         let only = reader
             .row(&[Field::<std::sync::Arc<str>>::Number(2.0)])
+            .unwrap()
             .numbers;
         assert_eq!(only[4..], [0.0, 1.0, 1.0, 1.0, 1.0]);
         assert_eq!(

@@ -57,7 +57,7 @@ impl Preparation {
     /// Where numbers, those of texts and the marks of what is missing begin among the numbers of a row.
     pub(super) fn starts(&self) -> [usize; 3] {
         let of = |c: &Prepared| match c {
-            Prepared::Text { .. } => (0, c.numbers()),
+            Prepared::Text { .. } | Prepared::Vector { .. } => (0, c.numbers()),
             _ => (c.numbers(), 0),
         };
         let sizes = self.columns.iter().map(of);
@@ -83,9 +83,10 @@ impl Preparation {
                     word += 1;
                     Place::Word(word - 1, mark)
                 }
-                Prepared::Text { weights, .. } => {
-                    text += weights.len();
-                    Place::Text(text - weights.len(), weights.len(), mark)
+                Prepared::Text { .. } | Prepared::Vector { .. } => {
+                    let size = column.numbers();
+                    text += size;
+                    Place::Text(text - size, size, mark)
                 }
             };
             found.push((column.name().to_owned(), place));
@@ -169,9 +170,9 @@ mod tests {
                 for to in rows {
                     let mut cells = to.clone();
                     cells[at] = from[at].clone();
-                    let mut row = reader.row(to);
-                    place.take(&reader.row(from), &mut row);
-                    assert_eq!(row, reader.row(&cells), "{name}");
+                    let mut row = reader.row(to).unwrap();
+                    place.take(&reader.row(from).unwrap(), &mut row);
+                    assert_eq!(row, reader.row(&cells).unwrap(), "{name}");
                 }
             }
         }

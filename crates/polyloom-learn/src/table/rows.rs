@@ -1,7 +1,6 @@
 //! Rows as a model takes them, of fields as files have them.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 
 use foldhash::fast::RandomState;
 use polyloom::evaluate::board::score::examples::Field;
@@ -9,6 +8,7 @@ use polyloom::evaluate::statistics::special::normal_quantile;
 
 use super::groups::Finder;
 use super::{Preparation, Prepared, Row, texts};
+use crate::error::{Error, Result};
 
 /// How near to 0 and 1 ranks come: at the ends a normal distribution has no end.
 pub(crate) const EDGE: f64 = 1e-7;
@@ -95,26 +95,26 @@ impl<'a> Codes<'a> {
 
 impl RowReader<'_> {
     /// A row of its fields.
-    #[must_use]
-    pub fn row<W: AsRef<str>>(&self, fields: &[Field<W>]) -> Row {
-        let field = |place: usize, _| {
-            let field = fields.get(place).map_or(Field::Missing, Field::lent);
-            Ok::<_, Infallible>(field)
-        };
-        let Ok(mut rows) = self.rows(1, field);
-        rows.pop().unwrap_or_default()
+    ///
+    /// # Errors
+    /// What the encoder of texts refuses, where there is one.
+    pub fn row<W: AsRef<str>>(&self, fields: &[Field<W>]) -> Result<Row> {
+        let field = |place: usize, _| Ok(fields.get(place).map_or(Field::Missing, Field::lent));
+        let mut rows = self.rows(1, field, |e| e)?;
+        Ok(rows.pop().unwrap_or_default())
     }
 
     /// Rows, of what `field` says that stands at a place of the columns and in a row. It is asked column by column: what a
     /// column is looked up in stays at hand.
     ///
     /// # Errors
-    /// What `field` says of the first row of which it says an error.
+    /// What `field` says of the first row of which it says an error; what the encoder of texts refuses, as `refused` says it.
     pub fn rows<W: AsRef<str>, E>(
         &self,
         count: usize,
-        field: impl Fn(usize, usize) -> Result<Field<W>, E>,
-    ) -> Result<Vec<Row>, E> {
+        field: impl Fn(usize, usize) -> std::result::Result<Field<W>, E>,
+        refused: impl Fn(Error) -> E,
+    ) -> std::result::Result<Vec<Row>, E> {
         let preparation = self.preparation;
         let words = |c: &&Prepared| matches!(c, Prepared::Words { .. });
         let blank = Row {
@@ -190,6 +190,31 @@ impl RowReader<'_> {
                         (_, None) => {}
                     });
                     text += weights.len();
+                }
+                Prepared::Vector { width, .. } => {
+                    let mut said = Vec::new();
+                    each(*place, &mut |_, field| {
+                        if let Field::Word(word) = field {
+                            said.push(word.as_ref().to_owned());
+                        }
+                    });
+                    let texts: Vec<&str> = said.iter().map(String::as_str).collect();
+                    let vectors = match (&preparation.encoder, &texts[..]) {
+                        (None, _) | (_, []) => Vec::new(),
+                        (Some(encoder), texts) => encoder.vectors(texts).map_err(&refused)?,
+                    };
+                    let range = text..text + width;
+                    let mut vectors = vectors.chunks_exact(*width);
+                    each(*place, &mut |row, field| match (field, told) {
+                        (Field::Word(_), _) => {
+                            if let Some(vector) = vectors.next() {
+                                row.numbers[range.clone()].copy_from_slice(vector);
+                            }
+                        }
+                        (_, Some(told)) => row.numbers[told] = 1.0,
+                        (_, None) => {}
+                    });
+                    text += width;
                 }
             }
             absent += usize::from(told.is_some());

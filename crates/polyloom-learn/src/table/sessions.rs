@@ -120,7 +120,7 @@ impl Preparation {
             Ok::<_, crate::error::Error>(field.map_or(Field::Missing, Field::lent))
         };
         let mut found = Items {
-            rows: reader.rows(log.items.len(), field)?,
+            rows: reader.rows(log.items.len(), field, |e| e)?,
             names: log.items.clone(),
             own: log.items.len(),
         };

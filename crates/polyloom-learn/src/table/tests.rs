@@ -50,16 +50,16 @@ fn rows_by_hand() {
     let all = columns();
     let reader = made.reader(&all).unwrap();
     // Deviation of 10..50 is the root of 200; pay is constant; rows without a job come before `cook` by name.
-    let found = reader.row(&row(40.0, Some("cook"), None));
+    let found = reader.row(&row(40.0, Some("cook"), None)).unwrap();
     assert!((found.numbers[0] - 10.0 / 200f32.sqrt()).abs() < 1e-6);
     assert_eq!(
         (&found.numbers[1..], &found.codes[..]),
         (&[0.0, 1.0][..], &[2][..])
     );
     // What is rare and what was never seen have code 0; far numbers are cut.
-    let far = reader.row(&row(1e9, Some("judge"), Some(1.0)));
+    let far = reader.row(&row(1e9, Some("judge"), Some(1.0))).unwrap();
     assert_eq!((far.numbers, far.codes), (vec![1.5, 0.0, 0.0], vec![0]));
-    assert_eq!(reader.row(&row(30.0, None, Some(3.0))).codes, [1]);
+    assert_eq!(reader.row(&row(30.0, None, Some(3.0))).unwrap().codes, [1]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn ranks_by_hand() {
     let all = columns();
     let reader = made.reader(&all).unwrap();
     // 30 is the middle one of 10..50; 40 is at three quarters, 0.6745 deviations up; beyond the ends all are alike.
-    let number = |age: f64| reader.row(&row(age, None, None)).numbers[0];
+    let number = |age: f64| reader.row(&row(age, None, None)).unwrap().numbers[0];
     assert!(number(30.0).abs() < 1e-6 && (number(40.0) - 0.67449).abs() < 1e-4);
     assert_eq!(number(60.0), 1.5);
 }
@@ -121,8 +121,13 @@ fn groups_have_places_and_are_no_features() {
     // Numbers by value, whatever their text's order.
     assert_eq!(made.groups().unwrap().values, ["9", "10"]);
     assert_eq!(made.columns().len(), 3);
-    let group =
-        |columns: &[Column], school: Field| made.reader(columns).unwrap().row(&of(school)).group;
+    let group = |columns: &[Column], school: Field| {
+        made.reader(columns)
+            .unwrap()
+            .row(&of(school))
+            .unwrap()
+            .group
+    };
     assert_eq!(group(&all, Field::Number(10.0)), Some(1));
     assert_eq!(group(&all, Field::Number(11.0)), None);
     assert_eq!(group(&all, Field::Missing), None);
@@ -196,7 +201,9 @@ fn words_of_any_length_have_codes_of_their_own() {
     }
     let made = fitting.finish().unwrap();
     let reader = made.reader(&columns).unwrap();
-    let mut codes: Vec<u32> = words.map(|w| reader.row(&field(w)).codes[0]).to_vec();
+    let mut codes: Vec<u32> = words
+        .map(|w| reader.row(&field(w)).unwrap().codes[0])
+        .to_vec();
     codes.sort_unstable();
     assert!(codes.iter().copied().eq(1..=9), "{codes:?}");
     for unknown in [
@@ -208,7 +215,11 @@ fn words_of_any_length_have_codes_of_their_own() {
         "sixteen bytes..!",
         &long[1..],
     ] {
-        assert_eq!(reader.row(&field(unknown)).codes, [0], "{unknown:?}");
+        assert_eq!(
+            reader.row(&field(unknown)).unwrap().codes,
+            [0],
+            "{unknown:?}"
+        );
     }
 }
 
@@ -244,7 +255,7 @@ fn texts_stand_between_numbers_and_marks() {
         ["pay", "note, place 0", "note, place 15", "pay is missing"]
     );
     let reader = made.reader(&all).unwrap();
-    let found = reader.row(&row(Some("Soup!"), None)).numbers;
+    let found = reader.row(&row(Some("Soup!"), None)).unwrap().numbers;
     let said: Vec<f32> = found.iter().copied().filter(|x| *x != 0.0).collect();
     // One word is the whole text: its place has all of its length.
     assert!(
@@ -252,7 +263,7 @@ fn texts_stand_between_numbers_and_marks() {
         "{found:?}"
     );
     assert_eq!(found[18], 1.0);
-    let none = reader.row(&row(None, Some(2.0))).numbers;
+    let none = reader.row(&row(None, Some(2.0))).unwrap().numbers;
     assert!(none[2..].iter().all(|x| *x == 0.0));
     let dir = tempfile::tempdir().unwrap();
     let text = made.text().unwrap();

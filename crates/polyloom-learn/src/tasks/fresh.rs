@@ -11,6 +11,7 @@ use polyloom::evaluate::board::score::sessions::{Log, Named, apart};
 use polyloom_core::DType;
 use serde_json::{Value as Json, json};
 
+use super::encoder;
 use super::family::Opened;
 use super::fit::{full, of_group};
 use super::language;
@@ -139,9 +140,21 @@ fn prepared(
         None if trees => Settings::of_trees(),
         None => Settings::default(),
         Some(given) => {
-            serde_json::from_value(given).map_err(|e| bad(format!("`train.new.prepare`: {e}")))?
+            let usual = match trees {
+                true => Settings::of_trees(),
+                false => Settings::default(),
+            };
+            let wrong = |e: serde_json::Error| bad(format!("`train.new.prepare`: {e}"));
+            // What is not said is as without the table.
+            let mut all = serde_json::to_value(usual).map_err(wrong)?;
+            match (&mut all, given) {
+                (Json::Object(all), Json::Object(given)) => all.extend(given),
+                (all, given) => *all = given,
+            }
+            serde_json::from_value(all).map_err(wrong)?
         }
     };
+    let encoder = settings.embed.as_deref().map(encoder::of).transpose()?;
     let log = sessions(recipe, config, tasks, trees)?;
     let grouped = by_group(config, tasks)?;
     let named = modalities(config)?;
@@ -151,6 +164,9 @@ fn prepared(
     }
     if named.is_some() {
         fitting = fitting.marking();
+    }
+    if let Some(encoder) = encoder {
+        fitting = fitting.encoding(encoder);
     }
     let mut width = 1;
     let mut read_log = None;

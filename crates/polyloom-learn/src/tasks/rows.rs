@@ -8,6 +8,7 @@ use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 use rayon::prelude::*;
 
+use super::encoder;
 use super::head::Feature;
 use crate::error::{Error, Result};
 use crate::image::Preparation;
@@ -101,7 +102,10 @@ impl Reader {
     pub fn prepared(model: &Model, most: Option<usize>, pictures: Option<&Path>) -> Result<Self> {
         if let Some(table) = &model.table {
             return match pictures {
-                None => Ok(Self::Tables(table.clone())),
+                None => {
+                    encoder::open(table, &model.folder)?;
+                    Ok(Self::Tables(table.clone()))
+                }
                 Some(file) => Err(Error::file(
                     file,
                     "prepares pictures; the model is one of tables",
@@ -352,7 +356,7 @@ fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>
                 }
                 _ => Err(no()),
             };
-            let rows = reader.rows(inputs.len(), field)?;
+            let rows = reader.rows(inputs.len(), field, |e| e)?;
             Ok(rows.into_iter().map(|r| Shown::Row(Box::new(r))).collect())
         };
         let made: Vec<Result<Vec<Shown>>> = part.par_chunks(TOGETHER).map(block).collect();

@@ -6,6 +6,7 @@ use std::path::Path;
 use polyloom::evaluate::board::folds::Folds;
 use polyloom::tasks::Catalogue;
 use polyloom_learn::Result;
+use polyloom_learn::folds::plan::HELD;
 use polyloom_learn::folds::{Plan, Told, cross};
 use polyloom_learn::train::session::Options;
 use polyloom_learn::train::{Given, Recipe};
@@ -295,6 +296,52 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn folds_of_time_learn_what_comes_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (all, order) = (rows(), "time = \"x\"");
+    let given = task(dir.path(), &all, &["class", "y"], order);
+    let recipe = recipe("gbdt", "folds = 3");
+    let plan = Plan::of(&recipe, &given).unwrap();
+    assert_eq!((plan.rows(0), plan.drawn(0).by.as_str()), (ROWS, "time"));
+    let mut held = BTreeSet::new();
+    let mut last = f64::NEG_INFINITY;
+    for fold in 0..3 {
+        let made = plan.fold(0, fold).unwrap();
+        let of = |split: &str| {
+            let loader = made.tasks[0].loader();
+            let rows = loader.records(split).unwrap().into_iter();
+            rows.map(|r| {
+                let x = &r["x"];
+                x.as_f64().or_else(|| x.as_str()?.parse().ok()).unwrap()
+            })
+            .collect::<Vec<_>>()
+        };
+        let ends = |x: &[f64]| {
+            x.iter()
+                .fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)))
+        };
+        let [learned, stops, out] = ["train", "validation", HELD].map(of);
+        // What is learned lies before what stops training, that before what is held out; no time on both sides.
+        assert!(ends(&learned).1 < ends(&stops).0 && ends(&stops).1 < ends(&out).0);
+        assert!(ends(&out).0 > last);
+        last = ends(&out).1;
+        let [a, b, c] = made.rows[0];
+        assert_eq!((a, b, c), (learned.len(), stops.len(), out.len()));
+        held.extend(made.held[0].iter().copied());
+    }
+    assert!((30..=45).contains(&held.len()), "{}", held.len());
+    // Answers to the rows that some fold holds out, by their number among all; results are scored over these.
+    let place = dir.path().join("m.folds");
+    let folds = run(&recipe, &given, &place);
+    assert!(folds.scores.iter().all(|s| s.values[0].len() == 3));
+    assert_eq!(answers(&place).into_keys().collect::<BTreeSet<_>>(), held);
+    let results = std::fs::read_to_string(place.join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let n = results["tasks"]["t/y"]["n"].as_u64().unwrap();
+    assert_eq!(n, held.len() as u64);
+}
+
+#[test]
 fn what_cannot_be_put_into_folds_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let told = |rows: &[Row], targets: &[&str], more: &str, folds: &str| {
@@ -313,9 +360,20 @@ fn what_cannot_be_put_into_folds_is_said() {
         said.contains("60 rows cannot be put into 61 folds"),
         "{said}"
     );
-    let said = told(&all, &["y"], "time = \"x\"", "folds = 2");
+    let said = told(&all, &["y"], "time = \"x\"", "folds = 2\nrepeats = 2");
     assert!(
-        said.contains("splits by time (`table.time = \"x\"`)"),
+        said.contains("splits by time, whose folds are one draw"),
+        "{said}"
+    );
+    let said = told(&all, &["y"], "time = \"word\"", "folds = 4");
+    assert!(
+        said.contains("60 rows of 3 times cannot be cut into 5 blocks"),
+        "{said}"
+    );
+    let both = "time = \"x\"\ngroup = \"group\"\ngroup_as = \"split\"";
+    let said = told(&all, &["y"], both, "folds = 2");
+    assert!(
+        said.contains("by groups (`group`) and by time (`x`)"),
         "{said}"
     );
     let by_group = "group = \"group\"\ngroup_as = \"split\"";

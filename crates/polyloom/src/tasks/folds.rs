@@ -1,7 +1,9 @@
 //! Rows drawn into parts of given shares, so that classes are spread evenly or groups stay whole: the folds of a
-//! cross-validation, and the rows that stop training.
+//! cross-validation, and the rows that stop training. Rows that have a time are not drawn: [`forward`] cuts them in order.
 
 use polyloom_core::rng::Stream;
+
+pub use super::load::ranks;
 
 /// What a draw minds.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,57 @@ pub fn draw(by: By<'_>, shares: &[f64], seed: u64, name: &str, index: u64) -> Ve
         By::Labels(labels) => stratified(labels, shares, stream),
         By::Groups(groups) => grouped(groups, shares, stream),
     }
+}
+
+/// Blocks of time for a forward chain (scikit-learn's `TimeSeriesSplit`): fold k of `folds` is answered by a model of all
+/// rows before it. `times` are ranks ([`ranks`]). The block of every row: none for the rows that come before all folds. The
+/// last rows are cut into folds of `n / (folds + 1)` rows, what is over comes before them; rows of one time stay together, in
+/// the earlier block (the peer cuts between them, so that a model sees rows of the time that it is asked about).
+///
+/// No folds where a block would have no row: too many of one time, or fewer rows than blocks.
+///
+/// Cost: a sort.
+#[must_use]
+pub fn forward(times: &[u32], folds: usize) -> Option<Vec<Option<usize>>> {
+    let size = times.len() / (folds + 1);
+    let mut order: Vec<usize> = (0..times.len()).collect();
+    order.sort_by_key(|row| times[*row]);
+    // Where the folds begin; a time that begins before a cut is of the block before it.
+    let begins = |fold: usize| {
+        let mut at = times.len() - (folds - fold) * size;
+        while at > 0 && at < order.len() && times[order[at]] == times[order[at - 1]] {
+            at += 1;
+        }
+        at
+    };
+    let mut cuts: Vec<usize> = (0..folds).map(begins).collect();
+    cuts.push(times.len());
+    if cuts.first() == Some(&0) || cuts.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return None;
+    }
+    let mut blocks = vec![None; times.len()];
+    for (fold, cut) in cuts.windows(2).enumerate() {
+        for row in &order[cut[0]..cut[1]] {
+            blocks[*row] = Some(fold);
+        }
+    }
+    Some(blocks)
+}
+
+/// Of rows with times those of the last `share`, rows of one time together; all but the first time at most.
+#[must_use]
+pub fn latest(times: &[u32], share: f64) -> Vec<bool> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let count = (share * times.len() as f64).round() as usize;
+    let at = times.len().saturating_sub(count.max(1));
+    let Some(cut) = sorted.get(at) else {
+        return vec![false; times.len()];
+    };
+    // The first of the last rows: its time is among them whole, unless nothing would be left.
+    let first = sorted.first();
+    let after = |time: &u32| time >= cut && Some(time) != first;
+    times.iter().map(after).collect()
 }
 
 /// Room that is left in parts.
@@ -147,6 +200,48 @@ mod tests {
     use proptest::prelude::*;
 
     const FIFTHS: [f64; 5] = [0.2; 5];
+
+    #[test]
+    fn time_is_cut_forwards() {
+        // 11 rows in 4 blocks: folds of 2, what is over before them; file order does not matter.
+        let times: Vec<u32> = (0..11).map(|i| (i * 4) % 11).collect();
+        let blocks = forward(&times, 3).unwrap();
+        for (time, block) in times.iter().zip(&blocks) {
+            let due = [
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(0),
+                Some(0),
+                Some(1),
+                Some(1),
+                Some(2),
+                Some(2),
+            ];
+            assert_eq!(*block, due[*time as usize], "{time}");
+        }
+        // Rows of one time stay in the earlier block: cuts at 3 and 6 move to 4 and 7.
+        let blocks = forward(&[0, 1, 2, 2, 3, 4, 4, 5, 6], 2).unwrap();
+        let first = [None; 4].into_iter();
+        let due = first.chain([Some(0); 3]).chain([Some(1); 2]);
+        assert_eq!(blocks, due.collect::<Vec<_>>());
+        assert_eq!(forward(&[0, 0, 0, 0, 0, 1], 2), None);
+        assert_eq!(forward(&[0, 1], 2), None);
+        assert_eq!(forward(&[], 2), None);
+        assert_eq!(
+            latest(&[3, 0, 1, 2, 3, 1], 0.34),
+            [true, false, false, false, true, false]
+        );
+        assert_eq!(
+            latest(&[3, 0, 1, 2, 3, 1], 0.0),
+            [true, false, false, false, true, false]
+        );
+        assert_eq!(latest(&[1, 1, 2], 0.7), [false, false, true]);
+        assert_eq!(latest(&[1, 1], 0.5), [false, false]);
+        assert!(latest(&[], 0.5).is_empty());
+    }
 
     fn counts(parts: &[usize], n: usize, of: impl Fn(usize) -> bool) -> Vec<usize> {
         let count = |p| {

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use polyloom_core::writer::FolderOptions;
-use polyloom_learn::compress::slim::{Asked, Settings, take};
+use polyloom_learn::compress::slim::{Asked, By, Settings, take};
 use serde_json::json;
 
 use super::given;
-use crate::args_compress::SlimArgs;
+use crate::args_compress::{ByArg, SlimArgs};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
@@ -26,6 +26,10 @@ pub fn run(args: SlimArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     let settings = Settings {
         model: args.model,
         asked,
+        by: match args.by {
+            ByArg::Scores => By::Scores,
+            ByArg::Losses => By::Losses,
+        },
         split: args.split,
         limit: args.limit,
     };
@@ -38,26 +42,35 @@ pub fn run(args: SlimArgs, ui: &Ui) -> Result<ExitCode, Failure> {
     for (place, form) in made.tried.iter().enumerate() {
         let mark = if place == made.taken { ">" } else { " " };
         let cost = 100.0 * form.cost;
-        let loss = match form.mean.is_finite() {
-            true => format!(", losses {:.3} of the whole model's", form.mean),
-            false => String::new(),
-        };
+        let beside = beside(&settings, Some(&form.mean));
         ui.say(&format!(
-            "{mark} width {}: {cost:.1} % of the work{loss}",
+            "{mark} width {}: {cost:.1} % of the work{beside}",
             form.width
         ));
     }
     let form = &made.tried[made.taken];
     for (place, goal) in made.goals.iter().enumerate() {
-        let loss = form.losses.get(place);
-        let loss = loss.map_or_else(String::new, |l| {
-            format!(", loss {l:.3} of the whole model's")
-        });
-        ui.say(&format!("  {goal}: head width {}{loss}", form.heads[place]));
+        let beside = beside(&settings, form.gains.get(place));
+        ui.say(&format!(
+            "  {goal}: head width {}{beside}",
+            form.heads[place]
+        ));
     }
     let (before, after) = made.parameters;
     ui.say(&format!("  {before} -> {after} parameters"));
     ui.event(&json!({"type": "done", "output": made.folder, "goals": made.goals, "tried": made.tried, "taken": made.taken, "parameters": [before, after]}));
     ui.answer(&made.folder.display().to_string());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How much better than the whole model, in words.
+fn beside(settings: &Settings, gain: Option<&f64>) -> String {
+    match gain.filter(|g| g.is_finite()) {
+        Some(gain) => format!(
+            ", {} {:+.1} % beside the whole model's",
+            settings.by.word(),
+            100.0 * gain
+        ),
+        None => String::new(),
+    }
 }

@@ -93,7 +93,10 @@ impl Rows<'_> {
         let before = self.said.ids.len();
         let shown = fields
             .blocks(table, |block| {
-                let rows = reader.rows(block.rows(), |place, row| block.field(place, row))?;
+                let field = |place, row| block.field(place, row);
+                let refused =
+                    |e: polyloom_learn::Error| (0, MergeError::plan("bad-input", e.to_string()));
+                let rows = reader.rows(block.rows(), field, refused)?;
                 Ok(rows.into_iter().map(|r| Shown::Row(Box::new(r))).collect())
             })
             .map_err(|(row, e)| e.at(format!("{place}, row {}", before + row + 1)))?;

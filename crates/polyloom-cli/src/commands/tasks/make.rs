@@ -151,7 +151,7 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
         .filter(|c| c.role == Role::Text && !used.contains(&c.name))
     {
         ui.note(&format!(
-            "`{}` is running text: models of tables hash its words (--drop {} leaves it out)",
+            "`{}` is running text: models of tables hash its words, or train with --embed MODEL (--drop {} leaves it out)",
             c.name, c.name
         ));
     }

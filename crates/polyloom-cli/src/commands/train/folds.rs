@@ -112,9 +112,16 @@ fn shown(found: &Folds, ui: &Ui) -> Result<(), Failure> {
             1 => String::new(),
             n => format!(", {n} times"),
         };
+        let model = &found.model;
+        let sees = match &*drawn.by {
+            "time" => {
+                "a fold as one that learned the rows before it; the first rows are only learned"
+            }
+            _ => "a row as one that it did not see",
+        };
         ui.say(&format!(
-            "{id}: {} rows in {} folds by {}{times}; {} answers a row as one that it did not see",
-            drawn.rows, found.folds, drawn.by, found.model,
+            "{id}: {} rows in {} folds by {}{times}; {model} answers {sees}",
+            drawn.rows, found.folds, drawn.by,
         ));
     }
     let head = [

@@ -180,6 +180,11 @@ fn words(twin: &str, out: &Path, args: &TrainArgs, recipe: &Recipe) -> Vec<Strin
     if let Some(goals) = new.get("goals") {
         set("train.new.goals", goals.to_string());
     }
+    // Trees read the same columns: running text as the same vectors.
+    let embed = new.get("prepare").and_then(|p| p.get("embed"));
+    if let Some(embed) = embed.filter(|_| twin != APART) {
+        set("train.new.prepare.embed", embed.to_string());
+    }
     if twin == APART {
         let kept = Common::ALL.iter().map(|c| c.word());
         let kept = kept.chain(["embed_dim", "prepare"]);

@@ -98,28 +98,42 @@ pub(crate) fn by_group(values: &[Value], slice: &Slice, seed: Option<u64>) -> Ve
 
 /// Earlier rows first: numbers by value, then text by code points; equal times keep file order.
 pub(crate) fn by_time(values: &[Value], slice: &Slice) -> Vec<bool> {
+    let ranks = ranks(values);
     let mut order: Vec<usize> = (0..values.len()).collect();
-    let key = |v: &Value| {
-        let text = v.as_str().unwrap_or_default().to_owned();
-        let number = v.as_f64().or_else(|| data::table::parse_number(&text));
-        (number, text)
-    };
-    let keys: Vec<_> = values.iter().map(key).collect();
-    order.sort_by(|a, b| {
-        let ((x, s), (y, t)) = (&keys[*a], &keys[*b]);
-        match (x, y) {
-            (Some(x), Some(y)) => x.total_cmp(y),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (None, None) => s.cmp(t),
-        }
-    });
+    order.sort_by_key(|row| ranks[*row]);
     let (from, to) = slice.range(values.len() as u64);
     let cut = |x: u64| usize::try_from(x).unwrap_or(usize::MAX).min(order.len());
     flags(
         values.len(),
         order[cut(from)..cut(to)].iter().map(|i| *i as u64),
     )
+}
+
+/// Times as ranks from 0, equal ones alike: numbers by value, then text by code points.
+#[must_use]
+pub fn ranks(values: &[Value]) -> Vec<u32> {
+    let key = |v: &Value| {
+        let text = v.as_str().unwrap_or_default().to_owned();
+        let number = v.as_f64().or_else(|| data::table::parse_number(&text));
+        (number, text)
+    };
+    let keys: Vec<_> = values.iter().map(key).collect();
+    let before = |a: usize, b: usize| {
+        let ((x, s), (y, t)) = (&keys[a], &keys[b]);
+        match (x, y) {
+            (Some(x), Some(y)) => x.total_cmp(y),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (None, None) => s.cmp(t),
+        }
+    };
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| before(*a, *b));
+    let mut ranks = vec![0; values.len()];
+    for pair in order.windows(2) {
+        ranks[pair[1]] = ranks[pair[0]] + u32::from(before(pair[0], pair[1]).is_lt());
+    }
+    ranks
 }
 
 #[cfg(test)]
@@ -156,5 +170,8 @@ mod tests {
             by_time(&values, &cuts("[50%:]")),
             [true, false, false, true]
         );
+        let twice = [json!("b"), json!(3), json!("3.0"), json!("a"), json!(-1)];
+        assert_eq!(ranks(&twice), [3, 1, 1, 2, 0]);
+        assert!(ranks(&[]).is_empty());
     }
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use polyloom_core::hash::xxh3;
 use serde_json::Value;
 
-pub use cut::matching;
 pub(crate) use cut::{by_group, by_time};
 use cut::{flags, part_of};
+pub use cut::{matching, ranks};
 pub use parts::{Part, Parts};
 
 use super::data::table::Owned;
