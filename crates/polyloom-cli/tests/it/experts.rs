@@ -318,8 +318,11 @@ fn a_dense_base_becomes_a_mixture() {
     );
     let new = format!("{}[train.moe]\n", case.new_bert(""));
     no("steps = 1", &new, "[train.new.moe] is for new models");
-    let llama = case.new_bert(MOE).replace("\"bert\"", "\"llama\"");
-    no("steps = 1", &llama, "has no experts");
+    let llama = case.new_bert("mlp_bias = true\n[train.new.moe]\n");
+    let llama = llama.replace("\"bert\"", "\"llama\"");
+    no("steps = 1", &llama, "experts of decoders have no biases");
+    let memories = case.new_bert("[train.new.task_expert]\n");
+    no("steps = 1", &memories, "has no experts");
     no(
         "steps = 1\n[train.balance]\nmethod = \"pcgrad\"",
         &start("mutual_information = 0.1"),
@@ -330,14 +333,14 @@ fn a_dense_base_becomes_a_mixture() {
         &start("gate = \"goal\""),
         "does not go with experts",
     );
-    // A decoder's layers cannot become experts.
+    // A decoder's layers with biases cannot become experts.
     let llama = "[train.new]\nmodel_type = \"llama\"\nhidden_size = 8\nintermediate_size = 8\nnum_hidden_layers = 1\n\
-                 num_attention_heads = 1\nvocab_size = 260\nmax_position_embeddings = 32";
+                 num_attention_heads = 1\nvocab_size = 260\nmax_position_embeddings = 32\nmlp_bias = true";
     case.train(&case.recipe("llama", "steps = 1", llama), "llama", &[]);
     let start = format!("[base]\npath = {:?}\n[train.moe]\n", case.at("llama"));
     no(
         "steps = 1",
-        &start,
-        "no feed-forward parts that can become experts",
+        &format!("{start}experts = 4\nlast = 1"),
+        "of the base has a bias",
     );
 }

@@ -282,3 +282,63 @@ fn what_is_no_language_is_said() {
     );
     assert!(!Path::new(&out).exists());
 }
+
+/// Mixtures of gated experts in a decoder: from nothing, and in the place of what a dense one has.
+#[test]
+fn decoders_have_experts() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let task = animals(dir.path());
+    let new = recipe(
+        dir.path(),
+        "new",
+        &task,
+        24,
+        "steps = 120\n[train.language]",
+    );
+    let with = |name: &str, more: &str| {
+        let text = std::fs::read_to_string(&new).unwrap();
+        std::fs::write(at(name), format!("{text}{more}")).unwrap();
+        at(name)
+    };
+    let moe = "[train.new.moe]\nexperts = 4\nevery = 1\ntop_p = 0.4\nbalance = 0.0\nswitch = 0.01\nentropy = 1e-4\n";
+    let mixed = with("mixed.toml", moe);
+    for (out, threads) in [("one", "1"), ("three", "3")] {
+        done(&["train", &mixed, "-o", &at(out), "-j", threads]);
+    }
+    let weights =
+        |out: &str| std::fs::read(dir.path().join(out).join("model.safetensors")).unwrap();
+    assert!(weights("one") == weights("three"));
+    let config = json(&at("one"), "config.json");
+    assert_eq!(config["moe"]["gate"], "shared");
+    assert!(config["architectures"].is_null());
+    let said = done(&["run", &at("one"), "the cat sat near", "--max-tokens", "30"]);
+    assert_eq!(said.trim(), "the old mill", "{said}");
+    let told = done(&["diag", "experts", &at("one"), "-t", &task]);
+    assert!(told.contains("model.layers.0.moe"), "{told}");
+
+    // A dense one becomes a mixture, and learns answers.
+    done(&["train", &new, "-o", &at("dense")]);
+    let answers = format!(
+        "version = 1\n[base]\npath = {:?}\n[train]\ntasks = [{task:?}]\nsteps = 40\nbatch = 8\nrate = 1e-2\nmax_length = 40\n\
+         [train.language]\nlearn = \"answers\"\n[train.moe]\nexperts = 3\ntop_k = 2\nevery = 1\n",
+        at("dense")
+    );
+    std::fs::write(at("answers.toml"), &answers).unwrap();
+    done(&["train", &at("answers.toml"), "-o", &at("answers")]);
+    let results = at("answers.json");
+    done(&["eval", &at("answers"), "-t", &task, "-o", &results]);
+    let results: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+    assert_eq!(results["tasks"]["animals"]["value"], 1.0);
+
+    let goal = with("goal.toml", "[train.new.moe]\ngate = \"goal\"\nevery = 1\n");
+    refused(
+        &["train", &goal, "-o", &at("no")],
+        "moe.gate of a decoder is \"shared\"",
+    );
+    std::fs::write(at("twice.toml"), answers.replace("/dense\"", "/answers\"")).unwrap();
+    refused(
+        &["train", &at("twice.toml"), "-o", &at("no")],
+        "the base has experts already",
+    );
+}

@@ -283,6 +283,7 @@ impl Bert {
             LayerParts {
                 inward: [n.query, n.key, n.value].map(name),
                 joined: name(n.joined),
+                gated: None,
                 up: name(n.up),
                 down: name(n.down),
                 moe: name("moe"),

@@ -1,11 +1,14 @@
 //! Llama, Mistral, Qwen2, Qwen3, Gemma and Gemma 2: decoders with rotary positions and gated feed-forward parts.
 //!
+//! With `moe` in the configuration feed-forward parts are mixtures of experts ([`Experts`]); `transformers` knows no such model.
+//!
 //! Touvron et al. 2023 and the reports of the families; names and defaults are those of `transformers`.
 
 use serde::Deserialize;
 
+use super::experts::{self, Experts};
 use super::rotary::{Rope, angles};
-use super::{Batch, Point, Source};
+use super::{Batch, LayerParts, Point, Source};
 use crate::engine::{Tensor, Value};
 use crate::error::{Error, In, Result};
 use crate::ops::{self, Activation, Attend, Mask, Norm};
@@ -62,6 +65,9 @@ pub struct Config {
     /// Dropout of the probabilities of attention.
     #[serde(default)]
     pub attention_dropout: f32,
+    /// Experts in place of feed-forward parts.
+    #[serde(default)]
+    pub moe: Option<experts::Config>,
 }
 
 fn eps() -> f32 {
@@ -79,6 +85,8 @@ pub struct Decoder {
     pub config: Config,
     /// What stands before the names of the trunk: `model.`, or nothing.
     pub prefix: String,
+    /// Experts of its layers.
+    pub experts: Option<Experts>,
     activation: Activation,
     /// Heads of keys and values.
     pub(super) groups: usize,
@@ -164,7 +172,11 @@ impl Decoder {
         if dim == 0 || !dim.is_multiple_of(2) || dim > 1 << 16 {
             return wrong(format!("heads of {dim} features cannot be rotated"));
         }
+        let sizes = [config.hidden_size, config.num_hidden_layers];
+        let experts = config.moe.clone();
+        let experts = experts.map(|e| Experts::new(e, sizes, activation)?.gated());
         Ok(Self {
+            experts: experts.transpose()?,
             activation,
             groups,
             dim,
@@ -209,11 +221,58 @@ impl Decoder {
         c.sliding_window.filter(|_| slides && wanted).unwrap_or(0)
     }
 
+    /// Names of the linear layers of every layer.
+    ///
+    /// # Errors
+    /// Layers with experts.
+    pub fn layers(&self) -> Result<Vec<LayerParts>> {
+        if self.experts.is_some() {
+            let what = "layers with experts have no feed-forward parts of their own";
+            return Err(Error::Config { what: what.into() });
+        }
+        let of = |layer: usize| {
+            let name = |part: &str| format!("{}layers.{layer}.{part}", self.prefix);
+            let own = |part: &str| name(&format!("self_attn.{part}"));
+            LayerParts {
+                inward: ["q_proj", "k_proj", "v_proj"].map(own),
+                joined: own("o_proj"),
+                gated: Some(name("mlp.gate_proj")),
+                up: name("mlp.up_proj"),
+                down: name("mlp.down_proj"),
+                moe: name("moe"),
+            }
+        };
+        Ok((0..self.config.num_hidden_layers).map(of).collect())
+    }
+
+    /// What the feed-forward part of the layer of these names makes of the stream, or its experts. Experts see the tokens that
+    /// are there alone (`rows` by token; empty without experts).
+    fn fed(
+        &self,
+        weights: &dyn Source,
+        name: &dyn Fn(&str) -> String,
+        (layer, rows): (usize, &[Option<u32>]),
+        y: &Value,
+    ) -> Result<Value> {
+        if let Some(experts) = self.experts.as_ref().filter(|e| e.are_in(layer)) {
+            let flat = ops::reshape(y, &[rows.len(), self.config.hidden_size])?;
+            let fed = experts.forward(weights, &name("moe"), &flat, rows)?;
+            return ops::reshape(&fed, y.dims());
+        }
+        let part = |part: &str, x: &Value| weights.linear(&name(part), x);
+        let inner = ops::gated(
+            &part("mlp.gate_proj", y)?,
+            &part("mlp.up_proj", y)?,
+            self.activation,
+        )?;
+        part("mlp.down_proj", &inner)
+    }
+
     /// The last hidden states `[sequences, length, hidden_size]`. Sequences are filled up on the right: what comes before
     /// does not see it. With a cache the tokens follow those that it holds; gradients do not reach those.
     ///
     /// # Errors
-    /// A tensor that is absent or of another shape, a sequence that is too long, an id beyond the vocabulary.
+    /// A tensor that is absent or of another shape, a sequence that is too long, an id beyond the vocabulary, sequences for goals.
     pub fn forward(
         &self,
         weights: &dyn Source,
@@ -228,6 +287,10 @@ impl Decoder {
                 most: c.max_position_embeddings,
             });
         }
+        let rows = match &self.experts {
+            Some(experts) => experts.of_rows(&batch.goals, batch.sequences, &batch.present)?,
+            None => Vec::new(),
+        };
         let rope = c
             .rope_parameters
             .clone()
@@ -298,12 +361,7 @@ impl Decoder {
                 "post_attention_layernorm"
             };
             let y = self.norm(weights, &name(before), &x)?;
-            let inner = ops::gated(
-                &part("mlp.gate_proj", &y)?,
-                &part("mlp.up_proj", &y)?,
-                self.activation,
-            )?;
-            let mut fed = part("mlp.down_proj", &inner)?;
+            let mut fed = self.fed(weights, &name, (layer, &rows), &y)?;
             if double {
                 fed = self.norm(weights, &name("post_feedforward_layernorm"), &fed)?;
             }

@@ -3,8 +3,9 @@
 //! M3ViT (Fan et al., NeurIPS 2022) for images, with a gate for every goal, one that reads the goal, or a window of experts for
 //! every goal; top-p routing (Huang et al., ACL 2024) and renormalised top-k (JiuZhang 2.0, 2023) for texts. Probabilities are
 //! a softmax over all experts that a gate sees; what is kept of them weighs the experts, not renormalised unless asked. All
-//! experts of a layer lie in one tensor; an expert that no token chose is not run, and gets no gradient. Experts are two layers
-//! with the model's own activation (those of Huang et al. are gated: SwiGLU).
+//! experts of a layer lie in one tensor; an expert that no token chose is not run, and gets no gradient. Experts are what the
+//! feed-forward parts of the model are: two layers with its activation, in decoders gated ones without biases (SwiGLU, as those
+//! of Huang et al.).
 
 mod added;
 mod config;
@@ -32,6 +33,8 @@ pub struct Experts {
     width: usize,
     layers: usize,
     activation: Activation,
+    /// Experts are `down (act(gated x) * up x)` without biases, in place of `down act(up x)` with them.
+    gated: bool,
 }
 
 impl Experts {
@@ -49,9 +52,26 @@ impl Experts {
             width,
             layers,
             activation,
+            gated: false,
         };
         made.config.check(made.seen(), layers)?;
         Ok(made)
+    }
+
+    /// The same with gated experts, for a decoder. Its texts say what is asked, and its gates are those of all goals.
+    ///
+    /// # Errors
+    /// Gates of goals.
+    pub fn gated(self) -> Result<Self> {
+        if self.by_goal() {
+            return Err(Error::Config {
+                what: "moe.gate of a decoder is \"shared\": its texts say what is asked".into(),
+            });
+        }
+        Ok(Self {
+            gated: true,
+            ..self
+        })
     }
 
     /// Whether a layer has experts in place of its feed-forward part.
@@ -133,10 +153,15 @@ impl Experts {
             ],
         };
         let (up, down) = ([experts, inner, width], [experts, width, inner]);
+        if self.gated {
+            all.push(part("gated.weight", &up, Some([width, inner])));
+        }
         all.push(part("up.weight", &up, Some([width, inner])));
-        all.push(part("up.bias", &[experts, inner], None));
         all.push(part("down.weight", &down, Some([inner, width])));
-        all.push(part("down.bias", &[experts, width], None));
+        if !self.gated {
+            all.insert(all.len() - 1, part("up.bias", &[experts, inner], None));
+            all.push(part("down.bias", &[experts, width], None));
+        }
         all.extend(self.added_tensors(inner));
         all
     }
@@ -205,7 +230,11 @@ impl Experts {
             Gate::Conditioned => 2 * seen * width + width,
             _ => seen * width,
         };
-        [2 * inner * width + inner + width, gate]
+        let own = match self.gated {
+            true => 3 * inner * width,
+            false => 2 * inner * width + inner + width,
+        };
+        [own, gate]
     }
 
     /// Width inside of an expert.
@@ -289,7 +318,10 @@ impl Experts {
         weights: &Value,
         chosen: BTreeMap<usize, (Vec<u32>, Vec<u32>)>,
     ) -> Result<Value> {
-        let parts = ["up.weight", "up.bias", "down.weight", "down.bias"];
+        let parts: &[&str] = match self.gated {
+            true => &["gated.weight", "up.weight", "down.weight"],
+            false => &["up.weight", "up.bias", "down.weight", "down.bias"],
+        };
         let (mut said, mut at, mut place) = (Vec::new(), Vec::new(), Vec::new());
         // Experts come in order, so that the tensors of a goal are asked for once.
         let mut here: Option<(String, Vec<Value>)> = None;
@@ -307,12 +339,19 @@ impl Experts {
                 .map(|t| slab(t, number))
                 .collect::<Result<_>>()?;
             here = Some((of, tensors));
-            let [up, up_bias, down, down_bias] = &own[..] else {
-                return Err(Error::shape("experts", "tensors of an expert"));
-            };
-            let y = ops::linear(&ops::rows(x, &rows)?, up, Some(up_bias))?;
-            let y = ops::activate(&y, self.activation)?;
-            said.push(ops::linear(&y, down, Some(down_bias))?);
+            let x = ops::rows(x, &rows)?;
+            said.push(match &own[..] {
+                [gated, up, down] => {
+                    let (gated, up) = (ops::linear(&x, gated, None)?, ops::linear(&x, up, None)?);
+                    ops::linear(&ops::gated(&gated, &up, self.activation)?, down, None)?
+                }
+                [up, up_bias, down, down_bias] => {
+                    let y = ops::linear(&x, up, Some(up_bias))?;
+                    let y = ops::activate(&y, self.activation)?;
+                    ops::linear(&y, down, Some(down_bias))?
+                }
+                _ => return Err(Error::shape("experts", "tensors of an expert")),
+            });
             at.extend(rows);
             place.extend(weights);
         }

@@ -32,7 +32,7 @@ const MOST: usize = 1 << 32;
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
 /// - `bert`: `N(0, initializer_range²)` for matrices (of experts and gates too) and tables, biases 0, norms 1, the row of the
 ///   filling token 0, as `transformers` does it.
-/// - `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`: `N(0, initializer_range²)` for matrices and the table, biases 0,
+/// - `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`: `N(0, initializer_range²)` for matrices (of experts and gates too) and the table, biases 0,
 ///   norms 1 (of Gemma 0, which it adds to 1), with an output layer of its own where `tie_word_embeddings` is false (what
 ///   Gemma's is not, where nothing is said).
 /// - `polyloom-table`: He uniform for layers that an activation follows, Xavier uniform for gates and other linear layers,
@@ -327,6 +327,7 @@ impl Made {
         for layer in self.layers(c.num_hidden_layers)? {
             let name = |part: &str| format!("model.layers.{layer}.{part}");
             let wide = biased[0] || is("qwen2");
+            let experts = d.experts.as_ref().filter(|e| e.are_in(layer));
             for (part, shape, bias) in [
                 ("self_attn.q_proj", [queries, width], wide),
                 ("self_attn.k_proj", [keys, width], wide),
@@ -336,10 +337,18 @@ impl Made {
                 ("mlp.up_proj", [inner, width], biased[1]),
                 ("mlp.down_proj", [width, inner], biased[1]),
             ] {
+                if experts.is_some() && part.starts_with("mlp.") {
+                    continue;
+                }
                 self.normal(&name(&format!("{part}.weight")), &shape, deviation)?;
                 if bias {
                     self.constant(&name(&format!("{part}.bias")), &shape[..1], 0.0)?;
                 }
+            }
+            if let Some(experts) = experts {
+                self.experts(&name("moe"), experts.tensors(), |made, part, shape, _| {
+                    made.normal(part, shape, deviation)
+                })?;
             }
             let mut norms = vec![
                 ("input_layernorm", width),

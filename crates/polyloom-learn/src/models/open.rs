@@ -413,6 +413,7 @@ impl Model {
         match &self.trunk {
             Trunk::Vit(v) => v.experts.as_ref(),
             Trunk::Bert(b) => b.experts.as_ref(),
+            Trunk::Decoder(d) => d.experts.as_ref(),
             _ => None,
         }
     }

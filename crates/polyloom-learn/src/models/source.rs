@@ -189,11 +189,13 @@ pub struct LayerParts {
     pub inward: [String; 3],
     /// What joins the heads.
     pub joined: String,
+    /// What the channels of the feed-forward part are multiplied by, after the activation; of those that are gated.
+    pub gated: Option<String>,
     /// Into the feed-forward part.
     pub up: String,
     /// Out of it.
     pub down: String,
-    /// What the tensors of experts in place of the two begin with.
+    /// What the tensors of experts in place of these begin with.
     pub moe: String,
 }
 

@@ -176,6 +176,7 @@ impl Vit {
             LayerParts {
                 inward: [n.query, n.key, n.value].map(name),
                 joined: name(n.joined),
+                gated: None,
                 up: name(n.up),
                 down: name(n.down),
                 moe: name("moe"),

@@ -65,7 +65,7 @@ impl Opened {
             false if config["goals"].is_null() => {
                 for key in ["moe", "task_expert"] {
                     if config.get(key).is_some() {
-                        mixed(&config, key)?;
+                        mixed(&mut config, key)?;
                         routed(&mut config[key], &format!("train.new.{key}"), tasks)?;
                     }
                 }
@@ -363,15 +363,25 @@ fn by_group(config: &mut Json, tasks: &[Given]) -> Result<Option<String>> {
     }
 }
 
-/// Whether the architecture has experts.
-fn mixed(config: &Json, key: &str) -> Result<()> {
+/// Whether the architecture has experts. Those of a decoder are without biases and, unless it is said otherwise, of one gate.
+fn mixed(config: &mut Json, key: &str) -> Result<()> {
     let model = config["model_type"].as_str().unwrap_or_default();
     if model == "vit" || (model, key) == ("bert", "moe") {
         return Ok(());
     }
+    if key == "moe" && SPEAKERS.iter().any(|(name, _)| *name == model) {
+        if config["mlp_bias"] == json!(true) {
+            let what = "`train.new.mlp_bias`: experts of decoders have no biases";
+            return Err(MergeError::plan("bad-recipe", what).into());
+        }
+        if let Some(moe) = config[key].as_object_mut() {
+            moe.entry("gate").or_insert(json!("shared"));
+        }
+        return Ok(());
+    }
     let what = format!("`train.new.{key}`: a model of the type `{model}` has no experts");
     let error = MergeError::plan("bad-recipe", what);
-    Err(error.hint("model_type = \"vit\" has, and with `moe` \"bert\"; models of tables have architectures with experts (`mmoe`)").into())
+    Err(error.hint("model_type = \"vit\" has, and with `moe` \"bert\" and decoders; models of tables have architectures with experts (`mmoe`)").into())
 }
 
 /// Puts the goals that experts are chosen by into their configuration, which a recipe has under `key`.
@@ -479,6 +489,9 @@ fn speaks(
             map.entry(key).or_insert(json!(text.pad()));
         }
     }
-    map.entry("architectures").or_insert(json!([class]));
+    // With experts it is none that `transformers` knows.
+    if map.get("moe").is_none() {
+        map.entry("architectures").or_insert(json!([class]));
+    }
     Ok(())
 }

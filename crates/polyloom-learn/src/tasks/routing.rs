@@ -7,8 +7,9 @@ use polyloom::MergeError;
 use polyloom::tasks::load::Loader;
 use polyloom::tasks::spec::TaskSpec;
 
+use super::Feature;
 use super::evaluate::{Found, Run, Shelf};
-use super::forward::outputs;
+use super::forward::{features, outputs};
 use crate::engine::Value;
 use crate::error::Result;
 use crate::models::experts::Experts;
@@ -173,7 +174,7 @@ fn sizes(model: &Model, layers: &[Layer]) -> (usize, usize) {
 
 impl Run<'_> {
     /// How the gates of a model with experts in its layers spread the tokens of the rows of a split. Filling counts nowhere. One
-    /// pass over the rows for every head; the same for any number of threads.
+    /// pass over the rows for every head, or without heads one over the texts as they are; the same for any number of threads.
     ///
     /// # Errors
     /// A model without such experts, and as [`Run::predict`].
@@ -187,6 +188,22 @@ impl Run<'_> {
             let error = MergeError::plan("no-experts", "has no experts in its layers");
             return Err(error.at(self.model.0.display().to_string()).into());
         };
+        if found.is_empty() {
+            let rows = shelf.rows(spec, loader, self.reader, Feature::Last)?;
+            let routing = self.ready.with(&[], |model, source| {
+                let counts = Counts::default();
+                let counting = Counting {
+                    inner: source,
+                    counts: &counts,
+                };
+                for part in rows.shown.chunks(self.batch.max(1)) {
+                    let parts = [(Feature::Last, part.iter().collect())];
+                    features(model, &counting, self.reader, &parts)?;
+                }
+                Ok(counts.told(rows.len(), model, &experts))
+            })?;
+            return Ok((routing, Vec::new()));
+        }
         let asked = self.ask(spec, loader, found, shelf)?;
         let heads: Vec<_> = asked.heads.iter().collect();
         let rows = asked.rows.first().map_or(0, |r| r.len());

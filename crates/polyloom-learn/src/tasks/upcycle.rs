@@ -14,9 +14,9 @@ use super::family::Opened;
 use super::fresh::routed;
 use crate::engine::{Tensor, slice, tensor};
 use crate::error::{Error, Result};
-use crate::models::experts::{self, Experts};
+use crate::models::experts::{self, Experts, Gate};
 use crate::models::open::{Model, Trunk};
-use crate::models::{LayerParts, Plain, Source, bert, fresh, vit};
+use crate::models::{LayerParts, Plain, Source, bert, decoder, fresh, vit};
 use crate::train::{Given, Recipe};
 
 /// Deviation of gates where a configuration says none of its weights.
@@ -55,6 +55,9 @@ impl Opened {
         let inner = inner(&self.model, &layers)?;
         if let Some(map) = moe.as_object_mut() {
             map.entry("renormalise").or_insert(json!(true));
+            if matches!(self.model.trunk, Trunk::Decoder(_)) {
+                map.entry("gate").or_insert(json!(Gate::Shared));
+            }
             if map.insert("inner".into(), json!(inner)).is_some() {
                 let what = format!("inner follows from the base: {inner}");
                 return Err(bad(&what).hint("leave it out").into());
@@ -80,7 +83,8 @@ impl Opened {
         for (_, parts) in chosen {
             let made = copies(&experts, parts, &self.model.weights, (seed, deviation))?;
             new.insert(parts.up.clone(), made);
-            new.insert(parts.down.clone(), Vec::new());
+            let others = std::iter::once(&parts.down).chain(&parts.gated);
+            new.extend(others.map(|name| (name.clone(), Tensors::new())));
         }
         self.replace(new);
         self.config["moe"] = moe;
@@ -136,9 +140,10 @@ fn dense(model: &Model) -> Result<Vec<LayerParts>> {
     match &model.trunk {
         Trunk::Bert(bert) => bert.layers(),
         Trunk::Vit(vit) => vit.layers(&model.weights),
+        Trunk::Decoder(decoder) => decoder.layers(),
         _ => no(
             "the base has no feed-forward parts that can become experts",
-            "encoders of the BERT family and vision transformers have",
+            "encoders of the BERT family, decoders and vision transformers have",
         ),
     }
 }
@@ -180,6 +185,13 @@ fn mixed(trunk: &Trunk, moe: experts::Config) -> Result<Trunk> {
             };
             Trunk::Vit(vit::Vit::new(config, &v.prefix)?)
         }
+        Trunk::Decoder(d) => {
+            let config = decoder::Config {
+                moe: Some(moe),
+                ..d.config.clone()
+            };
+            Trunk::Decoder(Box::new(decoder::Decoder::new(config, &d.prefix)?))
+        }
         other => other.clone(),
     })
 }
@@ -195,10 +207,24 @@ fn copies(
     for (name, shape, values) in fresh::gates(experts, &parts.moe, seed, deviation)? {
         made.push((name, tensor(values, shape)?));
     }
+    let biased = |name: &String| Ok::<_, Error>(weights.find(&format!("{name}.bias"))?.is_some());
+    if let Some(gated) = &parts.gated
+        && (biased(gated)? || biased(&parts.up)? || biased(&parts.down)?)
+    {
+        let what = format!(
+            "`{}` of the base has a bias, and gated experts have none",
+            parts.up
+        );
+        return Err(bad(&what).into());
+    }
     for (part, shape, _) in experts.tensors() {
         let from = match part.split_once('.') {
             Some(("up", kind)) => format!("{}.{kind}", parts.up),
             Some(("down", kind)) => format!("{}.{kind}", parts.down),
+            Some(("gated", kind)) => match &parts.gated {
+                Some(name) => format!("{name}.{kind}"),
+                None => continue,
+            },
             _ => continue,
         };
         let each: usize = shape[1..].iter().product();

@@ -97,7 +97,7 @@ pub(super) fn pass(
     trainee.with(Some(seed_of(job, drawn.before)), |source| {
         let kept = Penalised::over(source);
         let (parts, narrower) = match job.recipe.train.language {
-            Some(_) => (language::losses(job, source, tasks, drawn)?, None),
+            Some(_) => (language::losses(job, &kept, tasks, drawn)?, None),
             None => {
                 let seen = seen(job, &kept, tasks, heads, drawn)?;
                 let parts = goals(job, source, tasks, heads, drawn, &seen)?;

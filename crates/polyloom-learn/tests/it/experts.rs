@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use polyloom_learn::engine::{Value, slice, tensor};
-use polyloom_learn::models::Source;
+use polyloom_learn::models::decoder::Cache;
+use polyloom_learn::models::open::Trunk;
+use polyloom_learn::models::{Batch, Source};
 use polyloom_learn::tasks::Opened;
 use polyloom_learn::train::Recipe;
 
@@ -18,6 +20,9 @@ fn vectors(opened: &Opened, case: &Case) -> Vec<f32> {
             let pixels = Value::constant(tensor(pixels, shape).unwrap());
             model.look(&model.weights, &pixels)
         }
+        None if matches!(model.trunk, Trunk::Decoder(_)) => {
+            model.hidden(&model.weights, &case.batch())
+        }
         None => model.embed(&model.weights, &case.batch()),
     };
     slice(found.unwrap().data()).unwrap().to_vec()
@@ -25,7 +30,17 @@ fn vectors(opened: &Opened, case: &Case) -> Vec<f32> {
 
 #[test]
 fn copies_say_what_the_base_says() {
-    for family in ["bert", "roberta", "distilbert", "mpnet", "vit"] {
+    for family in [
+        "bert",
+        "roberta",
+        "distilbert",
+        "mpnet",
+        "vit",
+        "llama",
+        "qwen2",
+        "qwen3",
+        "gemma2",
+    ] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
         let folder = root.join(family);
         let begin = |moe: &str| {
@@ -54,4 +69,36 @@ fn copies_say_what_the_base_says() {
             assert_eq!(count, model.weights.iter().count(), "{family} {moe}");
         }
     }
+}
+
+/// A decoder with experts says the same of a text token by token as at once, whatever stands beside it.
+#[test]
+fn a_decoder_with_experts_goes_on_where_it_was() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    let text = format!(
+        "seed = 4\n[train]\ntasks = [\"any\"]\n[base]\npath = {:?}\n[train.moe]\nexperts = 4\nevery = 1\ntop_p = 0.4",
+        root.join("llama")
+    );
+    let opened = Opened::begin(&Recipe::read(&text, "test", &[]).unwrap(), &[]).unwrap();
+    let model = &opened.model;
+    let Trunk::Decoder(decoder) = &model.trunk else {
+        panic!("a decoder")
+    };
+    let ids = [3u32, 9, 4, 7, 5];
+    let say = |batch: &Batch, cache: Option<&mut Cache>| {
+        let found = decoder.forward(&model.weights, batch, cache).unwrap();
+        slice(found.data()).unwrap().to_vec()
+    };
+    let whole = say(&Batch::padded(&[&ids[..]], 0).unwrap(), None);
+    let beside = say(
+        &Batch::padded(&[&ids[..], &[8, 2, 6, 1, 3, 9, 2]], 0).unwrap(),
+        None,
+    );
+    let mut cache = Cache::default();
+    let mut apart = Vec::new();
+    for id in ids {
+        apart.extend(say(&Batch::padded(&[[id]], 0).unwrap(), Some(&mut cache)));
+    }
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 2e-5;
+    assert!(whole.iter().zip(&apart).all(near) && whole.iter().zip(&beside).all(near));
 }

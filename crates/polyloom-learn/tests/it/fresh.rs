@@ -382,17 +382,27 @@ fn each_family_learns_one_batch_by_heart() {
 /// with, biases, norms of heads.
 #[test]
 fn next_tokens_have_their_gradients() {
-    for (family, tied) in [
-        ("llama", true),
-        ("llama", false),
-        ("qwen2", true),
-        ("qwen3", false),
-        ("gemma2", true),
+    for (family, tied, moe) in [
+        ("llama", true, json!(null)),
+        ("llama", false, json!(null)),
+        ("qwen2", true, json!(null)),
+        ("qwen3", false, json!(null)),
+        ("gemma2", true, json!(null)),
+        (
+            "llama",
+            true,
+            json!({"gate": "shared", "experts": 3, "top_k": 2, "last": 1, "balance": 0.3}),
+        ),
+        (
+            "qwen3",
+            true,
+            json!({"gate": "shared", "experts": 3, "top_p": 0.4, "every": 1, "entropy": 0.2}),
+        ),
     ] {
         let config = json!({
             "model_type": family, "vocab_size": 11, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "max_position_embeddings": 16,
-            "tie_word_embeddings": tied, "initializer_range": 0.3, "sliding_window": 3,
+            "tie_word_embeddings": tied, "initializer_range": 0.3, "sliding_window": 3, "moe": moe,
         });
         let all = tensors(&config, 2);
         let model = Model::of(Path::new("none"), &config, Plain::new(all.clone())).unwrap();
@@ -409,14 +419,21 @@ fn next_tokens_have_their_gradients() {
         // Two sequences, the second filled up; of the first the last three tokens count.
         let batch = Batch::padded(&[&[1u32, 4, 2, 7, 9][..], &[3, 5, 8]], 0).unwrap();
         let loss = || {
-            let hidden = decoder.forward(&weights, &batch, None).unwrap();
+            let kept = Penalised::over(&weights);
+            let hidden = decoder.forward(&kept, &batch, None).unwrap();
             let states = ops::reshape(&hidden, &[10, 12]).unwrap();
             let before = ops::rows(&states, &[1, 2, 3, 5, 6]).unwrap();
             let scores = decoder.logits(&weights, &before).unwrap();
-            ops::cross_entropy(&scores, &[2, 7, 9, 5, 8], 0.0).unwrap()
+            let loss = ops::cross_entropy(&scores, &[2, 7, 9, 5, 8], 0.0).unwrap();
+            match kept.sum() {
+                Some(more) => ops::add(&loss, &more).unwrap(),
+                None => loss,
+            }
         };
-        // A bias of keys moves all scores of a query alike, but for positions that are turned.
-        let who = format!("{family}, tied: {tied}");
-        agree(&who, &parameters, &loss, &loss, &|_| false);
+        // A bias of keys moves all scores of a query alike, but for positions that are turned; no token may have chosen an expert.
+        let who = format!("{family}, tied: {tied}, {moe}");
+        agree(&who, &parameters, &loss, &loss, &|name| {
+            name.contains(".moe.")
+        });
     }
 }

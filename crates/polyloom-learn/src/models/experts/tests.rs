@@ -371,3 +371,48 @@ fn goals_are_added() {
     assert!(refused(goals(1, Gate::Goal)) && !refused(goals(2, Gate::Goal)));
     assert!(refused(goals(2, Gate::Shared)));
 }
+
+/// A gated expert of one token by hand: `down (silu(gated x) * up x)`, without biases; gates of goals are none of a decoder's.
+#[test]
+fn gated_experts_by_hand() {
+    let shared = |config: &mut Config| {
+        (config.experts, config.top_k, config.inner) = (2, 1, 1);
+        config.goals.clear();
+    };
+    let of = experts(Gate::Shared, shared).gated().unwrap();
+    let names: Vec<String> = of.tensors().into_iter().map(|t| t.0).collect();
+    assert_eq!(
+        names,
+        ["gate.weight", "gated.weight", "up.weight", "down.weight"]
+    );
+    assert_eq!(of.sizes(), [3 * WIDTH, 2 * WIDTH]);
+    let t = |name: &str, values: &[f32], shape: &[usize]| {
+        (
+            format!("moe.{name}"),
+            tensor(values.to_vec(), shape).unwrap(),
+        )
+    };
+    // The second expert is chosen: its scores are 0 and 2.
+    let source = Plain::new([
+        t("gate.weight", &[0.0, 0.0, 0.0, 2.0, 0.0, 0.0], &[2, 3]),
+        t("gated.weight", &[9.0, 9.0, 9.0, 1.0, 1.0, 0.0], &[2, 1, 3]),
+        t("up.weight", &[9.0, 9.0, 9.0, 0.0, 3.0, 1.0], &[2, 1, 3]),
+        t("down.weight", &[9.0, 9.0, 9.0, 1.0, 0.0, -2.0], &[2, 3, 1]),
+    ]);
+    let of = Experts {
+        activation: Activation::Silu,
+        ..of
+    };
+    let x = Value::constant(tensor(vec![1.0, 2.0, -1.0], (1, 3)).unwrap());
+    let found = said(&of, &source, &x, &[0]);
+    let gate = 1.0 / (1.0 + (-2f64).exp());
+    let inner = 3.0 / (1.0 + (-3f64).exp()) * 5.0;
+    for (found, due) in found.iter().zip([1.0, 0.0, -2.0]) {
+        assert!(
+            (f64::from(*found) - gate * inner * due).abs() < 1e-5,
+            "{found}"
+        );
+    }
+    let goal = experts(Gate::Goal, |_| {}).gated().unwrap_err();
+    assert!(goal.to_string().contains("moe.gate of a decoder"), "{goal}");
+}
