@@ -28,7 +28,8 @@ fn inputs(reader: &Reader) -> Vec<Shown> {
             let n = (p.channels * p.size * p.size) as u64;
             Shown::Planes((0..n).map(|j| (draws(i).bits(j) >> 56) as u8).collect())
         }
-        Reader::Tables(_) => Shown::Row(Box::default()),
+        // The models here are of pictures of one size, and of texts.
+        Reader::Tables(_) | Reader::Sensors(_) => Shown::Row(Box::default()),
         Reader::Texts(_) => Shown::One(Tokens {
             ids: (0..LENGTH)
                 .map(|j| 5 + (draws(i).bits(j) % 900) as u32)

@@ -71,6 +71,19 @@ impl Resize {
 }
 
 impl Preparation {
+    /// Of pictures that have this size already: pixels go from -1 to 1.
+    #[must_use]
+    pub fn plain(size: usize, channels: usize) -> Self {
+        Self {
+            size,
+            channels,
+            mean: vec![0.5; channels],
+            deviation: vec![0.5; channels],
+            resize: Resize::Kept,
+            cubic: false,
+        }
+    }
+
     /// Of a model's folder; without `preprocessor_config.json` pixels go from -1 to 1.
     ///
     /// # Errors

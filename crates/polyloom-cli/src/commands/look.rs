@@ -9,6 +9,7 @@ use polyloom::inspect;
 use polyloom::plan::{self, Opened, reference::Places};
 use polyloom::recipe::{self, Dialect, ModelRef, show};
 use polyloom_learn::calibrate::Calibration;
+use polyloom_learn::models::t3;
 use polyloom_learn::weave;
 use serde_json::json;
 
@@ -108,12 +109,21 @@ fn a_model(
     if let (Some(calibration), Some(event)) = (&calibration, event.as_object_mut()) {
         event.insert("calibration".into(), json!(calibration));
     }
+    let stems = model.config().map(t3::told).unwrap_or_default();
+    if let (false, Some(event), Some(config)) =
+        (stems.is_empty(), event.as_object_mut(), model.config())
+    {
+        event.insert("stems".into(), config["stems"].clone());
+    }
     ui.event(&event);
     let mut text = info.text();
     for (name, head) in calibration.iter().flat_map(|c| &c.heads) {
         let told = head.told();
         let told = told.unwrap_or_else(|| format!("intervals by {} validation rows", head.rows));
         text += &format!("  {name}: {told}\n");
+    }
+    for line in &stems {
+        text += &format!("  {line}\n");
     }
     if let Some(against) = &against {
         text += &against.text();

@@ -117,7 +117,8 @@ pub fn run(args: &PredictArgs, hub: Hub, ui: &Ui) -> Result<ExitCode, Failure> {
         Reader::Tables(preparation) => table::said(args, preparation, spec, &speaker)?,
         reader => {
             let (ids, inputs) = rows(args, spec, reader)?;
-            let show = |feature| Ok(reader.show(&inputs, feature)?.into());
+            let task = heads.first().map(|h| h.task.clone());
+            let show = |feature| Ok(reader.show_of(task.as_deref(), &inputs, feature)?.into());
             Said {
                 ids,
                 outputs: speaker.said(&show)?,

@@ -12,7 +12,7 @@ use polyloom::tasks::data::{self, Limits, images};
 use polyloom_learn::engine::{Value, slice, tensor};
 use polyloom_learn::models::generate::{Sampling, answer, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
-use polyloom_learn::tasks::forward::{Output, outputs};
+use polyloom_learn::tasks::forward::{Output, features, outputs};
 use polyloom_learn::tasks::system::no_head;
 use polyloom_learn::tasks::zero_shot::zero_shot;
 use polyloom_learn::tasks::{Base, Feature, Head, HeadKind, Opened, Reader, Shown, System, fit};
@@ -177,6 +177,13 @@ fn embedded(model: &Model, reader: &Reader, inputs: &[Input]) -> Result<Value, F
                 inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
             Ok(model.embed(weights, &text.batch(&texts)?)?)
         }
+        Reader::Sensors(_) => {
+            let given = inputs.iter().map(|input| given(reader, input));
+            let shown = reader.show(&given.collect::<Result<Vec<_>, _>>()?, Feature::Cls)?;
+            let parts = [(Feature::Cls, shown.iter().collect())];
+            let mut found = features(model, weights, reader, &parts)?;
+            Ok(found.remove(0))
+        }
         Reader::Tables(_) => Err(no_text()),
     }
 }
@@ -193,7 +200,7 @@ pub fn given(reader: &Reader, (first, second): &Input) -> Result<examples::Input
     Ok(match reader {
         Reader::Texts(_) => examples::Input::Text(first.clone(), second.clone()),
         Reader::Tables(_) => return Err(no_text()),
-        Reader::Pictures(_) => {
+        Reader::Pictures(_) | Reader::Sensors(_) => {
             let (pixels, size) = images::decode(Path::new(first), None, &Limits::default())?;
             let size = size.map(|n| n as usize);
             examples::Input::Image { pixels, size }
@@ -287,7 +294,7 @@ fn classified(
         for input in part {
             given.push(self::given(reader, input)?);
         }
-        let shown = reader.show(&given, head.feature)?;
+        let shown = reader.show_of(Some(&head.task), &given, head.feature)?;
         let found = run(&shown)?;
         for (input, said) in part.iter().zip(&found[0]) {
             let (shown, event) = worded(head, input, said, args, inputs.len() == 1);

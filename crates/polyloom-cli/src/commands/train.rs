@@ -19,7 +19,7 @@ use polyloom_learn::models::forest::ARCHITECTURES;
 use polyloom_learn::tasks::Opened;
 use polyloom_learn::tasks::language::Learn;
 use polyloom_learn::train::mixing::Mixing;
-use polyloom_learn::train::recipe::Method as Kind;
+use polyloom_learn::train::recipe::{Method as Kind, Objective};
 use polyloom_learn::train::run::Evaluation;
 use polyloom_learn::train::session::{Finished, Options, work_folder};
 use polyloom_learn::train::{Given, Recipe, train};
@@ -259,6 +259,7 @@ fn planned(recipe: &Recipe, given: &[Given], opened: &Opened, args: &TrainArgs, 
     let what = match t.language.as_ref().map(|l| l.learn) {
         Some(Learn::Texts) => format!("{what}, next tokens of texts,"),
         Some(Learn::Answers) => format!("{what}, answers to prompts,"),
+        None if t.objective == Objective::Reconstruct => format!("{what}, masked patches,"),
         None => what,
     };
     let ids: Vec<&str> = given.iter().map(|g| &*g.spec.id).collect();

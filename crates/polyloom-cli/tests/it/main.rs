@@ -44,6 +44,7 @@ mod report;
 mod route;
 mod run;
 mod same_order;
+mod sensors;
 mod slim;
 mod stats;
 mod synth;

@@ -12,6 +12,7 @@ use super::decoder::{self, Decoder};
 use super::experts::{self, Experts};
 use super::memories::{Begin, Memories};
 use super::mlp::{self, Mlp};
+use super::t3::{self, T3, TRUNK};
 use super::table::{self, Init, TableModel};
 use super::vit::{self, Vit};
 use crate::error::{Error, Result};
@@ -29,6 +30,7 @@ const MOST: usize = 1 << 32;
 /// - `vit`: Xavier uniform (Glorot and Bengio 2010) for matrices and the projection of patches, biases 0, norms 1, the
 ///   class token `N(0, 0.02²)`, memories of goals `N(0, 0.01²)`, every expert and gate as a matrix of its own, and as positions sines and cosines of row and column, halved: a small transformer learns
 ///   faster from them than from noise. Columns beyond a multiple of four stay 0, and so does the class token's position.
+/// - `polyloom-t3`: stems, trunk and decoders as `vit`; the decoders' token for what is masked `N(0, 0.02²)`.
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
 /// - `bert`: `N(0, initializer_range²)` for matrices (of experts and gates too) and tables, biases 0, norms 1, the row of the
 ///   filling token 0, as `transformers` does it.
@@ -50,6 +52,10 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
         room: MOST,
     };
     match config["model_type"].as_str().unwrap_or_default() {
+        t3::MODEL_TYPE => {
+            let c: t3::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
+            made.t3(&T3::new(c)?)?;
+        }
         "vit" => {
             let c: vit::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
             made.vit(&Vit::new(c, "")?, config["qkv_bias"] != Json::Bool(false))?;
@@ -77,8 +83,9 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
         other => {
             return Err(Error::Config {
                 what: format!(
-                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}, {}",
+                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}, {}, {}",
                     mlp::MODEL_TYPE,
+                    t3::MODEL_TYPE,
                     table::MODEL_TYPE
                 ),
             });
@@ -162,22 +169,51 @@ impl Made {
     }
 
     fn vit(&mut self, model: &Vit, biased: bool) -> Result<()> {
+        let width = model.config.hidden_size;
+        self.patches(model)?;
+        self.blocks(model, "", model.config.num_hidden_layers, biased)?;
+        for (name, shape, begin) in model.memories.iter().flat_map(Memories::tensors) {
+            match begin {
+                Begin::Ones => self.constant(&name, &shape, 1.0)?,
+                Begin::Zeros => self.constant(&name, &shape, 0.0)?,
+                Begin::Memory => self.normal(&name, &shape, 0.01)?,
+                Begin::Matrix(a, b) => {
+                    let bound = (6.0 / (a + b) as f64).sqrt();
+                    self.uniform(&name, &shape, bound)?;
+                }
+            }
+        }
+        self.norm("layernorm", width)
+    }
+
+    /// What makes tokens of pictures, behind the prefix of a model.
+    fn patches(&mut self, model: &Vit) -> Result<()> {
         let c = &model.config;
-        let (width, inner, patch) = (c.hidden_size, c.intermediate_size, c.patch_size);
-        let side = c.image_size / patch;
-        self.normal("embeddings.cls_token", &[1, 1, width], 0.02)?;
+        let (width, patch) = (c.hidden_size, c.patch_size);
+        let name = |part: &str| format!("{}embeddings.{part}", model.prefix);
+        self.normal(&name("cls_token"), &[1, 1, width], 0.02)?;
+        self.positions(&name("position_embeddings"), width, c.image_size / patch)?;
+        let projection = name("patch_embeddings.projection");
+        self.xavier(&projection, &[width, c.num_channels, patch, patch], true)
+    }
+
+    /// Positions of a class token and of the patches of a square.
+    fn positions(&mut self, name: &str, width: usize, side: usize) -> Result<()> {
         let shape = [1, 1 + side * side, width];
-        self.tensor("embeddings.position_embeddings", &shape, |_, i| {
+        self.tensor(name, &shape, |_, i| {
             let (row, column) = (i as usize / width, i as usize % width);
             match row.checked_sub(1) {
                 Some(place) => wave(width, column, [place / side, place % side]),
                 None => 0.0,
             }
-        })?;
-        let projection = "embeddings.patch_embeddings.projection";
-        self.xavier(projection, &[width, c.num_channels, patch, patch], true)?;
-        for layer in self.layers(c.num_hidden_layers)? {
-            let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+        })
+    }
+
+    /// Layers of the sizes that a vision transformer has, behind a prefix.
+    fn blocks(&mut self, model: &Vit, prefix: &str, layers: usize, biased: bool) -> Result<()> {
+        let (width, inner) = (model.config.hidden_size, model.config.intermediate_size);
+        for layer in self.layers(layers)? {
+            let name = |part: &str| format!("{prefix}encoder.layer.{layer}.{part}");
             self.norm(&name("layernorm_before"), width)?;
             for part in ["query", "key", "value"] {
                 let part = name(&format!("attention.attention.{part}"));
@@ -198,18 +234,38 @@ impl Made {
             self.xavier(&name("intermediate.dense"), &[inner, width], true)?;
             self.xavier(&name("output.dense"), &[width, inner], true)?;
         }
-        for (name, shape, begin) in model.memories.iter().flat_map(Memories::tensors) {
-            match begin {
-                Begin::Ones => self.constant(&name, &shape, 1.0)?,
-                Begin::Zeros => self.constant(&name, &shape, 0.0)?,
-                Begin::Memory => self.normal(&name, &shape, 0.01)?,
-                Begin::Matrix(a, b) => {
-                    let bound = (6.0 / (a + b) as f64).sqrt();
-                    self.uniform(&name, &shape, bound)?;
-                }
-            }
+        Ok(())
+    }
+
+    /// A stem for each sensor, the trunk, and decoders where there are some.
+    fn t3(&mut self, model: &T3) -> Result<()> {
+        let c = &model.config;
+        let (width, biased) = (c.hidden_size, c.qkv_bias);
+        for stem in &model.stems {
+            self.patches(&stem.encoder)?;
+            self.blocks(
+                &stem.encoder,
+                &stem.encoder.prefix,
+                c.num_stem_layers,
+                biased,
+            )?;
         }
-        self.norm("layernorm", width)
+        if let Some(stem) = model.stems.first() {
+            self.blocks(&stem.encoder, TRUNK, c.num_hidden_layers, biased)?;
+        }
+        self.norm(&format!("{TRUNK}layernorm"), width)?;
+        let Some(layers) = c.num_decoder_layers else {
+            return Ok(());
+        };
+        for stem in &model.stems {
+            let name = |part: &str| format!("{}{part}", stem.decoder);
+            self.normal(&name("mask_token"), &[1, width], 0.02)?;
+            self.positions(&name("position_embeddings"), width, stem.side())?;
+            self.blocks(&stem.encoder, &stem.decoder, layers, biased)?;
+            self.norm(&name("layernorm"), width)?;
+            self.xavier(&name("projection"), &[stem.values(), width], true)?;
+        }
+        Ok(())
     }
 
     /// Tensors of the experts of a layer: biases 0, matrices (of inputs and outputs) as `matrix` draws them.

@@ -23,6 +23,7 @@ pub mod sentence;
 pub mod slim;
 mod source;
 pub mod streams;
+pub mod t3;
 pub mod t5;
 pub mod table;
 mod tokens;

@@ -1,10 +1,13 @@
 //! A model's folder opened: configuration, architecture, weights, tokenizer, what stands behind the trunk.
 
+mod prepared;
+
 use std::path::{Path, PathBuf};
 
 use polyloom_core::Checkpoint;
 use serde_json::Value as Json;
 
+use self::prepared::prepared;
 use super::bert::Bert;
 use super::clip::Clip;
 use super::decoder::Decoder;
@@ -13,6 +16,7 @@ use super::forest::{self, ForestModel};
 use super::memories::Asked;
 use super::mlp::{self, Mlp};
 use super::sentence::{Sentence, json};
+use super::t3::{self, T3};
 use super::t5::T5;
 use super::table::{self, TableModel};
 use super::vit::Vit;
@@ -21,7 +25,7 @@ use crate::engine::{Value, tensor};
 use crate::error::{Error, Result};
 use crate::forest::Forest;
 use crate::ops;
-use crate::table::{Preparation, TABLE};
+use crate::table::Preparation;
 use crate::text::Text;
 use crate::tokenizer::Made;
 
@@ -34,6 +38,8 @@ pub enum Trunk {
     Vit(Vit),
     /// Perceptron over pixels.
     Mlp(Mlp),
+    /// Stems by sensor around one trunk.
+    T3(Box<T3>),
     /// Two towers, for texts and for pictures.
     Clip(Box<Clip>),
     /// An encoder, and a decoder that answers it.
@@ -148,6 +154,11 @@ impl Model {
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Mlp(Mlp::new(config).map_err(named)?)
             }
+            t3::MODEL_TYPE => {
+                prefix(&[t3::TRUNK], "layernorm.weight")?;
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                Trunk::T3(Box::new(T3::new(config).map_err(named)?))
+            }
             table::MODEL_TYPE => {
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Table(Box::new(TableModel::new(config).map_err(named)?))
@@ -195,7 +206,7 @@ impl Model {
             }
             other => {
                 return Err(Error::file(&file, format!("model_type `{other}` is not known"))
-                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-mlp, polyloom-table, polyloom-forest, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
+                    .hint("known: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, vit, polyloom-t3, polyloom-mlp, polyloom-table, polyloom-forest, clip, t5, llama, mistral, qwen2, qwen3, gemma, gemma2"));
             }
         };
         let sentence = Sentence::open(folder)?;
@@ -245,7 +256,8 @@ impl Model {
         })
     }
 
-    /// Size and channels of the pictures it takes; `None` for a model of texts.
+    /// Size and channels of the pictures it takes, all of them alike; `None` for a model of texts, and of stems by sensor
+    /// ([`Self::sensors`]).
     #[must_use]
     pub fn pictures(&self) -> Option<(usize, usize)> {
         match &self.trunk {
@@ -255,8 +267,16 @@ impl Model {
                 let tower = &c.config.vision_config;
                 Some((tower.image_size, tower.num_channels))
             }
-            Trunk::Bert(_) | Trunk::T5(_) | Trunk::Decoder(_) => None,
-            Trunk::Table(_) | Trunk::Forest(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The model itself, where it has stems by sensor.
+    #[must_use]
+    pub fn sensors(&self) -> Option<&T3> {
+        match &self.trunk {
+            Trunk::T3(model) => Some(model),
+            _ => None,
         }
     }
 
@@ -267,7 +287,7 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(_) => self.goals().is_none(),
             Trunk::T5(_) | Trunk::Decoder(_) => self.kind == Kind::Embed,
-            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::Clip(_) => false,
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) | Trunk::Clip(_) => false,
             Trunk::Table(_) | Trunk::Forest(_) => false,
         }
     }
@@ -279,6 +299,7 @@ impl Model {
             Trunk::Bert(b) => b.config.num_hidden_layers,
             Trunk::Vit(v) => v.config.num_hidden_layers,
             Trunk::Mlp(m) => m.config.hidden_sizes.len(),
+            Trunk::T3(m) => m.layers(),
             Trunk::Clip(c) => c.config.vision_config.num_hidden_layers,
             Trunk::T5(t) => t.config.num_layers,
             Trunk::Decoder(d) => d.config.num_hidden_layers,
@@ -294,6 +315,7 @@ impl Model {
             Trunk::Bert(b) => b.config.hidden_size,
             Trunk::Vit(v) => v.config.hidden_size,
             Trunk::Mlp(m) => m.width(),
+            Trunk::T3(m) => m.config.hidden_size,
             Trunk::Clip(c) => c.config.projection_dim,
             Trunk::T5(t) => t.config.d_model,
             Trunk::Decoder(d) => d.config.hidden_size,
@@ -312,7 +334,7 @@ impl Model {
             Trunk::Decoder(d) => d.config.max_position_embeddings,
             Trunk::Clip(c) => c.config.text_config.max_position_embeddings,
             Trunk::T5(t) => t.config.n_positions,
-            Trunk::Vit(_) | Trunk::Mlp(_) => {
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) => {
                 return Err(Error::file(
                     &self.folder,
                     "is a model of images and reads no text",
@@ -346,7 +368,7 @@ impl Model {
             Trunk::Bert(model) => model.forward(weights, batch),
             Trunk::Decoder(model) => model.forward(weights, batch, None),
             Trunk::T5(model) => model.encode(weights, batch),
-            Trunk::Vit(_) | Trunk::Mlp(_) => Err(Error::file(
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) => Err(Error::file(
                 &self.folder,
                 "is a model of images and reads no text",
             )),
@@ -384,14 +406,16 @@ impl Model {
     }
 
     /// One vector for every picture, `[images, width]`: the class token, a perceptron's last layer, of CLIP a vector of
-    /// length 1 in the space of its texts. Pixels are `[images, channels, size, size]`.
+    /// length 1 in the space of its texts. Pixels are `[images, channels, size, size]`; of a model of stems by sensor that
+    /// which alone reads this size makes tokens of them.
     ///
     /// # Errors
-    /// A model of texts, and as [`Vit::forward`], [`Mlp::forward`] and [`Clip::images`].
+    /// A model of texts, and as [`Vit::forward`], [`Mlp::forward`], [`T3::look_by_size`] and [`Clip::images`].
     pub fn look(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
         let hidden = match &self.trunk {
             Trunk::Vit(model) => model.forward(weights, pixels)?,
             Trunk::Mlp(model) => return model.forward(weights, pixels),
+            Trunk::T3(model) => return model.look_by_size(weights, pixels),
             Trunk::Clip(model) => return ops::unit_length(&model.images(weights, pixels)?),
             Trunk::Table(_) | Trunk::Forest(_) => {
                 return Err(Error::file(&self.folder, TABLES));
@@ -472,32 +496,6 @@ impl Model {
     pub fn classifier(&self) -> Result<Option<&'static str>> {
         head(&self.weights)
     }
-}
-
-/// What prepares rows, of a folder; it has to make the rows that the model takes.
-fn prepared(
-    folder: &Path,
-    (numbers, categories): (usize, &[usize]),
-    goals: usize,
-) -> Result<Box<Preparation>> {
-    let read = Preparation::read(folder)?;
-    let groups = read.groups().map_or(1, |g| g.values.len());
-    if !goals.is_multiple_of(groups) {
-        return Err(Error::file(
-            &folder.join(TABLE),
-            format!("has {groups} groups; config.json has {goals} goals, as many for each"),
-        ));
-    }
-    let (numeric, codes) = (read.numeric(), read.categories());
-    if numeric == numbers && codes == categories {
-        return Ok(Box::new(read));
-    }
-    Err(Error::file(
-        &folder.join(TABLE),
-        format!(
-            "makes {numeric} numbers and codes of {codes:?}; config.json has {numbers} and {categories:?}"
-        ),
-    ))
 }
 
 /// The linear layer that scores classes.

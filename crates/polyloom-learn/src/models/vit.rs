@@ -95,6 +95,18 @@ const NEWER: Names = Names {
     down: "mlp.fc2",
 };
 
+/// Layers that tokens pass.
+pub(super) struct Stack<'a> {
+    /// What stands before their names.
+    pub prefix: &'a str,
+    /// How many they are.
+    pub layers: usize,
+    /// Layers that the tokens passed before them.
+    pub before: usize,
+    /// What every token passes for, where layers have experts.
+    pub goals: &'a [Option<u32>],
+}
+
 /// A vision transformer of one configuration.
 #[derive(Debug, Clone)]
 pub struct Vit {
@@ -242,6 +254,36 @@ impl Vit {
         goals: &[u32],
         behind: &mut dyn FnMut(usize, &Value) -> Result<()>,
     ) -> Result<Value> {
+        let embedded = self.embedded(weights, pixels)?;
+        let &[images, count, _] = embedded.dims() else {
+            return Err(Error::shape("vit", "patches that are no tokens"));
+        };
+        let goals = match &self.experts {
+            Some(experts) => experts.of_rows(goals, images, &vec![true; images * count])?,
+            None if goals.is_empty() => Vec::new(),
+            None => {
+                let what = "pictures for goals, and a model without experts";
+                return Err(Error::shape("vit", what));
+            }
+        };
+        let x = self.began(weights, embedded)?;
+        let stack = Stack {
+            prefix: &self.prefix,
+            layers: self.config.num_hidden_layers,
+            before: 0,
+            goals: &goals,
+        };
+        let x = self.pass(weights, &stack, x, behind)?;
+        let norm = format!("{}layernorm", self.prefix);
+        weights.layer_norm(&norm, &x, self.config.layer_norm_eps)
+    }
+
+    /// The tokens `[images, 1 + patches, hidden_size]` of pixels `[images, channels, height, width]` in front of dropout and
+    /// layers: the class token, then every patch projected, with their positions.
+    ///
+    /// # Errors
+    /// A tensor that is absent or of another shape, images of another size.
+    pub(super) fn embedded(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
         let c = &self.config;
         let name = |rest: &str| format!("{}{rest}", self.prefix);
         let side = c.image_size;
@@ -267,38 +309,43 @@ impl Vit {
         let bias = weights.find(&name("embeddings.patch_embeddings.projection.bias"))?;
         let patches = ops::convolution(pixels, &patch, bias.as_ref(), c.patch_size, 0)?;
         let count = patches.dims()[1] + 1;
-        let goals = match &self.experts {
-            Some(experts) => experts.of_rows(goals, images, &vec![true; images * count])?,
-            None if goals.is_empty() => Vec::new(),
-            None => {
-                let what = "pictures for goals, and a model without experts";
-                return Err(Error::shape("vit", what));
-            }
-        };
         let class = ops::reshape(
             &weights.tensor(&name("embeddings.cls_token"))?,
             &[1, c.hidden_size],
         )?;
         let class = ops::embedding(&class, &vec![0; images], &[images, 1])?;
-        let positions = ops::reshape(
-            &weights.tensor(&name("embeddings.position_embeddings"))?,
-            &[count, c.hidden_size],
-        )?;
-        let numbers: Vec<u32> = (0..images).flat_map(|_| 0..count as u32).collect();
-        let x = ops::add(
-            &ops::concat(&[&class, &patches], 1)?,
-            &ops::embedding(&positions, &numbers, &[images, count])?,
-        )?;
-        let mut x = weights.pass(
-            Point::Embedded,
-            weights.dropped(x, self.config.hidden_dropout_prob, 0)?,
-        )?;
+        let positions = weights.tensor(&name("embeddings.position_embeddings"))?;
+        let tokens = ops::concat(&[&class, &patches], 1)?;
+        placed(&tokens, &positions, count)
+    }
+
+    /// Tokens as the first layer takes them.
+    pub(super) fn began(&self, weights: &dyn Source, tokens: Value) -> Result<Value> {
+        let dropped = weights.dropped(tokens, self.config.hidden_dropout_prob, 0)?;
+        weights.pass(Point::Embedded, dropped)
+    }
+
+    /// Tokens `[images, tokens, hidden_size]` behind some layers, of the sizes that this model has.
+    ///
+    /// # Errors
+    /// A tensor that is absent or of another shape.
+    pub(super) fn pass(
+        &self,
+        weights: &dyn Source,
+        stack: &Stack<'_>,
+        mut x: Value,
+        behind: &mut dyn FnMut(usize, &Value) -> Result<()>,
+    ) -> Result<Value> {
+        let c = &self.config;
+        let name = |rest: &str| format!("{}{rest}", stack.prefix);
+        let (images, count) = (x.dims()[0], x.dims()[1]);
         let newer = weights
             .find(&name("layers.0.attention.q_proj.weight"))?
             .is_some();
         let n = if newer { NEWER } else { HUB };
-        for layer in 0..c.num_hidden_layers {
-            let name = |part: &str| name(&format!("{}.{layer}.{part}", n.layers));
+        for own in 0..stack.layers {
+            let layer = stack.before + own;
+            let name = |part: &str| name(&format!("{}.{own}.{part}", n.layers));
             let part = |part: &str, x: &Value| weights.linear(&name(part), x);
             let place = |i: u64| 3 * layer as u64 + i;
             let y =
@@ -327,7 +374,7 @@ impl Vit {
             let fed = match self.experts.as_ref().filter(|e| e.are_in(layer)) {
                 Some(experts) => {
                     let rows = ops::reshape(&y, &[images * count, c.hidden_size])?;
-                    let fed = experts.forward(weights, &name("moe"), &rows, &goals)?;
+                    let fed = experts.forward(weights, &name("moe"), &rows, stack.goals)?;
                     ops::reshape(&fed, y.dims())?
                 }
                 None => part(n.down, &ops::activate(&part(n.up, &y)?, self.activation)?)?,
@@ -337,6 +384,15 @@ impl Vit {
             x = weights.pass(Point::Layer(layer), x)?;
             behind(layer, &x)?;
         }
-        weights.layer_norm(&name("layernorm"), &x, self.config.layer_norm_eps)
+        Ok(x)
     }
+}
+
+/// Tokens `[images, count, width]` with the positions `[1, count, width]` of theirs added.
+pub(super) fn placed(tokens: &Value, positions: &Value, count: usize) -> Result<Value> {
+    let (images, width) = (tokens.dims()[0], tokens.dims()[2]);
+    let positions = ops::reshape(positions, &[count, width])?;
+    let numbers: Vec<u32> = (0..images).flat_map(|_| 0..count as u32).collect();
+    let positions = ops::embedding(&positions, &numbers, &[images, count])?;
+    ops::add(tokens, &positions)
 }

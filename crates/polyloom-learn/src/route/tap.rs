@@ -108,6 +108,14 @@ fn early(
             let pixels = pixels(preparation, shown)?;
             (model.look(&until, &pixels).map(drop), None)
         }
+        Reader::Sensors(sensors) => {
+            let (stem, pixels) = sensors.pixels(shown)?;
+            let Some(of) = model.sensors() else {
+                let what = "pictures of sensors for another model";
+                return Err(Error::shape("features", what));
+            };
+            (of.look(&until, stem, &pixels).map(drop), None)
+        }
         Reader::Tables(_) => {
             return Err(Error::shape(
                 "features",

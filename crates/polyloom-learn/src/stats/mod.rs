@@ -241,7 +241,7 @@ fn grams(
     for rows in inputs.order.chunks(batch.max(1)) {
         let present = match reader {
             Reader::Texts(text) => Some(batched(text, &inputs.parts(rows))?.present),
-            Reader::Pictures(_) | Reader::Tables(_) => None,
+            Reader::Pictures(_) | Reader::Sensors(_) | Reader::Tables(_) => None,
         };
         run(rows, &mut |name, x| grams.add(name, x, present.as_deref()))?;
         step(rows.len())?;

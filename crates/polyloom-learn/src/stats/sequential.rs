@@ -276,7 +276,7 @@ impl Run<'_> {
         for rows in self.inputs.order.chunks(self.batch.max(1)) {
             let present = match &self.base.reader {
                 Reader::Texts(text) => Some(batched(text, &self.inputs.parts(rows))?.present),
-                Reader::Pictures(_) | Reader::Tables(_) => None,
+                Reader::Pictures(_) | Reader::Sensors(_) | Reader::Tables(_) => None,
             };
             let staged = Staged::new(self.plain(), merged, stage);
             self.pass(

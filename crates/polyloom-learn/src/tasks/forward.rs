@@ -1,6 +1,7 @@
 //! From rows to features and outputs of heads: the one way through a model that training and evaluation share.
 
 mod groups;
+mod sensors;
 mod sessions;
 
 use polyloom_core::nn::softmax;
@@ -18,6 +19,9 @@ use crate::models::{Batch, Source, Tokens};
 use crate::ops::{self, Activation};
 use crate::table::Row;
 use crate::text::Text;
+
+/// What is said of a model of tables that there is not.
+const NO_TABLE: &str = "rows of a table for another model";
 
 /// Features of the inputs of several tasks in one pass of the trunk: for each part `[inputs, width]`.
 ///
@@ -39,9 +43,9 @@ pub fn features(
         }
         Reader::Pictures(preparation) => {
             let shown: Vec<&Shown> = parts.iter().flat_map(|(_, s)| s).copied().collect();
-            let pixels = pixels(preparation, &shown)?;
-            seen(model, source, &pixels, parts)
+            seen(model, source, &pixels(preparation, &shown)?, parts)
         }
+        Reader::Sensors(sensors) => sensors::features(model, source, sensors, parts),
         Reader::Texts(text) => of_texts(model, source, text, parts, Vec::new()),
     }
 }
@@ -190,11 +194,6 @@ fn texts_by_head(
     Ok(parts.iter().map(of).collect())
 }
 
-/// A model of tables that there is not.
-fn no_table() -> Error {
-    Error::shape("features", "rows of a table for another model")
-}
-
 /// Features of rows for all goals, `[rows, goals * width]`; in training behind them what else goals learn from
 /// ([`TableModel::learning`](crate::models::table::TableModel::learning)).
 fn of_all_goals(model: &Model, source: &dyn Source, shown: &[&Shown]) -> Result<Value> {
@@ -210,7 +209,7 @@ fn of_all_goals(model: &Model, source: &dyn Source, shown: &[&Shown]) -> Result<
             ops::concat(&found.iter().collect::<Vec<_>>(), 1)
         }
         Trunk::Forest(forest) => forest.forward(&of_table(shown)?),
-        _ => Err(no_table()),
+        _ => Err(Error::shape("features", NO_TABLE)),
     }
 }
 
@@ -227,7 +226,7 @@ fn of_own_goals(
     let found = match &model.trunk {
         Trunk::Table(model) => model.forward_own(source, &rows(shown)?, &of, groups)?,
         Trunk::Forest(forest) => vec![forest.forward_own(&table, &of, groups)?],
-        _ => return Err(no_table()),
+        _ => return Err(Error::shape("features", NO_TABLE)),
     };
     let last = of.iter().map(|g| *g as f32).collect();
     let last = Value::constant(tensor(last, (of.len(), 1))?);
@@ -310,11 +309,8 @@ pub fn joined(
                     sequences.push(&two[0]);
                     second.push(&two[1]);
                 }
-                (true, _)
-                | (_, Shown::Two(_) | Shown::Planes(_) | Shown::Row(_) | Shown::Visit(_)) => {
-                    return Err(unread(*feature));
-                }
-                (_, Shown::One(one)) => sequences.push(one),
+                (false, Shown::One(one)) => sequences.push(one),
+                _ => return Err(unread(*feature)),
             }
         }
         sequences.extend(second);

@@ -16,6 +16,7 @@ use super::family::Opened;
 use super::fit::{full, of_group};
 use super::language;
 use super::rows::none_counts;
+use super::sensors;
 use crate::engine::tensor;
 use crate::error::{Error, Result};
 use crate::models::Plain;
@@ -58,6 +59,7 @@ impl Opened {
             // No such folder: nothing is read from where the program happens to run.
             None => PathBuf::from("<a new model>"),
         };
+        sensors::of_new(recipe, &mut config, tasks)?;
         let mut warnings = Vec::new();
         let trees = config["model_type"] == forest::MODEL_TYPE;
         let table = match trees || config["model_type"] == table::MODEL_TYPE {

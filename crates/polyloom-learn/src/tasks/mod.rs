@@ -21,6 +21,7 @@ pub mod language;
 pub mod routing;
 pub mod rows;
 pub mod search;
+pub mod sensors;
 pub mod sharpness;
 pub mod shelf;
 pub mod speak;

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::encoder;
 use super::head::Feature;
+use super::sensors::Sensors;
 use crate::error::{Error, Result};
-use crate::image::Preparation;
+use crate::image::{PREPROCESSOR, Preparation};
 use crate::models::Tokens;
 use crate::models::open::{Model, Trunk};
 use crate::table::{self, Row, Visit};
@@ -26,6 +27,8 @@ pub enum Reader {
     Texts(Box<Text>),
     /// Size, channels and range of pictures.
     Pictures(Preparation),
+    /// Pictures of several sensors, of a size each.
+    Sensors(Sensors),
     /// Columns of a table.
     Tables(Box<table::Preparation>),
 }
@@ -39,6 +42,8 @@ pub enum Shown {
     Two(Box<[Tokens; 2]>),
     /// Planes of a picture.
     Planes(Vec<u8>),
+    /// Planes of a picture of a sensor: the place of its stem, and the planes.
+    Sensed(usize, Vec<u8>),
     /// A row of a table.
     Row(Box<Row>),
     /// A row of a session.
@@ -65,7 +70,7 @@ impl Shown {
         match self {
             Self::One(t) => t.ids.len(),
             Self::Two(two) => two.iter().map(|t| t.ids.len()).max().unwrap_or(0),
-            Self::Planes(_) | Self::Row(_) => 0,
+            Self::Planes(_) | Self::Sensed(..) | Self::Row(_) => 0,
             Self::Visit(visit) => visit.before.len(),
         }
     }
@@ -112,6 +117,15 @@ impl Reader {
                 )),
             };
         }
+        if let Some(model_of) = model.sensors() {
+            let file = pictures.map_or_else(|| model.folder.join(PREPROCESSOR), Path::to_owned);
+            if pictures.is_some() || file.exists() {
+                let what =
+                    "prepares pictures of one size; stems read those of their sensors as they are";
+                return Err(Error::file(&file, what));
+            }
+            return Ok(Self::Sensors(Sensors::of(model_of)));
+        }
         Ok(match (model.pictures(), pictures) {
             (Some((size, channels)), Some(file)) => {
                 Self::Pictures(Preparation::read(file, size, channels)?)
@@ -132,8 +146,22 @@ impl Reader {
     /// Inputs as the model takes them.
     ///
     /// # Errors
-    /// Texts for a model of pictures and the other way round, a pair feature of single texts, what the tokenizer refuses.
+    /// Texts for a model of pictures and the other way round, a pair feature of single texts, what the tokenizer refuses,
+    /// pictures that no stem reads or that several do.
     pub fn show(&self, inputs: &[Input], feature: Feature) -> Result<Vec<Shown>> {
+        self.show_of(None, inputs, feature)
+    }
+
+    /// The same for inputs of a task (or a target of one), which chooses among stems.
+    ///
+    /// # Errors
+    /// As [`Self::show`].
+    pub fn show_of(
+        &self,
+        task: Option<&str>,
+        inputs: &[Input],
+        feature: Feature,
+    ) -> Result<Vec<Shown>> {
         let no = |what: &str| Err(Error::shape("input", what));
         match self {
             Self::Tables(preparation) => match preparation.sessions() {
@@ -149,6 +177,10 @@ impl Reader {
                     shown.push(Shown::Planes(preparation.planes(pixels, *size)?));
                 }
                 Ok(shown)
+            }
+            Self::Sensors(sensors) => {
+                let one = |input: &Input| sensors.show(task, input);
+                inputs.iter().map(one).collect()
             }
             Self::Texts(text) => {
                 let mut pairs = Vec::with_capacity(inputs.len());
@@ -261,7 +293,8 @@ impl Rows {
                 }
             }
         }
-        rows.shown = reader.show(&inputs, feature).map_err(|e| match e {
+        let shown = reader.show_of(Some(&spec.id), &inputs, feature);
+        rows.shown = shown.map_err(|e| match e {
             Error::Shape { problem, .. } => polyloom::MergeError::plan(
                 "no-model-task",
                 format!("task `{}` has {problem}", spec.id),

@@ -30,12 +30,16 @@ impl Opened {
     /// model made from nothing.
     ///
     /// # Errors
-    /// As [`Self::open`], [`Self::fresh`] and [`Self::grow`]; `train.moe` with a base that has experts or whose layers cannot become experts,
+    /// As [`Self::open`], [`Self::fresh`] and [`Self::grow`]; a base without a stem for the pictures of a task; `train.moe` with a base that has experts or whose layers cannot become experts,
     /// numbers that make no mixture.
     pub fn begin(recipe: &Recipe, tasks: &[Given]) -> Result<Self> {
         let mut opened = match &recipe.base {
             None => Self::fresh(recipe, tasks)?,
-            Some(base) => Self::open(base)?,
+            Some(base) => {
+                let mut opened = Self::open(base)?;
+                opened.sense(recipe, tasks)?;
+                opened
+            }
         };
         if let Some(table) = &recipe.train.moe {
             let mut moe = serde_json::to_value(table).map_err(|e| bad(&e.to_string()))?;

@@ -2,6 +2,26 @@
 
 use polyloom_core::rng::Stream;
 
+use crate::tasks::{Reader, Shown};
+
+/// A picture as a reader shows it, changed at random ([`changed`]); nothing for other inputs.
+#[must_use]
+pub fn changed_of(reader: &Reader, shown: &Shown, strength: f32, stream: Stream) -> Option<Shown> {
+    match (reader, shown) {
+        (Reader::Pictures(p), Shown::Planes(planes)) => {
+            Some(Shown::Planes(changed(planes, p.size, strength, stream)))
+        }
+        (Reader::Sensors(sensors), Shown::Sensed(stem, planes)) => {
+            let side = sensors.side(*stem);
+            Some(Shown::Sensed(
+                *stem,
+                changed(planes, side, strength, stream),
+            ))
+        }
+        _ => None,
+    }
+}
+
 /// A picture `[channels, size, size]` changed at random: at strength 1 turned by at most 0.2, stretched by at most 12 %,
 /// sheared by at most 0.12, shifted by at most 7 % of its size. Bilinear; beyond the edge the edge goes on.
 #[must_use]

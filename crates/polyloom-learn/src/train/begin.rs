@@ -90,6 +90,9 @@ pub(super) fn fingerprint(job: &Job<'_>, trainee: &Trainee, rows: &[usize]) -> R
     ) {
         facts.push(json!([t.loss, t.focal_gamma, t.reweight]));
     }
+    if let (true, Some(facts)) = (t.rebuilds(), facts.as_array_mut()) {
+        facts.push(json!({ "reconstruct": t.reconstruct.unwrap_or_default() }));
+    }
     if let (Some(slim), Some(facts)) = (&t.slim, facts.as_array_mut()) {
         facts.push(json!(slim));
     }

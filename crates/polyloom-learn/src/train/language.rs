@@ -222,7 +222,7 @@ pub(super) fn losses(
 pub(super) fn pad(reader: &Reader) -> u32 {
     match reader {
         Reader::Texts(text) => text.pad(),
-        Reader::Pictures(_) | Reader::Tables(_) => 0,
+        Reader::Pictures(_) | Reader::Sensors(_) | Reader::Tables(_) => 0,
     }
 }
 
@@ -259,7 +259,7 @@ pub(super) fn shown(job: &Job<'_>, spoken: &Spoken, rows: &[u32]) -> String {
     };
     let text = match job.reader {
         Reader::Texts(text) => text.text(&sequence.ids).unwrap_or_default(),
-        Reader::Pictures(_) | Reader::Tables(_) => String::new(),
+        Reader::Pictures(_) | Reader::Sensors(_) | Reader::Tables(_) => String::new(),
     };
     text.chars().take(60).collect()
 }

@@ -15,6 +15,7 @@ use super::chain::Chain;
 use super::fuse::classes::Soft;
 use super::language::{self, Spoken};
 use super::recipe::{Objective, Recipe};
+use super::reconstruct;
 use super::turns;
 use super::weigh::{self, Counts};
 use crate::error::{Error, Result};
@@ -119,6 +120,12 @@ pub fn learned<'a>(
     if let Some(language) = &t.language {
         return Ok((
             language::learned(recipe, language, model, given)?,
+            Vec::new(),
+        ));
+    }
+    if t.rebuilds() {
+        return Ok((
+            reconstruct::learned(recipe, model, reader, given)?,
             Vec::new(),
         ));
     }

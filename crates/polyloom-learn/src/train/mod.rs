@@ -25,6 +25,7 @@ mod pixels;
 pub mod probe;
 pub mod pseudo;
 pub mod recipe;
+pub mod reconstruct;
 pub mod representation;
 pub mod rowwise;
 pub mod run;

@@ -8,12 +8,13 @@ use polyloom::evaluate::board::score::answers::Answers;
 use polyloom::evaluate::board::score::{Options, score};
 use polyloom_core::rng::Stream;
 
-use super::augment::changed;
+use super::augment::changed_of;
 use super::contrast::contrast;
 use super::language;
 use super::learned::Learned;
 use super::objective::loss_by;
 use super::part::Part;
+use super::reconstruct;
 use super::representation::regulariser;
 use super::rowwise::{Form, share};
 use super::run::{Evaluation, Job};
@@ -62,6 +63,11 @@ pub(super) fn used(
             )?;
             continue;
         }
+        if job.recipe.train.rebuilds() {
+            let first = one_of_each(&task.train);
+            reconstruct::loss(job, &watched, &first, (reconstruct::TRAINING, 0))?;
+            continue;
+        }
         let own: Vec<&Head> = heads[task.heads.clone()].iter().collect();
         let parts = [(task.feature, own, one_of_each(&task.train))];
         let found = by_head(job.model, &watched, job.reader, &parts)?;
@@ -96,8 +102,10 @@ pub(super) fn pass(
 ) -> Result<()> {
     trainee.with(Some(seed_of(job, drawn.before)), |source| {
         let kept = Penalised::over(source);
-        let (parts, narrower) = match job.recipe.train.language {
+        let t = &job.recipe.train;
+        let (parts, narrower) = match t.language {
             Some(_) => (language::losses(job, &kept, tasks, drawn)?, None),
+            None if t.rebuilds() => (reconstruct::losses(job, source, tasks, drawn)?, None),
             None => {
                 let seen = seen(job, &kept, tasks, heads, drawn)?;
                 let parts = goals(job, source, tasks, heads, drawn, &seen)?;
@@ -223,15 +231,13 @@ pub(super) fn augmented(
     let strength = job.recipe.train.augment;
     let mut number = before;
     let mut new: Vec<Vec<Shown>> = vec![Vec::new(); tasks.len()];
-    if let (Reader::Pictures(p), true) = (job.reader, strength > 0.0) {
+    if matches!(job.reader, Reader::Pictures(_) | Reader::Sensors(_)) && strength > 0.0 {
         for ((task, places), new) in tasks.iter().zip(drawn).zip(&mut new) {
             for &i in places {
                 let stream = Stream::new(job.recipe.seed, "augment", number);
                 number += 1;
-                if let Shown::Planes(planes) = &task.train.shown[i as usize] {
-                    let strength = strength as f32;
-                    new.push(Shown::Planes(changed(planes, p.size, strength, stream)));
-                }
+                let shown = &task.train.shown[i as usize];
+                new.extend(changed_of(job.reader, shown, strength as f32, stream));
             }
         }
     }
@@ -420,6 +426,15 @@ pub(super) fn evaluate(
             }
             let id = task.given.spec.id.clone();
             found.insert(id, ("perplexity".to_owned(), value, n));
+        }
+        if t.rebuilds() {
+            if let Some(rows) = &task.validation {
+                let (value, n) = reconstruct::looked_at(job, trainee, rows)?;
+                signed.extend(value.is_finite().then_some(-value));
+                let told = (reconstruct::METRIC.to_owned(), value, n);
+                found.insert(task.given.spec.id.clone(), told);
+            }
+            continue;
         }
         let Some(answers) = answered(job, trainee, task, heads, step)? else {
             continue;

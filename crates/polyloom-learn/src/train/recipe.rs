@@ -15,6 +15,7 @@ use super::mixing::{Mixing, Moments};
 use super::mpts::MptsRecipe;
 use super::optimiser::Tables;
 use super::pseudo::Pseudo;
+use super::reconstruct::ReconstructRecipe;
 use super::representation::Representation;
 use super::rowwise::{Loss, Reweight};
 use super::schedule::Shape;
@@ -46,6 +47,8 @@ pub enum Objective {
     Heads,
     /// The vectors of texts, for similarity too: see [`super::contrast`].
     Contrastive,
+    /// Patches of pictures that were masked: see [`super::reconstruct`].
+    Reconstruct,
 }
 
 /// What a head begins with.
@@ -236,6 +239,9 @@ pub struct Train {
     pub objective: Objective,
     /// Divides cosines in the losses of vectors.
     pub similarity_temperature: f64,
+    /// Numbers of `objective = "reconstruct"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconstruct: Option<ReconstructRecipe>,
     /// A model made from nothing, in place of a base: what its `config.json` says.
     pub new: Option<toml::Table>,
     /// Experts that a base gets in place of feed-forward parts, of which each begins as a copy ([`crate::tasks::Opened::begin`]).
@@ -385,6 +391,7 @@ impl Default for Train {
             method: Method::default(),
             objective: Objective::default(),
             similarity_temperature: 0.05,
+            reconstruct: None,
             new: None,
             moe: None,
             slim: None,

@@ -101,11 +101,16 @@ pub fn shared_out(rows: usize, shares: &[f64]) -> Option<Vec<usize>> {
     Some(found)
 }
 
-/// A shuffled order of rows (Fisher and Yates).
+/// A shuffled order of rows.
 pub(crate) fn order(rows: usize, seed: u64, task: usize, epoch: u64) -> Vec<u32> {
     let stream = Stream::new(seed, "train rows", (task as u64) << 32 | epoch);
-    let mut order: Vec<u32> = (0..rows as u32).collect();
-    for i in (1..rows).rev() {
+    shuffled(rows, stream)
+}
+
+/// Numbers in an order that a stream draws (Fisher and Yates).
+pub(crate) fn shuffled(count: usize, stream: Stream) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    for i in (1..count).rev() {
         // The bias of a remainder of 64 bits cannot be seen.
         let j = (stream.bits(i as u64) % (i as u64 + 1)) as usize;
         order.swap(i, j);

@@ -258,6 +258,10 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
             "polyloom",
             "full: every weight of the trunk that the task uses; its layers have experts, which other programs do not know",
         ),
+        Method::Full if job.model.sensors().is_some() => (
+            "polyloom",
+            "full: every weight that the tasks use; its stems by sensor are known to no other program",
+        ),
         Method::Full => (
             "transformers",
             "full: every weight of the trunk that the task uses",
@@ -294,6 +298,9 @@ fn card(job: &Job<'_>, outcome: &Outcome, target: &Path) -> String {
                     Learn::Answers => "answers to the prompts of",
                 };
                 format!("Trained by Polyloom on {what} {tasks}")
+            }
+            None if t.rebuilds() => {
+                format!("Trained by Polyloom to rebuild masked patches of the pictures of {tasks}")
             }
             None if outcome.heads.iter().any(Head::has_layers) => {
                 format!("Trained by Polyloom on {tasks}; heads of the tasks are in `heads/`")

@@ -110,7 +110,7 @@ impl Mixing {
 pub fn present(reader: &Reader, parts: &[(Feature, Vec<&Shown>)]) -> Result<Option<Tensor>> {
     match reader {
         Reader::Texts(text) => Ok(Some(mean_weights(&batched(text, parts)?)?)),
-        Reader::Pictures(_) | Reader::Tables(_) => Ok(None),
+        Reader::Pictures(_) | Reader::Sensors(_) | Reader::Tables(_) => Ok(None),
     }
 }
 

@@ -19,6 +19,7 @@ mod hostile;
 mod models;
 mod optimisers;
 mod routing;
+mod sensors;
 mod sources;
 mod tables;
 mod tune;

@@ -296,6 +296,7 @@ impl Recipe {
             }
         }
         super::super::slim::check(t)?;
+        super::super::reconstruct::check(t)?;
         super::super::weigh::check(t)?;
         super::super::curvature::check(t)?;
         super::super::mixing::check(t)?;
@@ -307,8 +308,7 @@ impl Recipe {
         super::super::representation::check(t)?;
         crate::folds::check(t)?;
         self.policy()?;
-        self.dtype()?;
-        Ok(())
+        self.dtype().map(drop)
     }
 
     /// Decay of the moments: 0.9 and 0.999 for Adam, 0.965 and 0.99 for Sophia-G, 0.9 and 0.99 for Sophia-H where the
