@@ -9,7 +9,7 @@ use polyloom::evaluate::board::score::examples;
 use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::{self, Limits, images};
-use polyloom_learn::engine::{Value, slice, tensor};
+use polyloom_learn::engine::{Value, slice};
 use polyloom_learn::models::generate::{Sampling, answer, generate};
 use polyloom_learn::models::open::{self, Model, Trunk};
 use polyloom_learn::tasks::forward::{Output, features, outputs};
@@ -162,22 +162,12 @@ fn by_task(
 fn embedded(model: &Model, reader: &Reader, inputs: &[Input]) -> Result<Value, Failure> {
     let weights = &model.weights;
     match reader {
-        Reader::Pictures(preparation) => {
-            let mut pixels = Vec::new();
-            for (path, _) in inputs {
-                let (raw, size) = images::decode(Path::new(path), None, &Limits::default())?;
-                pixels.extend(preparation.apply(&raw, size.map(|n| n as usize))?);
-            }
-            let (size, channels) = (preparation.size, preparation.channels);
-            let pixels = Value::constant(tensor(pixels, vec![inputs.len(), channels, size, size])?);
-            Ok(model.look(weights, &pixels)?)
-        }
         Reader::Texts(text) => {
             let texts: Vec<(&str, Option<&str>)> =
                 inputs.iter().map(|(a, b)| (&**a, b.as_deref())).collect();
             Ok(model.embed(weights, &text.batch(&texts)?)?)
         }
-        Reader::Sensors(_) => {
+        Reader::Pictures(_) | Reader::Sensors(_) => {
             let given = inputs.iter().map(|input| given(reader, input));
             let shown = reader.show(&given.collect::<Result<Vec<_>, _>>()?, Feature::Cls)?;
             let parts = [(Feature::Cls, shown.iter().collect())];

@@ -1,7 +1,10 @@
 //! Stems by sensor around one trunk: gradients of what heads see and of masked reconstruction.
 
+use std::path::Path;
+
 use polyloom_learn::engine::{Parameters, Value, tensor};
 use polyloom_learn::models::fresh::fresh;
+use polyloom_learn::models::open::Model;
 use polyloom_learn::models::t3::T3;
 use polyloom_learn::models::{Plain, Trained};
 use polyloom_learn::ops;
@@ -77,4 +80,53 @@ fn gradients_of_stems_trunk_and_decoders() {
             name.ends_with("key.bias")
         });
     }
+}
+
+/// Whatever a configuration says: weights or an error, and a model of them that does not panic.
+#[test]
+fn odd_configurations_do_not_panic() {
+    let lies = [
+        json!(0),
+        json!(5),
+        json!(-1),
+        json!(1u64 << 33),
+        json!(u64::MAX),
+        json!(1e300),
+        json!("many"),
+        json!(null),
+        json!([0]),
+        json!({}),
+    ];
+    let keys =
+        |value: &Json| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let mut all = Vec::new();
+    for lie in lies {
+        for key in keys(&config()) {
+            let mut config = config();
+            config[key] = lie.clone();
+            all.push(config);
+        }
+        for key in keys(&config()["stems"]["pen"]) {
+            let mut config = config();
+            config["stems"]["pen"][key] = lie.clone();
+            all.push(config);
+        }
+    }
+    let mut made = 0;
+    for config in all {
+        let Ok(tensors) = fresh(&config, 0) else {
+            continue;
+        };
+        let tensors = tensors.into_iter();
+        let tensors = tensors.map(|(n, s, v)| (n, tensor(v, s).unwrap()));
+        let Ok(model) = Model::of(Path::new("nowhere"), &config, Plain::new(tensors)) else {
+            continue;
+        };
+        made += 1;
+        let _ = model.look(&model.weights, &pixels(1, 1, 6));
+        if let Some(of) = model.sensors() {
+            let _ = of.reconstruction(&model.weights, 0, &pixels(1, 1, 6), &[vec![0]]);
+        }
+    }
+    assert!(made > 5, "{made}");
 }
