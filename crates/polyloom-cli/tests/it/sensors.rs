@@ -150,7 +150,10 @@ fn pictures_are_rebuilt_then_tasks_learned() {
     // The second phase: heads on what the first learned, the trunk as it was.
     let base = format!("[base]\npath = {:?}\n", at("one"));
     let second = case.recipe("second", "steps = 20\nfreeze = [\"trunk.\"]", &base);
-    done(&["train", &second, "-o", &at("two")]);
+    for (name, threads) in [("two", "1"), ("two-three", "3")] {
+        done(&["train", &second, "--threads", threads, "-o", &at(name)]);
+    }
+    assert!(read("two") == read("two-three"));
     assert_eq!(case.tensors("two", "trunk."), case.tensors("one", "trunk."));
     assert_ne!(
         case.tensors("two", "stems.").1,
@@ -218,6 +221,35 @@ fn pictures_are_rebuilt_then_tasks_learned() {
         error.contains("task `sign_digits` has a picture of 32 x 32 x 3, which no stem reads"),
         "{error}"
     );
+    // A stem for it, in front of the trunk as it is.
+    let stem = "[train.stems.hand]\ntasks = [\"sign_digits\"]\npatch_size = 16\n";
+    let start = format!("{base}{stem}");
+    let more = case.recipe(
+        "more",
+        "steps = 2\nfreeze = [\"trunk.\", \"stems.scene.\"]",
+        &start,
+    );
+    done(&["train", &more, "-t", &case.digits, "-o", &at("more")]);
+    assert_eq!(
+        case.tensors("more", "trunk."),
+        case.tensors("alone", "trunk.")
+    );
+    assert_eq!(
+        case.tensors("more", "stems.scene."),
+        case.tensors("alone", "stems.scene.")
+    );
+    assert!(!case.tensors("more", "stems.hand.").0.is_empty());
+    let config = case.json("more", "config.json");
+    assert_eq!(config["stems"]["hand"]["tasks"][0], "sign_digits");
+    let error = failed(&["train", &more, "--method", "lora", "-o", &at("no")]);
+    assert!(error.contains("`train.stems` adds stems, which"), "{error}");
+    let error = failed(&[
+        "train",
+        &case.recipe("odd", "", &format!("{NEW}{stem}")),
+        "-o",
+        &at("no"),
+    ]);
+    assert!(error.contains("the model is a new one"), "{error}");
 }
 
 #[test]

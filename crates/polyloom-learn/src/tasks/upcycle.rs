@@ -26,7 +26,7 @@ const DEVIATION: f64 = 0.02;
 type Tensors = Vec<(String, Tensor)>;
 
 impl Opened {
-    /// What a recipe begins with: its base, with experts where `train.moe` and with goals where `train.add` asks for them, or a
+    /// What a recipe begins with: its base, with stems where `train.stems`, with experts where `train.moe` and with goals where `train.add` asks for them, or a
     /// model made from nothing.
     ///
     /// # Errors

@@ -247,6 +247,9 @@ pub struct Train {
     /// Experts that a base gets in place of feed-forward parts, of which each begins as a copy ([`crate::tasks::Opened::begin`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moe: Option<toml::Table>,
+    /// Stems by sensor that a base gets beside its own ([`crate::tasks::sensors`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stems: Option<toml::Table>,
     /// Several widths learned at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slim: Option<SlimRecipe>,
@@ -394,6 +397,7 @@ impl Default for Train {
             reconstruct: None,
             new: None,
             moe: None,
+            stems: None,
             slim: None,
             add: None,
             epochs: None,
