@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::gates::Kept;
-use crate::engine::{Parameters, Tensor, Value, slice};
+use crate::engine::{Parameters, Tensor, Value, slice, tensor};
 use crate::error::{Error, In, Result};
 use crate::ops::{self, Attend, Moments, Norm};
 
@@ -268,13 +268,22 @@ pub type Noted = RefCell<BTreeMap<String, Vec<f32>>>;
 pub struct Noting<'a> {
     /// What is trained.
     pub trained: Trained<'a>,
-    /// What was said; the last word counts.
+    /// What was said; the last word counts, and each begins with the one before, as PyTorch's does.
     pub noted: &'a Noted,
 }
 
 impl Source for Noting<'_> {
     fn find(&self, name: &str) -> Result<Option<Value>> {
-        self.trained.find(name)
+        let found = self.trained.find(name)?;
+        let noted = self.noted.borrow();
+        match (found, noted.get(name).filter(|_| is_statistic(name))) {
+            // A norm that is passed again, for another goal or another batch of the step, goes on from there.
+            (Some(before), Some(now)) => {
+                let now = tensor(now.clone(), before.dims())?;
+                Ok(Some(Value::constant(now)))
+            }
+            (found, _) => Ok(found),
+        }
     }
 
     fn linear(&self, name: &str, x: &Value) -> Result<Value> {

@@ -299,6 +299,30 @@ fn batch_norms_in_training() {
     }
 }
 
+/// A norm that is passed twice in a step, as those of `dtrn` are for every goal, has seen both: means 1 and 6, variances (one row
+/// less) 2 and 8, a tenth of each.
+#[test]
+fn a_norm_that_is_passed_twice_has_seen_both() {
+    let t = |part: &str, x: f32| (format!("n.{part}"), tensor(vec![x], 1).unwrap());
+    let all = [
+        t("weight", 1.0),
+        t("bias", 0.0),
+        t("running_mean", 0.0),
+        t("running_var", 1.0),
+    ];
+    let parameters = Parameters::new(all.to_vec()).unwrap();
+    let (nothing, noted) = (Plain::default(), Noted::default());
+    let source = training(&parameters, &nothing, &noted);
+    for rows in [vec![0.0, 2.0], vec![4.0, 8.0]] {
+        let x = Value::constant(tensor(rows, (2, 1)).unwrap());
+        source.batch_norm("n", &x, 0.0).unwrap();
+    }
+    let noted = noted.borrow();
+    let near = |name: &str, due: f32| (noted[name][0] - due).abs() < 1e-6;
+    assert!(near("n.running_mean", 0.69), "{noted:?}");
+    assert!(near("n.running_var", 1.79), "{noted:?}");
+}
+
 /// Steps of training with batch norms and decay: running values are those of the batches, whatever the optimiser does, and
 /// inference is by them.
 #[test]
