@@ -5,10 +5,13 @@
 #   frozen    phase 2 on it, its trunk frozen
 #   nothing   the same phase 2 from nothing
 #   single    a stem, trunk and head for each task, from nothing, as many epochs
+#   others    phase 1 without the camera (32 x 32 x 3)
+#   later     on it, a stem for the camera: phase 1 of its pictures, the trunk frozen
+#   added     phase 2 of the camera's task on that, the trunk still frozen
 # Scored on whole test splits. Writes OUT (default: sensors-out); what is there is left. The summary needs python3.
 #
 #   recipes/sensors/run.sh [OUT]     POLYLOOM: the program, POLYLOOM_SHARED: ../shared, SEEDS: "1 2 3", ROWS: 100,
-#                                    ARMS: "rebuilt phases frozen nothing single", EPOCHS: 20 (of phase 1),
+#                                    ARMS: "rebuilt phases frozen nothing single others later added", EPOCHS: 20 (of phase 1),
 #                                    SET: more flags of every training, such as "--set train.epochs=4", LIMIT: test rows
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,6 +22,8 @@ export POLYLOOM_DATA=${POLYLOOM_DATA:-$POLYLOOM_SHARED/data}
 rows=${ROWS:-100}
 label=$here/../shapes/label.task.toml
 tasks="vision/digits vision/omniglot_alphabet vision/fashion_mnist_900 vision/sign_digits"
+phase1=(--set 'train.objective="reconstruct"' --set "train.epochs=${EPOCHS:-20}")
+frozen=(--set 'train.freeze=["trunk."]')
 mkdir -p "$out/results"
 
 # train NAME RECIPE ARGUMENTS...
@@ -34,17 +39,21 @@ score() {
 }
 
 for seed in ${SEEDS:-1 2 3}; do
-    for arm in ${ARMS:-rebuilt phases frozen nothing single}; do
+    for arm in ${ARMS:-rebuilt phases frozen nothing single others later added}; do
         name=$arm-$seed
         case $arm in
-        rebuilt) train "$name" new.toml --set 'train.objective="reconstruct"' --set "train.epochs=${EPOCHS:-20}" ;;
+        rebuilt) train "$name" new.toml "${phase1[@]}" ;;
+        others) train "$name" others.toml "${phase1[@]}" ;;
+        later) train "$name" added.toml --base "$out/others-$seed" "${phase1[@]}" ;;
+        added) train "$name" onward.toml --base "$out/later-$seed" -t vision/sign_digits -L "$rows" "${frozen[@]}" ;;
         phases) train "$name" onward.toml --base "$out/rebuilt-$seed" -L "$rows" ;;
-        frozen) train "$name" onward.toml --base "$out/rebuilt-$seed" -L "$rows" --set 'train.freeze=["trunk."]' ;;
+        frozen) train "$name" onward.toml --base "$out/rebuilt-$seed" -L "$rows" "${frozen[@]}" ;;
         nothing) train "$name" new.toml -L "$rows" ;;
         single) train "$name" new.toml -L "$rows" --each --set 'train.mixing="batch"' ;;
         esac
         case $arm in
-        rebuilt) ;;
+        rebuilt | others | later) ;;
+        added) score "$name" "$name" vision/sign_digits ;;
         single)
             for task in $tasks; do
                 score "$name-${task##*/}" "$name/$task" "$task"

@@ -27,13 +27,13 @@ def main(out):
         for task, scored in json.loads(file.read_text())["tasks"].items():
             found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = scored["value"]
             rows[task] = scored["n"]
-    arms = [a for a in ("single", "nothing", "phases", "frozen") if any(a in f for f in found.values())]
+    arms = [a for a in ("single", "nothing", "phases", "frozen", "added") if any(a in f for f in found.values())]
     print("task,n," + ",".join(arms))
     for task, by in found.items():
         means = [f"{interval(list(by[a].values()))[0]:.4f}" if a in by else "" for a in arms]
         print(f"{task},{rows[task]}," + ",".join(means))
     print("\ntask,what,difference,half of the 95 % interval,seeds")
-    for one, other in (("nothing", "single"), ("phases", "nothing"), ("frozen", "phases"), ("phases", "single")):
+    for one, other in (("nothing", "single"), ("phases", "nothing"), ("frozen", "phases"), ("phases", "single"), ("added", "single"), ("added", "frozen")):
         pairs = []
         for task, by in found.items():
             seeds = sorted(set(by.get(one, ())) & set(by.get(other, ())))
@@ -47,7 +47,7 @@ def main(out):
             mean, half = interval([sum(p[s] for p in pairs) / len(pairs) for s in sorted(seeds)])
             print(f"mean of {len(pairs)},{one} less {other},{mean:+.4f},{half:.4f},{len(seeds)}")
     print("\nmean square of masked patches, validation rows")
-    for folder in sorted(Path(out).glob("rebuilt-*")):
+    for folder in (f for a in ("rebuilt", "others", "later") for f in sorted(Path(out).glob(f"{a}-*"))):
         told = Path(folder, "polyloom.json")
         scores = json.loads(told.read_text())["scores"] if told.exists() else None
         for task, scored in ((scores or {}).get("tasks") or {}).items():
