@@ -11,6 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
   polyloom tasks synth shapes --missing 0.5 -o shapes (Parquet files and a task.json)
   polyloom tasks synth log --bias 0 -o unbiased
   polyloom tasks synth multitab --correlation 0.9 --rows 500 -o tables
+  polyloom tasks synth fields --geometry triangle > unseen.task.toml
 
 Rows depend on the options and their number alone. They prove mechanisms, never quality in the world.")]
 pub struct SynthArgs {
@@ -27,6 +28,8 @@ pub enum SynthArg {
     Log(LogArgs),
     /// Tables with several targets of chosen relatedness
     Multitab(MultitabArgs),
+    /// Two differential equations over sources and geometries, solved on a grid
+    Fields(FieldsArgs),
 }
 
 /// What every generator takes.
@@ -142,6 +145,35 @@ pub struct MultitabArgs {
     pub outliers: usize,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// `polyloom tasks synth fields`
+#[derive(Debug, Args)]
+pub struct FieldsArgs {
+    /// Rows; 10/12 train, 1/12 validation, 1/12 test
+    #[arg(
+        long,
+        visible_alias = "rows",
+        value_name = "N",
+        default_value_t = 6_000
+    )]
+    pub count: u64,
+    /// Where the equations hold: "seen" is one of rectangle, disc, ellipse and corner for every row
+    #[arg(long, value_name = "KIND", default_value = "seen")]
+    pub geometry: GeometryArg,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Where equations hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GeometryArg {
+    Seen,
+    Rectangle,
+    Disc,
+    Ellipse,
+    Corner,
+    Triangle,
 }
 
 /// What the targets of a table are.

@@ -159,7 +159,8 @@ impl Preparation {
 
     /// Planes `[channels, size, size]` of pixels `[height, width, colours]`, before the range is changed.
     ///
-    /// Grey pictures fill all channels, colour is dropped from pictures for one channel (ITU-R 601), alpha is left out.
+    /// Grey pictures fill all channels, colour is dropped from pictures for one channel (ITU-R 601), alpha is left out, but for a
+    /// model of two channels, which are then its own.
     /// Another size is brought to the model's as Pillow's filters do.
     ///
     /// # Errors
@@ -179,6 +180,8 @@ impl Preparation {
                         .round()
                 }
                 (3, _) => f32::from(p[c.min(2)]),
+                // Two channels of a model that reads two are its own: no grey beside its alpha.
+                (_, 2) => f32::from(p[c.min(p.len() - 1)]),
                 _ => f32::from(p[0]),
             };
             pixels.chunks_exact(colours).map(pixel).collect()
@@ -320,6 +323,16 @@ mod tests {
             [1.0; 4]
         );
         assert!(grey.apply(&[0; 3], [2, 2, 1]).is_err());
+        let two = Preparation {
+            channels: 2,
+            mean: vec![0.0; 2],
+            deviation: vec![1.0; 2],
+            size: 1,
+            resize: Resize::Sides([1, 1]),
+            cubic: false,
+        };
+        assert_eq!(two.apply(&[51, 255], [1, 1, 2]).unwrap(), [0.2, 1.0]);
+        assert_eq!(two.apply(&[51], [1, 1, 1]).unwrap(), [0.2, 0.2]);
         // On the middle of black, or its middle.
         assert_eq!(
             centred(vec![7.0], 1, 1, 3),

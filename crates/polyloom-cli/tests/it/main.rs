@@ -38,6 +38,7 @@ mod language;
 mod messages;
 mod mixing;
 mod openai_server;
+mod operators;
 mod predict;
 mod quickstart;
 mod report;

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::bert::{self, Bert};
 use super::decoder::{self, Decoder};
+use super::deeponet::{self, PictureOnet};
 use super::experts::{self, Experts};
 use super::memories::{Begin, Memories};
 use super::mlp::{self, Mlp};
@@ -31,6 +32,7 @@ const MOST: usize = 1 << 32;
 ///   class token `N(0, 0.02²)`, memories of goals `N(0, 0.01²)`, every expert and gate as a matrix of its own, and as positions sines and cosines of row and column, halved: a small transformer learns
 ///   faster from them than from noise. Columns beyond a multiple of four stay 0, and so does the class token's position.
 /// - `polyloom-t3`: stems, trunk and decoders as `vit`; the decoders' token for what is masked `N(0, 0.02²)`.
+/// - `polyloom-deeponet`: Xavier uniform, biases 0.
 /// - `polyloom-mlp`: He uniform (He et al. 2015), biases 0, norms 1.
 /// - `bert`: `N(0, initializer_range²)` for matrices (of experts and gates too) and tables, biases 0, norms 1, the row of the
 ///   filling token 0, as `transformers` does it.
@@ -52,6 +54,13 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
         room: MOST,
     };
     match config["model_type"].as_str().unwrap_or_default() {
+        deeponet::MODEL_TYPE => {
+            let c: deeponet::PictureConfig =
+                serde_json::from_value(config.clone()).map_err(parsed)?;
+            for (name, shape) in PictureOnet::new(c)?.linears() {
+                made.xavier(&name, &shape, true)?;
+            }
+        }
         t3::MODEL_TYPE => {
             let c: t3::Config = serde_json::from_value(config.clone()).map_err(parsed)?;
             made.t3(&T3::new(c)?)?;
@@ -83,9 +92,10 @@ pub fn fresh(config: &Json, seed: u64) -> Result<Vec<Fresh>> {
         other => {
             return Err(Error::Config {
                 what: format!(
-                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}, {}, {}",
+                    "model_type `{other}` cannot be made from nothing; known: vit, bert, llama, mistral, qwen2, qwen3, gemma, gemma2, {}, {}, {}, {}",
                     mlp::MODEL_TYPE,
                     t3::MODEL_TYPE,
+                    deeponet::MODEL_TYPE,
                     table::MODEL_TYPE
                 ),
             });

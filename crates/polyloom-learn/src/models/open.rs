@@ -11,6 +11,7 @@ use self::prepared::prepared;
 use super::bert::Bert;
 use super::clip::Clip;
 use super::decoder::Decoder;
+use super::deeponet::{self, PictureOnet};
 use super::experts::Experts;
 use super::forest::{self, ForestModel};
 use super::memories::Asked;
@@ -50,6 +51,8 @@ pub enum Trunk {
     Table(Box<TableModel>),
     /// Trees over rows of a table.
     Forest(Box<ForestModel>),
+    /// An operator network over pictures.
+    DeepOnet(Box<PictureOnet>),
 }
 
 /// What is said where a model of tables is asked for something else.
@@ -153,6 +156,11 @@ impl Model {
                 prefix(&[""], "layers.0.weight")?;
                 let config = serde_json::from_value(config.clone()).map_err(parsed)?;
                 Trunk::Mlp(Mlp::new(config).map_err(named)?)
+            }
+            deeponet::MODEL_TYPE => {
+                prefix(&[""], "trunk.layers.0.weight")?;
+                let config = serde_json::from_value(config.clone()).map_err(parsed)?;
+                Trunk::DeepOnet(Box::new(PictureOnet::new(config).map_err(named)?))
             }
             t3::MODEL_TYPE => {
                 prefix(&[t3::TRUNK], "layernorm.weight")?;
@@ -263,6 +271,7 @@ impl Model {
         match &self.trunk {
             Trunk::Vit(v) => Some((v.config.image_size, v.config.num_channels)),
             Trunk::Mlp(m) => Some((m.config.image_size, m.config.num_channels)),
+            Trunk::DeepOnet(m) => Some((m.config.image_size, m.config.num_channels)),
             Trunk::Clip(c) => {
                 let tower = &c.config.vision_config;
                 Some((tower.image_size, tower.num_channels))
@@ -287,7 +296,9 @@ impl Model {
         match &self.trunk {
             Trunk::Bert(_) => self.goals().is_none(),
             Trunk::T5(_) | Trunk::Decoder(_) => self.kind == Kind::Embed,
-            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) | Trunk::Clip(_) => false,
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) | Trunk::Clip(_) | Trunk::DeepOnet(_) => {
+                false
+            }
             Trunk::Table(_) | Trunk::Forest(_) => false,
         }
     }
@@ -299,6 +310,7 @@ impl Model {
             Trunk::Bert(b) => b.config.num_hidden_layers,
             Trunk::Vit(v) => v.config.num_hidden_layers,
             Trunk::Mlp(m) => m.config.hidden_sizes.len(),
+            Trunk::DeepOnet(m) => m.config.num_hidden_layers,
             Trunk::T3(m) => m.layers(),
             Trunk::Clip(c) => c.config.vision_config.num_hidden_layers,
             Trunk::T5(t) => t.config.num_layers,
@@ -315,6 +327,7 @@ impl Model {
             Trunk::Bert(b) => b.config.hidden_size,
             Trunk::Vit(v) => v.config.hidden_size,
             Trunk::Mlp(m) => m.width(),
+            Trunk::DeepOnet(m) => m.config.hidden_size,
             Trunk::T3(m) => m.config.hidden_size,
             Trunk::Clip(c) => c.config.projection_dim,
             Trunk::T5(t) => t.config.d_model,
@@ -334,7 +347,7 @@ impl Model {
             Trunk::Decoder(d) => d.config.max_position_embeddings,
             Trunk::Clip(c) => c.config.text_config.max_position_embeddings,
             Trunk::T5(t) => t.config.n_positions,
-            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) => {
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) | Trunk::DeepOnet(_) => {
                 return Err(Error::file(
                     &self.folder,
                     "is a model of images and reads no text",
@@ -368,7 +381,7 @@ impl Model {
             Trunk::Bert(model) => model.forward(weights, batch),
             Trunk::Decoder(model) => model.forward(weights, batch, None),
             Trunk::T5(model) => model.encode(weights, batch),
-            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) => Err(Error::file(
+            Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) | Trunk::DeepOnet(_) => Err(Error::file(
                 &self.folder,
                 "is a model of images and reads no text",
             )),
@@ -414,6 +427,7 @@ impl Model {
     pub fn look(&self, weights: &dyn Source, pixels: &Value) -> Result<Value> {
         let hidden = match &self.trunk {
             Trunk::Vit(model) => model.forward(weights, pixels)?,
+            Trunk::DeepOnet(model) => model.forward(weights, pixels)?,
             Trunk::Mlp(model) => return model.forward(weights, pixels),
             Trunk::T3(model) => return model.look_by_size(weights, pixels),
             Trunk::Clip(model) => return ops::unit_length(&model.images(weights, pixels)?),
@@ -462,10 +476,11 @@ impl Model {
     /// every picture is for one of [`Self::goals`].
     ///
     /// # Errors
-    /// Any but a vision transformer, and as [`Vit::forward_for`].
+    /// Any but a vision transformer and an operator network (whose pixels are patches), and as [`Vit::forward_for`].
     pub fn patches(&self, weights: &dyn Source, pixels: &Value, goals: &[u32]) -> Result<Value> {
         match &self.trunk {
             Trunk::Vit(model) => model.forward_for(weights, pixels, goals),
+            Trunk::DeepOnet(model) if goals.is_empty() => model.forward(weights, pixels),
             _ => Err(Error::file(
                 &self.folder,
                 "has no patches; a vision transformer (model_type \"vit\") does",

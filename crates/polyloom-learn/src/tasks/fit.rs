@@ -94,7 +94,7 @@ pub fn own_head(model: &Model, config: &Json) -> Result<Option<Head>> {
     match &model.trunk {
         Trunk::Bert(b) if b.config.model_type == "distilbert" => head.activation = Activation::Relu,
         Trunk::Bert(_) if names.len() == 1 => head.feature = Feature::Pooled,
-        Trunk::Bert(_) | Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) => {}
+        Trunk::Bert(_) | Trunk::Vit(_) | Trunk::Mlp(_) | Trunk::T3(_) | Trunk::DeepOnet(_) => {}
         Trunk::Decoder(_) | Trunk::T5(_) | Trunk::Clip(_) | Trunk::Table(_) | Trunk::Forest(_) => {
             let what = "has a head of classes on a decoder, a T5, a CLIP or a model of tables, which cannot be run yet";
             return Err(Error::file(&model.folder, what));

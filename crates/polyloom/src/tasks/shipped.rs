@@ -17,6 +17,7 @@ pub const SPECS: &[(&str, &str)] = &[
     shipped!("groups/tweets.toml"),
     shipped!("retrieval/banking77_same_intent.toml"),
     shipped!("retrieval/clinc150_same_intent.toml"),
+    shipped!("synth/fields.toml"),
     shipped!("synth/log.toml"),
     shipped!("synth/multitab.toml"),
     shipped!("synth/shapes.toml"),

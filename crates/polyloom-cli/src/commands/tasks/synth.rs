@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use polyloom::MergeError;
+use polyloom::tasks::synth::fields::{Fields, Geometry};
 use polyloom::tasks::synth::log::Log;
 use polyloom::tasks::synth::multitab::{Answer, Multitab};
 use polyloom::tasks::synth::shapes::{Classes, Shapes};
 use polyloom::tasks::synth::{self, Generator};
 use serde_json::json;
 
-use crate::args_synth::{ClassesArg, Common, KindArg, SynthArg, SynthArgs};
+use crate::args_synth::{ClassesArg, Common, GeometryArg, KindArg, SynthArg, SynthArgs};
 use crate::ui::{Failure, Ui};
 
 /// Runs the command.
@@ -56,6 +57,21 @@ fn generator(args: &SynthArg) -> (Generator, &Common) {
                 },
             };
             (Generator::Shapes(options), &a.common)
+        }
+        SynthArg::Fields(a) => {
+            let options = Fields {
+                seed: a.common.seed,
+                count: a.count,
+                geometry: match a.geometry {
+                    GeometryArg::Seen => Geometry::Seen,
+                    GeometryArg::Rectangle => Geometry::Rectangle,
+                    GeometryArg::Disc => Geometry::Disc,
+                    GeometryArg::Ellipse => Geometry::Ellipse,
+                    GeometryArg::Corner => Geometry::Corner,
+                    GeometryArg::Triangle => Geometry::Triangle,
+                },
+            };
+            (Generator::Fields(options), &a.common)
         }
         SynthArg::Log(a) => {
             let options = Log {

@@ -34,19 +34,22 @@ pub(super) fn patch_of(kind: HeadKind, labels: &[String], outputs: usize) -> Opt
 /// Sides of patch and picture of a model whose tokens heads of maps read.
 ///
 /// # Errors
-/// Any but a vision transformer whose patches fill the picture.
+/// Any but a vision transformer whose patches fill the picture, and an operator network.
 pub(crate) fn sides(model: &Model, task: &str) -> Result<[usize; 2]> {
     let no = |what: String, hint: &str| {
         let error = MergeError::plan("no-model-task", what).at(model.folder.display().to_string());
         Err(error.hint(hint).into())
     };
-    let Trunk::Vit(vit) = &model.trunk else {
-        return no(
-            format!("has no patches, which a value per pixel of task `{task}` is learned from"),
-            "a vision transformer: model_type = \"vit\"",
-        );
+    let (patch, side) = match &model.trunk {
+        Trunk::Vit(vit) => (vit.config.patch_size, vit.config.image_size),
+        Trunk::DeepOnet(net) => (1, net.config.image_size),
+        _ => {
+            return no(
+                format!("has no patches, which a value per pixel of task `{task}` is learned from"),
+                "a vision transformer: model_type = \"vit\"",
+            );
+        }
     };
-    let (patch, side) = (vit.config.patch_size, vit.config.image_size);
     if !side.is_multiple_of(patch) {
         return no(
             format!("has patches of {patch} pixels in pictures of {side}: some pixels are in none"),

@@ -98,6 +98,8 @@ impl ClassMaps {
 pub struct DepthErrors {
     absolute: Sum,
     relative: Sum,
+    /// Squares of errors and of the truth.
+    squares: [Sum; 2],
 }
 
 impl DepthErrors {
@@ -118,6 +120,8 @@ impl DepthErrors {
             let off = (f64::from(t) - f64::from(p)).abs();
             self.absolute.add(off);
             self.relative.add(off / f64::from(t));
+            self.squares[0].add(off * off);
+            self.squares[1].add(f64::from(t) * f64::from(t));
         }
         Ok(())
     }
@@ -126,6 +130,9 @@ impl DepthErrors {
     pub fn merge(&mut self, other: &Self) {
         self.absolute.merge(&other.absolute);
         self.relative.merge(&other.relative);
+        for (own, other) in self.squares.iter_mut().zip(&other.squares) {
+            own.merge(other);
+        }
     }
 
     /// Mean absolute error, in the unit of the depths; `NaN` where nothing was measured.
@@ -136,6 +143,13 @@ impl DepthErrors {
     /// Mean of error over true depth.
     pub fn relative(&self) -> f64 {
         self.relative.mean()
+    }
+
+    /// Length of all errors over the length of all true values (2-norms): what a solution of a differential equation is judged
+    /// by. 1 for an answer of 0; `NaN` where nothing was measured.
+    pub fn length(&self) -> f64 {
+        let [errors, truth] = &self.squares;
+        (errors.mean() / truth.mean()).sqrt()
     }
 }
 
@@ -248,6 +262,8 @@ mod tests {
         all.add(&[2.0, 0.0, f32::NAN, 4.0], &[1.0, 9.0, 9.0, 5.0])
             .unwrap();
         assert_eq!((all.absolute(), all.relative()), (1.0, 0.375));
+        // Errors of 1 and 1, true values of 2 and 4.
+        assert!((all.length() - 0.1f64.sqrt()).abs() < 1e-15);
         let mut whole = DepthErrors::default();
         whole.add(&[1.0], &[1.0]).unwrap();
         whole.merge(&all);

@@ -243,6 +243,7 @@ metrics! {
     "pixel_acc": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of pixels with the right class.", "Long et al. 2015", "";
     "abs_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Own, "Mean absolute error of a depth, where one was measured.", "Liu et al. 2019, MTAN", "";
     "rel_err": Lower, 0.0, INF, Undefined, Maps, Corpus, Fraction, "Mean error of a depth relative to the true one.", "Liu et al. 2019, MTAN", "";
+    "rel_l2": Lower, 0.0, INF, Undefined, Maps, Corpus, Fraction, "Length of all errors over the length of all true values, where there are some.", "Lu et al. 2021, DeepONet", "";
     "normal_angle_mean": Lower, 0.0, 180.0, Undefined, Maps, Corpus, Own, "Mean angle between true and predicted normals, in degrees.", "Eigen and Fergus 2015", "";
     "normal_angle_median": Lower, 0.0, 180.0, Undefined, Maps, Corpus, Own, "Median angle between true and predicted normals, in degrees.", "Eigen and Fergus 2015", "";
     "normal_angle_within_11": Higher, 0.0, 1.0, Undefined, Maps, Corpus, Fraction, "Share of normals within 11.25 degrees.", "Eigen and Fergus 2015", "";

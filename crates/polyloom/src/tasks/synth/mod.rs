@@ -1,10 +1,11 @@
-//! Generated tasks with known truth: rendered scenes, an interaction log, tables of chosen relatedness.
+//! Generated tasks with known truth: rendered scenes, an interaction log, tables of chosen relatedness, solved equations.
 //!
 //! They prove mechanisms (does joint training help where tasks share structure?), never quality in the world. A row is a
 //! pure function of the options and its number, so nothing has to be stored: a spec with
 //! `source = { kind = "synth", generator = "shapes", seed = 7, count = 12000 }` is read without files. Other options
 //! stand in `source.options`.
 
+pub mod fields;
 pub mod log;
 pub mod multitab;
 pub mod random;
@@ -27,7 +28,7 @@ pub use table::{Part, Rows};
 pub use write::{Written, write};
 
 /// The generators, by name.
-pub const NAMES: [&str; 3] = ["shapes", "log", "multitab"];
+pub const NAMES: [&str; 4] = ["shapes", "log", "multitab", "fields"];
 /// The splits that every generator has.
 pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
@@ -40,6 +41,8 @@ pub enum Generator {
     Log(log::Log),
     /// Tables with several targets.
     Multitab(multitab::Multitab),
+    /// Two differential equations over sources and geometries.
+    Fields(fields::Fields),
 }
 
 /// An option that is wrong.
@@ -95,6 +98,7 @@ impl Generator {
             "shapes" => Self::Shapes(options(source)?),
             "log" => Self::Log(options(source)?),
             "multitab" => Self::Multitab(options(source)?),
+            "fields" => Self::Fields(options(source)?),
             "" => return Err(unknown("generator", "is missing", "", &NAMES)),
             name => {
                 let what = format!("unknown generator `{name}`");
@@ -112,6 +116,7 @@ impl Generator {
             Self::Shapes(_) => NAMES[0],
             Self::Log(_) => NAMES[1],
             Self::Multitab(_) => NAMES[2],
+            Self::Fields(_) => NAMES[3],
         }
     }
 
@@ -122,6 +127,7 @@ impl Generator {
             Self::Shapes(o) => o.count,
             Self::Log(o) => o.count,
             Self::Multitab(o) => o.count,
+            Self::Fields(o) => o.count,
         }
     }
 
@@ -132,6 +138,7 @@ impl Generator {
             Self::Shapes(o) => o.seed,
             Self::Log(o) => o.seed,
             Self::Multitab(o) => o.seed,
+            Self::Fields(o) => o.seed,
         }
     }
 
@@ -140,7 +147,7 @@ impl Generator {
     pub fn split(&self, name: &str) -> Option<Range<u64>> {
         let n = self.count();
         let (a, b) = match self {
-            Self::Shapes(_) => (n * 10 / 12, n * 11 / 12),
+            Self::Shapes(_) | Self::Fields(_) => (n * 10 / 12, n * 11 / 12),
             Self::Log(o) => (o.cut(8), o.cut(9)),
             Self::Multitab(_) => (n * 8 / 10, n * 9 / 10),
         };
@@ -163,6 +170,7 @@ impl Generator {
             Self::Shapes(o) => changed(o, &shapes::Shapes::default()),
             Self::Log(o) => changed(o, &log::Log::default()),
             Self::Multitab(o) => changed(o, &multitab::Multitab::default()),
+            Self::Fields(o) => changed(o, &fields::Fields::default()),
         };
         source
     }
@@ -192,6 +200,11 @@ impl Generator {
                 rule(share(o.missing), "missing", "must be between 0 and 1")?;
                 rule(size(o.noise), "noise", "must be a number of at least 0")
             }
+            Self::Fields(o) => rule(
+                (12..=100_000_000).contains(&o.count),
+                "count",
+                "must be between 12 and 100000000",
+            ),
             Self::Log(o) => {
                 rule(
                     (80..=1_000_000_000).contains(&o.count),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Generator, SPLITS, multitab, shapes};
+use super::{Generator, SPLITS, fields, multitab, shapes};
 use crate::tasks::spec::{
     Fields, Metric, Modality, Split, Table, Tags, Target, TaskSpec, TaskType,
 };
@@ -43,6 +43,7 @@ impl Generator {
         };
         match self {
             Self::Shapes(_) => dense(&mut spec),
+            Self::Fields(_) => equations(&mut spec),
             Self::Log(_) => steps(&mut spec),
             Self::Multitab(options) => tables(options, &mut spec),
         }
@@ -98,6 +99,27 @@ fn dense(spec: &mut TaskSpec) {
         }
         spec.targets.push(target);
     }
+}
+
+fn equations(spec: &mut TaskSpec) {
+    spec.description = "Synthetic: Poisson's equation and the screened one over sources and geometries, 24 x 24 x 2 bytes: \
+        the source, and where the equations hold. Maps row by row: u16, little endian, thousandths of the solution, 0 \
+        outside. Proves mechanisms, not quality in the world."
+        .into();
+    spec.modality = Modality {
+        input: strings(["image"]),
+        output: "image".into(),
+    };
+    spec.tags.skills = strings(["operators"]);
+    spec.source.size = Some([fields::SIDE as u32, fields::SIDE as u32, 2]);
+    spec.fields = Fields {
+        id: "id".into(),
+        input: "image".into(),
+        ..Fields::default()
+    };
+    let metrics = ["rel_l2", "abs_err"];
+    let targets = fields::TARGETS.map(|name| target(name, TaskType::Dense, &metrics));
+    spec.targets.extend(targets);
 }
 
 fn steps(spec: &mut TaskSpec) {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Generator;
+use super::fields::{self, Field, Fields};
 use super::log::{Impression, SESSION, World};
 use super::multitab::{Row, Weights};
 use super::shapes::{Scene, Shapes, TARGETS};
@@ -34,6 +35,7 @@ enum Inner {
     Shapes(Shapes),
     Log(World),
     Multitab(Weights),
+    Fields(Fields),
 }
 
 impl Rows {
@@ -44,6 +46,7 @@ impl Rows {
             Generator::Shapes(o) => Inner::Shapes(*o),
             Generator::Log(o) => Inner::Log(World::new(*o)),
             Generator::Multitab(o) => Inner::Multitab(Weights::new(o.clone())),
+            Generator::Fields(o) => Inner::Fields(*o),
         };
         Self { generator, inner }
     }
@@ -66,6 +69,7 @@ impl Rows {
     pub fn batch(&self) -> u64 {
         match &self.inner {
             Inner::Shapes(_) => 512,
+            Inner::Fields(_) => 2048,
             Inner::Log(_) => 32_768,
             Inner::Multitab(w) => {
                 let wide = w.options.features + w.options.tasks;
@@ -101,6 +105,10 @@ impl Rows {
                 let train = self.generator.split("train").unwrap_or_default();
                 let scenes: Vec<Scene> = rows.into_par_iter().map(|i| shapes.scene(i)).collect();
                 scenes_table(shapes, &train, first, scenes)
+            }
+            (Inner::Fields(fields), Part::Rows) => {
+                let made: Vec<Field> = rows.into_par_iter().map(|i| fields.field(i)).collect();
+                fields_table(first, made)
             }
             (Inner::Log(world), Part::Items) => items_table(world, rows),
             (Inner::Log(world), part) => {
@@ -149,6 +157,20 @@ fn scenes_table(shapes: &Shapes, train: &Range<u64>, first: u64, scenes: Vec<Sce
     let names = ["image"].into_iter().chain(TARGETS);
     let columns = maps.map(Column::Bytes).into_iter();
     let columns = names.zip(columns.chain([Column::Number(labels)]));
+    Table::of([("id", ids)].into_iter().chain(columns))
+}
+
+fn fields_table(first: u64, made: Vec<Field>) -> Table {
+    let ids = numbers((first..first + made.len() as u64).map(|i| i as f64));
+    let mut maps: [Vec<Option<Vec<u8>>>; 3] = Default::default();
+    for field in made {
+        let own = [field.image, field.poisson, field.screened];
+        for (maps, own) in maps.iter_mut().zip(own) {
+            maps.push(Some(own));
+        }
+    }
+    let names = ["image"].into_iter().chain(fields::TARGETS);
+    let columns = names.zip(maps.map(Column::Bytes));
     Table::of([("id", ids)].into_iter().chain(columns))
 }
 

@@ -467,7 +467,12 @@ fn targets_are_withheld_in_training_only() {
 
 #[test]
 fn rows_do_not_depend_on_threads_or_batches() {
-    for (name, n) in [("shapes", 40u64), ("log", 500), ("multitab", 500)] {
+    for (name, n) in [
+        ("shapes", 40u64),
+        ("log", 500),
+        ("multitab", 500),
+        ("fields", 40),
+    ] {
         let rows = Rows::new(Generator::of(&source(name, json!({}))).unwrap());
         let one = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
@@ -493,6 +498,7 @@ fn a_spec_reads_the_rows_that_a_folder_holds() {
     for (name, count, options) in [
         ("shapes", 48u64, json!({"missing": 0.5})),
         ("log", 400, json!({})),
+        ("fields", 60, json!({"geometry": "triangle"})),
         ("multitab", 300, json!({"kind": "mixed", "features": 9})),
     ] {
         let mut source = source(name, options);

@@ -23,7 +23,7 @@ impl Pixels {
     pub(crate) fn of(metric: &str) -> Option<Self> {
         Some(match metric {
             "miou" | "pixel_acc" => Self::Classes,
-            "abs_err" | "rel_err" => Self::Depth,
+            "abs_err" | "rel_err" | "rel_l2" => Self::Depth,
             "edge_f1" => Self::Edges,
             angle if angle.starts_with("normal_angle") => Self::Normals,
             _ => return None,

@@ -104,15 +104,15 @@ pub(super) fn maps<'a>(params: &Params<'_>, pairs: &'a Pairs<'a>) -> Result<Form
             for ((truth, said), part) in all.iter().zip(&mut parts) {
                 part.add(truth, said).map_err(fail)?;
             }
-            let relative = params.metric == "rel_err";
+            let of = match params.metric {
+                "rel_err" => DepthErrors::relative,
+                "rel_l2" => DepthErrors::length,
+                _ => DepthErrors::absolute,
+            };
             whole(params, n, move |places| {
                 let mut all = DepthErrors::default();
                 places.iter().for_each(|&i| all.merge(&parts[i as usize]));
-                Ok(if relative {
-                    all.relative()
-                } else {
-                    all.absolute()
-                })
+                Ok(of(&all))
             })
         }
         Pixels::Edges => {
