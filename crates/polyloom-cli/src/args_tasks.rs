@@ -189,8 +189,9 @@ pub struct Columns {
     /// Columns that are no features
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub drop: Vec<String>,
-    /// Column that says whose session a row is of: --model m2trec learns the items of sessions; features describe items
-    #[arg(long, value_name = "COLUMN", requires = "item")]
+    /// Column that says whose session a row is of: --model m2trec learns the items of sessions (--item), --model dtrn shows rows
+    /// what was before them (--history)
+    #[arg(long, value_name = "COLUMN")]
     pub session: Option<String>,
     /// Column that orders the rows of a session [default: the order of the file]
     #[arg(long, value_name = "COLUMN", requires = "session")]
@@ -198,6 +199,12 @@ pub struct Columns {
     /// Column that says which item a row of a session is about: one more target, `next`
     #[arg(long, value_name = "COLUMN", requires = "session")]
     pub item: Option<String>,
+    /// Columns of words of which a row sees what the rows of its session before it have
+    #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "session")]
+    pub history: Vec<String>,
+    /// Earlier rows that a model is told of as such, such as "clicked == 1" [default: none]
+    #[arg(long, value_name = "PREDICATE", requires = "history")]
+    pub mark: Option<String>,
     /// Rows where targets exist, such as "clicked == 1" [default: all]
     #[arg(long, value_name = "PREDICATE")]
     pub sample: Option<String>,

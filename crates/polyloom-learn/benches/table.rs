@@ -129,6 +129,7 @@ fn ranked(mut times: Vec<f64>) -> (f64, f64) {
 fn batch(data: &Data, first: usize) -> Any<TableBatch> {
     let numbers = data.numbers[first * NUMBERS..][..BATCH * NUMBERS].to_vec();
     Ok(TableBatch {
+        before: Vec::new(),
         rows: BATCH,
         numbers: Value::constant(tensor(numbers, (BATCH, NUMBERS))?),
         codes: data.codes[first * FIELDS..][..BATCH * FIELDS].to_vec(),

@@ -2,6 +2,7 @@
 
 mod fitting;
 mod groups;
+mod history;
 mod modalities;
 mod places;
 mod rows;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use fitting::{Fitting, Scaling, Settings};
 use groups::Finder;
 pub use groups::Groups;
+pub use history::History;
 pub use places::Place;
 use rows::Codes;
 pub(crate) use rows::EDGE;
@@ -26,6 +28,7 @@ pub use sessions::{Items, Sessions, Visit};
 pub use vectors::{Encoder, Encodes};
 
 use crate::error::{Error, Result};
+use crate::models::table::Before;
 
 /// Name of the file that says how rows are prepared.
 pub const TABLE: &str = "table.json";
@@ -150,6 +153,9 @@ pub struct Preparation {
     /// Where rows are of sessions: their columns, and the items of training rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sessions: Option<Sessions>,
+    /// Where rows are shown what was before them: the columns of the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    history: Option<History>,
 }
 
 /// A row as a model takes it.
@@ -161,6 +167,8 @@ pub struct Row {
     pub codes: Vec<u32>,
     /// Where groups have goals of their own the place of its group; `None` for one that training did not have.
     pub group: Option<u32>,
+    /// What was before it in its session, where the model reads that.
+    pub before: Option<Before>,
 }
 
 impl Preparation {
@@ -332,7 +340,8 @@ impl Preparation {
         }
         let (numeric, categories) = (found.numeric(), found.categories());
         let sessions = found.sessions.as_ref();
-        if let Some(fault) = sessions.and_then(|s| s.fault(numeric, &categories)) {
+        let fault = sessions.and_then(|s| s.fault(numeric, &categories));
+        if let Some(fault) = fault.or_else(|| found.history_fault()) {
             return bad(format!("has {fault}"));
         }
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {

@@ -53,6 +53,7 @@ mod table_calibration;
 mod table_chains;
 mod table_folds;
 mod table_groups;
+mod table_history;
 mod table_modalities;
 mod table_sessions;
 mod table_texts;

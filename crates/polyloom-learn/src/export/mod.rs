@@ -123,7 +123,7 @@ fn refused(why: impl std::fmt::Display) -> MergeError {
 ///
 /// # Errors
 /// A model of something else than tables; what a graph for any number of rows cannot say (`attention = "row_col"` of
-/// `multitab`); columns without a name or with that of an output; more than 2 GiB.
+/// `multitab`, `history` of `dtrn`); columns without a name or with that of an output; more than 2 GiB.
 pub fn onnx(parts: &Parts<'_>) -> Result<Onnx> {
     let Parts {
         trunk,
@@ -151,6 +151,12 @@ pub fn onnx(parts: &Parts<'_>) -> Result<Onnx> {
     let (features, width) = match trunk {
         Trunk::Table(model) => {
             fits((model.config.numeric, &model.config.categories[..]))?;
+            if !model.config.history.is_empty() {
+                let what = "rows see those of their session before them (`history`), and a graph answers each row alone";
+                return Err(refused(what)
+                    .hint("train again without `session` and `history` in `[table]`")
+                    .into());
+            }
             let trace = trace::trace(model, weights)?;
             let numbers = rows.numbers.as_deref();
             let features = lower::network(&mut graph, &trace, numbers, &rows.codes)?;

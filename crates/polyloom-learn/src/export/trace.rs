@@ -183,6 +183,7 @@ fn batch(
         rows,
         numbers,
         codes: codes.repeat(rows),
+        before: Vec::new(),
     };
     Ok((batch, id))
 }

@@ -299,6 +299,7 @@ impl Fitting {
             groups: groups.transpose()?,
             encoder: self.encoder,
             sessions: None,
+            history: None,
         })
     }
 }

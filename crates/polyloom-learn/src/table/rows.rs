@@ -82,8 +82,13 @@ impl<'a> Codes<'a> {
         codes
     }
 
+    /// That of rows without a word.
+    pub(super) fn missing(&self) -> u32 {
+        self.missing
+    }
+
     /// The code of a word, 0 for one that training rows did not have often enough.
-    fn code(&self, word: &str) -> u32 {
+    pub(super) fn code(&self, word: &str) -> u32 {
         let code = match packed(word) {
             Packed::Tiny(key) => self.tiny.get(&key),
             Packed::Short(key) => self.short.get(&key),
@@ -121,6 +126,7 @@ impl RowReader<'_> {
             numbers: vec![0.0; self.numbers],
             codes: vec![0; preparation.columns.iter().filter(words).count()],
             group: None,
+            before: None,
         };
         let mut rows = vec![blank; count];
         let mut failed = None;

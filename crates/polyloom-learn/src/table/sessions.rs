@@ -134,6 +134,7 @@ impl Preparation {
                         numbers: known.numbers[i * wide..][..wide].to_vec(),
                         codes: known.codes[i * fields..][..fields].to_vec(),
                         group: None,
+                        before: None,
                     });
                 }
             }

@@ -258,15 +258,18 @@ pub fn rows(shown: &[&Shown]) -> Result<TableBatch> {
 /// Prepared rows as a batch.
 fn batch<'r>(all: impl Iterator<Item = &'r Row>, count: usize) -> Result<TableBatch> {
     let (mut numbers, mut codes) = (Vec::new(), Vec::new());
+    let mut before = Vec::new();
     for row in all {
         numbers.extend_from_slice(&row.numbers);
         codes.extend_from_slice(&row.codes);
+        before.extend(row.before.clone());
     }
     let width = numbers.len() / count.max(1);
     Ok(TableBatch {
         rows: count,
         numbers: Value::constant(tensor(numbers, (count, width))?),
         codes,
+        before,
     })
 }
 

@@ -178,7 +178,7 @@ fn prepared(
         let classes = read.asked.iter().map(|a| a.classes.len());
         width = classes.fold(width, usize::max);
         let rows = read.rows;
-        if log.is_some() {
+        if log.as_ref().is_some_and(Named::asks_items) {
             read_log = Some(see_log(&mut fitting, &task.spec.id, &rows)?);
             continue;
         }
@@ -187,7 +187,10 @@ fn prepared(
             return Err(none_counts(&task.spec, all));
         }
         for (i, row) in rows.iter().enumerate() {
-            let Input::Row { columns, fields } = &row.input else {
+            let Input::Row {
+                columns, fields, ..
+            } = &row.input
+            else {
                 let what = format!("task `{id}` has no rows of a table");
                 return Err(bad(what)
                     .hint("a model of tables learns tasks with `[table]`; images and texts have models of their own")
@@ -201,8 +204,14 @@ fn prepared(
     }
     let together = fitting.together();
     let mut made = fitting.finish()?;
-    if let (Some(named), Some(log)) = (log, read_log) {
-        made = made.with_items(named, &log)?;
+    match (log, read_log) {
+        (Some(named), Some(log)) => made = made.with_items(named, &log)?,
+        (Some(named), None) => {
+            let columns = tasks.iter().filter_map(|t| t.spec.table.as_ref());
+            let columns = columns.flat_map(|t| t.history.clone()).collect();
+            made = made.with_history(named, columns)?;
+        }
+        (None, _) => {}
     }
     let goals = goals(tasks, made.groups())?;
     if let Some(map) = config.as_object_mut() {
@@ -220,7 +229,12 @@ fn prepared(
                 known.push(("words", json!(words)));
                 known.push(("width", json!(width)));
             }
-            false => known.push(("numeric", json!(made.numeric()))),
+            false => {
+                known.push(("numeric", json!(made.numeric())));
+                if made.history().is_some() {
+                    known.push(("history", json!(made.history_fields())));
+                }
+            }
         }
         for (key, value) in known {
             if map.insert(key.into(), value).is_some() {
@@ -232,14 +246,17 @@ fn prepared(
     Ok(made)
 }
 
-/// The columns of the log of a task of sessions; `None` where tasks are of single rows.
+/// The columns of the log of a task of sessions, or of single rows that see what was before them; `None` where rows are read
+/// alone.
 ///
 /// # Errors
-/// Sessions for an architecture of single rows and the other way round, several tasks, sessions in two splits.
+/// Sessions for an architecture that does not read them and the other way round, several tasks, sessions in two splits.
 fn sessions(recipe: &Recipe, config: &Json, tasks: &[Given], trees: bool) -> Result<Option<Named>> {
     let name = config["architecture"].as_str().unwrap_or_default();
-    let mut all = table::architectures().filter(|a| a.reads_sessions());
-    let reads = !trees && all.any(|a| a.spec().name == name);
+    let mut all = table::architectures();
+    let own = all.find(|a| !trees && a.spec().name == name);
+    let reads = own.is_some_and(table::Architecture::reads_sessions);
+    let of_history = own.is_some_and(|a| a.spec().uses.contains(&table::Common::History));
     let of = tasks
         .iter()
         .find_map(|t| Named::of(&t.spec).map(|n| (t, n)));
@@ -249,6 +266,25 @@ fn sessions(recipe: &Recipe, config: &Json, tasks: &[Given], trees: bool) -> Res
     };
     match (of, reads, tasks.len()) {
         (None, false, _) => Ok(None),
+        (Some((task, named)), false, n) if !named.asks_items() => match (of_history, n) {
+            (true, 1) => {
+                apart(&task.spec, &task.loader())?;
+                Ok(Some(named))
+            }
+            (true, n) => bad(
+                format!(
+                    "a model whose rows see what was before them learns one task, and {n} are named"
+                ),
+                "name one",
+            ),
+            (false, _) => bad(
+                format!(
+                    "task `{}` shows rows what was before them (`table.history`), which this model does not read",
+                    task.spec.id
+                ),
+                "--model dtrn reads it; without `session` and `history` in `[table]` rows are read alone",
+            ),
+        },
         (Some((task, named)), true, 1) => {
             let t = &recipe.train;
             let keys = [

@@ -243,6 +243,7 @@ mod tests {
     fn rows(n: usize) -> Vec<Shown> {
         let stream = Stream::new(3, "rows", 0);
         let row = |i: usize| Row {
+            before: None,
             // The target itself, then noise.
             numbers: vec![(i % 2) as f32, stream.normal(i as u64)],
             codes: vec![i as u32 % 5],

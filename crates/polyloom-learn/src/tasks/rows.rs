@@ -393,8 +393,21 @@ fn rows(preparation: &table::Preparation, inputs: &[Input]) -> Result<Vec<Shown>
             Ok(rows.into_iter().map(|r| Shown::Row(Box::new(r))).collect())
         };
         let made: Vec<Result<Vec<Shown>>> = part.par_chunks(TOGETHER).map(block).collect();
+        let first = shown.len();
         for block in made {
             shown.append(&mut block?);
+        }
+        if preparation.history().is_none() {
+            continue;
+        }
+        let before = part.iter().map(|input| match input {
+            Input::Row { before, .. } => before.as_ref(),
+            _ => None,
+        });
+        for (shown, before) in shown[first..].iter_mut().zip(preparation.before(before)?) {
+            if let Shown::Row(row) = shown {
+                row.before = Some(before);
+            }
         }
     }
     Ok(shown)

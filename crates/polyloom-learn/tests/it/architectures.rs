@@ -95,6 +95,7 @@ fn batch(case: &Case) -> TableBatch {
     let codes = case.tensor("data", "cat").1;
     let numbers = value(case, "num");
     TableBatch {
+        before: Vec::new(),
         rows: numbers.dims()[0],
         numbers,
         codes: codes.iter().map(|c| *c as u32).collect(),

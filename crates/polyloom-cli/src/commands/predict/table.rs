@@ -1,13 +1,16 @@
 //! Rows of a table: read on a thread of their own while those before are prepared and answered.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use polyloom::MergeError;
 use polyloom::evaluate::board::score::examples::Fields;
+use polyloom::evaluate::board::score::sessions::Reader as Log;
 use polyloom::tasks::data::{self, Limits, Table};
 use polyloom::tasks::spec::TaskSpec;
+use polyloom_learn::models::table::Before;
 use polyloom_learn::table::{Preparation, RowReader};
 use polyloom_learn::tasks::rows::Shown;
 
@@ -31,6 +34,7 @@ pub fn said(
         preparation,
         spec,
         speaker,
+        before: before(args, preparation)?,
         opened: None,
         said: Said::of(speaker.heads.len()),
     };
@@ -58,12 +62,37 @@ pub fn said(
     Ok(rows.said)
 }
 
+/// What was before every row of the file in its session, where the model reads that: the file is read once more for it, since
+/// rows of a session need not follow one another.
+fn before(args: &PredictArgs, preparation: &Preparation) -> Result<Vec<Before>, Failure> {
+    let Some(history) = preparation.history() else {
+        return Ok(Vec::new());
+    };
+    let place = args.file.display().to_string();
+    let mut log = Log::new(history.named.clone(), preparation.history_columns())?;
+    data::read(&args.file, kind(args)?, &Limits::default(), &mut |table| {
+        for row in 0..table.rows() {
+            log.see(&table, row).map_err(|e| e.at(place.clone()))?;
+        }
+        Ok(())
+    })?;
+    let (log, steps) = log.finish();
+    let past = Arc::new(preparation.past(&log));
+    let one = |steps| Before {
+        past: past.clone(),
+        steps,
+    };
+    Ok(steps.into_iter().map(one).collect())
+}
+
 /// The rows so far.
 struct Rows<'a> {
     args: &'a PredictArgs,
     preparation: &'a Preparation,
     spec: Option<&'a TaskSpec>,
     speaker: &'a Speaker<'a>,
+    /// What was before each, where the model reads that.
+    before: Vec<Before>,
     /// How rows are read, once the first batch has shown the columns.
     opened: Option<(Fields, RowReader<'a>)>,
     said: Said,
@@ -91,7 +120,7 @@ impl Rows<'_> {
             return Ok(());
         };
         let before = self.said.ids.len();
-        let shown = fields
+        let mut shown: Vec<Shown> = fields
             .blocks(table, |block| {
                 let field = |place, row| block.field(place, row);
                 let refused =
@@ -100,6 +129,11 @@ impl Rows<'_> {
                 Ok(rows.into_iter().map(|r| Shown::Row(Box::new(r))).collect())
             })
             .map_err(|(row, e)| e.at(format!("{place}, row {}", before + row + 1)))?;
+        for (shown, seen) in shown.iter_mut().zip(self.before.iter().skip(before)) {
+            if let Shown::Row(row) = shown {
+                row.before = Some(seen.clone());
+            }
+        }
         let id = self.args.id.clone();
         let id = id
             .or_else(|| self.spec.and_then(|s| there(&s.fields.id)))

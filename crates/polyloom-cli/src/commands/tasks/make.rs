@@ -65,6 +65,8 @@ pub fn write(args: &NewArgs, output: &Path, ui: &Ui) -> Result<String, Failure> 
         session: said.session.clone(),
         order: said.order.clone(),
         item: said.item.clone(),
+        history: said.history.clone(),
+        mark: said.mark.clone().unwrap_or_default(),
         sample: said.sample.clone().unwrap_or_default(),
         inputs: args.input.clone(),
         seed: args.seed,

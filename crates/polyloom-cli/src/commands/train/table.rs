@@ -240,6 +240,15 @@ fn differs(said: &Columns, spec: &TaskSpec) -> Option<String> {
             return Some(format!("with the {what} {}", or(there)));
         }
     }
+    if !said.history.is_empty() && said.history != table.history {
+        return Some(format!(
+            "with the history {}",
+            or(&table.history.join(", "))
+        ));
+    }
+    if said.mark.as_ref().is_some_and(|m| *m != table.mark) {
+        return Some(format!("with the mark {}", or(&table.mark)));
+    }
     if let Some(sample) = &said.sample
         && let Some(other) = spec.targets.iter().find(|t| t.sample != *sample)
     {

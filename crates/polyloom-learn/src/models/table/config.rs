@@ -91,6 +91,10 @@ pub struct Config {
     /// Modalities, in the order in which they are read; every number and field is of one of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modalities: Vec<Modality>,
+    /// Places of the categorical fields of which a row sees what earlier rows of its session have; empty for rows that are read
+    /// alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<usize>,
     /// Options of the architecture: `polyloom reference architectures` lists them.
     #[serde(flatten)]
     pub options: Map<String, Json>,
@@ -132,6 +136,7 @@ impl Default for Config {
             dropout: 0.0,
             activation: activation(),
             modalities: Vec::new(),
+            history: Vec::new(),
             options: Map::new(),
         }
     }
@@ -154,6 +159,8 @@ pub enum Common {
     Front,
     /// `modalities`.
     Modalities,
+    /// `history`.
+    History,
 }
 
 impl Common {
@@ -166,6 +173,7 @@ impl Common {
         Self::Dropout,
         Self::Activation,
         Self::Modalities,
+        Self::History,
     ];
 
     /// The key.
@@ -178,6 +186,7 @@ impl Common {
             Self::Activation => "activation",
             Self::Front => "front",
             Self::Modalities => "modalities",
+            Self::History => "history",
         }
     }
 
@@ -219,6 +228,11 @@ impl Common {
                 "required where it is read",
                 "Columns that are one source of what is known, in the order of reading: places of numbers, fields, marks of missing cells. Training makes it of `train.new.modalities` (names of columns by modality).",
             ],
+            Self::History => [
+                "list of places of categorical fields",
+                "empty",
+                "Fields of which a row sees what the rows of its session before it have. Training makes it of `table.history` of the task.",
+            ],
         }
     }
 }
@@ -240,6 +254,7 @@ impl Config {
             Common::Activation => self.activation != plain.activation,
             Common::Front => self.front != plain.front,
             Common::Modalities => !self.modalities.is_empty(),
+            Common::History => !self.history.is_empty(),
         }
     }
 
@@ -280,6 +295,14 @@ impl Config {
                 self.numeric,
                 self.categories.len()
             ));
+        }
+        let fields = self.categories.len();
+        for (i, field) in self.history.iter().enumerate() {
+            if *field >= fields || self.history[..i].contains(field) {
+                return wrong(format!(
+                    "history: field {field} of {fields}, or one that comes twice"
+                ));
+            }
         }
         if !(1..=WIDEST).contains(&self.embed_dim) {
             return wrong(format!("embed_dim {}; 1 to {WIDEST}", self.embed_dim));

@@ -9,6 +9,8 @@
 mod architecture;
 mod config;
 mod fields;
+mod history;
+mod interest;
 pub mod loss;
 pub mod page;
 mod pass;
@@ -20,6 +22,7 @@ use std::ops::Range;
 
 pub use architecture::{Architecture, Golden, Kind, Param, Spec, Unset, Values, Visited};
 pub use config::{Common, Config, Front, MODEL_TYPE, Modality, NormKind};
+pub use history::{Before, Past};
 pub use pass::{Pass, Watch};
 pub use tensors::{Declared, Init, Tensors};
 
@@ -91,6 +94,8 @@ pub struct TableBatch {
     pub numbers: Value,
     /// Their codes, row after row, each within its own field.
     pub codes: Vec<u32>,
+    /// What was before each in its session; not read where the model shows rows alone ([`Config::history`]).
+    pub before: Vec<Before>,
 }
 
 /// A model of one configuration.

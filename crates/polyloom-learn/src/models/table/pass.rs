@@ -172,6 +172,30 @@ impl Pass<'_> {
         ops::embedding(&table, &ids, &[rows.len(), fields])
     }
 
+    /// The vectors of some categorical fields `[rows, fields * embed_dim]`, of codes row after row.
+    ///
+    /// # Errors
+    /// Codes that are not in their field's vocabulary, and as [`Pass::tensor`].
+    pub fn embedded_fields(&self, fields: &[usize], codes: &[u32]) -> Result<Value> {
+        let (config, wide) = (&self.model.config, fields.len().max(1));
+        let mut ids = Vec::with_capacity(codes.len());
+        for (at, &code) in codes.iter().enumerate() {
+            let field = fields[at % wide];
+            if code as usize >= config.categories[field] {
+                let what = format!(
+                    "code {code} in categorical field {field}, which has {} codes",
+                    config.categories[field]
+                );
+                return Err(Error::shape("table", what));
+            }
+            ids.push(self.model.offsets[field] + code);
+        }
+        let rows = codes.len() / wide;
+        let table = self.tensor("embedding.weight")?;
+        let found = ops::embedding(&table, &ids, &[rows, wide])?;
+        ops::reshape(&found, &[rows, wide * config.embed_dim])
+    }
+
     /// The layers `prefix.layers.0` and on: linear, norm, activation, dropout.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ fn goals_choose_patterns_by_hand() {
     let weights = Plain::new(tensors);
     // The number 3 is (6, 3.5), the number -3 is (-6, -2.5).
     let batch = TableBatch {
+        before: Vec::new(),
         rows: 2,
         numbers: Value::constant(tensor(vec![3.0, -3.0], (2, 1)).unwrap()),
         codes: vec![0, 1],

@@ -98,6 +98,7 @@ fn rows_and_weights_that_lie() {
     other.codes.pop();
     assert!(said(&other, 0..2).contains("4 rows with numbers [4, 2] and 7 codes"));
     let none = TableBatch {
+        before: Vec::new(),
         rows: 0,
         numbers: Value::constant(tensor(vec![], (0, 2)).unwrap()),
         codes: vec![],

@@ -23,6 +23,7 @@ pub fn model(architecture: &str, goals: usize, rest: Json) -> TableModel {
 
 pub fn of_numbers(numbers: Value) -> TableBatch {
     TableBatch {
+        before: Vec::new(),
         rows: numbers.dims()[0],
         numbers,
         codes: Vec::new(),

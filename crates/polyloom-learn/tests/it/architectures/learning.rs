@@ -25,6 +25,7 @@ fn rows() -> (TableBatch, [Vec<u32>; 2]) {
     let labels = [first.collect(), second.collect()];
     let numbers = Value::constant(tensor(numbers, (ROWS, 3)).unwrap());
     let batch = TableBatch {
+        before: Vec::new(),
         rows: ROWS,
         numbers,
         codes,

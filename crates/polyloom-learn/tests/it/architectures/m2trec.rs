@@ -81,6 +81,7 @@ fn items_are_what_describes_them() {
     assert_ne!(scores[0], scores[2]);
     // More items to choose from leave the scores of the others as they are.
     let two = TableBatch {
+        before: Vec::new(),
         rows: 2,
         numbers: Value::constant(tensor(vec![0.5, -1.0, 2.0, 0.0], (2, 2)).unwrap()),
         codes: vec![1, 2, 2, 0],
@@ -114,6 +115,7 @@ fn scores_by_hand() {
     let tensors = weights.iter().map(|(n, t)| (n.to_owned(), of(n, t.dims())));
     let weights = Plain::new(tensors.collect::<Vec<_>>());
     let items = TableBatch {
+        before: Vec::new(),
         rows: 2,
         numbers: Value::constant(tensor(vec![1.0, 2.0, 3.0, -1.0], (2, 2)).unwrap()),
         codes: Vec::new(),

@@ -142,6 +142,7 @@ pub fn solve(case: &Case) {
         .zip(column(2))
         .flat_map(|(a, b)| [*a as u32, *b as u32]);
     let batch = TableBatch {
+        before: Vec::new(),
         rows: shape[0],
         numbers: Value::constant(tensor(numbers_, (shape[0], 2)).unwrap()),
         codes: codes.collect(),

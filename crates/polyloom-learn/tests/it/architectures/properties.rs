@@ -1,10 +1,14 @@
 //! What holds for every architecture of the registry.
 
+use std::sync::Arc;
+
+use polyloom::evaluate::board::score::sessions::Step;
 use polyloom_core::rng::Stream;
 use polyloom_learn::engine::{Parameters, Value, tensor};
 use polyloom_learn::models::fresh::fresh;
 use polyloom_learn::models::table::{
-    Config, Front, Golden, MODEL_TYPE, NormKind, TableBatch, TableModel, architectures,
+    Before, Config, Front, Golden, MODEL_TYPE, NormKind, Past, TableBatch, TableModel,
+    architectures,
 };
 use polyloom_learn::models::{Noted, Plain, Source, Trained, is_statistic};
 use polyloom_learn::ops;
@@ -38,6 +42,8 @@ pub fn configs() -> Vec<Json> {
                     ]),
                     json!([{"name": "all", "numbers": [1, 0], "fields": [0, 1]}]),
                 ),
+                // Of two fields in turn, both before they are in the row.
+                "history" => (json!([]), json!([1, 0])),
                 _ => (json!("raw"), json!("linear")),
             };
             (plain[key.word()], rich[key.word()]) = (small, other);
@@ -59,7 +65,7 @@ fn own(name: &str) -> [Json; 2] {
         // Wide enough that no goal has nothing but dead units.
         "dtrn" => [
             json!({"experts": 3, "reduction": 1, "categories": [3, 4, 3, 4]}),
-            json!({"experts": 2, "reduction": 1, "categories": [3, 4, 3]}),
+            json!({"experts": 2, "reduction": 1, "categories": [3, 4, 3], "rank": 3, "hyper": 5, "last": 2}),
         ],
         "ple" => [
             json!({"hidden": [5, 4, 6], "shared_experts": 2, "task_experts": 1}),
@@ -109,6 +115,29 @@ pub fn made(config: &Json) -> (TableModel, Plain) {
     (model, Plain::new(tensors))
 }
 
+/// One session of all rows: each sees those before it, the first one none.
+fn before(config: &Config, n: usize) -> Vec<Before> {
+    if config.history.is_empty() {
+        return Vec::new();
+    }
+    let code = |item: usize, field: &usize| (item * 5 % config.categories[*field]) as u32;
+    let item = |item: usize| config.history.iter().map(move |f| code(item, f));
+    let past = Arc::new(Past {
+        codes: (0..n).flat_map(item).collect(),
+        steps: (0..n as u32)
+            .map(|item| Step {
+                item,
+                taken: item % 3 == 1,
+            })
+            .collect(),
+    });
+    let one = |row| Before {
+        past: past.clone(),
+        steps: 0..row,
+    };
+    (0..n).map(one).collect()
+}
+
 pub fn rows(model: &TableModel, n: usize) -> TableBatch {
     let c = &model.config;
     let s = Stream::new(4, "rows", 0);
@@ -119,6 +148,7 @@ pub fn rows(model: &TableModel, n: usize) -> TableBatch {
         rows: n,
         numbers: Value::constant(tensor(numbers, (n, c.numeric)).unwrap()),
         codes: (0..n * fields).map(code).collect(),
+        before: before(c, n),
     }
 }
 

@@ -102,6 +102,7 @@ impl State<'_> {
                 ("numeric", &t.numeric),
                 ("text", &t.text),
                 ("drop", &t.drop),
+                ("history", &t.history),
             ];
             let single = [
                 ("group", &t.group),

@@ -36,12 +36,16 @@ pub struct Wishes {
     /// Columns that are no features.
     pub drop: Vec<String>,
     /// Column that says whose session a row is of. With it and without [`Self::group`] and [`Self::time`], sessions stay in one
-    /// split; targets of words describe the item too.
+    /// split; with [`Self::item`] targets of words describe the item too.
     pub session: Option<String>,
     /// Column that orders the rows of a session.
     pub order: Option<String>,
     /// Column that says which item a row is about: one more target, [`NEXT`].
     pub item: Option<String>,
+    /// Columns of which a row sees what earlier rows of its session have; categorical, whatever is in them.
+    pub history: Vec<String>,
+    /// Predicate of earlier rows that a model is told of as such; empty for none.
+    pub mark: String,
     /// Predicate of the rows where targets exist, of all of them; empty for all rows.
     pub sample: String,
     /// The text column of a task of texts, or two of a task of pairs.
@@ -240,6 +244,7 @@ pub fn infer(path: &Path, wishes: &Wishes, limits: &Limits) -> Result<(TaskSpec,
         .chain(&wishes.session)
         .chain(&wishes.order)
         .chain(&wishes.item)
+        .chain(&wishes.history)
         .chain(&wishes.inputs)
         .chain(&wishes.drop);
     let mut absent = named.filter(|n| !seen.contains_key(*n));
@@ -338,6 +343,8 @@ fn column(name: &str, seen: &Seen, wishes: &Wishes) -> Inferred {
         (Role::Dropped, "named".into())
     } else if seen.nested > 0 {
         (Role::Other, "lists, objects or bytes".into())
+    } else if named_by(&wishes.history) {
+        (Role::Categorical, "named".into())
     } else if distinct <= 1 {
         (
             Role::Constant,
@@ -438,7 +445,7 @@ fn write(
     spec.modality.output = "table".into();
     let (mut words, targets) = (of(&[Role::Categorical]), of(&[Role::Target]));
     // What is asked of the item of a row describes it too: a row does not see its own item.
-    words.extend(targets.into_iter().filter(|_| wishes.session.is_some()));
+    words.extend(targets.into_iter().filter(|_| wishes.item.is_some()));
     let (group, group_as) = sessions::group(wishes);
     spec.table = Some(Columns {
         features: Vec::new(),
@@ -457,6 +464,8 @@ fn write(
         session: wishes.session.clone().unwrap_or_default(),
         order: wishes.order.clone().unwrap_or_default(),
         item: wishes.item.clone().unwrap_or_default(),
+        history: wishes.history.clone(),
+        mark: wishes.mark.clone(),
     });
 }
 

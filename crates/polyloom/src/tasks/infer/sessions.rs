@@ -11,10 +11,49 @@ pub const NEXT: &str = "next";
 /// Whether what is said of sessions goes together.
 pub(super) fn check(wishes: &Wishes) -> Result<()> {
     let bad = |what: &str, hint: &str| Err(MergeError::plan("bad-flag", what).hint(hint));
-    if wishes.session.is_some() != wishes.item.is_some() {
+    let sees = wishes.item.is_some() || !wishes.history.is_empty();
+    if wishes.session.is_some() != sees {
         return bad(
-            "sessions need two columns: whose session a row is of, and which item it is about",
-            "--session COLUMN --item COLUMN, and --order COLUMN for the order of its rows",
+            "sessions need two columns: whose session a row is of, and which item it is about, or what earlier rows show it",
+            "--session COLUMN, and --item COLUMN or --history A,B; --order COLUMN for the order of its rows",
+        );
+    }
+    if wishes.item.is_some() && !wishes.history.is_empty() {
+        return bad(
+            "--item asks for the items of sessions, --history shows rows what was before them",
+            "leave one out",
+        );
+    }
+    let named = |one: &Option<String>| one.iter().any(|name| wishes.history.contains(name));
+    let others = [
+        &wishes.group,
+        &wishes.time,
+        &wishes.weight,
+        &wishes.session,
+        &wishes.order,
+    ];
+    if others.into_iter().any(named)
+        || wishes
+            .history
+            .iter()
+            .any(|h| wishes.targets.contains(h) || wishes.drop.contains(h))
+    {
+        return bad(
+            "--history names a column that is named as something else too",
+            "its columns are features; --mark says which earlier rows are clicks",
+        );
+    }
+    if wishes.history.is_empty() && !wishes.mark.is_empty() {
+        return bad(
+            "--mark is of earlier rows, and --history names no column that a row sees of them",
+            "--session COLUMN --history A,B",
+        );
+    }
+    if let Err(why) = Predicate::parse(&wishes.mark)
+        && !wishes.mark.is_empty()
+    {
+        return Err(
+            MergeError::plan("bad-flag", format!("--mark: {why}")).hint("--mark \"clicked == 1\"")
         );
     }
     if wishes.session.is_none() && wishes.order.is_some() {

@@ -160,6 +160,8 @@ pub(super) const TASK: Shape = &[
             ("session", Leaf),
             ("order", Leaf),
             ("item", Leaf),
+            ("history", Leaf),
+            ("mark", Leaf),
         ]),
     ),
     (

@@ -50,7 +50,7 @@ pub struct Table {
     /// Column that orders time-aware splits.
     #[serde(skip_serializing_if = "is_default")]
     pub time: String,
-    /// Column that says whose session a row is of: a model of sessions sees the rows of it that come before.
+    /// Column that says whose session a row is of: with `item` or `history` a model sees the rows of it that come before.
     #[serde(skip_serializing_if = "is_default")]
     pub session: String,
     /// Column of numbers or dates that orders the rows of a session, of equal ones as the file has them; empty for the order of
@@ -61,6 +61,13 @@ pub struct Table {
     /// its rows.
     #[serde(skip_serializing_if = "is_default")]
     pub item: String,
+    /// Categorical columns of which a row sees what the rows of its session before it have, in a task of single rows
+    /// (`session` without `item`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub history: Vec<String>,
+    /// Predicate of earlier rows that a model is told of as such (a click); with `history`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mark: String,
 }
 
 /// One of several targets.

@@ -319,11 +319,39 @@ fn table(spec: &TaskSpec, found: &mut Found) {
 /// Session, order and item go together, and so does the target that asks for the item.
 fn sessions(spec: &TaskSpec, table: &Table, found: &mut Found) {
     let (session, item) = (!table.session.is_empty(), !table.item.is_empty());
-    if session && !item {
+    let history = !table.history.is_empty();
+    if session && !item && !history {
         found.bad("table.item", "is missing; `table.session` is there");
-        found.hint("table.item = \"COLUMN\": which item a row of a session is about");
+        found.hint("table.item = \"COLUMN\": which item a row of a session is about; or table.history = [\"COLUMN\"]: what its earlier rows show a row");
     }
-    for (there, key) in [(item, "item"), (!table.order.is_empty(), "order")] {
+    if item && history {
+        found.bad("table.history", "does not go with `table.item`");
+        found.hint("items of sessions are asked for (`item`), or rows see what was before them (`history`)");
+    }
+    for column in &table.history {
+        if !table.categorical.contains(column) {
+            let what = format!("`{column}` is not in `table.categorical`");
+            found.bad("table.history", what);
+        }
+    }
+    if let Err(why) = super::predicate::Predicate::parse(&table.mark)
+        && !table.mark.is_empty()
+    {
+        found.bad("table.mark", why);
+        found.hint("such as mark = \"clicked == 1\"");
+    }
+    if !table.mark.is_empty() && !history {
+        found.bad(
+            "table.mark",
+            "is of earlier rows; `table.history` is missing",
+        );
+    }
+    let there = [
+        (item, "item"),
+        (history, "history"),
+        (!table.order.is_empty(), "order"),
+    ];
+    for (there, key) in there {
         if there && !session {
             found.bad(
                 format!("table.{key}"),
@@ -334,20 +362,21 @@ fn sessions(spec: &TaskSpec, table: &Table, found: &mut Found) {
     let asks = |t: &&Target| t.kind == TaskType::Retrieval;
     let asking: Vec<&Target> = spec.targets.iter().filter(asks).collect();
     match &asking[..] {
-        [] if session => {
+        [] if item => {
             found.bad("targets", "none asks for the item of a row");
             found.hint(format!(
                 "a target of type retrieval, column = \"{}\"",
                 table.item
             ));
         }
-        [one] if session && one.column != table.item => {
+        [one] if item && one.column != table.item => {
             let what = format!("`{}` is not `table.item`", one.column);
             found.bad(format!("targets.{}.column", one.name), what);
         }
         [_, _, ..] => found.bad("targets", "several are of type retrieval"),
-        [one] if !session => {
-            let what = "retrieval among targets asks for the items of sessions; `table.session` is missing";
+        [one] if !item => {
+            let what =
+                "retrieval among targets asks for the items of sessions; `table.item` is missing";
             found.bad(format!("targets.{}.type", one.name), what);
         }
         _ => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::answers::plain;
 use super::goal::{Goal, goals};
 pub use super::maps::{Pixels, hex};
-use super::sessions::{Log, Reader};
+use super::sessions::{Log, Named, Reader};
 use super::table::Weights;
 pub use super::table::{Column, ColumnKind, Field, Fields, MAX_ROW_WEIGHT, columns, days};
 use super::truth::{self, Truth};
@@ -34,6 +34,8 @@ pub enum Input {
         columns: Arc<[Column]>,
         /// What it has in them.
         fields: Vec<Field>,
+        /// What was before it in its session, where the task shows it (`table.history`).
+        before: Option<Before>,
     },
     /// A row of a session: what stands before it there.
     Visit {
@@ -42,6 +44,15 @@ pub enum Input {
         /// Which steps of it stand before the row.
         before: Range<usize>,
     },
+}
+
+/// What was before a row in its session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Before {
+    /// The rows of the split, the same for all of them.
+    pub log: Arc<Log>,
+    /// Which steps of it stand before the row.
+    pub steps: Range<usize>,
 }
 
 /// What it should answer.
@@ -181,7 +192,8 @@ fn read_by(
         _ => spec.targets.iter().map(|t| t.kind).collect(),
     };
     let mut sessions = Reader::of(spec)?;
-    let of_items = |k: &TaskType| *k == TaskType::Retrieval && sessions.is_some();
+    let asks_items = Named::of(spec).is_some_and(|n| n.asks_items());
+    let of_items = |k: &TaskType| *k == TaskType::Retrieval && asks_items;
     if let Some(other) = kinds.iter().find(|k| !is_learned(**k) && !of_items(k)) {
         return Err(bad(format!("asks for {other}")));
     }
@@ -227,7 +239,7 @@ fn read_by(
         };
         let input = match (&mut fields, image) {
             // What stands before it is known when all rows are.
-            (Some(_), _) if item.is_some() => Input::Text(String::new(), None),
+            (Some(_), _) if asks_items => Input::Text(String::new(), None),
             (Some(fields), _) => fields.input(table, row)?,
             (None, true) => pixels(spec, table, row)?,
             (None, false) => {
@@ -243,10 +255,11 @@ fn read_by(
         let (log, before) = sessions.finish();
         let log = Arc::new(log);
         for ((input, _), (row, _)) in inputs.iter_mut().zip(&visits) {
-            *input = Input::Visit {
-                log: log.clone(),
-                before: before[*row].clone(),
-            };
+            let (log, steps) = (log.clone(), before[*row].clone());
+            match input {
+                Input::Row { before, .. } => *before = Some(Before { log, steps }),
+                _ => *input = Input::Visit { log, before: steps },
+            }
         }
     }
     let asked = questions.goals.into_iter().map(Asked::from).collect();

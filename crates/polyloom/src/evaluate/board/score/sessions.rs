@@ -1,4 +1,7 @@
 //! Sessions of a log: the items that rows are about, and which rows of its session stand before each.
+//!
+//! A task asks for the items (`table.item`), or its single rows see what was before them (`table.history`): then an item is what
+//! a row has in those columns.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -46,24 +49,34 @@ pub struct Named {
     pub session: String,
     /// What orders the rows of a session; empty for the order of the file.
     pub order: String,
-    /// Which item a row is about.
+    /// Which item a row is about; empty where the columns that describe an item say so.
     pub item: String,
-    /// Predicate of the rows where the item is asked for; empty for all.
+    /// Predicate of the rows where the item is asked for (empty for all), or that are marked (empty for none).
     pub taken: String,
 }
 
 impl Named {
-    /// Those of a task of sessions; `None` of another.
+    /// Those of a task whose rows are of sessions; `None` of another.
     #[must_use]
     pub fn of(spec: &TaskSpec) -> Option<Self> {
         let table = spec.table.as_ref().filter(|t| !t.session.is_empty())?;
         let asks = spec.targets.iter().find(|t| t.kind == TaskType::Retrieval);
+        let taken = match table.item.is_empty() {
+            true => table.mark.clone(),
+            false => asks.map_or_else(String::new, |t| t.sample.clone()),
+        };
         Some(Self {
             session: table.session.clone(),
             order: table.order.clone(),
             item: table.item.clone(),
-            taken: asks.map_or_else(String::new, |t| t.sample.clone()),
+            taken,
         })
+    }
+
+    /// Whether items are asked for; else single rows see what was before them.
+    #[must_use]
+    pub fn asks_items(&self) -> bool {
+        !self.item.is_empty()
     }
 }
 
@@ -77,7 +90,8 @@ struct Row {
 /// Reads a log row by row.
 pub struct Reader {
     named: Named,
-    taken: Predicate,
+    /// `None` where no row is.
+    taken: Option<Predicate>,
     fields: Fields,
     columns: Arc<[Column]>,
     sessions: HashMap<String, u32>,
@@ -97,9 +111,10 @@ impl Reader {
     /// # Errors
     /// No columns, a predicate that is none.
     pub fn new(named: Named, columns: Vec<Column>) -> Result<Self> {
-        let taken = match &*named.taken {
-            "" => Ok(Predicate::default()),
-            text => Predicate::parse(text),
+        let taken = match (&*named.taken, named.asks_items()) {
+            ("", true) => Ok(Some(Predicate::default())),
+            ("", false) => Ok(None),
+            (text, _) => Predicate::parse(text).map(Some),
         };
         let taken = taken.map_err(|why| bad(format!("`{}`: {why}", named.taken)))?;
         let none = || {
@@ -129,7 +144,16 @@ impl Reader {
         let Some(named) = Named::of(spec) else {
             return Ok(None);
         };
-        Self::new(named, columns(spec)).map(Some)
+        let mut all = columns(spec);
+        if !named.asks_items() {
+            let table = spec.table.iter();
+            let history: Vec<&String> = table.flat_map(|t| &t.history).collect();
+            all = history
+                .into_iter()
+                .filter_map(|name| all.iter().find(|c| c.name == *name).cloned())
+                .collect();
+        }
+        Self::new(named, all).map(Some)
     }
 
     /// Takes a row of a batch; gives the number of its item.
@@ -139,18 +163,26 @@ impl Reader {
     pub fn see(&mut self, table: &data::Table, row: usize) -> Result<u32> {
         let place = self.rows.len();
         let at = |e: MergeError| e.at(format!("row {place} of the log"));
-        if let Some(column) = self.taken.columns().find(|c| table.column(c).is_none()) {
-            let what = format!("has no column `{column}`, which says which rows are asked for");
+        let mut read = self.taken.iter().flat_map(Predicate::columns);
+        if let Some(column) = read.find(|c| table.column(c).is_none()) {
+            let what = match self.named.asks_items() {
+                true => "says which rows are asked for",
+                false => "says which earlier rows are marked",
+            };
+            let what = format!("has no column `{column}`, which {what}");
             return Err(at(MergeError::plan("bad-table", what)));
         }
         let session = named(table, row, &self.named.session).map_err(at)?;
-        let name = named(table, row, &self.named.item).map_err(at)?;
         let order = match &*self.named.order {
             "" => 0.0,
             column => moment(table, row, column).map_err(at)?,
         };
         let Input::Row { fields, .. } = self.fields.input(table, row).map_err(at)? else {
             return Err(bad("is no row of a table".into()));
+        };
+        let name = match self.named.asks_items() {
+            true => named(table, row, &self.named.item).map_err(at)?,
+            false => described(&fields),
         };
         let item = match self.items.get(&name) {
             Some(item) => {
@@ -181,7 +213,7 @@ impl Reader {
             names.push(name.clone());
             next
         });
-        let taken = self.taken.holds(table, row);
+        let taken = self.taken.as_ref().is_some_and(|t| t.holds(table, row));
         self.rows.push(Row {
             session,
             order,
@@ -223,6 +255,16 @@ impl Reader {
         };
         (log, before)
     }
+}
+
+/// A name for what a row has in the columns that describe an item: another one for anything else.
+fn described(fields: &[Field]) -> String {
+    let one = |field: &Field| match field {
+        Field::Word(word) => format!("{} {word};", word.len()),
+        Field::Number(x) => format!("{x};"),
+        Field::Missing => ";".to_owned(),
+    };
+    fields.iter().map(one).collect()
 }
 
 /// The name in a column, which has to be there.
@@ -341,6 +383,42 @@ mod tests {
             [("y".to_owned(), 0..3), ("x".to_owned(), 3..5)]
         );
         assert_eq!(log.fields[1], log.fields[1]);
+    }
+
+    #[test]
+    fn what_rows_have_is_an_item_where_none_is_named() {
+        let word = |name: &str| Column {
+            name: name.into(),
+            kind: ColumnKind::Word,
+        };
+        let reader = |taken: &str| {
+            let named = Named {
+                session: "s".into(),
+                order: "t".into(),
+                item: String::new(),
+                taken: taken.into(),
+            };
+            Reader::new(named, vec![word("i"), word("kind")]).unwrap()
+        };
+        let table = table(
+            &["x", "x", "x", "y"],
+            &["1", "2", "3", "1"],
+            &["a", "a", "ab", "a"],
+            &["0", "1", "1", "1"],
+            &["bc", "", "c", "bc"],
+        );
+        let seen = |mut reader: Reader| {
+            let items: Vec<u32> = (0..4).map(|row| reader.see(&table, row).unwrap()).collect();
+            (items, reader.finish())
+        };
+        let (items, (log, before)) = seen(reader("click == 1"));
+        assert_eq!(items, [0, 1, 2, 0]);
+        assert_eq!(before, [0..0, 0..1, 0..2, 3..3]);
+        let marked: Vec<bool> = log.steps.iter().map(|s| s.taken).collect();
+        assert_eq!(marked, [false, true, true, true]);
+        assert_eq!(log.fields[1][1], Field::Missing);
+        // Without a predicate no row is marked.
+        assert!(seen(reader("")).1.0.steps.iter().all(|s| !s.taken));
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Fields {
         Ok(Input::Row {
             columns: self.columns.clone(),
             fields,
+            before: None,
         })
     }
 
