@@ -38,7 +38,7 @@ pub struct PredictArgs {
     /// Base of an adapter [default: what its folder names]
     #[arg(long, value_name = "MODEL")]
     pub base: Option<String>,
-    /// Column of the inputs [default: the task's, else text, sentence, input, ...]
+    /// Column of the inputs [default: the task's, else image or text, sentence, input, ...]
     #[arg(long, value_name = "NAME")]
     pub column: Option<String>,
     /// Column of the second text of a pair [default: the task's]

@@ -11,6 +11,7 @@ use polyloom::evaluate::board::score::examples::{self, Asked, Input};
 use polyloom::plan::reference::Places;
 use polyloom::recipe;
 use polyloom::tasks::data::save::{can_save, save};
+use polyloom::tasks::data::table::Cell;
 use polyloom::tasks::data::{self, Limits};
 use polyloom::tasks::spec::{SourceKind, TaskSpec};
 use polyloom_learn::calibrate::told;
@@ -222,6 +223,14 @@ fn fitted(
 
 type Rows = (Vec<String>, Vec<Input>);
 
+/// What a cell holds.
+enum Told {
+    /// A text or a pair of texts; of models of pictures the name of a file.
+    Words(run::Input),
+    /// Raw pixels.
+    Pixels(Input),
+}
+
 /// The format of the file.
 fn kind(args: &PredictArgs) -> Result<SourceKind, Failure> {
     let error = || {
@@ -251,6 +260,11 @@ fn rows(args: &PredictArgs, spec: Option<&TaskSpec>, reader: &Reader) -> Result<
     let place = args.file.display().to_string();
     let bad = |what: String| MergeError::plan("bad-input", what).at(place.clone());
     let kind = kind(args)?;
+    let pictures = matches!(reader, Reader::Pictures(_) | Reader::Sensors(_));
+    let size = spec.and_then(|s| s.source.size).or(match reader {
+        Reader::Pictures(of) => Some([of.size, of.size, of.channels].map(|n| n as u32)),
+        _ => None,
+    });
     let (mut ids, mut inputs) = (Vec::new(), Vec::new());
     data::read(&args.file, kind, &Limits::default(), &mut |table| {
         let names: Vec<&str> = table.columns().map(|(n, _)| n).collect();
@@ -263,6 +277,7 @@ fn rows(args: &PredictArgs, spec: Option<&TaskSpec>, reader: &Reader) -> Result<
         let own = |of: fn(&TaskSpec) -> &String| spec.and_then(|s| there(of(s)));
         let column = asked(&args.column)?
             .or_else(|| own(|s| &s.fields.input))
+            .or_else(|| there("image").filter(|_| pictures))
             .or_else(|| COLUMNS.iter().find_map(|c| there(c)));
         let Some(column) = column else {
             let error = bad("has no column of inputs of a usual name".into());
@@ -282,13 +297,23 @@ fn rows(args: &PredictArgs, spec: Option<&TaskSpec>, reader: &Reader) -> Result<
                 column.map_or_else(String::new, |c| c.cell(row).to_text())
             };
             ids.push(id.as_deref().map_or_else(|| ids.len().to_string(), text));
-            inputs.push((text(&column), second.as_deref().map(text)));
+            let cell = table.column(&column).map(|c| c.cell(row));
+            inputs.push(match cell {
+                Some(Cell::Bytes(_)) if pictures => {
+                    let at = |e: MergeError| e.at(format!("{place}, row {}", ids.len()));
+                    Told::Pixels(examples::pixels_in(&table, row, &column, size).map_err(at)?)
+                }
+                _ => Told::Words((text(&column), second.as_deref().map(text))),
+            });
         }
         Ok(())
     })?;
     let mut given = Vec::with_capacity(inputs.len());
-    for input in &inputs {
-        given.push(run::given(reader, input)?);
+    for input in inputs {
+        given.push(match input {
+            Told::Words(words) => run::given(reader, &words)?,
+            Told::Pixels(input) => input,
+        });
     }
     match given.is_empty() {
         true => Err(none(args)),

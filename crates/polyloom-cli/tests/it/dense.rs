@@ -242,3 +242,51 @@ fn what_does_not_go_with_maps_is_refused() {
     let told = failed(&["eval", &out, "-t", &spec]);
     assert!(told.contains("in this order"), "{told}");
 }
+
+/// What `eval` reads as pixels, `predict` does: raw bytes of a column, of the size that the task, the file or the model says.
+#[test]
+fn raw_pixels_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("made/scenes");
+    std::fs::create_dir(dir.path().join("made")).unwrap();
+    done(&[
+        "tasks",
+        "synth",
+        "shapes",
+        "--count",
+        "60",
+        "-o",
+        &shown(&data),
+    ]);
+    let recipe = dir.path().join("loom.toml");
+    let text = format!(
+        "version = 1\nseed = 3\n[train]\ntasks = [\"made/scenes\"]\nbatch = 10\nsteps = 4\nlimit = 20\n[train.new]\n\
+         image_size = 48\nnum_channels = 3\n{VIT}\n"
+    );
+    std::fs::write(&recipe, text).unwrap();
+    let out = shown(&dir.path().join("out"));
+    done(&["train", &shown(&recipe), "-o", &out]);
+    let rows = shown(&data.join("test.parquet"));
+    let to = shown(&dir.path().join("said.jsonl"));
+    // The size is the model's own where no task says it, the column that of the usual name.
+    let plain = [
+        "predict",
+        &out,
+        &rows,
+        "--task",
+        "made/shapes/label",
+        "-o",
+        &to,
+        "--force",
+    ];
+    done(&plain);
+    let text = std::fs::read_to_string(&to).unwrap();
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.contains("\"prediction\""), "{text}");
+    let other: Vec<&str> = plain.into_iter().chain(["--column", "depth"]).collect();
+    let said = failed(&other);
+    assert!(
+        said.contains("column `depth` has 4608 bytes for 48 x 48 x 3") && said.contains("row 1"),
+        "{said}"
+    );
+}

@@ -220,12 +220,9 @@ impl Rows {
         feature: Feature,
         limit: Option<usize>,
     ) -> Result<Self> {
-        let taken = |n| {
-            (0..n)
-                .map(|i| examples::is_taken(i, n, limit))
-                .collect::<Vec<bool>>()
-        };
-        Self::read_some(spec, loader, split, reader, feature, taken)
+        let all = examples::read_limited(spec, loader, split, limit, false)?;
+        let taken = vec![true; all.rows.len()];
+        Self::of(spec, all, reader, feature, taken, false)
     }
 
     /// The same with what rows count in a loss, where the task names a column of weights (`table.weight`).
@@ -240,9 +237,8 @@ impl Rows {
         feature: Feature,
         limit: Option<usize>,
     ) -> Result<Self> {
-        let all = examples::read_weighed(spec, loader, split)?;
-        let n = all.rows.len();
-        let taken = (0..n).map(|i| examples::is_taken(i, n, limit)).collect();
+        let all = examples::read_limited(spec, loader, split, limit, true)?;
+        let taken = vec![true; all.rows.len()];
         let weighed = spec.table.as_ref().is_some_and(|t| !t.weight.is_empty());
         Self::of(spec, all, reader, feature, taken, weighed)
     }

@@ -166,7 +166,49 @@ impl From<Goal> for Asked {
 /// A task that asks for something else, a split that is not there, rows without input, images of an unknown size, and
 /// what the readers report.
 pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Examples> {
-    read_by(spec, loader, split, None)
+    read_by(spec, loader, split, None, None)
+}
+
+/// The same of at most `limit` rows, those that [`is_taken`] says of all that say something, with their weights if `weighed`. Of
+/// pictures the others are never held: the split is read twice, once to count them. Classes that the task does not name are those
+/// of the whole split.
+///
+/// # Errors
+/// As [`read`] and [`read_weighed`].
+pub fn read_limited(
+    spec: &TaskSpec,
+    loader: &Loader<'_>,
+    split: &str,
+    limit: Option<usize>,
+    weighed: bool,
+) -> Result<Examples> {
+    let weights = match weighed {
+        true => Weights::of(spec, loader, split),
+        false => None,
+    };
+    // Discovered classes need every row.
+    let apart = spec.modality.input.iter().any(|m| m == "image")
+        && !goals(spec)?.iter().any(|goal| goal.discovered);
+    let part = match limit {
+        Some(limit) if apart => {
+            let mut all = 0;
+            truth::read_with(spec, loader, split, &mut |_, _, truths| {
+                all += usize::from(truths.iter().any(Option::is_some));
+                Ok(false)
+            })?;
+            Some((limit, all))
+        }
+        _ => None,
+    };
+    let mut found = read_by(spec, loader, split, weights, part)?;
+    if part.is_none() {
+        let (mut at, all) = (0, found.rows.len());
+        found.rows.retain(|_| {
+            at += 1;
+            is_taken(at - 1, all, limit)
+        });
+    }
+    Ok(found)
 }
 
 /// The same with what every row counts in a loss: its number in the column `table.weight`, 1 where the task names none.
@@ -174,14 +216,16 @@ pub fn read(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Example
 /// # Errors
 /// As [`read`]; a row whose weight is no number from 0 to [`MAX_ROW_WEIGHT`].
 pub fn read_weighed(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Examples> {
-    read_by(spec, loader, split, Weights::of(spec, loader, split))
+    read_by(spec, loader, split, Weights::of(spec, loader, split), None)
 }
 
+/// The rows of a split; of `part`, a limit and how many rows say something, those that are taken alone.
 fn read_by(
     spec: &TaskSpec,
     loader: &Loader<'_>,
     split: &str,
     mut weights: Option<Weights>,
+    part: Option<(usize, usize)>,
 ) -> Result<Examples> {
     let bad = |what: String| {
         MergeError::plan("no-model-task", format!("task `{}` {what}", spec.id))
@@ -220,6 +264,8 @@ fn read_by(
     let mut inputs = Vec::new();
     // Number of the row and of its item, of the rows of sessions.
     let (mut visits, mut rows_seen) = (Vec::new(), 0usize);
+    // Rows that say something.
+    let mut said = 0;
     let questions = truth::read_with(spec, loader, split, &mut |table, row, truths| {
         if let Some(weights) = &mut weights {
             weights.next();
@@ -228,6 +274,10 @@ fn read_by(
         let item = sessions.as_mut().map(|s| s.see(table, row)).transpose()?;
         rows_seen += 1;
         if truths.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        said += 1;
+        if part.is_some_and(|(limit, all)| !is_taken(said - 1, all, Some(limit))) {
             return Ok(false);
         }
         if let Some(item) = item {
@@ -337,26 +387,22 @@ pub fn texts(spec: &TaskSpec, loader: &Loader<'_>, split: &str) -> Result<Vec<St
 
 /// The image of a row: raw pixels of the size that the task, or the row, says.
 pub(crate) fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input> {
-    let bad = |what: &str| {
-        let error = MergeError::plan(
-            "bad-image",
-            format!("column `{}` {what}", spec.fields.input),
-        );
-        error.at(format!("task `{}`", spec.id))
-    };
-    let cell = table
-        .column(&spec.fields.input)
-        .map_or(Cell::Null, |c| c.cell(row));
+    let found = pixels_in(table, row, &spec.fields.input, spec.source.size);
+    found.map_err(|e| e.at(format!("task `{}`", spec.id)))
+}
+
+/// The image in a column of a row: raw pixels of the size that its columns `height`, `width` and `channels` say, or of `size`.
+///
+/// # Errors
+/// A cell that holds something else, no size, bytes of another one.
+pub fn pixels_in(table: &Table, row: usize, column: &str, size: Option<[u32; 3]>) -> Result<Input> {
+    let bad = |what: &str| MergeError::plan("bad-image", format!("column `{column}` {what}"));
+    let cell = table.column(column).map_or(Cell::Null, |c| c.cell(row));
     let Cell::Bytes(bytes) = cell else {
         return Err(bad("holds no raw pixels"));
     };
     let own = |name: &str| table.at(row, name).as_u64().map(|n| n as usize);
-    let size = match (
-        spec.source.size,
-        own("height"),
-        own("width"),
-        own("channels"),
-    ) {
+    let size = match (size, own("height"), own("width"), own("channels")) {
         (_, Some(h), Some(w), Some(c)) => [h, w, c],
         (Some(size), ..) => size.map(|n| n as usize),
         _ => {
@@ -364,7 +410,8 @@ pub(crate) fn pixels(spec: &TaskSpec, table: &Table, row: usize) -> Result<Input
                 .hint("source.size = [height, width, channels]"));
         }
     };
-    if size.iter().product::<usize>() != bytes.len() || bytes.is_empty() {
+    let all = size.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+    if all != Some(bytes.len()) || bytes.is_empty() {
         return Err(bad(&format!(
             "has {} bytes for {} x {} x {}",
             bytes.len(),
