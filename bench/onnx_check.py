@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Answers of an exported model beside those of `polyloom predict`, on the same cells.
 
-    python3 bench/onnx_check.py MODEL ROWS [--work DIR] [--limit 2000] [--binary PROGRAM]
+    python3 bench/onnx_check.py MODEL ROWS [--work DIR] [--limit 2000] [--interval LEVEL] [--binary PROGRAM]
     python3 bench/onnx_check.py --make ROWS.csv
 
 MODEL is a folder of `polyloom train` (tables), ROWS a CSV or Parquet file with its columns. Rows are taken from the begin of the
@@ -28,6 +28,7 @@ ap.add_argument("rows", type=pathlib.Path, nargs="?")
 ap.add_argument("--make", type=pathlib.Path)
 ap.add_argument("--work", type=pathlib.Path)
 ap.add_argument("--limit", type=int, default=2000)
+ap.add_argument("--interval")
 ap.add_argument("--binary")
 a = ap.parse_args()
 
@@ -106,7 +107,8 @@ def number(text):
 
 
 made = work / "model.onnx"
-said = polyloom("export", a.model, "-o", made, "--force")[-1]
+level = ["--interval", a.interval] if a.interval else []
+said = polyloom("export", a.model, "-o", made, "--force", *level)[-1]
 ports = {p["name"]: p for p in said["inputs"]}
 words = {n for n, p in ports.items() if p["type"].startswith("string")}
 checked = onnx.load(made)
@@ -144,7 +146,7 @@ with open(given, "w", newline="") as file:
     out.writeheader()
     out.writerows({n: row[n] for n in row if n in ports} for row in rows)
 predicted = work / "predicted.csv"
-polyloom("predict", a.model, given, "-o", predicted, "--force")
+polyloom("predict", a.model, given, "-o", predicted, "--force", *level)
 with open(predicted, newline="") as file:
     predicted = list(csv.DictReader(file))
 
@@ -170,6 +172,14 @@ worst, others = 0.0, 0
 for name in names:
     own = found[name]
     stem, _, target = name.partition("_")
+    if name.endswith(".set"):
+        target = name.removesuffix(".set")
+        labels = classes["classes.probabilities" + ("" if target == "prediction" else f"_{target}")]
+        ours = np.array([[c in json.loads(row[name]) for c in labels] for row in predicted], dtype=np.int64)
+        n = int((ours != own).any(1).sum())
+        others += n
+        print(f"  {name}: {n} of {len(rows)} sets are others, {own.mean(0).sum():.2f} classes on average")
+        continue
     if own.dtype == object:
         ours = np.array([row[name] for row in predicted], dtype=object)
         n = int((ours != own).sum())

@@ -49,6 +49,7 @@ pub fn run(args: &ExportArgs, ui: &Ui) -> Result<ExitCode, Failure> {
         weights: &model.weights,
         preparation,
         heads: &heads,
+        interval: args.interval,
     };
     let made = export::onnx(&parts).map_err(|e| match e {
         Error::Merge(error) => Error::Merge(error.at(place)),

@@ -45,11 +45,30 @@ fn a_model_of_tables_becomes_one_file() {
             told.contains("calibrated by temperature") && told.contains("(f1)"),
             "{told}"
         );
-        assert_ne!(
-            std::fs::read(&file).unwrap(),
-            bytes,
-            "{name}: not calibrated"
-        );
+        let calibrated = std::fs::read(&file).unwrap();
+        assert_ne!(calibrated, bytes, "{name}: not calibrated");
+        // What may be off is given where it is asked for: two ends of a number, a set of classes.
+        let told = done(&[
+            "export",
+            &model,
+            "-o",
+            &file,
+            "--force",
+            "--interval",
+            "80%",
+        ]);
+        assert!(told.contains("3 inputs, 6 outputs of 2 heads"), "{told}");
+        assert_ne!(std::fs::read(&file).unwrap(), calibrated);
+        let said = failed(&[
+            "export",
+            &model,
+            "-o",
+            &file,
+            "--force",
+            "--interval",
+            "99.9%",
+        ]);
+        assert!(said.contains("too few for intervals of 99.9 %"), "{said}");
     }
     let out = polyloom(&["--json", "export", &at("mmoe"), "-o", &file, "--force"]);
     let last = text(&out.stdout).lines().last().map(str::to_owned);

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use polyloom::MergeError;
 use serde::{Deserialize, Serialize};
 
 pub use conformal::{Errors, Level};
@@ -26,6 +27,7 @@ pub use threshold::{Rule, Threshold};
 use crate::error::{Error, Result};
 use crate::table::TABLE;
 use crate::tasks::Head;
+use crate::tasks::head::HeadKind;
 
 /// Name of the file.
 pub const CALIBRATION: &str = "calibration.json";
@@ -174,6 +176,29 @@ impl OfHead {
             false => Some("has a cut, which is of two classes".into()),
         });
         map.or(cut).or(self.errors.fault().map(str::to_owned))
+    }
+}
+
+/// How far an answer may be off at most, for intervals of a level: of a number the distance of both ends, of classes 1 less the
+/// probability that a class needs to be in the set.
+///
+/// # Errors
+/// A head without calibration, of a kind that has no intervals, too few validation rows for the level.
+pub fn within(head: &Head, level: Level) -> Result<f64> {
+    let no = |what: &str| {
+        MergeError::plan("no-interval", format!("`{}` {what}", head.task)).hint(
+            "polyloom calibrate MODEL -t SPEC fits intervals on validation rows, of models of tables",
+        )
+    };
+    let of = head.calibration.as_ref();
+    let of = of.ok_or_else(|| no("has no intervals yet"))?;
+    match head.kind {
+        HeadKind::Regression | HeadKind::Classification => of.errors.quantile(level, &head.task),
+        HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
+            let what =
+                "answers with sets of labels, vectors, items or maps, which have no interval";
+            Err(no(what).into())
+        }
     }
 }
 

@@ -4,15 +4,19 @@ use super::graph::Graph;
 use super::proto::{Attribute, Element};
 use super::search::Lists;
 use super::{Port, lower, refused};
-use crate::calibrate::{Map, OfHead};
+use crate::calibrate::{Level, Map, OfHead, within};
 use crate::engine::{slice, tensor};
 use crate::error::{In, Result};
 use crate::tasks::head::{Feature, Head, HeadKind};
 
-/// Names of a head's outputs: the answer, and of classes their probabilities.
+/// Names of a head's outputs: the answer, of classes their probabilities, and what holds the truth.
 pub(super) struct Outputs {
     pub answer: Port,
     pub probabilities: Option<Port>,
+    /// Both ends of a number, the set of classes; empty where no intervals are asked for.
+    pub interval: Vec<Port>,
+    /// How far the answer may be off for it.
+    most: f64,
 }
 
 /// Names of classes, by number where the head has no others.
@@ -26,8 +30,8 @@ pub(super) fn classes(head: &Head) -> Vec<String> {
 /// What a head will give, under the names that its columns have in predictions.
 ///
 /// # Errors
-/// A head that is not of a model of tables.
-pub(super) fn outputs(head: &Head, target: &str) -> Result<Outputs> {
+/// A head that is not of a model of tables; with a level of intervals one that has none.
+pub(super) fn outputs(head: &Head, target: &str, level: Option<Level>) -> Result<Outputs> {
     if head.feature != Feature::Goal
         || matches!(
             head.kind,
@@ -57,7 +61,40 @@ pub(super) fn outputs(head: &Head, target: &str) -> Result<Outputs> {
         }
         _ => (Element::Text, vec![], format!("the class: {}", listed())),
     };
+    let most = level.map(|level| within(head, level)).transpose()?;
+    let interval = match level {
+        None => Vec::new(),
+        Some(level) => {
+            let target = if target.is_empty() {
+                "prediction"
+            } else {
+                target
+            };
+            let port = |what: &str, element, meaning: String| Port {
+                name: format!("{target}.{what}"),
+                element,
+                dims: vec![n],
+                meaning,
+            };
+            let level = level.shown();
+            match head.kind {
+                HeadKind::Regression => {
+                    let end = |what: &str, side: &str| {
+                        let meaning = format!("the {side} end of the interval of {level}");
+                        port(what, Element::Double, meaning)
+                    };
+                    vec![end("low", "lower"), end("high", "upper")]
+                }
+                _ => {
+                    let meaning = format!("1 for each class of the set of {level}: {}", listed());
+                    vec![port("set", Element::Int, meaning)]
+                }
+            }
+        }
+    };
     Ok(Outputs {
+        interval,
+        most: most.unwrap_or_default(),
         answer: Port {
             name: name("prediction"),
             element,
@@ -106,6 +143,24 @@ pub(super) fn head(
     }
     let answer = answer(graph, head, &said);
     graph.give(&answer, &to.answer.name);
+    match &to.interval[..] {
+        [low, high] => {
+            let (x, most) = (graph.cast(&said, Element::Double), graph.double(to.most));
+            for (op, port) in [("Sub", low), ("Add", high)] {
+                let end = graph.call(op, &[&x, &most]);
+                graph.give(&end, &port.name);
+            }
+        }
+        [set] => {
+            let p = graph.cast(&said, Element::Double);
+            let (one, most) = (graph.double(1.0), graph.double(to.most));
+            let off = graph.call("Sub", &[&one, &p]);
+            let within = graph.call("LessOrEqual", &[&off, &most]);
+            let within = graph.cast(&within, Element::Int);
+            graph.give(&within, &set.name);
+        }
+        _ => {}
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use std::path::Path;
 use polyloom::MergeError;
 use polyloom_core::writer::OutputFile;
 
+use crate::calibrate::Level;
 use crate::error::Result;
 use crate::models::Source;
 use crate::models::open::Trunk;
@@ -70,6 +71,8 @@ pub struct Parts<'a> {
     pub preparation: &'a Preparation,
     /// Its heads, in the order of the outputs.
     pub heads: &'a [Head],
+    /// Level of the intervals that are given too; `None` for none.
+    pub interval: Option<Level>,
 }
 
 /// An ONNX file that is not on disk yet.
@@ -77,7 +80,7 @@ pub struct Parts<'a> {
 pub struct Onnx {
     /// A column each: `[N, 1]`.
     pub inputs: Vec<Port>,
-    /// Of every head its answer, and of classes their probabilities.
+    /// Of every head its answer, of classes their probabilities, and where intervals are asked for their ends or sets.
     pub outputs: Vec<Port>,
     parts: [Message; 3],
 }
@@ -123,22 +126,28 @@ fn refused(why: impl std::fmt::Display) -> MergeError {
 ///
 /// # Errors
 /// A model of something else than tables; what a graph for any number of rows cannot say (`attention = "row_col"` of
-/// `multitab`, `history` of `dtrn`); columns without a name or with that of an output; more than 2 GiB.
+/// `multitab`, `history` of `dtrn`); intervals of heads that have none; columns without a name or with that of an output; more than 2 GiB.
 pub fn onnx(parts: &Parts<'_>) -> Result<Onnx> {
     let Parts {
         trunk,
         weights,
         preparation,
         heads,
+        interval,
     } = *parts;
     let groups = preparation.groups().map(|g| g.values.len());
     let inputs = prepare::inputs(preparation)?;
     let targets = targets(heads);
-    let wanted = heads.iter().zip(&targets).map(|(h, t)| head::outputs(h, t));
-    let wanted = wanted.collect::<Result<Vec<_>>>()?;
-    let ports = wanted
+    let wanted = heads
         .iter()
-        .flat_map(|o| std::iter::once(&o.answer).chain(&o.probabilities));
+        .zip(&targets)
+        .map(|(h, t)| head::outputs(h, t, interval));
+    let wanted = wanted.collect::<Result<Vec<_>>>()?;
+    let ports = wanted.iter().flat_map(|o| {
+        std::iter::once(&o.answer)
+            .chain(&o.probabilities)
+            .chain(&o.interval)
+    });
     let outputs: Vec<Port> = ports.cloned().collect();
     distinct(&inputs, &outputs)?;
     let mut graph = Graph::new(inputs, outputs);

@@ -14,6 +14,7 @@ use polyloom::tasks::spec::{GroupAs, TaskSpec};
 use super::plan::{ALL, Fold, HELD, Plan};
 use super::record::{Record, Said, Score, Work};
 use crate::error::{Error, Result};
+use crate::tasks::encoder::Keeping;
 use crate::tasks::evaluate::{self, Run, Shelf};
 use crate::tasks::system::no_head;
 use crate::tasks::{Base, Opened, System};
@@ -73,6 +74,8 @@ pub fn cross(
     watch: &mut dyn FnMut(&Told<'_>) -> bool,
 ) -> Result<Folds> {
     check(place, there)?;
+    // Folds meet the same texts.
+    let _kept = Keeping::begin();
     let plan = Plan::of(recipe, given)?;
     let key = plan.key();
     if there.resume && place.join(FILE).exists() {

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use polyloom::MergeError;
 use polyloom::evaluate::board::score::answers::Answers;
 use polyloom::evaluate::board::score::examples::hex;
 use polyloom::tasks::data::{Column, Table};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::forward::Output;
 use super::head::{Head, HeadKind, maps};
-use crate::calibrate::Level;
+use crate::calibrate::{Level, within};
 use crate::error::Result;
 
 /// Predictions of a task's heads as a table, one row an example: its id, and of every head what it predicts and, of classes, a
@@ -77,14 +76,7 @@ pub fn with_intervals(
 ) -> Result<Table> {
     let mut columns = Vec::new();
     for ((target, head), said) in heads.iter().zip(outputs) {
-        let no = |what: &str| {
-            MergeError::plan("no-interval", format!("`{}` {what}", head.task)).hint(
-                "polyloom calibrate MODEL -t SPEC fits intervals on validation rows, of models of tables",
-            )
-        };
-        let of = head.calibration.as_ref();
-        let of = of.ok_or_else(|| no("has no intervals yet"))?;
-        let most = of.errors.quantile(level, &head.task)?;
+        let most = within(head, level)?;
         let target = if target.is_empty() {
             "prediction"
         } else {
@@ -109,11 +101,8 @@ pub fn with_intervals(
                 let sets = said.iter().map(set).collect();
                 columns.push((name("set"), Column::Nested(sets)));
             }
-            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {
-                let what =
-                    "answers with sets of labels, vectors, items or maps, which have no interval";
-                return Err(no(what).into());
-            }
+            // `within` has refused them.
+            HeadKind::Multilabel | HeadKind::Embedding | HeadKind::Items | HeadKind::Dense(_) => {}
         }
     }
     Ok(answers.with(columns))

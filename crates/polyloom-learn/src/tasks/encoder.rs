@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
@@ -16,16 +16,85 @@ use crate::models::open::Model;
 use crate::table::{Encoder, Encodes, Preparation, TABLE};
 use crate::train::write::whole_path;
 
+/// Bytes of vectors that are kept at most; texts beyond them are encoded anew.
+const KEPT: usize = 1 << 30;
+
+/// While one of these lives, encoders stay open and vectors that were made are known: the models of folds and of trials meet the
+/// same texts again and again. The vectors are those that would be made anew, to the bit.
+pub(crate) struct Keeping(());
+
+/// Encoders that are open, by the fingerprint of their weights.
+type Open = Vec<(String, Arc<Texts>)>;
+
+/// How many [`Keeping`] live, and what is open.
+static OPEN: Mutex<(usize, Open)> = Mutex::new((0, Vec::new()));
+
+/// A lock whose holder may have panicked: what it guards is whole after every step.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Keeping {
+    pub(crate) fn begin() -> Self {
+        locked(&OPEN).0 += 1;
+        Self(())
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        let mut open = locked(&OPEN);
+        open.0 -= 1;
+        if open.0 == 0 {
+            open.1.clear();
+        }
+    }
+}
+
+/// The encoder of these weights: the one that is open, else that which `make` opens.
+fn shared(fingerprint: &str, make: impl FnOnce() -> Result<Texts>) -> Result<Arc<Texts>> {
+    let own = |open: &Open| {
+        let found = open.iter().find(|(of, _)| of == fingerprint);
+        found.map(|(_, texts)| texts.clone())
+    };
+    if let Some(found) = own(&locked(&OPEN).1) {
+        return Ok(found);
+    }
+    let made = Arc::new(make()?);
+    let mut open = locked(&OPEN);
+    if open.0 > 0 {
+        // Another thread may have opened it meanwhile.
+        if let Some(found) = own(&open.1) {
+            return Ok(found);
+        }
+        *locked(&made.known) = Some(Known::default());
+        open.1.push((fingerprint.to_owned(), made.clone()));
+    }
+    Ok(made)
+}
+
+/// Vectors that were made.
+#[derive(Default)]
+struct Known {
+    of: HashMap<String, Arc<[f32]>>,
+    bytes: usize,
+}
+
 /// A model, and how it reads texts.
 struct Texts {
     model: Model,
     reader: Reader,
     width: usize,
+    /// `None` where nothing is kept.
+    known: Mutex<Option<Known>>,
 }
 
 impl Texts {
     fn open(reference: &str) -> Result<Self> {
-        let opened = Opened::open(reference)?;
+        Self::of(Opened::open(reference)?)
+    }
+
+    fn of(opened: Opened) -> Result<Self> {
         let model = opened.model;
         if model.pictures().is_some() || model.table.is_some() {
             return Err(Error::file(&model.folder, "is no model of texts").hint(
@@ -37,6 +106,7 @@ impl Texts {
             model,
             reader,
             width: 0,
+            known: Mutex::new(None),
         };
         // A first text tells whether it can be run, and how wide its vectors are.
         made.width = made.vector("a")?.len();
@@ -81,9 +151,31 @@ impl Encodes for Texts {
                 })
             })
             .collect();
-        let made: Vec<Result<Vec<f32>>> = own.par_iter().map(|text| self.vector(text)).collect();
-        let made: Vec<Vec<f32>> = made.into_iter().collect::<Result<_>>()?;
-        Ok(of.iter().flat_map(|place| &made[*place]).copied().collect())
+        let held = |text: &&str| {
+            let known = locked(&self.known);
+            known.as_ref().and_then(|k| k.of.get(*text).cloned())
+        };
+        let found: Vec<Option<Arc<[f32]>>> = own.iter().map(held).collect();
+        let make = |(text, found): (&&str, &Option<Arc<[f32]>>)| match found {
+            Some(found) => Ok(found.clone()),
+            None => Ok(self.vector(text)?.into()),
+        };
+        let made: Vec<Result<Arc<[f32]>>> = own.par_iter().zip(&found).map(make).collect();
+        let made: Vec<Arc<[f32]>> = made.into_iter().collect::<Result<_>>()?;
+        if let Some(known) = locked(&self.known).as_mut() {
+            for ((text, found), vector) in own.iter().zip(&found).zip(&made) {
+                let bytes = text.len() + 4 * vector.len();
+                if found.is_none() && known.bytes + bytes <= KEPT {
+                    known.bytes += bytes;
+                    known.of.insert((*text).to_owned(), vector.clone());
+                }
+            }
+        }
+        Ok(of
+            .iter()
+            .flat_map(|place| made[*place].iter())
+            .copied()
+            .collect())
     }
 }
 
@@ -92,11 +184,12 @@ impl Encodes for Texts {
 /// # Errors
 /// No model of texts, files that cannot be read.
 pub(super) fn of(reference: &str) -> Result<Encoder> {
-    let open = Texts::open(reference)?;
-    let folder = &open.model.folder;
-    let fingerprint = fingerprint(folder, None)?;
+    let opened = Opened::open(reference)?;
+    let folder = opened.model.folder.clone();
+    let fingerprint = fingerprint(&folder, None)?;
     let place = whole_path(&folder.display().to_string());
-    Ok(Encoder::new(place, fingerprint, Arc::new(open)))
+    let open = shared(&fingerprint, || Texts::of(opened))?;
+    Ok(Encoder::new(place, fingerprint, open))
 }
 
 /// Opens the encoder of a preparation, where it has one that is not open.
@@ -128,7 +221,7 @@ pub(super) fn open(preparation: &Preparation, folder: &Path) -> Result<()> {
         )
         .hint("put the weights back, or train again"));
     }
-    let open = Texts::open(&encoder.model)?;
+    let open = shared(&encoder.fingerprint, || Texts::open(&encoder.model))?;
     if open.width != encoder.width {
         return Err(Error::file(
             &folder.join(TABLE),
@@ -138,7 +231,7 @@ pub(super) fn open(preparation: &Preparation, folder: &Path) -> Result<()> {
             ),
         ));
     }
-    encoder.set(Arc::new(open));
+    encoder.set(open);
     Ok(())
 }
 
@@ -171,6 +264,28 @@ mod tests {
         let square: f64 = alone.iter().map(|x| f64::from(*x).powi(2)).sum();
         assert!((square - 1.0).abs() < 1e-5, "{square}");
         assert!(texts.vectors(&[]).unwrap().is_empty());
+        // While it is kept: one encoder, whose vectors are the same when they are known already.
+        let kept = Keeping::begin();
+        let first = of(&shared("all-MiniLM-L6-v2")).unwrap();
+        let again = of(&shared("all-MiniLM-L6-v2")).unwrap();
+        let open = || {
+            locked(&OPEN)
+                .1
+                .iter()
+                .map(|(_, t)| t.clone())
+                .collect::<Vec<_>>()
+        };
+        let [texts] = &open()[..] else {
+            panic!("one encoder is open")
+        };
+        assert_eq!(first, again);
+        for known in [0, 1] {
+            let found = locked(&texts.known).as_ref().map(|k| k.of.len());
+            assert_eq!(found, Some(known));
+            assert!(texts.vectors(&["a warm soup"]).unwrap() == alone);
+        }
+        drop(kept);
+        assert!(open().is_empty());
         let vision = shared("vision-eight/base");
         assert!(Texts::open(&vision).is_err());
     }

@@ -7,7 +7,7 @@
 pub mod answers;
 mod asked;
 pub mod content;
-mod encoder;
+pub(crate) mod encoder;
 pub mod evaluate;
 pub mod experts;
 pub mod family;

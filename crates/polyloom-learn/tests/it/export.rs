@@ -4,7 +4,10 @@
 #[path = "export/read.rs"]
 mod read;
 
+use std::sync::Arc;
+
 use polyloom::evaluate::board::score::examples::{Column, ColumnKind, Field};
+use polyloom_learn::calibrate::Level;
 use polyloom_learn::engine::tensor;
 use polyloom_learn::export::{Parts, onnx};
 use polyloom_learn::forest::tree::{Node, Test, Tree};
@@ -105,6 +108,7 @@ fn every_architecture_is_written_or_refused_by_name() {
             .collect();
         let trunk = Trunk::Table(Box::new(model));
         let parts = Parts {
+            interval: None,
             trunk: &trunk,
             weights: &weights,
             preparation: &preparation,
@@ -193,6 +197,7 @@ fn small(group: bool) -> (Trunk, Plain, Preparation, Vec<Head>) {
 fn inputs_are_columns_and_outputs_are_answers() {
     let (trunk, weights, preparation, heads) = small(true);
     let parts = Parts {
+        interval: None,
         trunk: &trunk,
         weights: &weights,
         preparation: &preparation,
@@ -241,10 +246,52 @@ fn inputs_are_columns_and_outputs_are_answers() {
     assert_eq!(group.attributes["default_int64"].ints, [-1]);
 }
 
+/// Ends and sets of answers: what `calibration.json` says as operators behind the head.
+#[test]
+fn intervals_are_outputs_where_they_are_asked_for() {
+    let (trunk, weights, preparation, mut heads) = small(false);
+    let written = |heads: &[Head], interval| {
+        file(&Parts {
+            interval,
+            trunk: &trunk,
+            weights: &weights,
+            preparation: &preparation,
+            heads,
+        })
+    };
+    let level = Some(Level::parse("75%").unwrap());
+    let said = written(&heads, level).unwrap_err();
+    assert!(said.contains("`t/a` has no intervals yet"), "{said}");
+    let of = json!({
+        "rows": 4, "classes": ["no", "yes"], "errors": {"rows": 4, "sorted": [0.1, 0.2, 0.3, 0.4]},
+    });
+    heads[0].calibration = Some(Arc::new(serde_json::from_value(of).unwrap()));
+    let found = Model::of(&written(&heads, level).unwrap());
+    found.is_sound();
+    let last = found.outputs.last().unwrap();
+    assert_eq!(
+        *last,
+        ("prediction.set".to_owned(), "int64 [N, 2]".to_owned())
+    );
+    // The fourth of four errors: ceil(5 . 0.75).
+    let cut = |node: &&&read::Node| {
+        let most = found.weights.get(&node.inputs[1]);
+        most.filter(|t| t.element == 11).map(read::Tensor::doubles) == Some(vec![0.4])
+    };
+    assert_eq!(found.all("LessOrEqual").iter().filter(cut).count(), 1);
+    let said = written(&heads, Some(Level::USUAL)).unwrap_err();
+    assert!(said.contains("too few for intervals of 90 %"), "{said}");
+    let mut many = heads.clone();
+    many[0].kind = HeadKind::Multilabel;
+    let said = written(&many, level).unwrap_err();
+    assert!(said.contains("which have no interval"), "{said}");
+}
+
 #[test]
 fn what_has_no_form_is_refused_with_its_name() {
     let (trunk, weights, preparation, heads) = small(false);
     let parts = |trunk, heads| Parts {
+        interval: None,
         trunk,
         weights: &weights,
         preparation: &preparation,
@@ -311,6 +358,7 @@ fn what_has_no_form_is_refused_with_its_name() {
         }
         let preparation = fitting.finish().unwrap();
         let said = file(&Parts {
+            interval: None,
             trunk: &trunk,
             weights: &weights,
             preparation: &preparation,
@@ -425,6 +473,7 @@ fn trees_keep_thresholds_and_leaves_as_they_are() {
     )];
     let found = Model::of(
         &file(&Parts {
+            interval: None,
             trunk: &trunk,
             weights: &Plain::default(),
             preparation: &preparation,
@@ -482,6 +531,7 @@ fn goals_of_one_name_get_their_whole_names() {
     let heads = heads(&model.config.goals, model.width());
     let trunk = Trunk::Table(Box::new(model));
     let parts = Parts {
+        interval: None,
         trunk: &trunk,
         weights: &weights,
         preparation: &preparation,

@@ -19,6 +19,7 @@ use polyloom::evaluate::statistics::Interval;
 use super::search::{Axis, Search, values};
 use crate::error::{Error, Result};
 use crate::folds::run::RESULTS;
+use crate::tasks::encoder::Keeping;
 use crate::train::Given;
 use count::Counted;
 use jury::Jury;
@@ -126,6 +127,8 @@ pub fn run(
     build: &mut Build<'_>,
     watch: &mut dyn FnMut(&Told<'_>) -> bool,
 ) -> Result<Outcome> {
+    // Trials meet the same texts.
+    let _kept = Keeping::begin();
     let mut table = Table {
         study,
         jury: Jury::new(study),
